@@ -1,0 +1,1 @@
+"""Hash functions and distributions, bit for bit twemproxy's."""

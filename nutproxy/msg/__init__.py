@@ -1,0 +1,1 @@
+"""Messages: their bytes, their queues, and how requests and replies move through them."""

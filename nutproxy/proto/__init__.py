@@ -1,0 +1,1 @@
+"""Protocols: incremental parsers, reply builders and command tables."""
