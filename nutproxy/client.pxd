@@ -1,0 +1,29 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from nutproxy.conn cimport Conn
+from nutproxy.pool cimport ServerPool
+from nutproxy.proto.table cimport Row
+
+cdef enum ReplyMode:
+    REPLY_ON = 0
+    REPLY_OFF
+    REPLY_SKIP              # the next command's reply is not sent
+
+cdef class ClientConn(Conn):
+    cdef readonly ServerPool pool
+    cdef readonly uint64_t id
+    cdef public int resp               # the protocol version that it speaks: 2 or 3
+    cdef bint needs_auth
+    cdef ReplyMode mode
+    cdef bint paused                   # over a bound: not read until replies have left
+    cdef public bint waiting           # a command must be answered before the next is looked at
+    cdef Row* row                      # its last command
+    cdef int64_t last                  # when that came, milliseconds of the loop's clock
+    cdef readonly double created       # monotonic seconds
+    cdef public str name
+    cdef public str lib_name
+    cdef public str lib_ver
+    cdef public bint no_evict
+    cdef public bint no_touch
+
+    cdef void check_bounds(self) noexcept

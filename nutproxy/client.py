@@ -1,0 +1,205 @@
+# nutproxy/client.py: the role of a client connection
+"""Receives requests, sends replies.
+
+    recv ─> parse ─> recv_done (dispatch.py) ─> omsg_q ─> send
+
+**Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending` bytes
+of unanswered requests and unsent replies, is not read any more until both have fallen to half: its own
+socket fills, and it waits. One message above the bound is always let in, or a large value could never
+pass.
+
+**The end.** A client that has closed its sending side still gets the replies that it is owed. When it
+has gone altogether, its requests keep their places in the servers' queues without it. After broken
+framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
+"""
+
+import socket
+import time
+
+import cython
+from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.msg.message import Msg, msg_put
+from cython.cimports.nutproxy.msg.response import (
+    rsp_dequeue,
+    rsp_enqueue,
+    rsp_send_done,
+    rsp_send_next,
+)
+from cython.cimports.nutproxy.proto.redis import redis_parse_req
+
+# Redis' bounds before AUTH: arguments of a command, and bytes of one.
+UNAUTHENTICATED_ARGS = 10
+UNAUTHENTICATED_BULK = 16384
+# A request as a whole: Redis' client-query-buffer-limit, or twice the largest value.
+REQUEST_MAX = 1 << 30
+
+next_id = cython.declare(cython.ulonglong, 0)
+REPLY_MODES = ("on", "off", "skip")
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_recv_next(conn: Conn) -> cython.bint:
+    client: ClientConn = cython.cast(ClientConn, conn)
+    if conn.closing or client.waiting:
+        return False
+    client.check_bounds()
+    return not client.paused
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_active(conn: Conn) -> cython.bint:
+    """Replies are owed."""
+    return conn.omsg_q.head is not cython.NULL
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_send_done(conn: Conn) -> cython.int:
+    client: ClientConn = cython.cast(ClientConn, conn)
+    rsp_send_done(conn)
+    if client.paused:
+        client.check_bounds()
+        if not client.paused:
+            conn.mark_ready()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_close(conn: Conn) -> cython.int:
+    """The client has gone. Servers' queues keep the places of what is still in flight."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    if conn.fd < 0:
+        return 0
+    client.pool.curr_connections -= 1
+    client.pool.total_net_in += conn.recv_bytes
+    client.pool.total_net_out += conn.send_bytes
+    conn.shut()
+    while conn.omsg_q.head is not cython.NULL:
+        msg_put(conn.dequeue_outq(conn))
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
+    """A client's imsg_q stays empty: its requests go straight to the servers' queues."""
+    return cython.NULL
+
+
+@cython.cclass
+class ClientConn(Conn):
+    """A client of `pool`. The accepting role sets recv_done and recv_error."""
+
+    def __init__(self, pool: ServerPool):
+        global next_id
+        next_id += 1
+        self.id = next_id
+        self.loop = pool.loop
+        self.pool = pool
+        self.resp = 2
+        self.name = ""
+        self.lib_name = ""
+        self.lib_ver = ""
+        self.created = time.monotonic()
+        self.last = self.loop.now
+        self.authenticated = not pool.redis_auth
+        self.flush_list = cython.address(self.loop.flush_clients)
+        self.recv = conn_recv
+        self.recv_next = client_recv_next
+        self.parse = redis_parse_req
+        self.send = conn_send
+        self.send_next = rsp_send_next
+        self.send_done = client_send_done
+        self.close = client_close
+        self.active = client_active
+        self.enqueue_inq = rsp_enqueue
+        self.dequeue_inq = client_no_dequeue
+        self.enqueue_outq = rsp_enqueue
+        self.dequeue_outq = rsp_dequeue
+
+    def check_bounds(self):
+        """Pause above a bound, go on at half of it."""
+        pool: ServerPool = self.pool
+        if self.paused:
+            self.paused = (
+                self.omsg_q.count > pool.max_requests // 2 or self.pending > pool.max_pending // 2
+            )
+        else:
+            self.paused = (
+                self.omsg_q.count >= pool.max_requests or self.pending >= pool.max_pending
+            )
+
+    @property
+    def authenticated(self) -> bool:
+        return not self.needs_auth
+
+    @authenticated.setter
+    def authenticated(self, value: bool):
+        self.needs_auth = not value
+        bulk: cython.longlong = self.pool.config.proto_max_bulk_len
+        self.max_args = UNAUTHENTICATED_ARGS if self.needs_auth else 2147483647
+        self.max_bulk = min(UNAUTHENTICATED_BULK, bulk) if self.needs_auth else bulk
+        self.max_request = max(REQUEST_MAX, 2 * bulk)
+
+    @property
+    def reply_mode(self) -> str:
+        return REPLY_MODES[self.mode]
+
+    @reply_mode.setter
+    def reply_mode(self, value: str):
+        self.mode = cython.cast(ReplyMode, REPLY_MODES.index(value))
+
+    @property
+    def peer(self) -> str:
+        return self._address("getpeername")
+
+    @property
+    def local_addr(self) -> str:
+        return self._address("getsockname")
+
+    def _address(self, call: str) -> str:
+        if self.fd < 0:
+            return "?:0"
+        sock = socket.socket(fileno=self.fd)
+        try:
+            name = getattr(sock, call)()
+        except OSError:
+            return "?:0"
+        finally:
+            sock.detach()
+        if sock.family == socket.AF_UNIX:
+            return f"{name or self.pool.config.listen.path}:0"
+        if sock.family == socket.AF_INET6:
+            return f"[{name[0]}]:{name[1]}"
+        return f"{name[0]}:{name[1]}"
+
+    @property
+    def last_interaction(self) -> float:
+        return self.last / 1000
+
+    @property
+    def last_command(self) -> str:
+        if self.row is cython.NULL:
+            return "NULL"
+        name: bytes = self.row.name
+        return name.decode().replace(" ", "|")
+
+    @property
+    def tot_net_in(self) -> int:
+        return self.recv_bytes
+
+    @property
+    def tot_net_out(self) -> int:
+        return self.send_bytes
+
+    @property
+    def omem(self) -> int:
+        return self.pending
+
+    def resume(self) -> None:
+        """The command that held the others back has been answered."""
+        self.waiting = False
+        self.mark_ready()

@@ -1,0 +1,111 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from nutproxy.csys cimport iovec
+from nutproxy.event cimport Poller
+from nutproxy.msg.message cimport Body, Msg, MsgQueue
+from nutproxy.msg.parse cimport Parser
+from nutproxy.timer cimport WaitQueue
+
+ctypedef int (*recv_t)(Conn conn) except -1
+ctypedef bint (*recv_next_t)(Conn conn) noexcept
+ctypedef int (*parse_t)(Conn conn, Parser* parser, const char* data, size_t length) noexcept
+ctypedef int (*recv_done_t)(Conn conn, char* data, Parser* parser) except -1
+ctypedef int (*recv_error_t)(Conn conn, Parser* parser) except -1
+ctypedef int (*send_t)(Conn conn) except -1
+ctypedef Body* (*send_next_t)(Conn conn, Msg** cursor) noexcept
+ctypedef int (*send_done_t)(Conn conn) except -1
+ctypedef int (*close_t)(Conn conn) except -1
+ctypedef bint (*active_t)(Conn conn) noexcept
+ctypedef void (*enqueue_t)(Conn conn, Msg* msg) noexcept
+ctypedef Msg* (*dequeue_t)(Conn conn) noexcept
+
+cdef enum:
+    TAIL_SMALL = 4096       # unparsed bytes that are moved into the scratch again
+    TAKE_MIN = 8192         # a message of this size keeps the block that it was received into
+    IOV_MAX = 256           # pieces of one gathered write
+    OUT_SIZE = 65536        # small messages are gathered here
+    OUT_SMALL = 2048        # what counts as small
+    SEND_MAX = 1048576      # bytes of one gathered write
+
+# Connections, in order of arrival. Borrowed: Loop.conns and Loop.closed keep them alive.
+cdef struct ConnList:
+    void** items
+    size_t count
+    size_t room
+
+cdef class Loop:
+    cdef readonly Poller poller
+    cdef readonly WaitQueue timers
+    cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
+    cdef readonly size_t mbuf_size
+    cdef char* scratch                 # mbuf_size + TAIL_SMALL bytes
+    cdef char* out
+    cdef iovec iov[IOV_MAX]
+    cdef Parser parser                 # for connections that have no partial message
+    cdef char* block                   # offered to recv_done: the message's own heap block
+    cdef ConnList ready                # still have input: first in the next turn
+    cdef ConnList ready_now
+    cdef ConnList flush_servers
+    cdef ConnList flush_clients
+    cdef readonly set conns            # every open connection
+    cdef readonly list closed          # closed in this turn, kept until its end
+    cdef readonly uint64_t recv_calls
+    cdef readonly uint64_t send_calls
+
+    cdef void tick(self) noexcept
+    cdef int body_receive(self, Msg* msg, Body* body, char* data, size_t length) noexcept
+    cdef int open(self, Conn conn, int fd) except -1
+    cdef int sweep(self) except -1
+
+cdef class Conn:
+    cdef readonly Loop loop
+    cdef readonly int fd               # -1 once closed
+    cdef MsgQueue imsg_q
+    cdef MsgQueue omsg_q
+
+    cdef recv_t recv
+    cdef recv_next_t recv_next
+    cdef parse_t parse
+    cdef recv_done_t recv_done
+    cdef recv_error_t recv_error
+    cdef send_t send
+    cdef send_next_t send_next
+    cdef send_done_t send_done
+    cdef close_t close
+    cdef active_t active
+    cdef enqueue_t enqueue_inq
+    cdef dequeue_t dequeue_inq
+    cdef enqueue_t enqueue_outq
+    cdef dequeue_t dequeue_outq
+
+    cdef int64_t max_args              # bounds for the parser of requests
+    cdef int64_t max_bulk
+    cdef size_t max_request
+    cdef size_t pending                # bytes of requests and replies in omsg_q
+    cdef ConnList* flush_list          # where it is flushed: with the servers or the clients
+    cdef char* tail                    # unparsed bytes of a partial message
+    cdef size_t tail_length
+    cdef size_t tail_size
+    cdef Parser* partial               # their parser
+    cdef size_t sent                   # bytes of the first message to send that are already out
+    cdef bint held                     # the tail may hold whole messages: parse before receiving
+    cdef bint in_ready
+    cdef bint in_flush
+    cdef bint blocked                  # the socket takes no more: wait for room
+    cdef bint hup                      # the poller has told that the peer sends no more
+    cdef readonly bint eof             # the peer sends no more
+    cdef public bint closing           # nothing more is read; closed when all replies are out
+    cdef readonly int err              # errno that ends the connection
+    cdef readonly uint64_t recv_bytes
+    cdef readonly uint64_t send_bytes
+
+    cdef void mark_ready(self) noexcept
+    cdef void mark_flush(self) noexcept
+    cdef void drop_tail(self) noexcept
+    cdef int keep_tail(self, char* data, size_t length, Parser* parser) noexcept
+    cdef int grow_tail(self, size_t need) noexcept
+    cdef int shut(self) except -1
+
+cdef int conn_recv(Conn conn) except -1
+cdef int conn_send(Conn conn) except -1
+cdef int conn_events(Conn conn, uint32_t events) except -1

@@ -1,0 +1,517 @@
+# nutproxy/conn.py: connections
+"""A socket, two queues, and the handlers that its role has chosen.
+
+    client c 7                                            server s 9
+    omsg_q: [GET a*] [GET b ] [GET a ]                    imsg_q: [GET a ]
+            done     waits    waits                       omsg_q: [GET b ]
+              │                                                      │
+              └─ sent when the head is done, in this order           └─ the next reply is this one's
+
+    client c 8                                            server s 11
+    omsg_q: [SET x ] [PING*]                              imsg_q: -
+            waits    done, but not yet its turn           omsg_q: [SET x ]
+
+A client's omsg_q holds its requests in the order in which they came, whatever server they went to,
+and is emptied from the front as replies come in. A server's imsg_q holds requests to be written; once
+written they move to its omsg_q and wait there for their replies, which come in the same order.
+
+The loop calls through the handlers and knows neither roles nor protocols:
+
+    recv        take what the socket has          conn_recv; accept for a listener
+    recv_next   may this connection be read now?  false under back-pressure
+    parse       find the next message's end       the protocol's parser
+    recv_done   a whole message has come          client: dispatch it; server: pair it
+    recv_error  what has come is no message       client: error reply, close; server: close
+    send        write what is queued              conn_send; while connecting: finish that
+    send_next   the body to be written after this one
+    send_done   the first message has been written
+    close       the connection ends
+    active      is it worth keeping when the peer has closed its side?
+    enqueue_inq, dequeue_inq, enqueue_outq, dequeue_outq
+
+**Input.** A connection that waits for nothing owns no buffer. Bytes are received into the loop's one
+scratch and parsed where they landed; what is left of a partial message is kept in `tail`. A short tail
+is laid before the next bytes in the scratch. A long one, or the start of a message that has announced
+its size, becomes a buffer that further bytes are received straight into, and which the message takes
+with it when it is complete: a large value is never copied. Each byte is parsed once, wherever the
+input is cut.
+
+**Output.** One gathered write a connection and turn: small bodies are laid side by side, large ones
+are pointed at. Write interest is asked for only after the socket has refused bytes.
+
+A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends, so that
+events already fetched for it find it, closed.
+"""
+
+import logging
+import os
+
+import cython
+from cython.cimports.libc.errno import EAGAIN, EINTR, errno
+from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
+from cython.cimports.libc.string import memcpy, memmove
+from cython.cimports.nutproxy.csys import (
+    CLOCK_MONOTONIC,
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLRDHUP,
+    MSG_NOSIGNAL,
+    SO_ERROR,
+    SOL_SOCKET,
+    clock_gettime,
+    close,
+    getsockopt,
+    msghdr,
+    recv,
+    send,
+    sendmsg,
+    socklen_t,
+    timespec,
+)
+from cython.cimports.nutproxy.event import Poller
+from cython.cimports.nutproxy.msg.message import msg_copy, msg_take
+from cython.cimports.nutproxy.msg.parse import (
+    PARSE_AGAIN,
+    PARSE_ERROR,
+    PARSE_OK,
+    PARSE_SKIP,
+    parser_reset,
+)
+from cython.cimports.nutproxy.timer import WaitQueue
+
+log = logging.getLogger("nutproxy")
+
+# A message that has announced its size is received in pieces of this many chunks: a bound for one
+# turn, and few system calls for a large value.
+LARGE_CHUNKS = cython.declare(cython.size_t, 16)
+# Writes that one connection may make in one turn before the others have theirs.
+SENDS_PER_TURN = cython.declare(cython.int, 4)
+# The argument table of the shared parser is given back above this size.
+ARGV_KEEP = cython.declare(cython.uint, 4096)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.bint:
+    """False when memory has run out."""
+    room: cython.size_t
+    grown: cython.pointer(cython.p_void)
+    if items.count == items.room:
+        room = items.room * 2 if items.room else 64
+        grown = cython.cast(
+            cython.pointer(cython.p_void),
+            realloc(items.items, room * cython.sizeof(cython.p_void)),
+        )
+        if grown is cython.NULL:
+            return False
+        items.items = grown
+        items.room = room
+    items.items[items.count] = conn
+    items.count += 1
+    return True
+
+
+@cython.cclass
+class Loop:
+    """What the connections of one worker share: clock, poller, scratch, and the lists of those with
+    work to do. `mbuf_size` is the receive chunk in bytes."""
+
+    def __cinit__(self, mbuf_size: cython.size_t):
+        self.mbuf_size = mbuf_size
+        self.scratch = cython.cast(cython.p_char, malloc(mbuf_size + TAIL_SMALL))
+        self.out = cython.cast(cython.p_char, malloc(OUT_SIZE))
+        if self.scratch is cython.NULL or self.out is cython.NULL:
+            raise MemoryError
+        self.poller = Poller()
+        self.timers = WaitQueue()
+        self.conns = set()
+        self.closed = []
+        self.tick()
+
+    def __dealloc__(self):
+        free(self.scratch)
+        free(self.out)
+        free(self.parser.argv)
+        free(self.ready.items)
+        free(self.ready_now.items)
+        free(self.flush_servers.items)
+        free(self.flush_clients.items)
+
+    def tick(self):
+        """Read the clock: once a turn."""
+        time: timespec
+        clock_gettime(CLOCK_MONOTONIC, cython.address(time))
+        self.now = (
+            cython.cast(cython.longlong, time.tv_sec) * 1000 + time.tv_nsec // 1000000
+        )
+
+    def open(self, conn, fd):
+        """Take `fd`, which must not block, into the loop as this connection's."""
+        conn.fd = fd
+        self.conns.add(conn)
+        self.poller.add(fd, cython.cast(cython.p_void, conn))
+        return 0
+
+    def body_receive(self, msg, body, data, length):
+        """A message's bytes out of the receive buffer: the buffer itself where it is the message's
+        own, else a copy. -1 when memory has run out."""
+        if self.block is not cython.NULL:
+            msg_take(msg, body, self.block, length)
+            self.block = cython.NULL
+            return 0
+        return msg_copy(msg, body, data, length)
+
+    def sweep(self):
+        """The end of a turn: let go of the connections that were closed in it."""
+        index: cython.size_t
+        kept: cython.size_t = 0
+        if not self.closed:
+            return 0
+        for index in range(self.ready.count):
+            if cython.cast(Conn, self.ready.items[index]).fd >= 0:
+                self.ready.items[kept] = self.ready.items[index]
+                kept += 1
+        self.ready.count = kept
+        self.closed.clear()
+        return 0
+
+
+@cython.cclass
+class Conn:
+    """The part of a connection that all roles share. A role sets every handler before `Loop.open`."""
+
+    def __cinit__(self):
+        self.fd = -1
+
+    def __dealloc__(self):
+        self.drop_tail()
+
+    def mark_ready(self):
+        """There may be more input, or room for it again: come back in the next turn."""
+        if not self.in_ready and self.fd >= 0:
+            self.in_ready = list_append(
+                cython.address(self.loop.ready), cython.cast(cython.p_void, self)
+            )
+
+    def mark_flush(self):
+        """Something is queued to be written at the end of this turn."""
+        if not self.in_flush and self.fd >= 0:
+            self.in_flush = list_append(self.flush_list, cython.cast(cython.p_void, self))
+
+    def drop_tail(self):
+        free(self.tail)
+        self.tail = cython.NULL
+        self.tail_length = 0
+        self.tail_size = 0
+        if self.partial is not cython.NULL:
+            free(self.partial.argv)
+            free(self.partial)
+            self.partial = cython.NULL
+
+    def grow_tail(self, need):
+        """A tail buffer of at least `need` bytes; -1 when memory has run out."""
+        grown: cython.p_char
+        if self.tail_size >= need:
+            return 0
+        grown = cython.cast(cython.p_char, realloc(self.tail, need))
+        if grown is cython.NULL:
+            return -1
+        self.tail = grown
+        self.tail_size = need
+        return 0
+
+    def keep_tail(self, data, length, parser):
+        """Keep the unparsed start of a message, with its parser. `data` may lie in the tail itself.
+        -1 when memory has run out."""
+        loop: Loop = self.loop
+        size: cython.size_t = length
+        if self.partial is cython.NULL:
+            self.partial = cython.cast(
+                cython.pointer(Parser), malloc(cython.sizeof(Parser))
+            )
+            if self.partial is cython.NULL:
+                return -1
+            # The argument table moves too; the shared parser makes itself a new one.
+            self.partial[0] = parser[0]
+            parser.argv = cython.NULL
+            parser.argv_room = 0
+        if parser.need > loop.mbuf_size or length > TAIL_SMALL:
+            # Further bytes are received straight behind these: into a block of the announced size,
+            # or, where that is unknown, one that doubles, so that the copies stay linear.
+            size = parser.need if parser.need > length else length + loop.mbuf_size
+            if self.tail_size and size > self.tail_size:
+                size = max(size, self.tail_size * 2)
+        if data == self.tail:
+            if self.grow_tail(size) < 0:
+                return -1
+        elif self.tail is not cython.NULL and data > self.tail and data < self.tail + self.tail_size:
+            memmove(self.tail, data, length)
+            if self.grow_tail(size) < 0:
+                return -1
+        else:
+            if self.grow_tail(size) < 0:
+                return -1
+            memcpy(self.tail, data, length)
+        self.tail_length = length
+        return 0
+
+    def shut(self):
+        """Close the descriptor and leave the loop. Queues are the role's business."""
+        if self.fd < 0:
+            return 0
+        close(self.fd)
+        self.fd = -1
+        self.drop_tail()
+        self.loop.conns.discard(self)
+        self.loop.closed.append(self)
+        return 0
+
+
+def conn_recv(conn):
+    """One bounded recv, then every message that is complete. Nothing is written yet."""
+    loop: Loop = conn.loop
+    parser: cython.pointer(Parser)
+    data: cython.p_char
+    have: cython.size_t
+    room: cython.size_t
+    start: cython.size_t = 0
+    left: cython.size_t
+    count: cython.Py_ssize_t
+    result: cython.int
+    in_tail: cython.bint = False
+
+    if conn.fd < 0 or not conn.recv_next(conn):
+        return 0
+    if conn.tail is cython.NULL:
+        parser = cython.address(loop.parser)
+        parser_reset(parser)
+        data = loop.scratch
+        have = 0
+        room = loop.mbuf_size
+    else:
+        parser = conn.partial
+        have = conn.tail_length
+        if conn.tail_size > TAIL_SMALL:
+            in_tail = True
+            data = conn.tail
+            room = conn.tail_size - have
+            if parser.need > have:
+                # Never past the end of the announced bulk: what follows belongs in the scratch.
+                room = min(room, min(parser.need - have, loop.mbuf_size * LARGE_CHUNKS))
+            else:
+                room = min(room, loop.mbuf_size)
+        else:
+            data = loop.scratch
+            memcpy(data, conn.tail, have)
+            room = loop.mbuf_size
+
+    if conn.held:
+        conn.held = False
+        conn.mark_ready()
+    else:
+        loop.recv_calls += 1
+        count = recv(conn.fd, data + have, room, 0)
+        if count < 0:
+            if errno == EAGAIN:
+                return 0
+            if errno == EINTR:
+                conn.mark_ready()
+                return 0
+            conn.err = errno
+            return conn.close(conn)
+        if count == 0:
+            conn.eof = True
+            if not conn.active(conn):
+                return conn.close(conn)
+            return 0
+        conn.recv_bytes += count
+        have += count
+        if cython.cast(cython.size_t, count) == room or conn.hup:
+            conn.mark_ready()
+
+    while start < have:
+        result = conn.parse(conn, parser, data + start, have - start)
+        if result == PARSE_AGAIN:
+            break
+        if result == PARSE_ERROR:
+            conn.recv_error(conn, parser)
+            if conn.fd >= 0:
+                conn.drop_tail()
+            return 0
+        left = have - start - parser.pos
+        if result == PARSE_OK:
+            if in_tail and start == 0 and parser.pos >= TAKE_MIN:
+                # The message may keep the block; what follows it moves to the scratch first. That
+                # is at most what one recv has brought, since an announced bulk is not overread.
+                memcpy(loop.scratch, data + parser.pos, left)
+                loop.block = data
+                conn.tail = cython.NULL
+                conn.tail_size = 0
+                conn.recv_done(conn, data, parser)
+                free(loop.block)
+                loop.block = cython.NULL
+                in_tail = False
+                data = loop.scratch
+                have = left
+            else:
+                conn.recv_done(conn, data + start, parser)
+                start += parser.pos
+        else:
+            start += parser.pos
+        if conn.fd < 0:
+            return 0
+        if conn.partial is not cython.NULL and parser == conn.partial:
+            free(parser.argv)
+            free(parser)
+            conn.partial = cython.NULL
+            parser = cython.address(loop.parser)
+        parser_reset(parser)
+        if parser.argv_room > ARGV_KEEP:
+            free(parser.argv)
+            parser.argv = cython.NULL
+            parser.argv_room = 0
+        if not conn.recv_next(conn):
+            # Held back in the middle of what has come. It is parsed when the bound allows it.
+            conn.held = start < have
+            break
+
+    if conn.closing:
+        conn.drop_tail()
+        return 0
+    left = have - start
+    if left == 0:
+        conn.drop_tail()
+    elif conn.keep_tail(data + start, left, parser) < 0:
+        raise MemoryError
+    return 0
+
+
+def conn_send(conn):
+    """Write what is queued: one gathered write, more only while the socket takes all of it."""
+    loop: Loop = conn.loop
+    body: cython.pointer(Body)
+    cursor: cython.pointer(Msg)
+    message: msghdr
+    skip: cython.size_t
+    length: cython.size_t
+    total: cython.size_t
+    packed: cython.size_t
+    pieces: cython.size_t
+    left: cython.size_t
+    bodies: cython.size_t
+    count: cython.Py_ssize_t
+    turn: cython.int
+    base: cython.p_char
+    joined: cython.bint
+
+    if conn.fd < 0 or conn.blocked:
+        return 0
+    for turn in range(SENDS_PER_TURN):
+        cursor = cython.NULL
+        skip = conn.sent
+        total = packed = pieces = bodies = 0
+        joined = False
+        while pieces < IOV_MAX and total < SEND_MAX:
+            body = conn.send_next(conn, cython.address(cursor))
+            if body is cython.NULL:
+                break
+            bodies += 1
+            length = body.length - skip
+            base = body.data + skip
+            skip = 0
+            if length == 0:
+                continue
+            if length <= OUT_SMALL:
+                if packed + length > OUT_SIZE:
+                    bodies -= 1
+                    break
+                memcpy(loop.out + packed, base, length)
+                if joined:
+                    loop.iov[pieces - 1].iov_len += length
+                else:
+                    loop.iov[pieces].iov_base = loop.out + packed
+                    loop.iov[pieces].iov_len = length
+                    pieces += 1
+                    joined = True
+                packed += length
+            else:
+                loop.iov[pieces].iov_base = base
+                loop.iov[pieces].iov_len = length
+                pieces += 1
+                joined = False
+            total += length
+        if bodies == 0:
+            break
+        count = 0
+        if pieces == 1:
+            count = send(conn.fd, loop.iov[0].iov_base, loop.iov[0].iov_len, MSG_NOSIGNAL)
+            loop.send_calls += 1
+        elif pieces > 1:
+            message = msghdr(msg_iov=cython.address(loop.iov[0]), msg_iovlen=pieces)
+            count = sendmsg(conn.fd, cython.address(message), MSG_NOSIGNAL)
+            loop.send_calls += 1
+        if count < 0:
+            if errno == EINTR:
+                continue
+            if errno != EAGAIN:
+                conn.err = errno
+                return conn.close(conn)
+            count = 0
+        conn.send_bytes += count
+
+        left = count
+        while bodies > 0:
+            cursor = cython.NULL
+            body = conn.send_next(conn, cython.address(cursor))
+            length = body.length - conn.sent
+            if left < length:
+                conn.sent += left
+                break
+            left -= length
+            conn.sent = 0
+            conn.send_done(conn)
+            bodies -= 1
+        if conn.fd < 0:
+            return 0
+        if cython.cast(cython.size_t, count) < total:
+            conn.blocked = True
+            loop.poller.add_out(conn.fd, cython.cast(cython.p_void, conn))
+            return 0
+    else:
+        conn.mark_flush()
+        return 0
+    if (conn.eof or conn.closing) and not conn.active(conn):
+        return conn.close(conn)
+    return 0
+
+
+def conn_events(conn, events):
+    """What the poller has told of one connection: error first, then read, then write."""
+    length: socklen_t = cython.sizeof(cython.int)
+    err: cython.int = 0
+    if conn.fd < 0:
+        return 0
+    if events & EPOLLERR:
+        getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
+        if err:
+            conn.err = err
+            return conn.close(conn)
+    if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
+        if events & (EPOLLRDHUP | EPOLLHUP):
+            # The edge is told once: read on until the end is seen, also after a short read.
+            conn.hup = True
+        conn.recv(conn)
+        if conn.fd < 0:
+            return 0
+    if events & EPOLLOUT and conn.blocked:
+        conn.blocked = False
+        conn.loop.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
+        conn.mark_flush()
+    return 0
+
+
+def error_text(err: int) -> str:
+    """strerror, in the words that people search their logs for."""
+    return os.strerror(err)

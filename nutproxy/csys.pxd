@@ -1,0 +1,53 @@
+# nutproxy/csys.pxd: the Linux calls that the data path makes, which Cython's own libc files lack.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        void* ptr
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP
+    unsigned int EPOLLET
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        pass
+    struct sockaddr_storage:
+        unsigned short ss_family
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    int AF_UNIX, SOL_SOCKET, SO_ERROR
+    int SOCK_NONBLOCK, SOCK_CLOEXEC
+    int MSG_NOSIGNAL, SHUT_WR
+    int accept4(int fd, sockaddr* addr, socklen_t* addrlen, int flags)
+    ssize_t recv(int fd, void* buf, size_t length, int flags)
+    ssize_t send(int fd, const void* buf, size_t length, int flags)
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    int getsockopt(int fd, int level, int name, void* value, socklen_t* length)
+    int shutdown(int fd, int how)
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* now)
+
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t pad)

@@ -1,0 +1,120 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+# What a message still is to somebody, and what has happened to it.
+cdef enum MsgFlag:
+    MSG_DONE = 1            # its reply is complete: the client's queue may send it
+    MSG_ERROR = 2           # that reply is an error
+    MSG_NOREPLY = 4         # the client asked for none (CLIENT REPLY OFF or SKIP)
+    MSG_WRITTEN = 8         # at least one byte has gone to a server: never to be sent again
+    MSG_RETRIED = 16        # has been moved to a new connection once
+    MSG_CANCELLED = 32      # answered before it was written: the server's queue skips it
+    MSG_TIMED = 64          # stands in a deadline queue
+    MSG_LOCAL_ERROR = 128   # the error is the proxy's own
+    MSG_SHUTDOWN = 256      # SHUTDOWN: a server that closes the connection has obeyed
+
+# Bytes for small messages inside the message itself: a request first, its reply behind it.
+cdef enum:
+    MSG_INLINE = 224
+
+cdef struct Body:
+    char* data              # inside the message, on the heap, or constant
+    size_t length
+    bint heap               # the message must free data
+
+cdef struct Msg             # (forward)
+
+# How the replies of a command's fragments become one reply. From the table's response policies.
+cdef enum Merge:
+    MERGE_NONE = 0
+    MERGE_KEYS              # mget: the elements, in the order of the keys
+    MERGE_SUM               # agg_sum
+    MERGE_MIN               # agg_min
+    MERGE_AND               # agg_logical_and
+    MERGE_ALL               # all_succeeded: an error if there is one, else the first reply
+    MERGE_ONE               # one_succeeded: the first reply that is no error
+    MERGE_CONCAT            # no policy: the elements of all arrays
+    MERGE_FIRST             # first_non_null
+    MERGE_BY_SERVER         # every server's name and its reply
+    MERGE_QUERY             # a local handler gets the replies
+
+# A command that was sent in parts. Owned by its message.
+cdef struct Split:
+    Msg** frags             # one a server that takes part
+    uint32_t nfrag
+    uint32_t ndone
+    uint32_t* sequence      # by key: which fragment holds it (MERGE_KEYS)
+    uint32_t nkeys
+    Merge merge
+    int resp                # the protocol version that the reply is built in
+    void* extra             # a reference: MERGE_QUERY's finish, MERGE_BY_SERVER's list of names
+
+cdef struct Msg:
+    Msg* client_next        # in the client's omsg_q
+    Msg* server_next        # in a server connection's imsg_q or omsg_q
+    Msg* timeout_prev       # in its pool's deadline queue
+    Msg* timeout_next
+    void* client            # ClientConn that awaits the reply; NULL when it has gone
+    void* server            # ServerConn whose queue it stands in, or NULL
+    void* row               # the command's row in the protocol's table
+    Msg* parent             # the command that this is a fragment of, or NULL
+    Split* split            # set on a command that was sent in parts
+    int64_t start           # when it was queued, milliseconds of the loop's clock
+    int64_t deadline
+    size_t held             # bytes that count against its client
+    size_t queued           # bytes that count against its server
+    uint32_t refs           # the client's queue or the parent, and the server's queue
+    uint32_t flags
+    Body req
+    Body rsp
+    size_t room             # bytes of inline space in use
+    char inline_[MSG_INLINE]
+
+# FIFO of messages through one of the next pointers.
+cdef struct MsgQueue:
+    Msg* head
+    Msg* tail
+    size_t count
+
+cdef Msg* msg_get() noexcept
+cdef void msg_put(Msg* msg) noexcept
+cdef char* msg_reserve(Msg* msg, Body* body, size_t length) noexcept
+cdef int msg_copy(Msg* msg, Body* body, const char* data, size_t length) noexcept
+cdef void msg_constant(Msg* msg, Body* body, const char* data, size_t length) noexcept
+cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
+cdef void msg_drop(Body* body) noexcept
+cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
+cdef int messages_trim() noexcept
+
+cdef inline void client_append(MsgQueue* queue, Msg* msg) noexcept:
+    msg.client_next = NULL
+    if queue.tail is NULL:
+        queue.head = msg
+    else:
+        queue.tail.client_next = msg
+    queue.tail = msg
+    queue.count += 1
+
+cdef inline Msg* client_pop(MsgQueue* queue) noexcept:
+    cdef Msg* msg = queue.head
+    queue.head = msg.client_next
+    if queue.head is NULL:
+        queue.tail = NULL
+    queue.count -= 1
+    return msg
+
+cdef inline void server_append(MsgQueue* queue, Msg* msg) noexcept:
+    msg.server_next = NULL
+    if queue.tail is NULL:
+        queue.head = msg
+    else:
+        queue.tail.server_next = msg
+    queue.tail = msg
+    queue.count += 1
+
+cdef inline Msg* server_pop(MsgQueue* queue) noexcept:
+    cdef Msg* msg = queue.head
+    queue.head = msg.server_next
+    if queue.head is NULL:
+        queue.tail = NULL
+    queue.count -= 1
+    return msg

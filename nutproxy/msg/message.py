@@ -1,0 +1,174 @@
+# nutproxy/msg/message.py: one request and its reply
+"""Messages and what owns them.
+
+A Msg is a request from the moment it has been parsed until its reply has been sent:
+
+                     client_next                        server_next
+    client.omsg_q ─> Msg ─> Msg ─> Msg     server.imsg_q ─> Msg     (to be written)
+                                           server.omsg_q ─> Msg     (awaits its reply)
+
+It stands in its client's queue, which gives replies their order, and at the same time in one queue
+of a server connection. Each of the two holds a reference; the last one to let go frees it. A client
+that has left lets go early and the server's queue keeps the place, so that the reply that still
+comes is paired with its own request and with no other.
+
+A command that concerns several servers is a parent in the client's queue; its fragments stand in
+the servers' queues and are held by the parent until their replies have been merged.
+
+Bytes: a body lies inside the message while there is room, else in one heap block of its own size,
+which may be the very block that it was received into, or it is a constant. A body's owner is its
+message and nobody else. A request keeps its bytes until its reply has come.
+
+A message is never handed from one worker to another, so nothing here is locked. Messages are kept
+in a free list; `messages_trim` gives back what a burst has left.
+"""
+
+import cython
+from cython.cimports.cpython.object import PyObject
+from cython.cimports.cpython.ref import Py_XDECREF
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.nutproxy.csys import malloc_trim
+
+free_list = cython.declare(cython.pointer(Msg), cython.NULL)
+free_count = cython.declare(cython.size_t, 0)
+live_count = cython.declare(cython.size_t, 0)
+freed_bytes = cython.declare(cython.size_t, 0)
+
+# Kept for reuse: as many as 50 clients with 16-deep pipelines have in flight, twice.
+FREE_MAX = cython.declare(cython.size_t, 2048)
+# Bytes given to the heap before it is asked to return pages to the system.
+TRIM_AFTER = cython.declare(cython.size_t, 4 << 20)
+
+
+def msg_get():
+    """A blank message with one reference, or NULL when memory has run out."""
+    global free_list, free_count, live_count
+    msg: cython.pointer(Msg) = free_list
+    if msg is not cython.NULL:
+        free_list = msg.client_next
+        free_count -= 1
+    else:
+        msg = cython.cast(cython.pointer(Msg), malloc(cython.sizeof(Msg)))
+        if msg is cython.NULL:
+            return cython.NULL
+    # All but the inline bytes, which are written before they are read.
+    memset(msg, 0, cython.sizeof(Msg) - MSG_INLINE)
+    msg.refs = 1
+    live_count += 1
+    return msg
+
+
+def msg_put(msg):
+    """Let go of one reference; the last frees the message, its bytes and its fragments."""
+    global free_list, free_count, live_count, freed_bytes
+    split: cython.pointer(Split)
+    index: cython.uint
+    msg.refs -= 1
+    if msg.refs > 0:
+        return
+    msg_drop(cython.address(msg.req))
+    msg_drop(cython.address(msg.rsp))
+    split = msg.split
+    if split is not cython.NULL:
+        # Fragments have no fragments, so this is one level deep.
+        for index in range(split.nfrag):
+            if split.frags[index] is not cython.NULL:
+                split.frags[index].parent = cython.NULL
+                msg_put(split.frags[index])
+        Py_XDECREF(cython.cast(cython.pointer(PyObject), split.extra))
+        free(split)
+    live_count -= 1
+    if free_count < FREE_MAX:
+        msg.client_next = free_list
+        free_list = msg
+        free_count += 1
+    else:
+        freed_bytes += cython.sizeof(Msg)
+        free(msg)
+
+
+def msg_reserve(msg, body, length):
+    """Room for a body of `length` bytes, NULL when memory has run out. What it had is dropped."""
+    msg_drop(body)
+    if length <= MSG_INLINE - msg.room:
+        body.data = cython.address(msg.inline_[0]) + msg.room
+        msg.room += length
+    else:
+        body.data = cython.cast(cython.p_char, malloc(length))
+        if body.data is cython.NULL:
+            return cython.NULL
+        body.heap = True
+    body.length = length
+    return body.data
+
+
+def msg_copy(msg, body, data, length):
+    """A body with a copy of these bytes; -1 when memory has run out."""
+    target: cython.p_char = msg_reserve(msg, body, length)
+    if target is cython.NULL:
+        return -1
+    memcpy(target, data, length)
+    return 0
+
+
+def msg_constant(msg, body, data, length):
+    """A body of bytes that outlive every message."""
+    msg_drop(body)
+    body.data = cython.cast(cython.p_char, data)
+    body.length = length
+
+
+def msg_take(msg, body, data, length):
+    """A body that is this heap block, which the message owns from now on."""
+    msg_drop(body)
+    body.data = data
+    body.length = length
+    body.heap = True
+
+
+def msg_drop(body):
+    """Free a body's bytes early: a request's, once its reply has come."""
+    global freed_bytes
+    if body.heap:
+        freed_bytes += body.length
+        free(body.data)
+    body.data = cython.NULL
+    body.length = 0
+    body.heap = False
+
+
+def split_get(nfrag, nkeys):
+    """A Split with room for its fragments and key sequence in one block, NULL without memory."""
+    split: cython.pointer(Split)
+    head: cython.size_t = cython.sizeof(Split) + nfrag * cython.sizeof(cython.pointer(Msg))
+    split = cython.cast(
+        cython.pointer(Split), calloc(1, head + nkeys * cython.sizeof(cython.uint))
+    )
+    if split is cython.NULL:
+        return cython.NULL
+    split.frags = cython.cast(
+        cython.pointer(cython.pointer(Msg)),
+        cython.cast(cython.p_char, split) + cython.sizeof(Split),
+    )
+    split.sequence = cython.cast(
+        cython.pointer(uint32_t), cython.cast(cython.p_char, split) + head
+    )
+    split.nfrag = nfrag
+    split.nkeys = nkeys
+    return split
+
+
+def messages_trim():
+    """After a burst: the heap returns its pages to the system. 1 when it was asked to."""
+    global freed_bytes
+    if freed_bytes < TRIM_AFTER or live_count > FREE_MAX:
+        return 0
+    freed_bytes = 0
+    malloc_trim(0)
+    return 1
+
+
+def live_messages() -> int:
+    """Messages that are neither free nor freed: zero when nothing is in flight."""
+    return live_count

@@ -1,0 +1,41 @@
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from nutproxy.conn cimport Loop
+from nutproxy.hashkit.router cimport Router
+from nutproxy.msg.message cimport Msg
+from nutproxy.server cimport Server
+
+
+cdef class ServerPool:
+    cdef readonly Loop loop
+    cdef readonly object config        # PoolConfig
+    cdef readonly object context       # Context
+    cdef readonly str name
+    cdef readonly list servers         # Server, in the ring's order
+    cdef readonly Router router
+    cdef readonly object resolve       # resolve(host, port, callback), off the loop
+    cdef public object server_version  # what the servers said to HELLO, None before
+    cdef readonly bytes redis_auth
+    cdef readonly int redis_db
+    cdef readonly bint any_route       # random: keys have no place of their own
+    cdef bint admin_commands
+    cdef uint8_t* denied               # by row number
+    cdef uint32_t* scratch             # per server, for splitting
+    cdef Msg* deadlines                # ring of requests in order of their deadlines
+    cdef int64_t timeout               # milliseconds, 0 without
+    cdef size_t max_requests
+    cdef size_t max_pending
+    cdef size_t max_queue
+    cdef public uint64_t total_connections
+    cdef public uint64_t rejected_connections
+    cdef public int64_t curr_connections
+    cdef public uint64_t total_requests
+    cdef public uint64_t total_net_in
+    cdef public uint64_t total_net_out
+    cdef public uint64_t forward_errors
+    cdef public uint64_t server_ejects
+
+    cdef Server route(self, const char* key, size_t length)
+    cdef Server any_server(self)
+    cdef int64_t next_deadline(self) noexcept
+    cdef int expire(self) except -1

@@ -1,0 +1,180 @@
+# nutproxy/pool.py: a pool of servers
+"""Where a key goes, and when a request has waited long enough.
+
+    key ─> Router (hash_tag, hash, distribution) ─> Server ─> connection of the client's slot
+
+The ring holds the servers that are not ejected; it is rebuilt when one is ejected or returns.
+
+Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the order
+in which they were queued, which is the order in which they expire. That costs a few pointers a request
+and no search.
+"""
+
+import logging
+import os
+
+import cython
+from cython.cimports.libc.errno import ETIMEDOUT
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.hashkit.router import Router
+from cython.cimports.nutproxy.msg.message import (
+    MSG_CANCELLED,
+    MSG_WRITTEN,
+    msg_drop,
+    msg_get,
+    msg_put,
+)
+from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail
+from cython.cimports.nutproxy.server import Server, ServerConn
+
+from nutproxy.proto.table import row_numbers
+
+log = logging.getLogger("nutproxy")
+
+
+@cython.cclass
+class ServerPool:
+    """A pool as configured. `resolve(host, port, callback)` looks names up without blocking."""
+
+    def __init__(self, loop: Loop, context, config, resolve):
+        self.loop = loop
+        self.context = context
+        self.config = config
+        self.resolve = resolve
+        self.name = config.name
+        self.redis_auth = config.redis_auth
+        self.redis_db = config.redis_db
+        self.timeout = config.timeout or 0
+        self.admin_commands = config.admin_commands
+        self.any_route = config.distribution == "random"
+        self.max_requests = config.client_max_requests
+        self.max_pending = config.client_max_pending
+        self.max_queue = config.server_max_queue
+        self.servers = [
+            Server(loop, self, server, index) for index, server in enumerate(config.servers)
+        ]
+        self.router = Router(
+            config.hash,
+            config.distribution,
+            config.hash_tag,
+            [(os.fsencode(server.name), server.weight) for server in config.servers],
+        )
+        numbers = row_numbers()
+        self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
+        self.scratch = cython.cast(
+            cython.pointer(uint32_t), calloc(len(self.servers), cython.sizeof(uint32_t))
+        )
+        self.deadlines = msg_get()
+        if (
+            self.denied is cython.NULL
+            or self.scratch is cython.NULL
+            or self.deadlines is cython.NULL
+        ):
+            raise MemoryError
+        self.deadlines.timeout_next = self.deadlines
+        self.deadlines.timeout_prev = self.deadlines
+        for name in config.deny_commands:
+            for row, number in numbers.items():
+                # Denying a container denies what is in it.
+                if row == name or row.startswith(name + " "):
+                    self.denied[number] = 1
+        if self.timeout:
+            self.watch_silence()
+
+    def __dealloc__(self):
+        free(self.denied)
+        free(self.scratch)
+        if self.deadlines is not cython.NULL:
+            msg_put(self.deadlines)
+
+    def route(self, key, length):
+        """The server of a key, None if no server is live."""
+        index: cython.int = self.router.route(
+            cython.cast(cython.pointer(cython.uchar), key), length
+        )
+        if index < 0:
+            return None
+        return cython.cast(Server, self.servers[index])
+
+    def any_server(self):
+        """A server for what has no key: that of the key `placeholder`, as in twemproxy, else the
+        first that is not down. None if none is live."""
+        server: Server = self.route(b"placeholder", 11)
+        other: Server
+        if server is None or not server.down:
+            return server
+        for other in self.servers:
+            if not other.down:
+                return other
+        return server
+
+    def live_servers(self) -> list:
+        """The servers that are not ejected, in the ring's order."""
+        server: Server
+        live = []
+        for server in self.servers:
+            if not server.ejected:
+                live.append(server)
+        return live
+
+    def dead_reply(self) -> bytes:
+        """What is answered when every server is ejected."""
+        return f"-ERR pool '{self.name}' has no live server: Connection refused\r\n".encode()
+
+    def next_deadline(self):
+        """When the next request expires, in milliseconds of the loop's clock; -1 without."""
+        if self.deadlines.timeout_next == self.deadlines:
+            return -1
+        return self.deadlines.timeout_next.deadline
+
+    def expire(self):
+        """Answer the requests whose deadline has passed, each alone: its neighbours go on waiting."""
+        msg: cython.pointer(Msg)
+        conn: ServerConn
+        start: cython.longlong
+        while True:
+            msg = self.deadlines.timeout_next
+            if msg == self.deadlines or msg.deadline > self.loop.now:
+                return 0
+            deadline_remove(msg)
+            conn = cython.cast(ServerConn, msg.server)
+            if msg == conn.imsg_q.head and conn.sent > 0:
+                pass
+            elif not msg.flags & MSG_WRITTEN:
+                # Not a byte of it has been written: its server never hears of it.
+                msg.flags |= MSG_CANCELLED
+                msg_drop(cython.address(msg.req))
+            start = msg.start
+            self.forward_errors += 1
+            msg_fail(msg, conn.server.error_reply(os.strerror(ETIMEDOUT)))
+            conn.server.request_timed_out(conn, start)
+
+    def watch_silence(self) -> None:
+        """Look for dead connections, twice in a timeout."""
+        for server in self.servers:
+            server.close_silent()
+        self.loop.timers.schedule(self.loop.now + max(self.timeout // 2, 10), self.watch_silence)
+
+    def update_ring(self) -> None:
+        self.router.set_live([not server.ejected for server in self.servers])
+
+    def ejected(self, server: Server) -> None:
+        self.server_ejects += 1
+        self.update_ring()
+
+    def returned(self, server: Server) -> None:
+        self.update_ring()
+
+    def preconnect(self) -> None:
+        for server in self.servers:
+            server.preconnect()
+
+    def clients(self) -> list:
+        """This pool's client connections, oldest first."""
+        found = [conn for conn in self.loop.conns if getattr(conn, "pool", None) is self]
+        return sorted(found, key=lambda conn: conn.id)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()

@@ -1,0 +1,319 @@
+# nutproxy/proto/merge.py: one reply out of several
+"""The reply of a command that was sent in parts, by the response policy of its row.
+
+Fragments' replies have passed the parser of replies, and came from connections of the client's
+protocol version, so their elements are copied as they are. If a fragment failed, its error is the
+command's: a server's own error is passed through, and where other fragments have changed data the text
+says so. Every merge is linear in the bytes that it copies.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memcpy
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_ALL,
+    MERGE_AND,
+    MERGE_BY_SERVER,
+    MERGE_CONCAT,
+    MERGE_FIRST,
+    MERGE_KEYS,
+    MERGE_MIN,
+    MERGE_ONE,
+    MERGE_QUERY,
+    MERGE_SUM,
+    MSG_ERROR,
+    MSG_LOCAL_ERROR,
+    Body,
+    Split,
+    msg_copy,
+    msg_drop,
+    msg_reserve,
+)
+from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
+from cython.cimports.nutproxy.proto.redis import put_length, read_length, redis_parse_rsp
+from cython.cimports.nutproxy.proto.table import Row
+
+import hiredis
+
+UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def is_error(body: cython.pointer(Body)) -> cython.bint:
+    return body.data[0] == b"-" or body.data[0] == b"!"
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.size_t:
+    """The bytes of the element that starts here. It is there as a whole."""
+    parser: Parser
+    pos: cython.size_t = 0
+    value: cython.longlong
+    if data[0] == b"$":
+        value = read_length(data, cython.address(pos))
+        return pos if value < 0 else pos + value + 2
+    parser_reset(cython.address(parser))
+    if redis_parse_rsp(None, cython.address(parser), data, length) != PARSE_OK:
+        return length
+    return parser.pos
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_text(parent: cython.pointer(Msg), text: bytes) -> cython.int:
+    if (
+        msg_copy(parent, cython.address(parent.rsp), cython.cast(cython.p_const_char, text), len(text))
+        < 0
+    ):
+        raise MemoryError
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_error(
+    parent: cython.pointer(Msg), failed: cython.pointer(Msg), written: cython.bint
+) -> cython.int:
+    """The error of one fragment becomes the command's."""
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
+    text: bytes = failed.rsp.data[: failed.rsp.length]
+    parent.flags |= MSG_ERROR | (failed.flags & MSG_LOCAL_ERROR)
+    if written and text[:1] == b"-":
+        text = text[:-2] + b"; other keys of this '%s' may have been changed\r\n" % row.name
+    return put_text(parent, text)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def unexpected(parent: cython.pointer(Msg)) -> cython.int:
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
+    parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
+    return put_text(parent, UNEXPECTED % row.name)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_number(parent: cython.pointer(Msg), value: cython.longlong) -> cython.int:
+    return put_text(parent, b":%d\r\n" % value)
+
+
+def redis_merge(parent):
+    """Build the reply of a command whose fragments are all done. Raises MemoryError."""
+    split: cython.pointer(Split) = parent.split
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
+    failed: cython.pointer(Msg) = cython.NULL
+    good: cython.pointer(Msg) = cython.NULL
+    frag: cython.pointer(Msg)
+    index: cython.uint
+    result: cython.int
+
+    if split.merge == MERGE_QUERY:
+        return merge_query(parent)
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        if not is_error(cython.address(frag.rsp)):
+            if good is cython.NULL:
+                good = frag
+        elif failed is cython.NULL:
+            failed = frag
+    if split.merge == MERGE_BY_SERVER:
+        result = merge_by_server(parent)
+    elif split.merge == MERGE_ONE and good is not cython.NULL:
+        result = put_text(parent, good.rsp.data[: good.rsp.length])
+    elif failed is not cython.NULL:
+        result = put_error(parent, failed, row.partial and good is not cython.NULL)
+    elif split.merge == MERGE_KEYS:
+        result = merge_keys(parent)
+    elif split.merge == MERGE_SUM or split.merge == MERGE_MIN:
+        result = merge_numbers(parent)
+    elif split.merge == MERGE_AND:
+        result = merge_and(parent)
+    elif split.merge == MERGE_CONCAT:
+        result = merge_concat(parent)
+    elif split.merge == MERGE_FIRST:
+        result = merge_first(parent)
+    else:
+        result = put_text(parent, good.rsp.data[: good.rsp.length])
+    for index in range(split.nfrag):
+        msg_drop(cython.address(split.frags[index].rsp))
+    return result
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
+    """MGET: every fragment's elements in turn, in the order of the keys."""
+    split: cython.pointer(Split) = parent.split
+    frag: cython.pointer(Msg)
+    target: cython.p_char
+    size: cython.size_t = 32
+    at: cython.size_t
+    length: cython.size_t
+    index: cython.uint
+    elements: cython.longlong = 0
+    cursors: cython.pointer(cython.size_t) = cython.cast(
+        cython.pointer(cython.size_t), malloc(split.nfrag * cython.sizeof(cython.size_t))
+    )
+    if cursors is cython.NULL:
+        raise MemoryError
+    try:
+        for index in range(split.nfrag):
+            frag = split.frags[index]
+            cursors[index] = 0
+            if frag.rsp.data[0] != b"*":
+                return unexpected(parent)
+            elements += read_length(frag.rsp.data, cython.address(cursors[index]))
+            size += frag.rsp.length
+        if elements != split.nkeys:
+            return unexpected(parent)
+        target = msg_reserve(parent, cython.address(parent.rsp), size)
+        if target is cython.NULL:
+            raise MemoryError
+        at = put_length(target, b"*", split.nkeys)
+        for index in range(split.nkeys):
+            frag = split.frags[split.sequence[index]]
+            length = cursors[split.sequence[index]]
+            if length >= frag.rsp.length:
+                return unexpected(parent)
+            size = element_size(frag.rsp.data + length, frag.rsp.length - length)
+            memcpy(target + at, frag.rsp.data + length, size)
+            at += size
+            cursors[split.sequence[index]] += size
+        parent.rsp.length = at
+    finally:
+        free(cursors)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
+    """agg_sum, agg_min."""
+    split: cython.pointer(Split) = parent.split
+    frag: cython.pointer(Msg)
+    total: cython.longlong = 0
+    value: cython.longlong
+    pos: cython.size_t
+    index: cython.uint
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        if frag.rsp.data[0] != b":":
+            # WAITAOF answers with two numbers; the least of each is what all servers have reached.
+            return merge_minima(parent) if frag.rsp.data[0] == b"*" else unexpected(parent)
+        pos = 0
+        value = read_length(frag.rsp.data, cython.address(pos))
+        if split.merge == MERGE_SUM:
+            total += value
+        elif index == 0 or value < total:
+            total = value
+    return put_number(parent, total)
+
+
+@cython.cfunc
+def decoded(parent: cython.pointer(Msg)) -> list:
+    """The fragments' replies as Python objects; errors are hiredis.ReplyError objects."""
+    split: cython.pointer(Split) = parent.split
+    index: cython.uint
+    replies: list = []
+    for index in range(split.nfrag):
+        reader = hiredis.Reader()
+        reader.feed(split.frags[index].rsp.data[: split.frags[index].rsp.length])
+        replies.append(reader.gets())
+    return replies
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
+    return put_text(
+        parent, b"*%d\r\n" % len(numbers) + b"".join([b":%d\r\n" % number for number in numbers])
+    )
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_minima(parent: cython.pointer(Msg)) -> cython.int:
+    return put_numbers(parent, [min(column) for column in zip(*decoded(parent), strict=True)])
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_and(parent: cython.pointer(Msg)) -> cython.int:
+    """agg_logical_and: SCRIPT EXISTS is 1 where every server says 1."""
+    replies: list = decoded(parent)
+    if any(not isinstance(reply, list) or len(reply) != len(replies[0]) for reply in replies):
+        return unexpected(parent)
+    return put_numbers(parent, [int(all(column)) for column in zip(*replies, strict=True)])
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
+    """No policy: one array of all elements (KEYS). A set stays a set."""
+    split: cython.pointer(Split) = parent.split
+    frag: cython.pointer(Msg)
+    target: cython.p_char
+    size: cython.size_t = 32
+    pos: cython.size_t
+    at: cython.size_t
+    index: cython.uint
+    elements: cython.longlong = 0
+    kind: cython.char = split.frags[0].rsp.data[0]
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        if frag.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
+            return unexpected(parent)
+        pos = 0
+        elements += max(0, read_length(frag.rsp.data, cython.address(pos)))
+        size += frag.rsp.length
+    target = msg_reserve(parent, cython.address(parent.rsp), size)
+    if target is cython.NULL:
+        raise MemoryError
+    at = put_length(target, kind, elements)
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        pos = 0
+        read_length(frag.rsp.data, cython.address(pos))
+        memcpy(target + at, frag.rsp.data + pos, frag.rsp.length - pos)
+        at += frag.rsp.length - pos
+    parent.rsp.length = at
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_first(parent: cython.pointer(Msg)) -> cython.int:
+    """RANDOMKEY: an answer that is not null, if any server has one."""
+    split: cython.pointer(Split) = parent.split
+    frag: cython.pointer(Msg)
+    index: cython.uint
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        if frag.rsp.data[0] != b"_" and not (frag.rsp.data[0] == b"$" and frag.rsp.data[1] == b"-"):
+            break
+    return put_text(parent, frag.rsp.data[: frag.rsp.length])
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
+    """Each server's name and its reply: an array of pairs in RESP2, a map in RESP3."""
+    split: cython.pointer(Split) = parent.split
+    names: list = cython.cast(list, split.extra)
+    parts: list = []
+    index: cython.uint
+    parts.append(b"%%%d\r\n" % len(names) if split.resp == 3 else b"*%d\r\n" % (2 * len(names)))
+    for index in range(split.nfrag):
+        parts.append(b"$%d\r\n%s\r\n" % (len(names[index]), names[index]))
+        parts.append(split.frags[index].rsp.data[: split.frags[index].rsp.length])
+    return put_text(parent, b"".join(parts))
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_query(parent: cython.pointer(Msg)) -> cython.int:
+    """A local handler asked the servers; it makes the reply."""
+    return put_text(parent, cython.cast(object, parent.split.extra)(decoded(parent)))

@@ -1,0 +1,507 @@
+# nutproxy/proto/redis.py: the Redis protocol, incrementally
+"""Where one message ends, and whether it is one.
+
+Both parsers take the bytes of a message that are there so far and say PARSE_OK (it ends at
+`parser.pos`), PARSE_AGAIN (more bytes are needed; nothing that was looked at is looked at again),
+PARSE_SKIP (an empty line, an empty array: drop it) or PARSE_ERROR. They copy nothing and own nothing
+but the argument table.
+
+Requests are arrays of bulk strings, or inline commands:
+
+    *2\\r\\n $3\\r\\nGET\\r\\n $1\\r\\nk\\r\\n           argv = [(8, 3), (17, 1)]
+    GET k\\r\\n                                  parser.line: `split_inline` takes its words
+
+A request is checked as strictly as a Redis server checks it, and in one respect more strictly: the two
+bytes behind a line and behind a bulk must be CR LF, where Redis skips them unseen. What has passed here
+cannot make a server see other requests than the proxy saw. Texts of errors are Redis' own
+(networking.c of Redis 7).
+
+Replies are counted, not built: `rest` is the number of elements that are still to come, an aggregate
+adds its elements to it, and the reply is complete at zero. So depth costs nothing. An attribute (`|`)
+adds its elements without being one. A push (`>`) is one only as a message of its own. Formats are those
+of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not among them.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import realloc
+from cython.cimports.libc.string import memchr
+from cython.cimports.nutproxy.msg.parse import (
+    PARSE_AGAIN,
+    PARSE_ERROR,
+    PARSE_OK,
+    PARSE_SKIP,
+    Arg,
+)
+
+# PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
+LINE_MAX = cython.declare(cython.size_t, 64 * 1024)
+# INT_MAX, as in Redis: arguments of one command.
+ARGS_MAX = cython.declare(cython.longlong, 2147483647)
+# One aggregate of a reply. hiredis' own bound is 2^32 - 1.
+ELEMENTS_MAX = cython.declare(cython.longlong, 4294967295)
+# Larger bulks than a server of any kind sends; a length beyond it is a broken reply.
+REPLY_BULK_MAX = cython.declare(cython.longlong, 1 << 40)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def number_line(
+    data: cython.p_const_char,
+    pos: cython.size_t,
+    length: cython.size_t,
+    value: cython.pointer(cython.longlong),
+    end: cython.pointer(cython.size_t),
+) -> cython.int:
+    """The integer from `pos` to its CR LF, as strict as Redis' string2ll: no plus sign, no space, no
+    leading zero, no overflow. `end` is behind the line. A line of at most 23 bytes may be looked at
+    once more when it arrives in pieces."""
+    negative: cython.bint = False
+    digits: cython.int = 0
+    number: cython.ulonglong = 0
+    char: cython.uchar
+    if pos < length and data[pos] == b"-":
+        negative = True
+        pos += 1
+    while pos < length:
+        char = data[pos]
+        if char < 48 or char > 57:
+            break
+        # 19 digits cannot overflow 64 bits without a sign.
+        if digits == 19 or (number == 0 and (digits == 1 or (negative and char == 48))):
+            return PARSE_ERROR
+        number = number * 10 + (char - 48)
+        digits += 1
+        pos += 1
+    if pos == length:
+        return PARSE_AGAIN
+    if data[pos] != b"\r" or digits == 0:
+        return PARSE_ERROR
+    if pos + 1 == length:
+        return PARSE_AGAIN
+    if data[pos + 1] != b"\n":
+        return PARSE_ERROR
+    if number > cython.cast(cython.ulonglong, 9223372036854775807) + negative:
+        return PARSE_ERROR
+    value[0] = -cython.cast(cython.longlong, number) if negative else number
+    end[0] = pos + 2
+    return PARSE_OK
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def bad_line(
+    parser: cython.pointer(Parser),
+    data: cython.p_const_char,
+    length: cython.size_t,
+    wrong: cython.p_const_char,
+    long_line: cython.p_const_char,
+) -> cython.int:
+    """A length line that cannot be right. Redis judges a line once it is there, or too long."""
+    if parser.scan < parser.pos:
+        parser.scan = parser.pos
+    if memchr(data + parser.scan, b"\r", length - parser.scan) is cython.NULL:
+        parser.scan = length
+        if length - parser.pos <= LINE_MAX:
+            return PARSE_AGAIN
+        parser.error = long_line
+        return PARSE_ERROR
+    parser.error = wrong
+    return PARSE_ERROR
+
+
+def parser_arg(parser, offset, length):
+    """Add an argument to the table; -1 when memory has run out."""
+    room: cython.uint
+    grown: cython.pointer(Arg)
+    if parser.argc == parser.argv_room:
+        room = parser.argv_room * 2 if parser.argv_room else 16
+        grown = cython.cast(
+            cython.pointer(Arg), realloc(parser.argv, room * cython.sizeof(Arg))
+        )
+        if grown is cython.NULL:
+            return -1
+        parser.argv = grown
+        parser.argv_room = room
+    parser.argv[parser.argc].offset = offset
+    parser.argv[parser.argc].length = length
+    parser.argc += 1
+    return 0
+
+
+def redis_parse_req(conn, parser, data, length):
+    """One request. `conn` gives the bounds: max_args and max_bulk (smaller before AUTH), max_request
+    (bytes of a whole request)."""
+    value: cython.longlong = 0
+    end: cython.size_t = 0
+    result: cython.int
+
+    if parser.state == REQ_START:
+        if data[0] != b"*":
+            parser.state = REQ_LINE
+            return redis_parse_line(parser, data, length)
+        result = number_line(data, 1, length, cython.address(value), cython.address(end))
+        if result != PARSE_OK:
+            if result == PARSE_AGAIN:
+                return PARSE_AGAIN
+            return bad_line(
+                parser,
+                data,
+                length,
+                b"Protocol error: invalid multibulk length",
+                b"Protocol error: too big mbulk count string",
+            )
+        if value > ARGS_MAX:
+            parser.error = b"Protocol error: invalid multibulk length"
+            return PARSE_ERROR
+        if value > conn.max_args:
+            parser.error = b"Protocol error: unauthenticated multibulk length"
+            return PARSE_ERROR
+        parser.pos = end
+        if value <= 0:
+            return PARSE_SKIP
+        parser.rest = value
+        parser.state = REQ_LENGTH
+
+    while True:
+        if parser.state == REQ_LENGTH:
+            if parser.pos >= length:
+                return PARSE_AGAIN
+            if data[parser.pos] != b"$":
+                parser.error_char = data[parser.pos]
+                return bad_line(
+                    parser,
+                    data,
+                    length,
+                    b"Protocol error: expected '$', got '%c'",
+                    b"Protocol error: too big bulk count string",
+                )
+            result = number_line(
+                data, parser.pos + 1, length, cython.address(value), cython.address(end)
+            )
+            if result != PARSE_OK:
+                if result == PARSE_AGAIN:
+                    return PARSE_AGAIN
+                return bad_line(
+                    parser,
+                    data,
+                    length,
+                    b"Protocol error: invalid bulk length",
+                    b"Protocol error: too big bulk count string",
+                )
+            if value < 0 or value > conn.max_bulk:
+                # Before AUTH the bound is a small one, and has a text of its own.
+                if value >= 0 and conn.max_args < ARGS_MAX:
+                    parser.error = b"Protocol error: unauthenticated bulk length"
+                else:
+                    parser.error = b"Protocol error: invalid bulk length"
+                return PARSE_ERROR
+            parser.pos = end
+            parser.length = value
+            parser.need = end + value + 2
+            if parser.need > conn.max_request:
+                parser.error = b"Protocol error: too big request"
+                return PARSE_ERROR
+            parser.state = REQ_BULK
+        if parser.need > length:
+            return PARSE_AGAIN
+        if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
+            parser.error = b"Protocol error: expected CR LF after bulk"
+            return PARSE_ERROR
+        if parser_arg(parser, parser.pos, parser.length) < 0:
+            parser.error = b"Protocol error: out of memory"
+            return PARSE_ERROR
+        parser.pos = parser.need
+        parser.rest -= 1
+        if parser.rest == 0:
+            return PARSE_OK
+        parser.state = REQ_LENGTH
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def redis_parse_line(
+    parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.int:
+    """An inline command: a line, at most LINE_MAX long. Its words are taken by `split_inline`."""
+    found: cython.p_const_char = cython.cast(
+        cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
+    )
+    if found is cython.NULL:
+        parser.scan = length
+        if length <= LINE_MAX:
+            return PARSE_AGAIN
+        parser.error = b"Protocol error: too big inline request"
+        return PARSE_ERROR
+    parser.pos = found - data + 1
+    if parser.pos == 1 or (parser.pos == 2 and data[0] == b"\r"):
+        return PARSE_SKIP
+    parser.line = True
+    return PARSE_OK
+
+
+SPACE = b" \t\n\v\f\r"
+ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}
+
+
+def split_inline(line: bytes) -> list[bytes] | None:
+    """The words of an inline command by the rules of Redis' sdssplitargs: double quotes with
+    backslash escapes, single quotes, and a quote must be followed by a space or the end. None when
+    quotes are unbalanced."""
+    line = line.split(b"\0", 1)[0]
+    words = []
+    pos = 0
+    end = len(line)
+    while True:
+        while pos < end and line[pos] in SPACE:
+            pos += 1
+        if pos == end:
+            return words
+        word = bytearray()
+        quote = 0
+        while True:
+            if pos == end:
+                if quote:
+                    return None
+                break
+            char = line[pos]
+            if quote == 34 and char == 92 and pos + 1 < end:
+                pair = line[pos + 2 : pos + 4]
+                if line[pos + 1] == 120 and len(pair) == 2 and is_hex(pair):
+                    word.append(int(pair, 16))
+                    pos += 4
+                    continue
+                pos += 1
+                word.append(ESCAPES.get(line[pos], line[pos]))
+            elif quote == 39 and char == 92 and line[pos + 1 : pos + 2] == b"'":
+                pos += 1
+                word.append(39)
+            elif quote and char == quote:
+                if pos + 1 < end and line[pos + 1] not in SPACE:
+                    return None
+                pos += 1
+                break
+            elif quote:
+                word.append(char)
+            elif char in SPACE:
+                break
+            elif char in (34, 39):
+                quote = char
+            else:
+                word.append(char)
+            pos += 1
+        words.append(bytes(word))
+
+
+def is_hex(pair: bytes) -> bool:
+    return all(char in b"0123456789abcdefABCDEF" for char in pair)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_double(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
+    """A RESP3 double: digits with a fraction or an exponent, inf, -inf or nan."""
+    pos: cython.size_t = 0
+    digits: cython.size_t = 0
+    if length and data[0] == b"-":
+        pos = 1
+    if length == pos + 3:
+        if data[pos] == b"i" and data[pos + 1] == b"n" and data[pos + 2] == b"f":
+            return True
+        if data[pos] == b"n" and data[pos + 1] == b"a" and data[pos + 2] == b"n":
+            return True
+    while pos < length and b"0" <= data[pos] <= b"9":
+        pos += 1
+        digits += 1
+    if pos < length and data[pos] == b".":
+        pos += 1
+        while pos < length and b"0" <= data[pos] <= b"9":
+            pos += 1
+            digits += 1
+    if digits == 0:
+        return False
+    if pos < length and (data[pos] == b"e" or data[pos] == b"E"):
+        pos += 1
+        if pos < length and (data[pos] == b"-" or data[pos] == b"+"):
+            pos += 1
+        digits = 0
+        while pos < length and b"0" <= data[pos] <= b"9":
+            pos += 1
+            digits += 1
+    return pos == length and digits > 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_big_number(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
+    pos: cython.size_t = 0
+    if length > 1 and data[0] == b"-":
+        pos = 1
+    if pos == length:
+        return False
+    while pos < length:
+        if data[pos] < b"0" or data[pos] > b"9":
+            return False
+        pos += 1
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def text_line(
+    parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.int:
+    """The element at `pos` is a line of text: find its CR LF and check what has a form."""
+    found: cython.p_const_char
+    text: cython.p_const_char = data + parser.pos + 1
+    size: cython.size_t
+    valid: cython.bint = True
+    kind: cython.char = data[parser.pos]
+    if parser.scan <= parser.pos:
+        parser.scan = parser.pos + 1
+    while True:
+        found = cython.cast(
+            cython.p_const_char, memchr(data + parser.scan, b"\r", length - parser.scan)
+        )
+        if found is cython.NULL:
+            parser.scan = length
+            return PARSE_AGAIN
+        parser.scan = found - data
+        if parser.scan + 1 == length:
+            return PARSE_AGAIN
+        if found[1] == b"\n":
+            break
+        parser.scan += 1
+    size = found - text
+    if kind == b"_":
+        valid = size == 0
+    elif kind == b"#":
+        valid = size == 1 and (text[0] == b"t" or text[0] == b"f")
+    elif kind == b",":
+        valid = is_double(text, size)
+    elif kind == b"(":
+        valid = is_big_number(text, size)
+    if not valid:
+        parser.error = b"malformed line"
+        return PARSE_ERROR
+    parser.pos = parser.scan + 2
+    parser.rest -= 1
+    return PARSE_OK
+
+
+def redis_parse_rsp(conn, parser, data, length):
+    """One reply, RESP2 or RESP3. `parser.kind` is its first byte, behind any attributes."""
+    value: cython.longlong = 0
+    end: cython.size_t = 0
+    result: cython.int
+    kind: cython.char
+
+    if parser.state == RSP_START:
+        parser.rest = 1
+        parser.state = RSP_ELEMENT
+    while True:
+        if parser.state == RSP_BULK:
+            if parser.need > length:
+                return PARSE_AGAIN
+            if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
+                parser.error = b"bulk without CR LF"
+                return PARSE_ERROR
+            parser.pos = parser.need
+            parser.rest -= 1
+            parser.state = RSP_ELEMENT
+        if parser.rest == 0:
+            return PARSE_OK
+        if parser.pos >= length:
+            return PARSE_AGAIN
+
+        kind = data[parser.pos]
+        if parser.kind == 0 and kind != b"|":
+            parser.kind = kind
+        elif kind == b">":
+            parser.error = b"push inside a reply"
+            return PARSE_ERROR
+
+        if kind == b"$" or kind == b"*" or kind == b":" or kind == b"%" or kind == b"~":
+            pass
+        elif kind == b"+" or kind == b"-" or kind == b"_" or kind == b"," or kind == b"#":
+            result = text_line(parser, data, length)
+            if result != PARSE_OK:
+                return result
+            continue
+        elif kind == b"(":
+            result = text_line(parser, data, length)
+            if result != PARSE_OK:
+                return result
+            continue
+        elif not (kind == b"=" or kind == b"!" or kind == b"|" or kind == b">"):
+            parser.error = b"unknown type"
+            return PARSE_ERROR
+
+        result = number_line(
+            data, parser.pos + 1, length, cython.address(value), cython.address(end)
+        )
+        if result != PARSE_OK:
+            parser.error = b"malformed length or number"
+            return result
+        if kind == b":":
+            parser.pos = end
+            parser.rest -= 1
+        elif kind == b"$" or kind == b"=" or kind == b"!":
+            if value == -1 and kind == b"$":
+                parser.pos = end
+                parser.rest -= 1
+                continue
+            if value < 0 or value > REPLY_BULK_MAX or (kind == b"=" and value < 4):
+                parser.error = b"invalid bulk length"
+                return PARSE_ERROR
+            parser.pos = end
+            parser.need = end + value + 2
+            parser.state = RSP_BULK
+        else:
+            if value == -1 and kind == b"*":
+                value = 0
+            if value < 0 or value > ELEMENTS_MAX or parser.rest > (1 << 60):
+                parser.error = b"invalid aggregate length"
+                return PARSE_ERROR
+            if kind == b"%" or kind == b"|":
+                value *= 2
+            parser.pos = end
+            parser.rest += value
+            if kind != b"|":
+                parser.rest -= 1
+
+
+def put_length(target, kind, value):
+    """Write `<kind><value>CRLF`; its size, at most 23 bytes. `value` is not negative."""
+    digits: cython.char[20]
+    count: cython.int = 0
+    size: cython.size_t = 1
+    target[0] = kind
+    while True:
+        digits[count] = 48 + value % 10
+        count += 1
+        value //= 10
+        if value == 0:
+            break
+    while count > 0:
+        count -= 1
+        target[size] = digits[count]
+        size += 1
+    target[size] = b"\r"
+    target[size + 1] = b"\n"
+    return size + 2
+
+
+def read_length(data, pos):
+    """The number of a line that a parser has passed; `pos`, at its type byte, moves behind it."""
+    value: cython.longlong = 0
+    negative: cython.bint = False
+    at: cython.size_t = pos[0] + 1
+    if data[at] == b"-":
+        negative = True
+        at += 1
+    while data[at] != b"\r":
+        value = value * 10 + (data[at] - 48)
+        at += 1
+    pos[0] = at + 2
+    return -value if negative else value

@@ -1,0 +1,265 @@
+# nutproxy/proto/table.py: the command table, as the data path reads it
+"""proto.commands.COMMANDS in C structs, found by name through a hash table.
+
+Nothing about a command is decided here: rows are copied. Names are compared without regard to case,
+as Redis does. Keys are found by Redis' own key specifications (https://redis.io/docs/latest/develop/
+reference/key-specs/), which `row_keys` evaluates.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import calloc
+from cython.cimports.libc.string import memcmp, memcpy, strlen
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_ALL,
+    MERGE_AND,
+    MERGE_BY_SERVER,
+    MERGE_CONCAT,
+    MERGE_FIRST,
+    MERGE_KEYS,
+    MERGE_MIN,
+    MERGE_NONE,
+    MERGE_ONE,
+    MERGE_SUM,
+)
+
+from nutproxy.proto.commands import COMMANDS
+
+SLOTS = cython.declare(cython.uint, 2048)
+rows = cython.declare(cython.pointer(Row))
+slots = cython.declare(cython.pointer(cython.pointer(Row)))
+lower = cython.declare(cython.uchar[256])
+
+MERGES = {
+    "all_succeeded": MERGE_ALL,
+    "one_succeeded": MERGE_ONE,
+    "agg_sum": MERGE_SUM,
+    "agg_min": MERGE_MIN,
+    "agg_logical_and": MERGE_AND,
+    "first_non_null": MERGE_FIRST,
+    "by_server": MERGE_BY_SERVER,
+    None: MERGE_CONCAT,
+}
+# Splits whose parts change data: when one fails, others may have been applied.
+PARTIAL = ("mset", "del", "unlink")
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def slot_of(name: cython.p_const_char, length: cython.size_t, seed: cython.uint) -> cython.uint:
+    """FNV-1a over the lower-case name; a subcommand goes on from its container's hash."""
+    index: cython.size_t
+    for index in range(length):
+        seed = (seed ^ lower[cython.cast(cython.uchar, name[index])]) * 16777619
+    return seed
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def same(data: cython.p_const_char, word: cython.p_const_char, length: cython.size_t) -> cython.bint:
+    """`word` is lower case."""
+    index: cython.size_t
+    for index in range(length):
+        if lower[cython.cast(cython.uchar, data[index])] != cython.cast(cython.uchar, word[index]):
+            return False
+    return True
+
+
+def same_word(data, length, word):
+    """Is this argument the lower-case word, in any case?"""
+    return strlen(word) == length and same(data, word, length)
+
+
+def row_find(name, length):
+    """The row of a command, NULL if there is none."""
+    slot: cython.uint
+    row: cython.pointer(Row)
+    if length >= ROW_NAME:
+        return cython.NULL
+    slot = slot_of(name, length, 2166136261) & (SLOTS - 1)
+    while True:
+        row = slots[slot]
+        if row is cython.NULL or (row.length == length and same(name, row.name, length)):
+            return row
+        slot = (slot + 1) & (SLOTS - 1)
+
+
+def row_find_sub(row, name, length):
+    """The row of a container's subcommand, NULL if there is none."""
+    slot: cython.uint
+    full: cython.size_t = row.length + 1 + length
+    found: cython.pointer(Row)
+    if full >= ROW_NAME:
+        return cython.NULL
+    slot = slot_of(row.name, row.length, 2166136261)
+    slot = slot_of(name, length, slot_of(b" ", 1, slot)) & (SLOTS - 1)
+    while True:
+        found = slots[slot]
+        if found is cython.NULL or (
+            found.length == full
+            and memcmp(found.name, row.name, row.length) == 0
+            and found.name[row.length] == b" "
+            and same(name, cython.address(found.name[0]) + row.length + 1, length)
+        ):
+            return found
+        slot = (slot + 1) & (SLOTS - 1)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def argument_number(
+    parser: cython.pointer(Parser), data: cython.p_const_char, index: cython.longlong
+) -> cython.longlong:
+    """A small number given as an argument; -1 if it is none."""
+    value: cython.longlong = 0
+    at: cython.size_t
+    digit: cython.int
+    arg: cython.pointer(Arg)
+    if index < 1 or index >= parser.argc:
+        return -1
+    arg = cython.address(parser.argv[index])
+    if arg.length == 0 or arg.length > 9:
+        return -1
+    for at in range(arg.length):
+        digit = data[arg.offset + at] - 48
+        if digit < 0 or digit > 9:
+            return -1
+        value = value * 10 + digit
+    return value
+
+
+def row_keys(row, parser, data, keys, room):
+    """Write the argument numbers of all keys into `keys`, which has room for as many as there are
+    arguments. How many; -1 when the arguments do not fit the specification (Redis will say why)."""
+    count: cython.uint = 0
+    index: cython.int
+    argc: cython.longlong = parser.argc
+    first: cython.longlong
+    last: cython.longlong
+    at: cython.longlong
+    number: cython.longlong
+    spec: cython.pointer(Spec)
+    for index in range(row.specs):
+        spec = cython.address(row.spec[index])
+        first = spec.pos
+        if spec.keyword:
+            # From the end when it starts there; MIGRATE's keys are all behind its last option.
+            at = spec.pos if spec.pos > 0 else argc + spec.pos
+            first = 0
+            while 0 < at < argc:
+                if same_word(data + parser.argv[at].offset, parser.argv[at].length, spec.word):
+                    first = at + 1
+                    break
+                at += 1 if spec.pos > 0 else -1
+            if first == 0:
+                continue
+        if first >= argc:
+            if spec.keyword:
+                continue
+            return -1
+        if spec.keynum:
+            number = argument_number(parser, data, first + spec.keynumidx)
+            if number < 0:
+                return -1
+            first += spec.firstkey
+            last = first + (number - 1) * spec.step
+        elif spec.lastkey >= 0:
+            last = first + spec.lastkey
+        elif spec.limit > 1:
+            last = first + (argc - first) // spec.limit - 1
+        else:
+            last = argc + spec.lastkey
+        if last >= argc:
+            return -1
+        at = first
+        while at <= last:
+            # MIGRATE gives an empty key where KEYS follows.
+            if not (spec.pos == 3 and parser.argv[at].length == 0 and row.specs > 1):
+                if count == room:
+                    return -1
+                keys[count] = at
+                count += 1
+            at += spec.step
+    return count
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cython.int:
+    spec: cython.pointer(Spec)
+    name: bytes = command.name.encode()
+    option: bytes = (command.refused_option or "").lower().encode()
+    policy = command.response_policy
+    if len(name) >= ROW_NAME or len(command.keys) > ROW_SPECS or len(option) >= 16:
+        raise ValueError(f"command {command.name!r} does not fit a row")
+    row.number = number
+    row.arity = command.arity
+    row.behaviour = list(type(command.behaviour)).index(command.behaviour)
+    row.no_auth = "no_auth" in command.flags
+    row.partial = command.name in PARTIAL
+    row.shutdown = command.name == "shutdown"
+    row.waits = command.name in ("wait", "waitaof")
+    row.length = len(name)
+    memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
+    memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))
+    row.merge = MERGE_NONE
+    if command.behaviour.name == "SPLIT":
+        row.merge = MERGE_KEYS if policy is None else MERGES[policy]
+    elif command.behaviour.name in ("ALL", "ADMIN"):
+        row.merge = MERGES[policy]
+    row.specs = len(command.keys) if command.keys else -1
+    for index, key in enumerate(command.keys):
+        word: bytes = (key.keyword or "").lower().encode()
+        spec = cython.address(row.spec[index])
+        spec.keyword = key.begin == "keyword"
+        spec.pos = key.startfrom if spec.keyword else key.pos
+        spec.keynum = key.find == "keynum"
+        spec.lastkey = key.lastkey
+        spec.step = key.step
+        spec.limit = key.limit
+        spec.keynumidx = key.keynumidx
+        spec.firstkey = key.firstkey
+        memcpy(spec.word, cython.cast(cython.p_const_char, word), min(len(word), 15))
+    if row.specs == 1 and not row.spec[0].keyword and not row.spec[0].keynum:
+        if row.spec[0].lastkey == 0:
+            row.key = row.spec[0].pos
+    return 0
+
+
+def row_numbers() -> dict[str, int]:
+    """Every command's place in the table, by name."""
+    return {name: number for number, name in enumerate(COMMANDS)}
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def build() -> cython.int:
+    global rows, slots
+    number: cython.int = 0
+    slot: cython.uint
+    row: cython.pointer(Row)
+    index: cython.int
+    for index in range(256):
+        lower[index] = index + 32 if 65 <= index <= 90 else index
+    rows = cython.cast(cython.pointer(Row), calloc(len(COMMANDS), cython.sizeof(Row)))
+    slots = cython.cast(
+        cython.pointer(cython.pointer(Row)), calloc(SLOTS, cython.sizeof(cython.pointer(Row)))
+    )
+    if rows is cython.NULL or slots is cython.NULL:
+        raise MemoryError
+    for command in COMMANDS.values():
+        row = cython.address(rows[number])
+        fill(row, number, command)
+        slot = slot_of(row.name, row.length, 2166136261) & (SLOTS - 1)
+        while slots[slot] is not cython.NULL:
+            slot = (slot + 1) & (SLOTS - 1)
+        slots[slot] = row
+        number += 1
+    for command in COMMANDS.values():
+        if " " in command.name:
+            container: bytes = command.name.split()[0].encode()
+            row = row_find(container, len(container))
+            row.container = True
+    return 0
+
+
+build()

@@ -1,0 +1,604 @@
+# nutproxy/server.py: the role of a server connection, and the server behind it
+"""Connections to one server, and what is known of its health.
+
+    conn_for ─> [slot 0] [slot 1] …      a client keeps to one slot, so its requests stay in order
+                   │
+                   RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
+                   names are      connect()     AUTH, HELLO 3, SELECT, PING: until all have
+                   looked up                    been answered well, requests wait in imsg_q
+                   off the loop
+
+Slots exist once for each protocol version that clients speak (RESP2, RESP3).
+
+**Health.** A server is up, down, or ejected.
+
+    up ──── cannot be reached, fails a handshake, ──> down ──── failures reach ──> ejected
+            or is silent for a whole timeout            │       server_failure_limit     │
+    ^                                                   │       (auto_eject_hosts)       │
+    └───────── a probe connects, shakes hands, PINGs ───┴────────────────────────────────┘
+
+While it is down, requests for it fail at once with the cause; no client request is used to find out
+whether it is back, a probe is: with a growing back-off, and every `server_retry_timeout` once it is
+ejected. A reply on an old connection also ends "down", for a server that was stopped and continues.
+
+A failure counts only when what failed had begun after the last counted failure, so that one event is
+counted once, however many connections and requests it takes with it.
+
+**What happens to requests when a connection ends.** What has been written, even in part, is answered
+with the cause and never sent twice. What has not been written moves once to a new connection, if this
+one had been ready: it may have died unnoticed.
+"""
+
+import errno as errors
+import logging
+import os
+import socket
+
+import cython
+from cython.cimports.libc.errno import ECONNRESET, ETIMEDOUT
+from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.csys import (
+    MSG_NOSIGNAL,
+    SO_ERROR,
+    SOL_SOCKET,
+    getsockopt,
+    send,
+    socklen_t,
+)
+from cython.cimports.nutproxy.msg.message import (
+    MSG_CANCELLED,
+    MSG_DONE,
+    MSG_RETRIED,
+    MSG_SHUTDOWN,
+    msg_put,
+)
+from cython.cimports.nutproxy.msg.parse import Parser
+from cython.cimports.nutproxy.msg.request import (
+    req_dequeue_inq,
+    req_dequeue_outq,
+    req_enqueue_inq,
+    req_enqueue_outq,
+    req_send_done,
+    req_send_next,
+)
+from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail, rsp_recv_done
+from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
+
+import hiredis
+
+log = logging.getLogger("nutproxy")
+
+# Milliseconds until a server that is down is probed: at first, and at most.
+BACKOFF_MIN = 100
+BACKOFF_MAX = 1000
+# Milliseconds for connect and handshake where the pool has no timeout.
+HANDSHAKE_LIMIT = 10000
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_recv_next(conn: Conn) -> cython.bint:
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_active(conn: Conn) -> cython.bint:
+    """A server that has closed its side will answer nothing more."""
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """A reply. Nobody waits for a push: no connection has subscribed to anything."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Server = self.server
+    if parser.kind == b">":
+        return 0
+    if conn.omsg_q.head is cython.NULL:
+        self.cause = "the server sent a reply that nobody had asked for"
+        return conn.close(conn)
+    self.waiting_since = conn.loop.now
+    server.failures = 0
+    server.responses += 1
+    if server.down and not server.ejected:
+        server.set_up("has replied again")
+    return rsp_recv_done(conn, data, parser)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
+    text: bytes = parser.error
+    cython.cast(ServerConn, conn).cause = f"malformed reply ({text.decode()})"
+    return conn.close(conn)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """A reply to the next step of the handshake, or an error that came before it was asked for
+    (maxclients, protected mode)."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Server = self.server
+    if parser.kind == b">":
+        return 0
+    self.reader.feed(data[: parser.pos])
+    reply = self.reader.gets()
+    self.waiting_since = conn.loop.now
+    step = self.steps.pop(0)
+    refusal = server.judge(step, reply)
+    if refusal is not None:
+        self.cause = refusal
+        return conn.close(conn)
+    if not self.steps:
+        server.ready(self)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_no_send(conn: Conn) -> cython.int:
+    """Requests wait while the handshake goes on."""
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_connected(conn: Conn) -> cython.int:
+    """The socket has become writable: the connect has ended, well or not."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    err: cython.int = 0
+    length: socklen_t = cython.sizeof(cython.int)
+    payload: bytes
+    getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
+    if err:
+        conn.err = err
+        return conn.close(conn)
+    self.state = SERVER_HANDSHAKE
+    self.waiting_since = conn.loop.now
+    conn.send = server_no_send
+    conn.recv_done = server_handshake
+    self.reader = hiredis.Reader()
+    self.steps, payload = self.server.handshake(self.resp)
+    # A new socket takes these few bytes at once; one that does not is as good as dead.
+    if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(payload):
+        conn.err = ECONNRESET
+        return conn.close(conn)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_send_done(conn: Conn) -> cython.int:
+    if conn.omsg_q.head is cython.NULL:
+        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+    return req_send_done(conn)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    msg.queued = msg.req.length
+    cython.cast(ServerConn, conn).server.queued += msg.queued
+    req_enqueue_inq(conn, msg)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_dequeue_inq(conn: Conn) -> cython.pointer(Msg):
+    msg: cython.pointer(Msg) = req_dequeue_inq(conn)
+    cython.cast(ServerConn, conn).server.queued -= msg.queued
+    return msg
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_enqueue_outq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    cython.cast(ServerConn, conn).server.queued += msg.queued
+    req_enqueue_outq(conn, msg)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
+    msg: cython.pointer(Msg) = req_dequeue_outq(conn)
+    cython.cast(ServerConn, conn).server.queued -= msg.queued
+    return msg
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_close(conn: Conn) -> cython.int:
+    """The connection ends: settle its requests, and what it says about the server."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Server = self.server
+    was_ready: cython.bint = self.state == SERVER_READY
+    waited: cython.bint = conn.omsg_q.head is not cython.NULL or conn.sent > 0
+    msg: cython.pointer(Msg)
+    other: ServerConn
+    text: bytes
+
+    if self.state == SERVER_CLOSED:
+        return 0
+    self.state = SERVER_CLOSED
+    if self.limit is not None:
+        self.limit.cancel()
+    conn.shut()
+    if self.cause is None:
+        self.cause = os.strerror(conn.err or ECONNRESET)
+    text = server.error_reply(self.cause)
+    server.closed(self, was_ready, waited)
+
+    while conn.omsg_q.head is not cython.NULL:
+        msg = conn.dequeue_outq(conn)
+        settle(msg, b"+OK\r\n" if msg.flags & MSG_SHUTDOWN else text)
+    while conn.imsg_q.head is not cython.NULL:
+        msg = conn.dequeue_inq(conn)
+        if conn.sent > 0:
+            # The head was written in part.
+            conn.sent = 0
+            settle(msg, text)
+            continue
+        if msg.flags & (MSG_CANCELLED | MSG_DONE):
+            msg_put(msg)
+            continue
+        other = None
+        if was_ready and not msg.flags & MSG_RETRIED and not server.ejected:
+            other = server.conn_for(self.slot, self.resp)
+        if other is None:
+            settle(msg, server.error if server.down else text)
+        else:
+            msg.flags |= MSG_RETRIED
+            other.enqueue_inq(other, msg)
+            other.mark_flush()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def settle(msg: cython.pointer(Msg), text: bytes) -> cython.int:
+    """Answer a request that its server will not answer, unless it has been, and let go of it."""
+    if msg.flags & MSG_DONE:
+        deadline_remove(msg)
+    else:
+        msg_fail(msg, text)
+    msg_put(msg)
+    return 0
+
+
+@cython.cclass
+class ServerConn(Conn):
+    """One connection to a server, of protocol version `resp`, in its slot of that version."""
+
+    def __init__(self, server: Server, resp: cython.int, slot: cython.int, probe: cython.bint):
+        self.loop = server.loop
+        self.server = server
+        self.resp = resp
+        self.slot = slot
+        self.probe = probe
+        self.begun = self.loop.now
+        self.waiting_since = self.loop.now
+        self.state = SERVER_RESOLVING
+        self.flush_list = cython.address(self.loop.flush_servers)
+        self.recv = conn_recv
+        self.recv_next = server_recv_next
+        self.parse = redis_parse_rsp
+        self.recv_done = server_recv_done
+        self.recv_error = server_recv_error
+        self.send = server_connected
+        self.send_next = req_send_next
+        self.send_done = server_send_done
+        self.close = server_close
+        self.active = server_active
+        self.enqueue_inq = server_enqueue_inq
+        self.dequeue_inq = server_dequeue_inq
+        self.enqueue_outq = server_enqueue_outq
+        self.dequeue_outq = server_dequeue_outq
+
+    def silence(self):
+        """For how long a reply has been due without a byte from the server, in milliseconds."""
+        if self.state == SERVER_READY and self.omsg_q.head is cython.NULL:
+            return 0
+        return self.loop.now - self.waiting_since
+
+    def resolved(self, answer):
+        """The name has been looked up: a (family, address) or an OSError."""
+        if self.state != SERVER_RESOLVING:
+            return
+        if isinstance(answer, OSError):
+            self.fail(f"cannot resolve host: {answer.strerror or answer}")
+            return
+        self.start(answer[0], answer[1])
+
+    def start(self, family: int, address: object) -> None:
+        """Begin to connect."""
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        result = sock.connect_ex(address)
+        if result not in (0, errors.EINPROGRESS):
+            sock.close()
+            self.fail(os.strerror(result))
+            return
+        self.state = SERVER_CONNECTING
+        self.blocked = True
+        self.loop.open(self, sock.detach())
+        self.loop.poller.add_out(self.fd, cython.cast(cython.p_void, self))
+
+    def fail(self, cause: str) -> None:
+        """End it for a reason of our own."""
+        self.cause = cause
+        server_close(self)
+
+    def expire(self) -> None:
+        self.fail(os.strerror(ETIMEDOUT))
+
+
+@cython.cclass
+class Server:
+    """One server of a pool. `config` is a ServerConfig, `index` its place in the ring's order."""
+
+    def __init__(self, loop: Loop, pool, config, index: cython.int):
+        self.loop = loop
+        self.pool = pool
+        self.config = config
+        self.name = config.name
+        self.index = index
+        self.connections = pool.config.server_connections
+        self.conns2 = [None] * self.connections
+        self.conns3 = [None] * self.connections
+        self.backoff = BACKOFF_MIN
+        self.last_failure = -1
+
+    @property
+    def address(self) -> str:
+        return str(self.config.address)
+
+    def __str__(self) -> str:
+        return f"server '{self.name}' of pool '{self.pool.name}'"
+
+    def error_reply(self, cause: str) -> bytes:
+        """The error that a client is told. A server that is loading keeps Redis' own error code,
+        which clients know how to wait for."""
+        code = "ERR"
+        if cause.startswith("LOADING "):
+            code, cause = cause.split(" ", 1)
+        return f"-{code} {self}: {cause}\r\n".encode()
+
+    def conn_for(self, client, resp):
+        """The connection for requests of this client, opened if need be. None while it is down, or
+        when the connection fails at once."""
+        slot: cython.int = client % self.connections
+        conns: list = self.conns3 if resp == 3 else self.conns2
+        if self.down:
+            return None
+        conn = cython.cast(ServerConn, conns[slot])
+        if conn is None:
+            return self.connect(resp, slot, False)
+        return conn
+
+    def connect(self, resp: int, slot: int, probe: bool):
+        """Open a connection. None if that failed at once; the server is then down."""
+        conn = ServerConn(self, resp, slot, probe)
+        address = self.config.address
+        if probe:
+            self.probing = conn
+        else:
+            (self.conns3 if resp == 3 else self.conns2)[slot] = conn
+        conn.limit = self.loop.timers.schedule(
+            self.loop.now + (self.pool.config.timeout or HANDSHAKE_LIMIT), conn.expire
+        )
+        if address.family == "unix":
+            conn.start(socket.AF_UNIX, address.path)
+        else:
+            self.pool.resolve(address.host, address.port, conn.resolved)
+        return None if conn.state == SERVER_CLOSED else conn
+
+    def handshake(self, resp: int) -> tuple[list[str], bytes]:
+        """The steps on a new connection, in order, and their bytes. The PING finds out whether the
+        server is ready: one that loads its data, or wants a password, is not."""
+        commands = []
+        if self.pool.config.redis_auth:
+            commands.append((b"AUTH", self.pool.config.redis_auth))
+        if resp == 3:
+            commands.append((b"HELLO", b"3"))
+        if self.pool.config.redis_db:
+            commands.append((b"SELECT", str(self.pool.config.redis_db).encode()))
+        commands.append((b"PING",))
+        steps = [command[0].decode() for command in commands]
+        return steps, b"".join([hiredis.pack_command(command) for command in commands])
+
+    def judge(self, step: str, reply: object) -> str | None:
+        """What a handshake's reply means: None is well, else why the connection is of no use."""
+        refused = isinstance(reply, hiredis.ReplyError)
+        text = str(reply)
+        if step == "HELLO":
+            if refused:
+                self.no_resp3 = True
+                return f"HELLO 3 failed: {text}"
+            self.pool.server_version = (reply.get(b"version") or b"").decode() or None
+            return None
+        if not refused:
+            return None
+        if step == "AUTH":
+            return f"redis_auth failed: {text}"
+        if step == "SELECT":
+            return f"redis_db {self.pool.config.redis_db} failed: {text}"
+        if text.startswith("LOADING "):
+            return text
+        if text.startswith("NOAUTH"):
+            return f"redis_auth is not set, but the server wants it: {text}"
+        if text.startswith(("ERR max number of clients", "DENIED")):
+            return text
+        # MISCONF, BUSY, NOPERM and their like: it is there and answers.
+        return None
+
+    def ready(self, conn: ServerConn) -> None:
+        """The handshake has gone well: requests may flow."""
+        conn.state = SERVER_READY
+        conn.recv_done = server_recv_done
+        conn.send = conn_send
+        conn.reader = None
+        conn.limit.cancel()
+        if conn is self.probing:
+            self.probing = None
+            conn.probe = False
+            stuck = self.silent_conns(self.grace())
+            old = self.conns2[conn.slot]
+            if old is not None and old not in stuck:
+                # It has begun to answer meanwhile: two are one too many.
+                conn.cause = "not needed"
+                server_close(conn)
+            else:
+                self.conns2[conn.slot] = conn
+            self.set_up("has returned")
+            for old in stuck:
+                old.fail(os.strerror(ETIMEDOUT))
+            return
+        log.info("s %d %s: connected, RESP%d", conn.fd, self, conn.resp)
+        if self.down and not self.ejected:
+            self.set_up("has returned")
+        conn.mark_flush()
+
+    def open_conns(self) -> list:
+        return [conn for conn in self.conns2 + self.conns3 if conn is not None]
+
+    def silent_conns(self, limit: int) -> list:
+        """The connections on which replies have been due for `limit` milliseconds without a byte."""
+        conn: ServerConn
+        silent = []
+        for conn in self.open_conns():
+            if conn.silence() >= limit:
+                silent.append(conn)
+        return silent
+
+    def grace(self) -> int:
+        """Milliseconds of silence that make a connection suspect: the pool's timeout."""
+        return self.pool.config.timeout or HANDSHAKE_LIMIT
+
+    def closed(self, conn: ServerConn, was_ready: bool, waited: bool) -> None:
+        """A connection has ended. What it tells about the server depends on what it was doing."""
+        conns = self.conns3 if conn.resp == 3 else self.conns2
+        if conns[conn.slot] is conn:
+            conns[conn.slot] = None
+        if conn is self.probing:
+            self.probing = None
+        if conn.cause == "not needed":
+            return
+        if conn.resp == 3 and self.no_resp3 and not was_ready:
+            # It is up, only too old for this protocol version.
+            log.warning("%s: %s", self, conn.cause)
+            return
+        if was_ready:
+            log.log(
+                logging.WARNING if waited else logging.INFO,
+                "%s: connection closed: %s",
+                self,
+                conn.cause,
+            )
+            if waited:
+                self.failed(conn.waiting_since, conn.cause)
+            if self.pool.config.preconnect and not self.down:
+                self.loop.timers.schedule(self.loop.now, self.preconnect)
+            return
+        self.failed(conn.begun, conn.cause)
+        self.set_down(conn.cause)
+
+    def preconnect(self) -> None:
+        """Open every connection that is missing."""
+        for slot in range(self.connections):
+            if not self.down and self.conns2[slot] is None:
+                self.connect(2, slot, False)
+
+    def failed(self, begun: int, cause: str) -> None:
+        """Count a failure of what had begun at `begun` (milliseconds of the loop's clock), unless it
+        belongs to a failure that has been counted."""
+        if begun <= self.last_failure:
+            return
+        self.last_failure = self.loop.now
+        self.failures += 1
+        if (
+            self.pool.config.auto_eject_hosts
+            and not self.ejected
+            and self.failures >= self.pool.config.server_failure_limit
+        ):
+            self.eject(cause)
+
+    def eject(self, cause: str) -> None:
+        self.ejected = True
+        self.failures = 0
+        log.warning(
+            "%s ejected for at least %d ms: %s", self, self.pool.config.server_retry_timeout, cause
+        )
+        self.set_down(cause)
+        self.pool.ejected(self)
+        for conn in self.open_conns():
+            conn.fail(cause)
+
+    def set_down(self, cause: str) -> None:
+        """Requests fail at once from now on; arm the next probe."""
+        self.error = self.error_reply(cause)
+        if not self.down:
+            self.down = True
+            self.backoff = BACKOFF_MIN
+            log.warning("%s is down: %s", self, cause)
+        delay = self.pool.config.server_retry_timeout if self.ejected else self.backoff
+        self.backoff = min(self.backoff * 2, BACKOFF_MAX)
+        self.probe_in(delay)
+
+    def probe_in(self, delay: int) -> None:
+        if self.retry is not None:
+            self.retry.cancel()
+        self.retry = self.loop.timers.schedule(self.loop.now + delay, self.probe)
+
+    def probe(self) -> None:
+        """Ask whether it is back, on a connection of its own."""
+        self.retry = None
+        if self.down and self.probing is None:
+            self.connect(2, 0, True)
+
+    def set_up(self, how: str) -> None:
+        self.down = False
+        self.failures = 0
+        self.error = None
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        log.warning("%s %s", self, how)
+        if self.ejected:
+            self.ejected = False
+            self.pool.returned(self)
+        if self.pool.config.preconnect:
+            self.preconnect()
+
+    def request_timed_out(self, conn, start):
+        """A request has waited for its whole timeout. If its connection has been silent for as long,
+        the server is suspect: others need not wait to find out, a probe does."""
+        if conn.silence() < self.grace():
+            return 0
+        self.failed(start, os.strerror(ETIMEDOUT))
+        if not self.down:
+            self.set_down(os.strerror(ETIMEDOUT))
+            self.probe_in(0)
+        return 0
+
+    def close_silent(self) -> None:
+        """A connection that has been silent for two timeouts is dead, whatever TCP says."""
+        conn: ServerConn
+        for conn in self.silent_conns(2 * self.grace()):
+            conn.err = ETIMEDOUT
+            server_close(conn)
+
+    def close(self) -> None:
+        """The proxy ends."""
+        conn: ServerConn
+        if self.retry is not None:
+            self.retry.cancel()
+        conns = self.open_conns()
+        if self.probing is not None:
+            conns.append(self.probing)
+        for conn in conns:
+            conn.cause = "not needed"
+            server_close(conn)
