@@ -1,0 +1,44 @@
+# The hash functions of twemproxy, and murmur3; see hashes.py.
+
+from libc.stdint cimport uint32_t
+
+# 0xFFFFFFFF may be a hash like any other, so after it the caller looks for an exception. Only
+# murmur3 can raise one.
+ctypedef uint32_t (*hash_t)(const unsigned char* key, size_t length) except? 0xFFFFFFFF
+
+# The function of a name in HASHES; ValueError for any other name.
+cdef hash_t hash_by_name(str name) except NULL
+
+# MD5 as the four words whose little-endian bytes are the digest.
+cdef void md5(const unsigned char* data, size_t length, uint32_t* words) noexcept
+
+cdef uint32_t hash_one_at_a_time(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_md5(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_crc16(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_crc32(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_crc32a(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_fnv1_64(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_fnv1a_64(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_fnv1_32(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_fnv1a_32(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_hsieh(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_murmur(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_jenkins(const unsigned char* key, size_t length) noexcept
+cdef uint32_t hash_murmur3(const unsigned char* key, size_t length) except? 0xFFFFFFFF
+
+# The parts that several of them share.
+cdef uint32_t rotate_left(uint32_t word, int bits) noexcept
+cdef uint32_t signed_byte(unsigned char byte) noexcept
+cdef uint32_t little_endian_16(const unsigned char* at) noexcept
+cdef uint32_t little_endian_32(const unsigned char* at) noexcept
+cdef uint32_t little_endian_tail(const unsigned char* at, size_t length) noexcept
+cdef void md5_block(uint32_t* words, const unsigned char* block) noexcept
+
+cdef uint32_t[64] MD5_SINES
+cdef uint32_t[256] CRC16_TABLE
+cdef uint32_t[256] CRC32_TABLE
+cdef hash_t[13] FUNCTIONS    # in the order of HASHES
+
+cdef void row(str name, hash_t function, str text) except *
+cdef void fill_crc_tables() noexcept
+cdef void fill_md5_sines() except *

@@ -1,0 +1,107 @@
+# nutproxy/hashkit/router.py: key -> server index
+"""What a pool asks for each key.
+
+    "user:{42}:name" ── hash_tag "{}" ──> "42" ── hash ──> 2927313545 ── Ring ──> server index
+
+- hash_tag: the first opening byte and the first closing byte after it; what is between them is
+  hashed if there is at least one byte, else the whole key. There is no second try: `a{}b{c}` is
+  hashed whole. Both bytes may be the same.
+- An empty key has hash 0, whatever the function says.
+- A pool that is *configured* with one server hashes nothing: every key belongs to index 0, or to
+  nobody (-1) while that server is not live. A pool of several of which one is left hashes as ever.
+
+Keys without a server are the caller's to answer; nothing here waits or retries.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cython
+from cython.cimports.libc.string import memchr
+from cython.cimports.nutproxy.hashkit.hashes import hash_by_name
+
+from nutproxy.hashkit.ring import make_ring
+
+
+class Route(NamedTuple):
+    """Where a key goes and why, for people."""
+
+    server: int
+    """Index of the server, -1 if none is live. With `random`, one draw of many."""
+    hash: int | None
+    """The key's hash; None where nothing is hashed (a single server)."""
+    point: int | None
+    """ketama: the value of the ring point that owns the key; modula: the number of its slot."""
+
+
+class Router:
+    """The routing of one pool.
+
+    `hash` and `distribution` are names from HASHES and DISTRIBUTIONS, `hash_tag` is two bytes or
+    None, `servers` are (hashed name, weight) pairs in twemproxy's index order (see order.py). All
+    servers are live at first. ValueError for what is not accepted.
+    """
+
+    def __init__(
+        self,
+        hash: str,
+        distribution: str,
+        hash_tag: bytes | None,
+        servers: Sequence[tuple[bytes, int]],
+    ):
+        self.hash_function = hash_by_name(hash)
+        self.ring = make_ring(distribution, servers)
+        self.tagged = hash_tag is not None
+        if hash_tag is not None:
+            if len(hash_tag) != 2:
+                raise ValueError(f"hash_tag {hash_tag!r} is not two bytes")
+            self.tag_open, self.tag_close = hash_tag
+
+    def route(self, key, length):
+        """The index of the key's server, -1 if none is live."""
+        if self.ring.nserver == 1:
+            return 0 if self.ring.nlive else -1
+        if self.tagged:
+            key = self.hashed_part(key, cython.address(length))
+        if length == 0:
+            return self.ring.dispatch(0)
+        return self.ring.dispatch(self.hash_function(key, length))
+
+    def hashed_part(self, key, length):
+        """The start of what is hashed; `length` changes from the key's to its length."""
+        opening: cython.pointer(cython.const[cython.uchar])
+        closing: cython.pointer(cython.const[cython.uchar])
+        opening = cython.cast(
+            cython.pointer(cython.const[cython.uchar]), memchr(key, self.tag_open, length[0])
+        )
+        if opening == cython.NULL:
+            return key
+        opening += 1
+        closing = cython.cast(
+            cython.pointer(cython.const[cython.uchar]),
+            memchr(opening, self.tag_close, length[0] - (opening - key)),
+        )
+        if closing == cython.NULL or closing == opening:
+            return key
+        length[0] = closing - opening
+        return opening
+
+    def set_live(self, live: list) -> None:
+        """Routes from now on over the servers whose entry in `live`, in index order, is true."""
+        self.ring.set_live(live)
+
+    def points_per_server(self) -> list[int]:
+        """Ring points (ketama), slots (modula) or 1 (random) of each server, 0 if not live."""
+        return self.ring.points_per_server()
+
+    def explain(self, key: bytes) -> Route:
+        """The route of `key`, with the hash and the ring point that lead to it."""
+        part: cython.pointer(cython.const[cython.uchar]) = key
+        length: cython.size_t = len(key)
+        server = self.route(part, length)
+        if self.ring.nserver == 1:
+            return Route(server, None, None)
+        if self.tagged:
+            part = self.hashed_part(part, cython.address(length))
+        value = self.hash_function(part, length) if length else 0
+        return Route(server, value, self.ring.point(value))
