@@ -34,9 +34,6 @@ cdef uint32_t little_endian_32(const unsigned char* at) noexcept
 cdef uint32_t little_endian_tail(const unsigned char* at, size_t length) noexcept
 cdef void md5_block(uint32_t* words, const unsigned char* block) noexcept
 
-cdef uint32_t[64] MD5_SINES
-cdef uint32_t[256] CRC16_TABLE
-cdef uint32_t[256] CRC32_TABLE
 cdef hash_t[13] FUNCTIONS    # in the order of HASHES
 
 cdef void row(str name, hash_t function, str text) except *

@@ -34,7 +34,7 @@ HASHES: dict[str, str] = {}
 def hash_by_name(name):
     for row, accepted in enumerate(HASHES):
         if accepted == name:
-            return FUNCTIONS[row]
+            return FUNCTIONS[row]  # noqa: F821, declared in the .pxd
     raise ValueError(f"unknown hash {name!r}, accepted are: {', '.join(HASHES)}")
 
 
@@ -133,6 +133,8 @@ def hash_fnv1a_32(key, length):
 
 # ---- CRC ------------------------------------------------------------------------------------
 
+CRC16_TABLE = cython.declare(uint32_t[256])
+CRC32_TABLE = cython.declare(uint32_t[256])
 CRC16_POLYNOMIAL = cython.declare(uint32_t, 0x1021)
 CRC32_POLYNOMIAL = cython.declare(uint32_t, 0xEDB88320)
 
@@ -274,11 +276,12 @@ def hash_jenkins(key, length):
     c = (c ^ b) - rotate_left(b, 16)
     a = (a ^ c) - rotate_left(c, 4)
     b = (b ^ a) - rotate_left(a, 14)
-    c = (c ^ b) - rotate_left(b, 24)
-    return c
+    return (c ^ b) - rotate_left(b, 24)
 
 
 # ---- md5 (RFC 1321) -------------------------------------------------------------------------
+
+MD5_SINES = cython.declare(uint32_t[64])
 
 
 def fill_md5_sines():
@@ -370,7 +373,7 @@ def hash_murmur3(key, length):
 
 
 def row(name, function, text):
-    FUNCTIONS[len(HASHES)] = function
+    FUNCTIONS[len(HASHES)] = function  # noqa: F821, declared in the .pxd
     HASHES[name] = text
 
 
@@ -386,4 +389,4 @@ row("fnv1a_32", hash_fnv1a_32, "FNV-1a, 32 bits")
 row("hsieh", hash_hsieh, "Paul Hsieh's SuperFastHash")
 row("murmur", hash_murmur, "MurmurHash2, seeded with the key's length")
 row("jenkins", hash_jenkins, "Bob Jenkins' lookup3")
-row("murmur3", hash_murmur3, "MurmurHash3, 32 bits, seed 0 (not in twemproxy); a Python call per key")
+row("murmur3", hash_murmur3, "MurmurHash3, 32 bits, seed 0; not in twemproxy")

@@ -12,11 +12,12 @@
     random    every lookup draws anew, whatever the hash and the weights
 
 A server that is not live takes no part: ketama and modula are built as if it were not configured,
-only the indexes of the others stay. So after an ejection every key is where twemproxy would have put
-it, and back at home when the server returns.
+only the indexes of the others stay. So after an ejection every key is where twemproxy would have
+put it, and back at home when the server returns.
 
-A ring allocates once, for all its servers. `set_live` rebuilds in place on the event loop, without a
-Python call per point: 0.13 ms for ten ketama servers, 1.6 ms for a hundred. `dispatch` reads nothing but the finished table.
+A ring allocates once, for all its servers. `set_live` rebuilds in place on the event loop, without
+a Python call per point: 0.13 ms for ten ketama servers, 1.6 ms for a hundred. `dispatch` reads
+nothing but the finished table.
 """
 
 import random
@@ -117,7 +118,7 @@ class Ring:
         raise NotImplementedError
 
     def point(self, hash: int) -> int | None:
-        """The value of the point, or the number of the slot, that `hash` meets; None without one."""
+        """The value of the point, or the number of the slot, that `hash` meets; None if none."""
         raise NotImplementedError
 
 
@@ -140,8 +141,9 @@ def compare_points(left, right):
 class Ketama(Ring):
     """The continuum, ordered by point value and, where two are equal, by server index.
 
-    twemproxy sorts by value alone and leaves the order of equal points to qsort. glibc's is a stable
-    merge sort wherever memory allows, so there too the lower index comes first and owns the value.
+    twemproxy sorts by value alone and leaves the order of equal points to qsort, unspecified. The
+    order here is the one that the stable merge sort of glibc before 2.37 happens to give it: points
+    are made in index order, so the lowest index comes first and owns the value.
     """
 
     def __cinit__(self, servers):
@@ -231,8 +233,11 @@ class Ketama(Ring):
 
 
 class Modula(Ring):
-    """twemproxy writes the slots out, one word each; here a search over the servers finds the one
-    that owns a slot, because a weight may be in the millions."""
+    """The slots, known only by where each server's end.
+
+    twemproxy writes them out, a word each. Searching the servers for the owner of a slot gives the
+    same answer, and a weight may be in the millions.
+    """
 
     def __cinit__(self, servers):
         self.ends = cython.cast(
@@ -270,7 +275,6 @@ class Modula(Ring):
             self.ends[i] = self.nslot
 
     def points_per_server(self) -> list[int]:
-        i: cython.int
         return [self.weights[i] if self.live[i] else 0 for i in range(self.nserver)]
 
     def point(self, hash: int) -> int | None:
@@ -312,7 +316,6 @@ class Random(Ring):
 
     def points_per_server(self) -> list[int]:
         """One for every live server: random does not know weights."""
-        i: cython.int
         return [1 if self.live[i] else 0 for i in range(self.nserver)]
 
     def point(self, hash: int) -> int | None:
