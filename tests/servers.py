@@ -1,0 +1,265 @@
+# tests/servers.py: real servers for tests
+"""Processes that a test starts, stops, freezes and kills.
+
+    with RedisServer("--requirepass", "secret") as redis:
+        redis.port, redis.unix_path     where it listens
+        redis.stop(); redis.cont()      SIGSTOP: accepts connections, answers nothing
+        redis.kill(); redis.restart()   gone without a goodbye, and back on the same port, empty
+
+Leaving the block kills the process by its id and removes its directory. Ports are free ones of the
+loopback; as another process may take one between the choice and the bind, a server that does not
+come up is tried again on others. Nothing waits for a length of time, only for conditions, with a
+deadline that is far beyond what a loaded machine needs.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hiredis
+
+DEADLINE = 20.0  # seconds
+HOST = "127.0.0.1"
+
+
+def wait_until(condition: Callable[[], object], what: str = "condition") -> None:
+    """Returns once `condition()` is true; TimeoutError naming `what` after the deadline."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not so after {DEADLINE:.0f} s")
+        time.sleep(0.002)
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that are free on the loopback now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def connect(address: int | str | Path) -> socket.socket:
+    """A connection to a port of the loopback, or to the path of a unix socket."""
+    if isinstance(address, int):
+        return socket.create_connection((HOST, address), timeout=DEADLINE)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(DEADLINE)
+    try:
+        connection.connect(str(address))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def pipeline(
+    address: int | str | Path, commands: Iterable[tuple[str | bytes | int, ...]]
+) -> list[Any]:
+    """The replies to `commands`, sent over one connection of their own.
+
+    Values are `bytes`; an error reply is a hiredis.ReplyError in its place. ConnectionError if the
+    server closes before it has answered all.
+    """
+    requests = [hiredis.pack_command(command) for command in commands]
+    replies: list[Any] = []
+    reader = hiredis.Reader()
+    with connect(address) as connection:
+        # In portions, so that neither side fills both directions and waits for the other.
+        for start in range(0, len(requests), 200):
+            portion = requests[start : start + 200]
+            connection.sendall(b"".join(portion))
+            while len(replies) < start + len(portion):
+                received = connection.recv(65536)
+                if not received:
+                    raise ConnectionError(f"closed after {len(replies)} of {len(requests)} replies")
+                reader.feed(received)
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+    return replies
+
+
+class ServerProcess:
+    """A process with a directory of its own; a subclass says how to start it and when it is ready.
+
+    `command` may be called several times, each time after `choose_ports`; `ready` is asked until it
+    is true or the process has ended.
+    """
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="nutproxy-test-"))
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    def choose_ports(self) -> None:
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def ready(self) -> bool:
+        raise NotImplementedError
+
+    def __enter__(self):  # type: ignore[no-untyped-def]  # typing.Self needs Python 3.11
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        if self.process is None:
+            raise RuntimeError("not running")
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        """What the process has written to its standard output and error so far, all runs."""
+        path = self.directory / "output"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def start(self) -> None:
+        for _ in range(5):
+            self.choose_ports()
+            if self.spawn():
+                return
+        raise RuntimeError(f"{self.command()} does not start:\n{self.output}")
+
+    def restart(self) -> None:
+        """Kills the process if it runs, and starts it again on the same ports."""
+        self.kill()
+        wait_until(self.spawn, f"restart of {self.command()[0]}")
+
+    def spawn(self) -> bool:
+        with open(self.directory / "output", "ab") as output:
+            process = self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        wait_until(lambda: process.poll() is not None or self.ready(), f"start of {process.args}")
+        if process.poll() is None:
+            return True
+        self.process = None
+        return False
+
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self) -> None:
+        """Freezes the process; returns when it stands still."""
+        if not self.stopped:
+            os.kill(self.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+            self.stopped = True
+
+    def cont(self) -> None:
+        if self.stopped:
+            os.kill(self.pid, signal.SIGCONT)
+            self.stopped = False
+
+    def kill(self) -> None:
+        """SIGKILL, stopped or not; returns when the process is gone and its ports are closed."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+        self.stopped = False
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class RedisServer(ServerProcess):
+    """redis-server on a TCP port and on a unix socket, without persistence.
+
+    `arguments` are redis-server's own and override these: `RedisServer("--requirepass", "x")`.
+    """
+
+    port: int
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.unix_path = self.directory / "redis.sock"
+
+    def choose_ports(self) -> None:
+        [self.port] = free_ports(1)
+
+    def command(self) -> list[str]:
+        return [
+            "redis-server",
+            *("--port", str(self.port), "--bind", HOST, "--unixsocket", str(self.unix_path)),
+            *("--save", "", "--appendonly", "no", "--dir", str(self.directory)),
+            *self.arguments,
+        ]
+
+    def ready(self) -> bool:
+        # Redis opens its unix socket after its TCP port, and this path is nobody else's, while the
+        # port may be that of the process which took it.
+        try:
+            with connect(self.unix_path) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+class NutcrackerServer(ServerProcess):
+    """twemproxy with the configuration `config`.
+
+    In it `listen: auto` stands for a free port of the loopback, which `ports` then gives for the
+    name of the pool. `arguments` are nutcracker's own.
+    """
+
+    stats_port: int
+
+    def __init__(self, config: str, *arguments: str) -> None:
+        super().__init__()
+        self.config = config
+        self.arguments = arguments
+        self.ports: dict[str, int] = {}
+
+    def choose_ports(self) -> None:
+        pool = ""
+        ports = iter(free_ports(1 + len(re.findall(r"listen: auto$", self.config, re.M))))
+        lines = []
+        for line in self.config.splitlines():
+            if line.endswith(":") and not line.startswith((" ", "#")):
+                pool = line[:-1]
+            elif line.strip() == "listen: auto":
+                self.ports[pool] = next(ports)
+                line = line.replace("auto", f"{HOST}:{self.ports[pool]}")
+            lines.append(line + "\n")
+        self.stats_port = next(ports)
+        (self.directory / "nutcracker.yml").write_text("".join(lines))
+
+    def command(self) -> list[str]:
+        return [
+            "nutcracker",
+            *("-c", str(self.directory / "nutcracker.yml")),
+            *("-a", HOST, "-s", str(self.stats_port)),
+            *self.arguments,
+        ]
+
+    def ready(self) -> bool:
+        try:
+            for port in (self.stats_port, *self.ports.values()):
+                connect(port).close()
+        except OSError:
+            return False
+        return True
