@@ -1,0 +1,53 @@
+# nutproxy/local: the commands that the proxy answers itself
+"""One handler for each LOCAL row of the command table, called with a client and its request.
+
+    request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
+                                     └──> Query ──> servers ──> finish(replies) ──> bytes
+
+A handler never waits. What only the servers know it asks for by a Query, which the core sends; the
+reply is then what `finish` makes of theirs. Until `finish` has run, the client's next request must
+not be looked at: HELLO changes the protocol and the rights of everything behind it.
+
+The core has checked the arity and, but for commands flagged no_auth, that the client is
+authenticated. A handler that answers with an error has changed nothing, except that a failed AUTH
+takes away an earlier one, as twemproxy does.
+
+Replies are in the client's protocol version, field for field as Redis 7 has them, so that client
+libraries and monitoring that read them work unchanged. What has no meaning in a proxy is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nutproxy.local import client, connection, server
+from nutproxy.local.interface import Client, Context, Pool, Query, Server
+
+__all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server"]
+
+Handler = Callable[[Client, list[bytes]], bytes | Query]
+
+# By the handler's name in the command table.
+HANDLERS: Mapping[str, Handler] = {
+    "auth": connection.auth,
+    "client": client.container,
+    "client_getname": client.getname,
+    "client_help": client.help_,
+    "client_id": client.id_,
+    "client_info": client.info,
+    "client_list": client.list_,
+    "client_no_evict": client.no_evict,
+    "client_no_touch": client.no_touch,
+    "client_reply": client.reply,
+    "client_setinfo": client.setinfo,
+    "client_setname": client.setname,
+    "echo": connection.echo,
+    "hello": connection.hello,
+    "info": server.info,
+    "lolwut": server.lolwut,
+    "ping": connection.ping,
+    "quit": connection.quit,
+    "reset": connection.reset,
+    "select": connection.select,
+    "time": server.time,
+}

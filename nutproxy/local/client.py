@@ -1,0 +1,183 @@
+# nutproxy/local/client.py: CLIENT and its subcommands
+"""What a client says about itself and may know of the pool's other clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+
+from nutproxy.local.interface import Client
+from nutproxy.local.resp import (
+    OK,
+    array,
+    bulk,
+    integer,
+    null,
+    parse_integer,
+    printable,
+    switch,
+    verbatim,
+)
+from nutproxy.proto import errors
+
+
+def container(client: Client, argv: list[bytes]) -> bytes:
+    """CLIENT alone, or with a subcommand that is not in the table."""
+    return errors.unknown_subcommand(argv) if len(argv) > 1 else errors.wrong_arity("client")
+
+
+def setname(client: Client, argv: list[bytes]) -> bytes:
+    if not printable(argv[2]):
+        return errors.error("client_name")
+    client.name = argv[2].decode()
+    return OK
+
+
+def getname(client: Client, argv: list[bytes]) -> bytes:
+    return bulk(client.name.encode()) if client.name else null(client.resp)
+
+
+def setinfo(client: Client, argv: list[bytes]) -> bytes:
+    attribute = argv[2].lower()
+    if attribute not in (b"lib-name", b"lib-ver"):
+        return errors.error("unrecognized_option", errors.echo(argv[2]))
+    if not printable(argv[3]):
+        return errors.error("client_attribute", attribute)
+    if attribute == b"lib-name":
+        client.lib_name = argv[3].decode()
+    else:
+        client.lib_ver = argv[3].decode()
+    return OK
+
+
+def id_(client: Client, argv: list[bytes]) -> bytes:
+    return integer(client.id)
+
+
+def info(client: Client, argv: list[bytes]) -> bytes:
+    return verbatim(_info_line(client, monotonic()), client.resp)
+
+
+CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"})
+
+
+def list_(client: Client, argv: list[bytes]) -> bytes:
+    """CLIENT LIST [TYPE type | ID id …]: clients of the pool; all of them are of type normal."""
+    found: Iterable[Client] = client.pool.clients()
+    option = argv[2].lower() if len(argv) > 2 else b""
+    if option == b"type" and len(argv) == 4:
+        kind = argv[3].lower()
+        if kind not in CLIENT_TYPES:
+            return errors.error("client_type", errors.echo(argv[3]))
+        if kind != b"normal":
+            found = ()
+    elif option == b"id" and len(argv) > 3:
+        ids = [parse_integer(word) for word in argv[3:]]
+        if None in ids:
+            return errors.error("client_id")
+        by_id = {each.id: each for each in found}
+        found = (by_id[id] for id in ids if id in by_id)
+    elif len(argv) > 2:
+        return errors.error("syntax")
+    now = monotonic()
+    return verbatim("".join(_info_line(each, now) for each in found), client.resp)
+
+
+def _info_line(client: Client, now: float) -> str:
+    flags = (
+        ("U" if client.peer.startswith("/") else "")
+        + ("c" if client.closing else "")
+        + ("e" if client.no_evict else "")
+        + ("T" if client.no_touch else "")
+    )
+    fields = {
+        "id": client.id,
+        "addr": client.peer,
+        "laddr": client.local_addr,
+        "fd": client.fd,
+        "name": client.name,
+        "age": int(now - client.created),
+        "idle": int(now - client.last_interaction),
+        "flags": flags or "N",
+        "db": 0,
+        "sub": 0,
+        "psub": 0,
+        "ssub": 0,
+        "multi": -1,
+        "qbuf": 0,
+        "qbuf-free": 0,
+        "argv-mem": 0,
+        "multi-mem": 0,
+        "rbs": 0,
+        "rbp": 0,
+        "obl": 0,
+        "oll": 0,
+        "omem": client.omem,
+        "tot-mem": client.omem,
+        "events": "r",
+        "cmd": client.last_command.replace(" ", "|") or "NULL",
+        "user": "default",
+        "redir": -1,
+        "resp": client.resp,
+        "lib-name": client.lib_name,
+        "lib-ver": client.lib_ver,
+        "tot-net-in": client.tot_net_in,
+        "tot-net-out": client.tot_net_out,
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items()) + "\n"
+
+
+def no_evict(client: Client, argv: list[bytes]) -> bytes:
+    on = switch(argv[2])
+    if on is None:
+        return errors.error("syntax")
+    client.no_evict = on
+    return OK
+
+
+def no_touch(client: Client, argv: list[bytes]) -> bytes:
+    on = switch(argv[2])
+    if on is None:
+        return errors.error("syntax")
+    client.no_touch = on
+    return OK
+
+
+def reply(client: Client, argv: list[bytes]) -> bytes:
+    mode = argv[2].lower()
+    if mode == b"on":
+        client.reply_mode = "on"
+        return OK
+    if mode not in (b"off", b"skip"):
+        return errors.error("syntax")
+    if client.reply_mode != "off":
+        client.reply_mode = mode.decode()
+    return b""
+
+
+CLIENT_HELP = """\
+CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+GETNAME
+    The name of this connection.
+ID
+    The ID of this connection.
+INFO
+    This connection's line of CLIENT LIST.
+LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <id> [<id> ...]]
+    The clients of this pool.
+NO-EVICT (ON|OFF)
+    Shown by CLIENT LIST; nutproxy evicts no clients.
+NO-TOUCH (ON|OFF)
+    Shown by CLIENT LIST; not passed on to servers.
+REPLY (ON|OFF|SKIP)
+    Which requests of this connection are answered.
+SETINFO (LIB-NAME|LIB-VER) <value>
+    Say which client library this is.
+SETNAME <name>
+    Give this connection a name.
+HELP
+    This help."""
+
+
+def help_(client: Client, argv: list[bytes]) -> bytes:
+    return array([b"+%b\r\n" % line.encode() for line in CLIENT_HELP.splitlines()])

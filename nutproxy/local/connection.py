@@ -1,0 +1,160 @@
+# nutproxy/local/connection.py: PING, ECHO, QUIT, SELECT, AUTH, RESET, HELLO
+"""A client's dealings with its own connection."""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+
+import hiredis
+
+from nutproxy.local.interface import Client, Pool, Query
+from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer, printable
+from nutproxy.proto import errors
+
+DEFAULT_USER = b"default"  # the one user of a pool, Redis' name for it
+
+
+def authenticates(pool: Pool, user: bytes, password: bytes) -> bool:
+    """Whether the two open the pool, found in a time that does not tell which one is wrong.
+
+    Without a redis_auth, the default user has no password and any will do, as in Redis.
+    """
+    known = compare_digest(user, DEFAULT_USER)
+    if pool.redis_auth is None:
+        return known
+    return compare_digest(password, pool.redis_auth) & known
+
+
+def ping(client: Client, argv: list[bytes]) -> bytes:
+    if len(argv) > 2:
+        return errors.wrong_arity("ping")
+    return bulk(argv[1]) if len(argv) == 2 else b"+PONG\r\n"
+
+
+def echo(client: Client, argv: list[bytes]) -> bytes:
+    return bulk(argv[1])
+
+
+def quit(client: Client, argv: list[bytes]) -> bytes:
+    client.closing = True
+    return OK
+
+
+def select(client: Client, argv: list[bytes]) -> bytes:
+    database = parse_integer(argv[1])
+    if database is None:
+        return errors.error("not_integer")
+    return OK if database == 0 else errors.error("databases")
+
+
+def auth(client: Client, argv: list[bytes]) -> bytes:
+    """AUTH password has twemproxy's texts, AUTH user password Redis'."""
+    pool = client.pool
+    if len(argv) > 3:
+        return errors.error("syntax")
+    if len(argv) == 2:
+        if pool.redis_auth is None:
+            return errors.error("no_password_set")
+        client.authenticated = authenticates(pool, DEFAULT_USER, argv[1])
+        return OK if client.authenticated else errors.error("invalid_password")
+    client.authenticated = authenticates(pool, argv[1], argv[2])
+    return OK if client.authenticated else errors.error("wrongpass")
+
+
+def reset(client: Client, argv: list[bytes]) -> bytes:
+    """Back to what the connection was when accepted; lib_name and lib_ver stay true and stay."""
+    client.resp = 2
+    client.name = ""
+    client.reply_mode = "on"
+    client.no_evict = client.no_touch = False
+    client.authenticated = client.pool.redis_auth is None
+    return b"+RESET\r\n"
+
+
+def hello(client: Client, argv: list[bytes]) -> bytes | Query:
+    """HELLO [2|3 [AUTH user password] [SETNAME name]], everything or nothing."""
+    resp = client.resp
+    name: str | None = None
+    authenticated = client.authenticated
+    credentials: tuple[bytes, bytes] | None = None
+    if len(argv) > 1:
+        version = parse_integer(argv[1])
+        if version is None:
+            return errors.error("proto_not_integer")
+        if version not in (2, 3):
+            return errors.error("noproto")
+        resp = version
+    words = argv[2:]
+    while words:
+        option = words[0].lower()
+        if option == b"auth" and len(words) > 2:
+            credentials = words[1], words[2]
+            del words[:3]
+        elif option == b"setname" and len(words) > 1:
+            if not printable(words[1]):
+                return errors.error("client_name")
+            name = words[1].decode()
+            del words[:2]
+        else:
+            return errors.error("hello_option", errors.echo(words[0], len(words[0])))
+    if credentials is not None:
+        if not authenticates(client.pool, *credentials):
+            return errors.error("wrongpass")
+        authenticated = True
+    if not authenticated:
+        return errors.error("noauth_hello")
+
+    def greet() -> bytes:
+        if not _knows_hello(client.pool.server_version):
+            return errors.error("noproto")
+        client.authenticated = True
+        client.resp = resp
+        if name is not None:
+            client.name = name
+        return _greeting(client)
+
+    def finish(replies: list[object]) -> bytes:
+        reply = replies[0]
+        if isinstance(reply, hiredis.ReplyError):
+            return _hello_failed(reply)
+        client.pool.server_version = _version_in_hello(reply)
+        return greet()
+
+    if client.pool.server_version is not None:
+        return greet()
+    # In the version that the shared connection speaks already: asking for the client's new one
+    # would change the protocol of every other client's replies.
+    return Query("any", [b"HELLO", b"%d" % client.resp], finish)
+
+
+def _greeting(client: Client) -> bytes:
+    version = client.pool.server_version or ""
+    fields = {
+        b"server": bulk(b"redis"),
+        b"version": bulk(version.encode()),
+        b"proto": integer(client.resp),
+        b"id": integer(client.id),
+        b"mode": bulk(b"standalone"),
+        b"role": bulk(b"master"),
+        b"modules": array([]),
+    }
+    return mapping({bulk(name): value for name, value in fields.items()}, client.resp)
+
+
+def _knows_hello(version: str | None) -> bool:
+    major = (version or "").partition(".")[0]
+    return not major.isdigit() or int(major) >= 6
+
+
+def _hello_failed(reply: hiredis.ReplyError) -> bytes:
+    text = str(reply)
+    if text.startswith(("ERR unknown command", "NOPROTO")):
+        return errors.error("noproto")
+    return b"-%b\r\n" % text.encode(errors="surrogateescape")
+
+
+def _version_in_hello(reply: object) -> str:
+    if isinstance(reply, list):
+        reply = dict(zip(reply[::2], reply[1::2], strict=False))
+    version = reply.get(b"version", b"") if isinstance(reply, dict) else b""
+    return version.decode() if isinstance(version, bytes) else ""

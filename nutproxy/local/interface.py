@@ -1,0 +1,84 @@
+# nutproxy/local/interface.py: what a handler sees of the proxy, and what it may ask for
+"""The attributes that handlers read and set, as protocols, so that they need no compiled module.
+
+A client's `authenticated`, `closing`, `name`, `resp`, `reply_mode`, … are set by handlers and
+obeyed by the core; nothing else of what is here do they change but a pool's `server_version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class Server(Protocol):
+    name: str
+    address: str
+    ejected: bool
+    down: bool
+
+
+class Pool(Protocol):
+    name: str
+    redis_auth: bytes | None
+    redis_db: int
+    server_version: str | None  # "7.0.15"; None until a server has been asked
+    servers: Sequence[Server]
+    total_connections: int
+    curr_connections: int
+    rejected_connections: int
+    total_requests: int
+    total_net_in: int  # bytes
+    total_net_out: int  # bytes
+    forward_errors: int
+    server_ejects: int
+
+    def clients(self) -> list[Client]: ...
+
+
+class Context(Protocol):
+    started: float  # monotonic seconds
+    config_file: str
+    version: str
+    pid: int
+    port: int
+
+
+class Client(Protocol):
+    """What handlers see of a client connection. Times are monotonic seconds."""
+
+    id: int
+    fd: int
+    peer: str  # "127.0.0.1:53124", or "/path:0" for a unix socket
+    local_addr: str
+    name: str
+    lib_name: str
+    lib_ver: str
+    created: float
+    last_interaction: float
+    resp: int  # 2 or 3
+    authenticated: bool
+    no_evict: bool
+    no_touch: bool
+    reply_mode: str  # "on", "off", or "skip": the next request goes unanswered, then "on"
+    last_command: str
+    tot_net_in: int  # bytes
+    tot_net_out: int  # bytes
+    omem: int  # bytes
+    closing: bool  # close after the replies that are owed
+    pool: Pool
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to the servers, on their connections of the client's protocol version.
+
+    `finish` gets the replies as hiredis decodes them (text as bytes), one per live server or, for
+    "any", a single one. A server's error, and the failure of a server, is a hiredis.ReplyError.
+    """
+
+    scope: Literal["any", "all"]
+    argv: list[bytes]
+    finish: Callable[[list[object]], bytes]

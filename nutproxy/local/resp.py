@@ -1,0 +1,53 @@
+# nutproxy/local/resp.py: building replies, reading arguments
+"""RESP in the client's version, and arguments as strictly as Redis reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+OK = b"+OK\r\n"
+
+
+def bulk(text: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(text), text)
+
+
+def integer(number: int) -> bytes:
+    return b":%d\r\n" % number
+
+
+def null(resp: int) -> bytes:
+    return b"_\r\n" if resp == 3 else b"$-1\r\n"
+
+
+def array(items: Sequence[bytes]) -> bytes:
+    return b"*%d\r\n%b" % (len(items), b"".join(items))
+
+
+def mapping(pairs: Mapping[bytes, bytes], resp: int) -> bytes:
+    """`pairs` are encoded already; without maps, in RESP2, keys and values take turns."""
+    head = b"%%%d\r\n" % len(pairs) if resp == 3 else b"*%d\r\n" % (2 * len(pairs))
+    return head + b"".join(key + value for key, value in pairs.items())
+
+
+def verbatim(text: str, resp: int) -> bytes:
+    data = text.encode()
+    return b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data) if resp == 3 else bulk(data)
+
+
+def parse_integer(word: bytes) -> int | None:
+    """As strictly as Redis: no sign but -, no leading zero, no space, 64 bits."""
+    digits = word.removeprefix(b"-")
+    if len(digits) > 19 or not digits.isdigit() or (digits[:1] == b"0" and word != b"0"):
+        return None
+    number = int(word)
+    return number if -(2**63) <= number < 2**63 else None
+
+
+def printable(word: bytes) -> bool:
+    return all(0x21 <= byte <= 0x7E for byte in word)
+
+
+def switch(word: bytes) -> bool | None:
+    """ON or OFF, in any case; None for anything else."""
+    return {b"on": True, b"off": False}.get(word.lower())

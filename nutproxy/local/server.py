@@ -1,0 +1,175 @@
+# nutproxy/local/server.py: INFO, TIME, LOLWUT
+"""The proxy's answers about itself, in the place of the one server that clients take it for."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic, time_ns
+
+import hiredis
+
+from nutproxy.local.interface import Client, Query
+from nutproxy.local.resp import array, bulk, verbatim
+
+
+def time(client: Client, argv: list[bytes]) -> bytes:
+    seconds, nanoseconds = divmod(time_ns(), 1_000_000_000)
+    return array([bulk(b"%d" % seconds), bulk(b"%d" % (nanoseconds // 1000))])
+
+
+LOLWUT = """\
+         .-''''''-.
+      .o'          'o.
+     /     one ring,   \\
+    o    many servers   o
+     \\                 /
+      'o.           .o'
+         '-......o-'
+
+"""
+
+
+def lolwut(client: Client, argv: list[bytes]) -> bytes:
+    return verbatim(f"{LOLWUT}nutproxy ver. {client.context.version}\n", client.resp)
+
+
+Fields = dict[str, object]
+
+SECTIONS_OF_ALL = frozenset({b"default", b"all", b"everything"})
+
+
+def info(client: Client, argv: list[bytes]) -> bytes | Query:
+    """INFO [section …]: Redis' layout and field names; unknown sections are empty, as in Redis."""
+    asked = {word.lower() for word in argv[1:]} or SECTIONS_OF_ALL
+    wanted = [
+        name for name in SECTIONS if asked & SECTIONS_OF_ALL or name.lower().encode() in asked
+    ]
+
+    def finish(replies: list[object]) -> bytes:
+        parts = []
+        for name in wanted:
+            fields = SECTIONS[name](client, replies)
+            lines = "".join(f"{field}:{value}\r\n" for field, value in fields.items())
+            parts.append(f"# {name}\r\n{lines}")
+        return verbatim("\r\n".join(parts), client.resp)
+
+    if "Server" in wanted and client.pool.server_version is None:
+        return Query("all", [b"INFO"], finish)
+    if "Keyspace" in wanted:
+        return Query("all", [b"INFO", b"keyspace"], finish)
+    return finish([])
+
+
+def _server(client: Client, replies: list[object]) -> Fields:
+    pool, context = client.pool, client.context
+    if pool.server_version is None:
+        found = (fields["redis_version"] for fields in map(_fields, replies) if fields)
+        pool.server_version = next(found, None)
+    uptime = int(monotonic() - context.started)
+    return {
+        "redis_version": pool.server_version or "unknown",
+        "redis_mode": "standalone",
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "arch_bits": 64 if sys.maxsize > 2**32 else 32,
+        "process_id": context.pid,
+        "tcp_port": context.port,
+        "server_time_usec": time_ns() // 1000,
+        "uptime_in_seconds": uptime,
+        "uptime_in_days": uptime // 86400,
+        "config_file": context.config_file,
+        "nutproxy_version": context.version,
+        "nutproxy_pool": pool.name,
+        "nutproxy_servers": len(pool.servers),
+        "nutproxy_servers_down": sum(server.down for server in pool.servers),
+        "nutproxy_servers_ejected": sum(server.ejected for server in pool.servers),
+    }
+
+
+def _clients(client: Client, replies: list[object]) -> Fields:
+    return {
+        "connected_clients": client.pool.curr_connections,
+        "blocked_clients": 0,
+        "tracking_clients": 0,
+    }
+
+
+def _memory(client: Client, replies: list[object]) -> Fields:
+    """The process as the kernel counts it: there are no figures of an allocator."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    memory = {
+        "used_memory": pages * resource.getpagesize(),
+        "used_memory_rss": pages * resource.getpagesize(),
+        "used_memory_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    fields: Fields = {}
+    for name, size in memory.items():
+        fields[name] = size
+        fields[f"{name}_human"] = human(size)
+    return fields
+
+
+def human(size: float) -> str:
+    """A number of bytes in the units of Redis' _human fields."""
+    units = iter("BKMGTP")
+    unit = next(units)
+    while size >= 1024:
+        size /= 1024
+        unit = next(units)
+    return f"{size:.0f}B" if unit == "B" else f"{size:.2f}{unit}"
+
+
+def _stats(client: Client, replies: list[object]) -> Fields:
+    pool = client.pool
+    return {
+        "total_connections_received": pool.total_connections,
+        "total_commands_processed": pool.total_requests,
+        "total_net_input_bytes": pool.total_net_in,
+        "total_net_output_bytes": pool.total_net_out,
+        "rejected_connections": pool.rejected_connections,
+        "forward_error": pool.forward_errors,
+        "server_ejects": pool.server_ejects,
+    }
+
+
+def _keyspace(client: Client, replies: list[object]) -> Fields:
+    """The sum of the servers' redis_db, which is the client's db0.
+
+    avg_ttl is the mean over all keys that expire. Servers that did not answer are counted, so that
+    a sum without them is not taken for the whole.
+    """
+    keys = expires = ttls = 0
+    for reply in replies:
+        database = _fields(reply).get(f"db{client.pool.redis_db}", "")
+        counts = dict(pair.split("=", 1) for pair in database.split(",") if "=" in pair)
+        keys += int(counts.get("keys", 0))
+        expires += int(counts.get("expires", 0))
+        ttls += int(counts.get("expires", 0)) * int(counts.get("avg_ttl", 0))
+    fields: Fields = {}
+    if keys:
+        avg_ttl = ttls // expires if expires else 0
+        fields["db0"] = f"keys={keys},expires={expires},avg_ttl={avg_ttl}"
+    failed = sum(isinstance(reply, hiredis.ReplyError) for reply in replies)
+    if failed:
+        fields["nutproxy_servers_unanswered"] = failed
+    return fields
+
+
+def _fields(reply: object) -> dict[str, str]:
+    """The fields of a server's INFO; none of a server that failed."""
+    if not isinstance(reply, bytes):
+        return {}
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+SECTIONS: Mapping[str, Callable[[Client, list[object]], Fields]] = {
+    "Server": _server,
+    "Clients": _clients,
+    "Memory": _memory,
+    "Stats": _stats,
+    "Keyspace": _keyspace,
+}

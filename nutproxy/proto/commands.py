@@ -1,0 +1,468 @@
+# nutproxy/proto/commands.py: what nutproxy does with each Redis command
+"""The command table: one row for each command and subcommand of Redis.
+
+    redis_commands.json ──> rules, in order ──> COMMANDS["config get"] ──> routing, docs/commands.md
+    (Redis' own facts)      + overrides         (behaviour, keys, policies)
+
+The facts (arity, flags, key specifications, request and response policy) are Redis' own and are
+never edited here. What nutproxy does with a command is its `behaviour`, and follows from the facts
+by RULES; the few rows where the facts mislead a proxy are OVERRIDES, each with its reason. A row
+that neither covers is an error at import, so a new version of the file cannot slip a command
+through.
+
+One reason is behind most refusals: connections to servers are shared by clients. A command that
+changes the state of its connection, blocks it or turns it into a stream is never forwarded, not
+even with admin_commands.
+
+A subcommand's name is its container's, a space, and its own, in lower case. A container alone
+("config") is a row too; all but COMMAND fail on their arity.
+
+`python -m nutproxy.proto.commands` prints docs/commands.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+
+class Behaviour(IntEnum):
+    """What becomes of a request. The numbers are those of the compiled router's enum."""
+
+    help: str
+
+    def __new__(cls, value: int, help: str) -> Behaviour:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.help = help
+        return member
+
+    FORWARD = (
+        0,
+        "forwarded unchanged to the server of its keys. Keys on different servers are refused; "
+        "a hash tag brings them together. Without a key (`EVAL script 0`) any live server gets it.",
+    )
+    SPLIT = (
+        1,
+        "split by the servers of its keys, and the parts' replies merged. A part that fails makes "
+        "one error for the command; the other parts may have been applied.",
+    )
+    ALL = (2, "sent to all live servers, and their replies merged.")
+    ANY = (3, "sent to one live server: it has no key and every server answers alike.")
+    LOCAL = (4, "answered by nutproxy itself.")
+    ADMIN = (
+        5,
+        "refused, unless the pool sets `admin_commands: true`: then sent to all live servers, "
+        "and their replies merged.",
+    )
+    UNSUPPORTED = (
+        6,
+        "refused with `-ERR 'X' is not supported by nutproxy`; the connection stays open.",
+    )
+
+
+# How the replies of several servers become one. None is for arrays, which are joined.
+RESPONSE_POLICIES: Mapping[str | None, str] = {
+    "all_succeeded": "the first server's reply, or the error of one that failed",
+    "one_succeeded": "the first reply that is not an error",
+    "agg_sum": "the sum of the integers",
+    "agg_min": "the smallest of the integers; of arrays, element by element",
+    "agg_logical_and": "1 where all servers say 1, element by element",
+    "first_non_null": "the first reply that is not null",
+    "by_server": "each server's name with its reply: an array, a map in RESP3",
+    None: "the arrays joined; MGET's in the order of its keys",
+}
+
+
+class KeySpec(NamedTuple):
+    """Where keys are, in the terms of Redis' key specifications. Argument 0 is the command's name.
+
+    The search begins at argument `pos`, or behind `keyword`, which is looked for (in any case) from
+    `startfrom` on, and is not there if it is the last argument. From there, a range ends at
+    `lastkey`: relative to the beginning, or, when negative, to the end of the arguments, of which a
+    `limit` above 1 takes only the first half, third, … A keynum counts: the number of keys stands
+    `keynumidx` behind the beginning and the first key `firstkey` behind it. `step` is the distance
+    between two keys.
+    """
+
+    begin: Literal["index", "keyword"] = "index"
+    pos: int = 0
+    keyword: str = ""
+    startfrom: int = 0
+    find: Literal["range", "keynum"] = "range"
+    lastkey: int = 0
+    step: int = 1
+    limit: int = 0
+    keynumidx: int = 0
+    firstkey: int = 0
+    skip_empty: bool = False  # an empty argument here says that the keys are elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    name: str  # lower case; a subcommand is "config get"
+    arity: int  # words of the request, the command's own included; negative: at least
+    flags: frozenset[str]  # Redis' own
+    group: str
+    since: str
+    behaviour: Behaviour
+    keys: tuple[KeySpec, ...]
+    request_policy: str | None  # for SPLIT, ALL and ADMIN
+    response_policy: str | None  # for SPLIT, ALL and ADMIN: of RESPONSE_POLICIES
+    handler: str | None  # for LOCAL: of nutproxy.local.HANDLERS
+    refused_option: str | None  # upper case; stands before the keyword of the key specification
+    note: str
+
+
+Row = Mapping[str, Any]  # a row of redis_commands.json
+
+
+_ROWS: Mapping[str, Row] = json.loads(
+    files("nutproxy.proto").joinpath("redis_commands.json").read_text(encoding="utf-8")
+)
+
+CONTAINERS = frozenset(name.split()[0] for name in _ROWS if " " in name)
+
+
+class Rule(NamedTuple):
+    applies: Callable[[str, Row], bool]
+    behaviour: Behaviour
+    note: str = ""
+
+
+_BLOCKS = "not yet: it would block a server connection that other clients share"
+
+# Containers whose subcommands are all for administrators, also those that Redis does not flag so.
+ADMIN_CONTAINERS = frozenset({"acl", "cluster", "config", "latency", "module", "slowlog"})
+
+# The first that applies decides. `keys` has channels removed: nothing routes by them.
+RULES = (
+    Rule(
+        lambda name, row: row["group"] == "sentinel",
+        Behaviour.UNSUPPORTED,
+        "a command of Sentinel, not of a Redis server",
+    ),
+    Rule(
+        lambda name, row: row["group"] == "transactions",
+        Behaviour.UNSUPPORTED,
+        "not yet: a transaction needs a server connection of its own",
+    ),
+    Rule(
+        lambda name, row: row["group"] == "pubsub",
+        Behaviour.UNSUPPORTED,
+        "not yet: a subscription needs a server connection of its own, and publishing is of no "
+        "use without subscribers",
+    ),
+    # A connection's own affairs concern the client's connection, which ends at the proxy.
+    Rule(lambda name, row: row["group"] == "connection", Behaviour.LOCAL),
+    Rule(lambda name, row: row.get("request_policy") == "multi_shard", Behaviour.SPLIT),
+    # Before the policies: the policy of an administration command says how, not whether.
+    Rule(
+        lambda name, row: "admin" in row["flags"] or name.split()[0] in ADMIN_CONTAINERS,
+        Behaviour.ADMIN,
+    ),
+    Rule(
+        lambda name, row: row.get("request_policy") in ("all_shards", "all_nodes"),
+        Behaviour.ALL,
+    ),
+    Rule(
+        lambda name, row: "blocking" in row["flags"],
+        Behaviour.UNSUPPORTED,
+        _BLOCKS,
+    ),
+    Rule(lambda name, row: bool(_key_specs(row)), Behaviour.FORWARD),
+    # What is left of containers: themselves, their HELP, and all of COMMAND.
+    Rule(
+        lambda name, row: (
+            name.split()[0] in CONTAINERS
+            and (name in CONTAINERS or name.endswith(" help") or name.startswith("command "))
+        ),
+        Behaviour.ANY,
+    ),
+)
+
+
+class Override(NamedTuple):
+    """A row's exceptions from the rules and from Redis' facts; None leaves a thing as it is."""
+
+    behaviour: Behaviour | None = None
+    note: str = ""
+    response_policy: str | None = None
+    keys: tuple[KeySpec, ...] | None = None
+    refused_option: str | None = None
+
+
+def _each(names: str, override: Override) -> dict[str, Override]:
+    return dict.fromkeys(names.split(", "), override)
+
+
+_FIRST = KeySpec(pos=1)
+
+OVERRIDES: Mapping[str, Override] = {
+    # Server connections are shared, so their state and their kind are not a client's to change.
+    **_each(
+        "monitor, psync, replconf, sync",
+        Override(Behaviour.UNSUPPORTED, "turns a connection, which clients share, into a stream"),
+    ),
+    **_each(
+        "asking, readonly, readwrite, script debug",
+        Override(Behaviour.UNSUPPORTED, "changes the state of a connection that clients share"),
+    ),
+    **_each(
+        "client caching, client getredir, client tracking, client trackinginfo",
+        Override(Behaviour.UNSUPPORTED, "client-side caching belongs to a server connection"),
+    ),
+    **_each(
+        "client kill, client pause, client unblock, client unpause",
+        Override(Behaviour.UNSUPPORTED, "a server would apply it to the connections of nutproxy"),
+    ),
+    # Answered here although Redis counts them to its server commands.
+    "info": Override(
+        Behaviour.LOCAL,
+        "sections Server, Clients, Memory, Stats of the proxy; Keyspace sums up the servers",
+    ),
+    "lolwut": Override(Behaviour.LOCAL),
+    "time": Override(Behaviour.LOCAL, "the proxy's clock"),
+    "auth": Override(note="checked against the pool's redis_auth; the only user is `default`"),
+    "hello": Override(note="with the Redis version of the pool's servers"),
+    "quit": Override(note="`+OK`, and the connection closes after the replies that are owed"),
+    "select": Override(note="0 only: databases are not supported, a pool has its redis_db"),
+    "reset": Override(note="the client's connection to nutproxy; no server is told"),
+    **_each("client info, client list", Override(note="the clients of this pool")),
+    **_each(
+        "client no-evict, client no-touch",
+        Override(note="accepted and shown by CLIENT LIST, without effect on the servers"),
+    ),
+    # One pool is one database.
+    **_each("move, swapdb", Override(Behaviour.UNSUPPORTED, "databases are not supported")),
+    "copy": Override(note="`DB n` is the servers' database n, which no client can select"),
+    "scan": Override(Behaviour.UNSUPPORTED, "not yet: one cursor has to stand for every server's"),
+    "sflush": Override(
+        Behaviour.UNSUPPORTED, "names a cluster's slots, which a pool does not have"
+    ),
+    # Keys where Redis' specifications leave them unknown or incomplete. Its own search has the
+    # same limit: an option's value that equals the keyword is taken for it.
+    "sort": Override(keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2))),
+    "sort_ro": Override(keys=(_FIRST,)),
+    "migrate": Override(
+        note="the proxy waits for the server, which waits for the other: mind the timeout",
+        keys=(
+            KeySpec(pos=3, skip_empty=True),
+            KeySpec("keyword", keyword="KEYS", startfrom=6, lastkey=-1),
+        ),
+    ),
+    "msetnx": Override(note="never split: its promise is all or nothing"),
+    **_each(
+        "xread, xreadgroup",
+        Override(Behaviour.FORWARD, f"with BLOCK {_BLOCKS}", refused_option="BLOCK"),
+    ),
+    "restore-asking": Override(note="the same as RESTORE outside a cluster"),
+    # Redis calls it special, or has no policy, where a proxy needs one.
+    **_each(
+        "function dump, function list",
+        Override(Behaviour.ANY, "functions are loaded into every server, so one has them all"),
+    ),
+    "function stats": Override(response_policy="by_server"),
+    "randomkey": Override(response_policy="first_non_null"),
+    **_each(
+        "memory doctor, memory malloc-stats, memory stats",
+        Override(response_policy="by_server"),
+    ),
+    **_each(
+        "latency doctor, latency graph, latency histogram, latency history, latency latest",
+        Override(response_policy="by_server"),
+    ),
+    **_each(
+        "wait, waitaof",
+        Override(note="other clients' requests on the same connections wait too"),
+    ),
+    "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
+    "role": Override(Behaviour.ADMIN, response_policy="by_server"),
+    **_each(
+        "cluster count-failure-reports, cluster info, cluster links, cluster myid, "
+        "cluster myshardid, cluster nodes, cluster replicas, cluster shards, cluster slaves, "
+        "cluster slots, acl log",
+        Override(note="what each server knows for itself", response_policy="by_server"),
+    ),
+    "cluster countkeysinslot": Override(response_policy="agg_sum"),
+    "pfdebug": Override(
+        note="the server that has the key replies", response_policy="one_succeeded"
+    ),
+    "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
+    **_each(
+        "replicaof, slaveof",
+        Override(note="makes all servers replicas of one master; NO ONE is the use of it"),
+    ),
+}
+
+# Those that collect arrays from the servers; any other policy of "none" is all_succeeded.
+_JOINED = frozenset({"keys", "slowlog get", "cluster getkeysinslot"})
+
+
+def _key_specs(row: Row) -> tuple[KeySpec, ...]:
+    """Those that Redis can specify; a row with others has an override."""
+    return tuple(
+        _key_spec(spec)
+        for spec in row.get("key_specs", ())
+        if "not_key" not in spec["flags"] and "unknown" not in spec["begin_search"]
+    )
+
+
+def _key_spec(spec: Row) -> KeySpec:
+    [(begin, search)] = spec["begin_search"].items()
+    [(find, found)] = spec["find_keys"].items()
+    return KeySpec(begin=begin, find=find, **search, **found)
+
+
+def _command(name: str, row: Row) -> Command:
+    override = OVERRIDES.get(name, Override())
+    rule = next((rule for rule in RULES if rule.applies(name, row)), None)
+    if override.behaviour is not None:
+        behaviour, note = override.behaviour, override.note
+    elif rule is not None:
+        behaviour, note = rule.behaviour, override.note or rule.note
+    else:
+        raise ValueError(f"redis_commands.json: no rule covers {name!r}")
+    if name in CONTAINERS and row["arity"] < -1 and not note:
+        note = "takes a subcommand"
+    request_policy, response_policy = _policies(name, row, behaviour, override)
+    local = behaviour is Behaviour.LOCAL
+    return Command(
+        name=name,
+        arity=row["arity"],
+        flags=frozenset(row["flags"]),
+        group=row["group"],
+        since=row["since"],
+        behaviour=behaviour,
+        keys=_key_specs(row) if override.keys is None else override.keys,
+        request_policy=request_policy,
+        response_policy=response_policy,
+        handler=name.replace(" ", "_").replace("-", "_") if local else None,
+        refused_option=override.refused_option,
+        note=note,
+    )
+
+
+def _policies(
+    name: str, row: Row, behaviour: Behaviour, override: Override
+) -> tuple[str | None, str | None]:
+    """A command for one server, or for none, has no policies, whatever Redis would have for it."""
+    if behaviour not in (Behaviour.SPLIT, Behaviour.ALL, Behaviour.ADMIN):
+        return None, None
+    request = row.get("request_policy") or "all_nodes"
+    response = override.response_policy or row.get("response_policy")
+    if response is None and behaviour is not Behaviour.SPLIT and name not in _JOINED:
+        response = "all_succeeded"
+    if response not in RESPONSE_POLICIES:
+        raise ValueError(f"redis_commands.json: no way to merge {response!r} of {name!r}")
+    return request, response
+
+
+COMMANDS: Mapping[str, Command] = {name: _command(name, row) for name, row in _ROWS.items()}
+
+
+# docs/commands.md ------------------------------------------------------------------------------
+
+_GROUPS = {
+    "string": "Strings",
+    "generic": "Keys",
+    "hash": "Hashes",
+    "list": "Lists",
+    "set": "Sets",
+    "sorted_set": "Sorted sets",
+    "stream": "Streams",
+    "geo": "Geo",
+    "bitmap": "Bitmaps",
+    "hyperloglog": "HyperLogLog",
+    "scripting": "Scripts and functions",
+    "connection": "Connection",
+    "server": "Server",
+    "pubsub": "Pub/sub",
+    "transactions": "Transactions",
+    "cluster": "Cluster",
+    "sentinel": "Sentinel",
+}
+
+_INTRODUCTION = """\
+# Commands
+
+Generated from the command table, `nutproxy/proto/commands.py`, which takes its facts from
+`nutproxy/proto/redis_commands.json`, by `python -m nutproxy.proto.commands`. Do not edit.
+
+nutproxy knows {total} commands and subcommands of Redis. What it does with each is one of these:
+
+| Behaviour | Commands | A request is |
+|---|---:|---|
+{behaviours}
+
+A command that is none of these is unknown: Redis' own error text, and the connection stays open. A
+pool's `deny_commands` refuses further ones by name. A wrong number of arguments is answered with
+Redis' text before any server is asked.
+
+Replies of several servers are merged by the command's response policy, in Redis' own terms:
+
+| Response policy | The reply is |
+|---|---|
+{policies}
+
+Connections to servers are shared by clients. That is why a command that would change the state of a
+connection, block it or turn it into a stream is not supported, also with `admin_commands`.
+"""
+
+
+def document() -> str:
+    """The text of docs/commands.md."""
+    rows = COMMANDS.values()
+    parts = [
+        _INTRODUCTION.format(
+            total=len(rows),
+            behaviours="\n".join(
+                f"| {member.name} | {sum(row.behaviour is member for row in rows)} "
+                f"| {member.help} |"
+                for member in Behaviour
+            ),
+            policies="\n".join(
+                f"| {_policy(policy)} | {meaning} |"
+                for policy, meaning in RESPONSE_POLICIES.items()
+            ),
+        ),
+        "## Not supported\n",
+        *_unsupported(),
+    ]
+    for group, title in _GROUPS.items():
+        parts += [
+            f"\n## {title}\n",
+            "| Command | Since | Behaviour | Merged by | |",
+            "|---|---|---|---|---|",
+        ]
+        parts += [
+            f"| {row.name.upper()} | {row.since} | {row.behaviour.name} "
+            f"| {_policy(row.response_policy) if row.request_policy else ''} | {row.note} |"
+            for row in rows
+            if row.group == group
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _unsupported() -> list[str]:
+    """What is not supported, by its reason: "not yet" first."""
+    by_reason: dict[str, list[str]] = {}
+    for row in COMMANDS.values():
+        if row.behaviour is Behaviour.UNSUPPORTED or row.refused_option:
+            name = f"{row.name} {row.refused_option or ''}".strip().upper()
+            reason = row.note.removeprefix(f"with {row.refused_option} ")
+            by_reason.setdefault(reason, []).append(name)
+    reasons = sorted(by_reason, key=lambda reason: (not reason.startswith("not yet"), reason))
+    return [f"- {reason}:\n  {', '.join(by_reason[reason])}" for reason in reasons]
+
+
+def _policy(policy: str | None) -> str:
+    return f"`{policy}`" if policy else "none"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

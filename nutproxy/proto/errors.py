@@ -1,0 +1,169 @@
+# nutproxy/proto/errors.py: the error replies that the Redis side makes itself
+"""Every error text about a command, once, each with the help an operator needs.
+
+A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. Where Redis has
+a text for the situation it is used to the letter, because client libraries recognise it: an
+unknown command makes some of them fall back to an older one. Bytes of the request are echoed as
+Redis does: cut at 128 bytes and at the first NUL, line ends made spaces, so an error is always one
+line.
+
+Errors of servers (refused, timed out, reset) name a server and a pool and are made where the server
+is known, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+ECHOED = 128  # bytes of the client's own words that an error repeats at most
+
+
+class ErrorText(NamedTuple):
+    text: bytes  # with a %b for each word that is put in
+    help: str
+
+
+ERRORS = {
+    "unknown_command": ErrorText(
+        b"ERR unknown command '%b', with args beginning with: %b",
+        "The command is in no version of Redis that nutproxy knows, or belongs to a module.",
+    ),
+    "unknown_subcommand": ErrorText(
+        b"ERR unknown subcommand '%b'. Try %b HELP.",
+        "The command exists, the subcommand does not.",
+    ),
+    "wrong_arity": ErrorText(
+        b"ERR wrong number of arguments for '%b' command",
+        "Too few or too many arguments; nothing was sent to a server.",
+    ),
+    "syntax": ErrorText(
+        b"ERR syntax error",
+        "An option of a command that nutproxy answers itself is misspelt or incomplete.",
+    ),
+    "not_integer": ErrorText(
+        b"ERR value is not an integer or out of range",
+        "An argument of a command that nutproxy answers itself has to be an integer.",
+    ),
+    "not_supported": ErrorText(
+        b"ERR '%b' is not supported by nutproxy",
+        "Redis has the command, nutproxy does not offer it; docs/commands.md says why.",
+    ),
+    "denied": ErrorText(
+        b"NOPERM '%b' is denied by deny_commands of pool '%b'",
+        "The pool's deny_commands names the command.",
+    ),
+    "needs_admin": ErrorText(
+        b"NOPERM '%b' is an administration command, pool '%b' does not set admin_commands: true",
+        "Administration commands go to every server, so a pool has to allow them.",
+    ),
+    "noauth": ErrorText(
+        b"NOAUTH Authentication required.",
+        "The pool has a redis_auth and the client has not sent AUTH or HELLO … AUTH.",
+    ),
+    "noauth_hello": ErrorText(
+        b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
+        b"<proto> AUTH <user> <pass> option can be used to authenticate the client and select the "
+        b"RESP protocol version at the same time",
+        "HELLO without AUTH on a pool that has a redis_auth.",
+    ),
+    "no_password_set": ErrorText(
+        b"ERR Client sent AUTH, but no password is set",
+        "AUTH with a password on a pool without redis_auth.",
+    ),
+    "invalid_password": ErrorText(
+        b"ERR invalid password",
+        "AUTH with a password that is not the pool's redis_auth.",
+    ),
+    "wrongpass": ErrorText(
+        b"WRONGPASS invalid username-password pair or user is disabled.",
+        "AUTH or HELLO with a user and a password: the user is not 'default' or the password is "
+        "not the pool's redis_auth.",
+    ),
+    "noproto": ErrorText(
+        b"NOPROTO unsupported protocol version",
+        "HELLO asked for a protocol other than 2 or 3, or the pool's servers are older than "
+        "Redis 6 and do not know HELLO.",
+    ),
+    "proto_not_integer": ErrorText(
+        b"ERR Protocol version is not an integer or out of range",
+        "The first argument of HELLO has to be 2 or 3.",
+    ),
+    "hello_option": ErrorText(
+        b"ERR Syntax error in HELLO option '%b'",
+        "HELLO takes AUTH user password and SETNAME name.",
+    ),
+    "client_name": ErrorText(
+        b"ERR Client names cannot contain spaces, newlines or special characters.",
+        "A client name is printable ASCII without spaces.",
+    ),
+    "client_attribute": ErrorText(
+        b"ERR %b cannot contain spaces, newlines or special characters.",
+        "A library name or version is printable ASCII without spaces.",
+    ),
+    "unrecognized_option": ErrorText(
+        b"ERR Unrecognized option '%b'",
+        "CLIENT SETINFO takes LIB-NAME and LIB-VER.",
+    ),
+    "client_type": ErrorText(
+        b"ERR Unknown client type '%b'",
+        "CLIENT LIST TYPE takes normal, master, replica and pubsub.",
+    ),
+    "client_id": ErrorText(
+        b"ERR Invalid client ID",
+        "CLIENT LIST ID takes positive integers.",
+    ),
+    "databases": ErrorText(
+        b"ERR databases are not supported by nutproxy, only SELECT 0 is accepted; the pool's "
+        b"redis_db chooses the database on its servers",
+        "SELECT with a number other than 0.",
+    ),
+}
+
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+
+
+def error(key: str, *words: bytes) -> bytes:
+    """The reply for row `key` of ERRORS, with `words` put in, as one line."""
+    return b"-%b\r\n" % (ERRORS[key].text % words).translate(_ONE_LINE)
+
+
+def unknown_command(argv: Sequence[bytes]) -> bytes:
+    """Redis 7's text: the name, then as many quoted arguments as begin within 128 bytes."""
+    args = b""
+    for word in argv[1:]:
+        if len(args) >= ECHOED:
+            break
+        args += b"'%b' " % echo(word, ECHOED - len(args))
+    return error("unknown_command", echo(argv[0]), args)
+
+
+def unknown_subcommand(argv: Sequence[bytes]) -> bytes:
+    return error("unknown_subcommand", echo(argv[1]), echo(argv[0].upper()))
+
+
+def wrong_arity(name: str) -> bytes:
+    """`name` is a row's name; Redis writes a subcommand as config|get."""
+    return error("wrong_arity", name.replace(" ", "|").encode())
+
+
+def not_supported(name: str, option: str = "") -> bytes:
+    """`option` is the one that makes a supported command unsupported, as BLOCK does XREAD."""
+    return error("not_supported", f"{name} {option}".strip().upper().encode())
+
+
+def denied(name: str, pool: str) -> bytes:
+    return error("denied", name.upper().encode(), pool.encode())
+
+
+def needs_admin(name: str, pool: str) -> bytes:
+    return error("needs_admin", name.upper().encode(), pool.encode())
+
+
+def noauth() -> bytes:
+    return error("noauth")
+
+
+def echo(word: bytes, limit: int = ECHOED) -> bytes:
+    """What C's %.*s prints of a word, which Redis uses: `limit` bytes, none after a NUL."""
+    return word[:limit].partition(b"\0")[0]
