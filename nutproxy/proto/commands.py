@@ -114,7 +114,7 @@ class Command:
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: of nutproxy.local.HANDLERS
-    refused_option: str | None  # upper case; stands before the keyword of the key specification
+    refused_option: str | None  # upper case; an option among those before the keyword of `keys`
     note: str
 
 

@@ -1,8 +1,8 @@
 # nutproxy/proto/errors.py: the error replies that the Redis side makes itself
 """Every error text about a command, once, each with the help an operator needs.
 
-A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. Where Redis has
-a text for the situation it is used to the letter, because client libraries recognise it: an
+A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. Where Redis
+has a text for the situation it is used to the letter, because client libraries recognise it: an
 unknown command makes some of them fall back to an older one. Bytes of the request are echoed as
 Redis does: cut at 128 bytes and at the first NUL, line ends made spaces, so an error is always one
 line.
@@ -63,8 +63,8 @@ ERRORS = {
     ),
     "noauth_hello": ErrorText(
         b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
-        b"<proto> AUTH <user> <pass> option can be used to authenticate the client and select the "
-        b"RESP protocol version at the same time",
+        b"AUTH <user> <pass> option can be used to authenticate the client and select the RESP "
+        b"protocol version at the same time",
         "HELLO without AUTH on a pool that has a redis_auth.",
     ),
     "no_password_set": ErrorText(

@@ -1,0 +1,452 @@
+# tests/unit/test_commands.py: the command table against Redis
+"""The table is compared with a real redis-server wherever that server has an opinion."""
+
+import json
+from pathlib import Path
+
+import hiredis
+import pytest
+
+from nutproxy.local import HANDLERS
+from nutproxy.proto import commands, errors
+from nutproxy.proto.commands import (
+    COMMANDS,
+    CONTAINERS,
+    OVERRIDES,
+    RESPONSE_POLICIES,
+    Behaviour,
+    KeySpec,
+)
+
+ROOT = Path(__file__).parents[2]
+ROWS = json.loads((ROOT / "nutproxy/proto/redis_commands.json").read_text(encoding="utf-8"))
+
+# Every command that is not simply forwarded. A new row of the JSON file, or a rule that catches
+# more than it should, has to be looked at by a human here.
+NOT_FORWARDED = {
+    Behaviour.SPLIT: """
+        del, exists, mget, mset, touch, unlink
+    """,
+    Behaviour.ALL: """
+        dbsize, flushall, flushdb, function delete, function flush, function kill,
+        function load, function restore, function stats, keys, memory doctor,
+        memory malloc-stats, memory purge, memory stats, randomkey, script exists, script flush,
+        script kill, script load, wait, waitaof
+    """,
+    Behaviour.ANY: """
+        command, command count, command docs, command getkeys, command getkeysandflags,
+        command help, command info, command list, function, function dump, function help,
+        function list, memory, memory help, object, object help, script, script help, xgroup,
+        xgroup help, xinfo, xinfo help
+    """,
+    Behaviour.LOCAL: """
+        auth, client, client getname, client help, client id, client info, client list,
+        client no-evict, client no-touch, client reply, client setinfo, client setname, echo,
+        hello, info, lolwut, ping, quit, reset, select, time
+    """,
+    Behaviour.ADMIN: """
+        acl, acl cat, acl deluser, acl dryrun, acl genpass, acl getuser, acl help, acl list,
+        acl load, acl log, acl save, acl setuser, acl users, acl whoami, bgrewriteaof, bgsave,
+        cluster, cluster addslots, cluster addslotsrange, cluster bumpepoch,
+        cluster count-failure-reports, cluster countkeysinslot, cluster delslots,
+        cluster delslotsrange, cluster failover, cluster flushslots, cluster forget,
+        cluster getkeysinslot, cluster help, cluster info, cluster keyslot, cluster links,
+        cluster meet, cluster myid, cluster myshardid, cluster nodes, cluster replicas,
+        cluster replicate, cluster reset, cluster saveconfig, cluster set-config-epoch,
+        cluster setslot, cluster shards, cluster slaves, cluster slots, config, config get,
+        config help, config resetstat, config rewrite, config set, debug, failover, lastsave,
+        latency, latency doctor, latency graph, latency help, latency histogram,
+        latency history, latency latest, latency reset, module, module help, module list,
+        module load, module loadex, module unload, pfdebug, pfselftest, replicaof, role, save,
+        shutdown, slaveof, slowlog, slowlog get, slowlog help, slowlog len, slowlog reset
+    """,
+    Behaviour.UNSUPPORTED: """
+        asking, blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin,
+        client caching, client getredir, client kill, client pause, client tracking,
+        client trackinginfo, client unblock, client unpause, discard, exec, monitor, move,
+        multi, psubscribe, psync, publish, pubsub, pubsub channels, pubsub help, pubsub numpat,
+        pubsub numsub, pubsub shardchannels, pubsub shardnumsub, punsubscribe, readonly,
+        readwrite, replconf, scan, script debug, sentinel, sentinel ckquorum, sentinel config,
+        sentinel debug, sentinel failover, sentinel flushconfig,
+        sentinel get-master-addr-by-name, sentinel help, sentinel info-cache,
+        sentinel is-master-down-by-addr, sentinel master, sentinel masters, sentinel monitor,
+        sentinel myid, sentinel pending-scripts, sentinel remove, sentinel replicas,
+        sentinel reset, sentinel sentinels, sentinel set, sentinel simulate-failure,
+        sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe, swapdb, sync,
+        unsubscribe, unwatch, watch
+    """,
+}
+
+# Where the file describes a later Redis than the server that the tests run.
+NEWER_ARITY = {
+    "command getkeys": "7.2 takes a command without arguments",
+    "command getkeysandflags": "7.2 takes a command without arguments",
+    "zrank": "7.2 added WITHSCORE",
+    "zrevrank": "7.2 added WITHSCORE",
+}
+# Flags that COMMAND INFO of 7.0 leaves out or adds for itself.
+UNTOLD_FLAGS = {"sentinel", "protected", "may_replicate", "touches_arbitrary_keys", "movablekeys"}
+NEWER_FLAGS = {
+    "cluster shards": {"loading"},
+    "cluster slots": {"loading"},
+    "wait": {"blocking", "noscript"},
+    "blmove": {"noscript"},
+    "blpop": {"noscript"},
+    "brpop": {"noscript"},
+    "brpoplpush": {"noscript"},
+    "bzpopmax": {"noscript"},
+    "bzpopmin": {"noscript"},
+}
+
+# Requests with keys in places other than "argument 1 and no other"; those are made up by their row.
+CORPUS = """
+bitop and dest a b c
+bitop not dest a
+blmove a b left right 0
+blmpop 0 2 a b left
+blpop a b c 0
+brpop a 0
+brpoplpush a b 0
+bzmpop 0 2 a b min
+bzpopmax a b 0
+bzpopmin a 0
+copy a b
+copy a b db 1 replace
+del a b c
+eval script 2 a b arg
+eval script 0 arg
+eval_ro script 1 a
+evalsha sha 2 a b
+evalsha_ro sha 1 a arg arg
+exists a b a
+fcall fn 2 a b c
+fcall_ro fn 1 a
+georadius a 1 2 3 km
+georadius a 1 2 3 km store dest
+georadius a 1 2 3 km count 5 STOREDIST dest
+georadiusbymember a m 3 km
+georadiusbymember a m 3 km desc store dest
+geosearchstore dest a frommember m byradius 1 km
+lcs a b
+lcs a b idx
+lmove a b left right
+lmpop 2 a b left
+memory usage a
+memory usage a samples 5
+mget a
+mget a b c d
+migrate host 6379 a 0 1000
+migrate host 6379 a 0 1000 copy replace
+migrate host 6379 @empty 0 1000 keys a b c
+migrate host 6379 @empty 0 1000 replace auth secret keys a b
+migrate host 6379 @empty 0 1000 auth2 user secret KEYS a
+mset a 1 b 2
+mset a 1
+msetnx a 1 b 2 c 3
+object encoding a
+object freq a
+object idletime a
+object refcount a
+pfcount a b c
+pfdebug encoding a
+pfmerge dest a b
+rename a b
+renamenx a b
+rpoplpush a b
+sdiff a b c
+sdiffstore dest a b
+sinter a b
+sintercard 2 a b limit 1
+sinterstore dest a b
+smove a b member
+sort a
+sort a by w_* limit 0 10 get # desc alpha
+sort a by w_* Store dest
+sort a store dest desc
+sort_ro a by w_* get #
+sunion a b
+sunionstore dest a
+touch a b
+unlink a b
+watch a b
+xgroup create a g $
+xgroup createconsumer a g c
+xgroup delconsumer a g c
+xgroup destroy a g
+xgroup setid a g $
+xinfo consumers a g
+xinfo groups a
+xinfo stream a full
+xread streams a b 0 0
+xread count 2 block 0 STREAMS a 0
+xreadgroup group g c streams a b > >
+xreadgroup group streams c count 1 noack streams a >
+zdiff 2 a b withscores
+zdiffstore dest 2 a b
+zinter 3 a b c weights 1 2 3
+zintercard 1 a
+zinterstore dest 2 a b aggregate max
+zmpop 1 a min
+zrangestore dest a 0 1
+zunion 2 a b
+zunionstore dest 1 a
+"""
+
+
+def keys_of(command, argv):
+    """The positions of the keys, as Redis' key specifications are defined."""
+    positions = []
+    for spec in command.keys:
+        first = begin_of(spec, argv)
+        if first is None:
+            continue
+        if spec.find == "range":
+            last = first + spec.lastkey
+            if spec.lastkey < 0:
+                rest = (len(argv) - first) // spec.limit if spec.limit > 1 else len(argv) - first
+                last = first + rest + spec.lastkey
+        else:
+            count = int(argv[first + spec.keynumidx])
+            first += spec.firstkey
+            last = first + (count - 1) * spec.step
+        found = range(first, min(last, len(argv) - 1) + 1, spec.step)
+        positions += [at for at in found if argv[at] or not spec.skip_empty]
+    return positions
+
+
+def begin_of(spec, argv):
+    if spec.begin == "index":
+        return spec.pos
+    for at in range(spec.startfrom, len(argv) - 1):
+        if argv[at].upper() == spec.keyword.encode():
+            return at + 1
+    return None
+
+
+def row_of(argv):
+    name = argv[0].decode()
+    return f"{name} {argv[1].decode()}" if name in CONTAINERS else name
+
+
+def known(name, reference):
+    """Whether the reference server, which is older than the file, has the command."""
+    return reference.connect()("COMMAND", "INFO", name.replace(" ", "|"))[0] is not None
+
+
+def requests():
+    """One per line of the corpus, and one for each command whose only key is argument 1."""
+    for line in CORPUS.split("\n"):
+        if line:
+            yield [b"" if word == "@empty" else word.encode() for word in line.split()]
+    for command in COMMANDS.values():
+        if command.keys == (KeySpec(pos=1),) and " " not in command.name:
+            filler = [b"%d" % at for at in range(2, abs(command.arity))]
+            yield [command.name.encode(), b"key:1", *filler]
+
+
+def test_every_command_of_redis_has_a_row_with_its_facts():
+    assert COMMANDS.keys() == ROWS.keys()
+    for name, command in COMMANDS.items():
+        row = ROWS[name]
+        assert command.name == name
+        assert (command.arity, command.group, command.since) == (
+            row["arity"],
+            row["group"],
+            row["since"],
+        )
+        assert command.flags == set(row["flags"])
+
+
+@pytest.mark.parametrize("behaviour", list(NOT_FORWARDED), ids=lambda behaviour: behaviour.name)
+def test_no_command_is_anything_but_forwarded_by_accident(behaviour):
+    pinned = {" ".join(name.split()) for name in NOT_FORWARDED[behaviour].split(",")}
+    assert {name for name, row in COMMANDS.items() if row.behaviour is behaviour} == pinned
+
+
+def test_what_is_forwarded_has_keys_and_what_goes_anywhere_has_none():
+    for command in COMMANDS.values():
+        if command.behaviour in (Behaviour.FORWARD, Behaviour.SPLIT):
+            assert command.keys, command.name
+        if command.behaviour in (Behaviour.ANY, Behaviour.ALL, Behaviour.LOCAL):
+            assert not command.keys, command.name
+
+
+def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_server():
+    harmless = {"wait", "waitaof"}
+    for command in COMMANDS.values():
+        shared = {"blocking", "pubsub"} & command.flags or command.group == "transactions"
+        if shared and command.name not in harmless:
+            refused = command.behaviour is Behaviour.UNSUPPORTED
+            assert refused or command.refused_option == "BLOCK", command.name
+
+
+def test_administration_includes_all_that_redis_flags_admin():
+    for command in COMMANDS.values():
+        if "admin" in command.flags and command.group != "connection":
+            assert command.behaviour in (Behaviour.ADMIN, Behaviour.UNSUPPORTED), command.name
+
+
+def test_policies_are_known_and_only_where_several_servers_reply():
+    several = (Behaviour.SPLIT, Behaviour.ALL, Behaviour.ADMIN)
+    for command in COMMANDS.values():
+        assert (command.request_policy is not None) == (command.behaviour in several), command.name
+        assert command.response_policy in RESPONSE_POLICIES, command.name
+    used = {row.response_policy for row in COMMANDS.values() if row.behaviour in several}
+    assert used == set(RESPONSE_POLICIES)
+
+
+def test_policies_are_those_of_redis_except_where_it_has_none_or_calls_them_special():
+    for command in COMMANDS.values():
+        policy = ROWS[command.name].get("response_policy", "special")
+        if policy != "special" and command.request_policy:
+            assert command.response_policy == policy, command.name
+
+
+def test_every_locally_answered_command_has_a_handler_and_every_handler_a_command():
+    handlers = {row.name: row.handler for row in COMMANDS.values() if row.handler}
+    assert handlers.keys() == {
+        row.name for row in COMMANDS.values() if row.behaviour is Behaviour.LOCAL
+    }
+    assert sorted(handlers.values()) == sorted(HANDLERS)
+
+
+def test_every_override_is_of_a_command():
+    assert OVERRIDES.keys() <= COMMANDS.keys()
+
+
+def test_keys_that_redis_leaves_unknown_or_incomplete_are_overridden():
+    for name, row in ROWS.items():
+        for spec in row.get("key_specs", ()):
+            if "unknown" in spec["begin_search"] or "incomplete" in spec["flags"]:
+                assert OVERRIDES[name].keys is not None, name
+
+
+def test_a_row_that_no_rule_covers_is_an_error():
+    row = {"arity": 1, "since": "9.0.0", "group": "server", "flags": []}
+    with pytest.raises(ValueError, match="no rule covers 'novelty'"):
+        commands._command("novelty", row)
+
+
+def test_the_corpus_has_every_command_with_keys():
+    examples = {row_of(argv) for argv in requests()}
+    assert {row.name for row in COMMANDS.values() if row.keys} == examples
+
+
+@pytest.mark.parametrize("argv", list(requests()), ids=lambda argv: b" ".join(argv).decode())
+def test_keys_are_where_redis_finds_them(argv, reference):
+    name = row_of(argv)
+    ours = [argv[at] for at in keys_of(COMMANDS[name], argv)]
+    if not known(name, reference):
+        # Nothing to compare with; all of them have their one key behind the name.
+        assert tuple(map(int, COMMANDS[name].since.split("."))) > (7, 0, 15)
+        assert ours == [b"key:1"]
+        return
+    theirs = reference.connect()("COMMAND", "GETKEYS", *argv)
+    if isinstance(theirs, hiredis.ReplyError):
+        assert "no key arguments" in str(theirs)
+        theirs = []
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_arity_and_flags_are_those_of_redis(reference):
+    names = list(COMMANDS)
+    rows = reference.connect()("COMMAND", "INFO", *(name.replace(" ", "|") for name in names))
+    for name, row in zip(names, rows, strict=True):
+        command = COMMANDS[name]
+        if row is None:
+            newer = tuple(map(int, command.since.split("."))) > (7, 0, 15)
+            assert newer or command.group == "sentinel", name
+            continue
+        if name not in NEWER_ARITY:
+            assert command.arity == row[1], name
+        unlike = command.flags ^ {flag.decode() for flag in row[2]}
+        assert unlike <= UNTOLD_FLAGS | NEWER_FLAGS.get(name, set()), name
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [b"foo"],
+        [b"Foo", b"a", b"b c", b""],
+        [b"foo\r\nbar", b"a\r\nb"],
+        [b"f" * 200, b"x"],
+        [b"foo", b"x" * 200, b"y"],
+        [b"foo", b"x" * 125, b"y", b"z"],
+        [b"foo", b"x" * 124, b"y", b"z"],
+        [b"foo", *[b"%d" % word for word in range(100)]],
+        [b"f\0oo", b"a\0b", b"c"],
+        [b"\xff\xfe", b"\x80"],
+    ],
+)
+def test_unknown_command_has_redis_text(argv, reference):
+    assert errors.unknown_command(argv) == reference.connect().raw(*argv)
+
+
+@pytest.mark.parametrize("word", [b"foo", b"FOO", b"a\r\nb", b"x" * 200, b"a\0b", b"\xff", b""])
+@pytest.mark.parametrize("container", [b"config", b"Client"])
+def test_unknown_subcommand_has_redis_text(container, word, reference):
+    argv = [container, word]
+    assert errors.unknown_subcommand(argv) == reference.connect().raw(*argv)
+
+
+@pytest.mark.parametrize(
+    "name", ["get", "config", "config get", "client no-evict", "xinfo stream", "object encoding"]
+)
+def test_wrong_arity_has_redis_text(name, reference):
+    assert errors.wrong_arity(name) == reference.connect().raw(*name.split())
+
+
+def test_wrong_arity_names_the_containers_as_redis_does(reference):
+    connection = reference.connect()
+    for name in CONTAINERS - {"command"}:
+        if known(name, reference):
+            assert errors.wrong_arity(name) == connection.raw(name)
+
+
+def test_refusals_name_the_command_and_the_pool():
+    assert errors.not_supported("scan") == b"-ERR 'SCAN' is not supported by nutproxy\r\n"
+    assert (
+        errors.not_supported("client tracking")
+        == b"-ERR 'CLIENT TRACKING' is not supported by nutproxy\r\n"
+    )
+    assert (
+        errors.not_supported("xread", "BLOCK")
+        == b"-ERR 'XREAD BLOCK' is not supported by nutproxy\r\n"
+    )
+    assert b"'FLUSHALL' is denied by deny_commands of pool 'alpha'" in errors.denied(
+        "flushall", "alpha"
+    )
+    assert b"'CONFIG SET' is an administration command, pool 'alpha'" in errors.needs_admin(
+        "config set", "alpha"
+    )
+
+
+def test_noauth_has_redis_text(reference):
+    connection = reference.connect()
+    connection("CONFIG", "SET", "requirepass", "secret")
+    try:
+        assert errors.noauth() == reference.connect().raw("GET", "key")
+    finally:
+        connection("CONFIG", "SET", "requirepass", "")
+
+
+def test_every_error_is_one_line_that_begins_with_a_code():
+    for key, row in errors.ERRORS.items():
+        reply = errors.error(key, *[b"a\r\nb"] * row.text.count(b"%b"))
+        assert reply.startswith(b"-")
+        assert reply[1:].split()[0].isupper()
+        assert reply.endswith(b"\r\n")
+        assert b"\r" not in reply[:-2]
+        assert b"\n" not in reply[:-2]
+        assert row.help.endswith(".")
+
+
+def test_documentation_is_generated_from_the_table():
+    written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert written == commands.document(), "run: python -m nutproxy.proto.commands"
+
+
+def test_documentation_has_every_command_once():
+    text = commands.document()
+    for name in COMMANDS:
+        assert text.count(f"\n| {name.upper()} |") == 1, name

@@ -1,0 +1,663 @@
+# tests/unit/test_local.py: what the proxy answers itself
+"""Handlers run on a plain client object; where Redis' reply is fixed, it is asked for its own."""
+
+import re
+import time
+from dataclasses import dataclass, field
+
+import hiredis
+import pytest
+
+from nutproxy.local import HANDLERS, Query
+from nutproxy.local.resp import parse_integer
+from nutproxy.local.server import human
+from nutproxy.proto import errors
+from nutproxy.proto.commands import COMMANDS
+
+
+@dataclass
+class FakeServer:
+    name: str
+    address: str = "127.0.0.1:6379"
+    ejected: bool = False
+    down: bool = False
+
+
+@dataclass
+class FakePool:
+    name: str = "alpha"
+    redis_auth: bytes | None = None
+    redis_db: int = 0
+    server_version: str | None = "7.0.15"
+    servers: list = field(default_factory=lambda: [FakeServer("one"), FakeServer("two")])
+    total_connections: int = 12
+    curr_connections: int = 3
+    rejected_connections: int = 1
+    total_requests: int = 99
+    total_net_in: int = 1000
+    total_net_out: int = 2000
+    forward_errors: int = 4
+    server_ejects: int = 5
+    members: list = field(default_factory=list)
+
+    def clients(self):
+        return self.members
+
+
+@dataclass
+class FakeContext:
+    started: float
+    config_file: str = "conf/nutproxy.yml"
+    version: str = "0.1.0"
+    pid: int = 4711
+    port: int = 22121
+
+
+@dataclass
+class FakeClient:
+    pool: FakePool
+    context: FakeContext
+    created: float
+    last_interaction: float
+    id: int = 7
+    fd: int = 9
+    peer: str = "127.0.0.1:53124"
+    local_addr: str = "127.0.0.1:22121"
+    name: str = ""
+    lib_name: str = ""
+    lib_ver: str = ""
+    resp: int = 2
+    authenticated: bool = True
+    no_evict: bool = False
+    no_touch: bool = False
+    reply_mode: str = "on"
+    last_command: str = ""
+    tot_net_in: int = 0
+    tot_net_out: int = 0
+    omem: int = 0
+    closing: bool = False
+
+
+NOW = 1_000_000.0  # monotonic seconds
+
+
+def connect(pool, **attributes):
+    defaults = {
+        "authenticated": pool.redis_auth is None,
+        "id": 7 + len(pool.members),
+        "created": NOW,
+        "last_interaction": NOW,
+    }
+    client = FakeClient(pool, FakeContext(started=NOW - 90_000), **{**defaults, **attributes})
+    pool.members.append(client)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch):
+    monkeypatch.setattr("nutproxy.local.client.monotonic", lambda: NOW)
+    monkeypatch.setattr("nutproxy.local.server.monotonic", lambda: NOW)
+
+
+@pytest.fixture
+def pool():
+    return FakePool()
+
+
+@pytest.fixture
+def client(pool):
+    return connect(pool)
+
+
+def ask(client, *argv):
+    """What the core does with a request: find the row, check the arity, call the handler."""
+    words = [word if isinstance(word, bytes) else word.encode() for word in argv]
+    name = words[0].decode().lower()
+    if len(words) > 1 and name == "client":
+        name = f"client {words[1].decode().lower()}"
+        if name not in COMMANDS:
+            return errors.unknown_subcommand(words)
+    row = COMMANDS[name]
+    if len(words) != row.arity and (row.arity > 0 or len(words) < -row.arity):
+        return errors.wrong_arity(name)
+    client.last_command = name
+    return HANDLERS[row.handler](client, words)
+
+
+def decode(reply):
+    """A complete reply, and nothing behind it."""
+    reader = hiredis.Reader()
+    reader.feed(reply)
+    value = reader.gets()
+    assert value is not False
+    assert reader.gets() is False
+    assert not reader.has_data()
+    return value
+
+
+def state(client):
+    return {name: value for name, value in vars(client).items() if name != "last_command"}
+
+
+# Compared with Redis ----------------------------------------------------------------------------
+
+DIALOGUES = {
+    "ping": [["PING"], ["ping", "hello"], ["PING", ""], ["PING", "a", "b"]],
+    "echo": [["ECHO", "a\r\nb"], ["ECHO"], ["ECHO", "a", "b"]],
+    "quit": [["QUIT"]],
+    "select": [["SELECT", word] for word in ("0", "x", "", "00", "+0", "0 ", "-0", "1.0")],
+    "reset": [
+        ["CLIENT", "SETNAME", "me"],
+        ["HELLO", "3"],
+        ["CLIENT", "GETNAME"],
+        ["RESET"],
+        ["CLIENT", "GETNAME"],
+        ["RESET", "x"],
+    ],
+    "names": [
+        ["CLIENT", "GETNAME"],
+        ["CLIENT", "SETNAME", "me"],
+        ["CLIENT", "GETNAME"],
+        ["CLIENT", "SETNAME", "m e"],
+        ["CLIENT", "SETNAME", b"m\xff"],
+        ["CLIENT", "SETNAME", "m\n"],
+        ["CLIENT", "GETNAME"],
+        ["CLIENT", "SETNAME", ""],
+        ["CLIENT", "GETNAME"],
+        ["CLIENT", "SETNAME"],
+        ["HELLO", "3"],
+        ["CLIENT", "GETNAME"],
+    ],
+    "client options": [
+        ["CLIENT"],
+        ["CLIENT", "NOSUCH"],
+        ["CLIENT", "MAINT_NOTIFICATIONS", "ON"],
+        ["CLIENT", "NO-EVICT", "on"],
+        ["CLIENT", "NO-EVICT", "OFF"],
+        ["CLIENT", "NO-EVICT", "maybe"],
+        ["CLIENT", "NO-EVICT"],
+        ["CLIENT", "REPLY", "maybe"],
+        ["CLIENT", "REPLY", "ON"],
+    ],
+    "client list": [
+        ["CLIENT", "LIST", "NOSUCH"],
+        ["CLIENT", "LIST", "TYPE"],
+        ["CLIENT", "LIST", "TYPE", "nosuch"],
+        ["CLIENT", "LIST", "TYPE", "master"],
+        ["CLIENT", "LIST", "TYPE", "slave"],
+        ["CLIENT", "LIST", "type", "replica"],
+        ["CLIENT", "LIST", "TYPE", "pubsub"],
+        ["CLIENT", "LIST", "TYPE", "pubsub", "x"],
+        ["CLIENT", "LIST", "ID"],
+        ["CLIENT", "LIST", "ID", "x"],
+        ["CLIENT", "LIST", "ID", "1", "01"],
+        ["CLIENT", "LIST", "ID", "123456"],
+        ["HELLO", "3"],
+        ["CLIENT", "LIST", "ID", "123456"],
+    ],
+    "auth without a password": [
+        ["AUTH", "default", "anything"],
+        ["AUTH", "nobody", "anything"],
+        ["AUTH", "a", "b", "c"],
+        ["AUTH"],
+    ],
+    "hello": [
+        ["HELLO"],
+        ["HELLO", "3"],
+        ["HELLO"],
+        ["HELLO", "2"],
+        ["HELLO", "3", "SETNAME", "me"],
+        ["CLIENT", "GETNAME"],
+        ["HELLO", "2", "setname", "you", "auth", "default", "x"],
+        ["CLIENT", "GETNAME"],
+        ["HELLO", "3", "AUTH", "default", "x", "SETNAME", "us"],
+        ["CLIENT", "GETNAME"],
+        ["HELLO", "1"],
+        ["HELLO", "4"],
+        ["HELLO", "03"],
+        ["HELLO", "three"],
+        ["HELLO", "SETNAME", "me"],
+        ["HELLO", "99999999999999999999"],
+        ["HELLO", "2", "NOSUCH"],
+        ["HELLO", "2", "NO\r\nSUCH"],
+        ["HELLO", "2", "NO\0SUCH"],
+        ["HELLO", "2", "n" * 300],
+        ["HELLO", "2", "SETNAME"],
+        ["HELLO", "2", "AUTH", "default"],
+        ["HELLO", "2", "SETNAME", "m e"],
+        ["HELLO", "2", "AUTH", "nobody", "x"],
+        ["CLIENT", "GETNAME"],
+        ["HELLO"],
+    ],
+    "info": [["INFO", "nosuch"], ["HELLO", "3"], ["INFO", "nosuch"]],
+}
+
+
+def unnumbered(reply):
+    """A connection's id differs between two servers."""
+    return re.sub(rb"(id\r\n):\d+", rb"\1:N", reply)
+
+
+@pytest.mark.parametrize("name", list(DIALOGUES))
+def test_dialogue_is_byte_for_byte_that_of_redis(name, client, reference):
+    connection = reference.connect()
+    for argv in DIALOGUES[name]:
+        reply = ask(client, *argv)
+        assert unnumbered(reply) == unnumbered(connection.raw(*argv)), argv
+
+
+def test_hello_on_a_pool_with_a_password_is_that_of_redis(reference):
+    client = connect(FakePool(redis_auth=b"secret"))
+    admin = reference.connect()
+    admin("CONFIG", "SET", "requirepass", "secret")
+    try:
+        connection = reference.connect()
+        for argv in [
+            ["HELLO"],
+            ["HELLO", "3"],
+            ["HELLO", "3", "SETNAME", "me"],
+            ["HELLO", "3", "AUTH", "default", "wrong"],
+            ["HELLO", "3", "AUTH", "nobody", "secret"],
+            ["AUTH", "default", "wrong"],
+            ["AUTH", "nobody", "secret"],
+            ["HELLO", "3", "AUTH", "default", "secret"],
+            ["HELLO", "2"],
+            ["RESET"],
+            ["HELLO", "3"],
+            ["AUTH", "default", "secret"],
+            ["HELLO", "3"],
+        ]:
+            reply = ask(client, *argv)
+            assert unnumbered(reply) == unnumbered(connection.raw(*argv)), argv
+    finally:
+        admin("CONFIG", "SET", "requirepass", "")
+
+
+def test_client_info_has_the_fields_of_redis_in_its_order(client, reference):
+    theirs = [pair.split(b"=")[0] for pair in reference.connect()("CLIENT", "INFO").split()]
+    ours = [pair.split(b"=")[0] for pair in decode(ask(client, "CLIENT", "INFO")).split()]
+    assert ours[: len(theirs)] == theirs
+    assert ours[len(theirs) :] == [b"lib-name", b"lib-ver", b"tot-net-in", b"tot-net-out"]
+
+
+def test_client_reply_silences_what_redis_silences(client, reference):
+    """Redis' replies, in one stream, tell which of the requests had one."""
+    heard = b"$5\r\nheard\r\n+OK\r\n$3\r\nend\r\n"
+    connection = reference.connect()
+    connection.send("CLIENT", "REPLY", "SKIP")
+    connection.send("PING", "skipped")
+    connection.send("PING", "heard")
+    connection.send("CLIENT", "REPLY", "OFF")
+    connection.send("CLIENT", "REPLY", "SKIP")
+    connection.send("PING", "silent")
+    connection.send("CLIENT", "REPLY", "ON")
+    connection.send("PING", "end")
+    with connection.sock.makefile("rb") as stream:
+        assert stream.read(len(heard)) == heard
+
+    assert ask(client, "CLIENT", "REPLY", "SKIP") == b""
+    assert client.reply_mode == "skip"
+    assert ask(client, "CLIENT", "REPLY", "OFF") == b""
+    assert client.reply_mode == "off"
+    assert ask(client, "CLIENT", "REPLY", "SKIP") == b""
+    assert client.reply_mode == "off"
+    assert ask(client, "CLIENT", "REPLY", "ON") == b"+OK\r\n"
+    assert client.reply_mode == "on"
+
+
+def test_info_has_fields_that_redis_has_or_that_say_whose_they_are(client, reference):
+    theirs = reference.connect()("INFO").decode()
+    reply = decode(ask(client, "INFO").finish([])).decode()
+    own = {"forward_error", "server_ejects"}
+    for line in reply.splitlines():
+        name = line.split(":")[0]
+        assert f"{name}:" in theirs or line in theirs or name in own or "nutproxy_" in name, line
+
+
+@pytest.mark.parametrize("word", [b"0", b"-1", b"17", b"9223372036854775807", b"-1234567890123"])
+def test_integers_are_read(word):
+    assert parse_integer(word) == int(word)
+
+
+@pytest.mark.parametrize(
+    "word", [b"", b"-", b"-0", b"01", b"+1", b" 1", b"1 ", b"1_0", b"9223372036854775808", b"1\n"]
+)
+def test_what_redis_does_not_take_for_an_integer_is_none(word):
+    assert parse_integer(word) is None
+
+
+# The connection ---------------------------------------------------------------------------------
+
+
+def test_quit_closes_the_connection_after_its_reply(client):
+    assert ask(client, "QUIT") == b"+OK\r\n"
+    assert client.closing
+
+
+def test_select_of_another_database_says_that_there_is_none(client):
+    for database in ("1", "-1", "99999999999"):
+        assert b"databases are not supported" in ask(client, "SELECT", database)
+
+
+def test_auth_with_one_argument_has_the_texts_of_twemproxy(client):
+    assert ask(client, "AUTH", "x") == b"-ERR Client sent AUTH, but no password is set\r\n"
+    assert client.authenticated
+
+    client = connect(FakePool(redis_auth=b"secret"))
+    assert ask(client, "AUTH", "wrong") == b"-ERR invalid password\r\n"
+    assert not client.authenticated
+    assert ask(client, "AUTH", "secret") == b"+OK\r\n"
+    assert client.authenticated
+    assert ask(client, "AUTH", "wrong") == b"-ERR invalid password\r\n"
+    assert not client.authenticated
+
+
+@pytest.mark.parametrize("user", ["default", "nobody"])
+def test_failed_auth_with_a_user_takes_an_earlier_one_away(user):
+    client = connect(FakePool(redis_auth=b"secret"), authenticated=True)
+    assert ask(client, "AUTH", user, "wrong").startswith(b"-WRONGPASS ")
+    assert not client.authenticated
+
+
+def test_password_may_be_any_bytes():
+    client = connect(FakePool(redis_auth=b"\xff\0secret"))
+    assert ask(client, "AUTH", b"\xff\0secret") == b"+OK\r\n"
+
+
+def test_reset_makes_the_connection_as_new_but_keeps_its_library(pool):
+    client = connect(pool, resp=3, name="me", no_evict=True, no_touch=True, reply_mode="off")
+    client.lib_name = "redis-py"
+    assert ask(client, "RESET") == b"+RESET\r\n"
+    assert state(client) == {
+        **state(client),
+        "resp": 2,
+        "name": "",
+        "no_evict": False,
+        "no_touch": False,
+        "reply_mode": "on",
+        "lib_name": "redis-py",
+        "authenticated": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["HELLO", "4", "SETNAME", "you"],
+        ["HELLO", "3", "SETNAME", "you", "NOSUCH"],
+        ["HELLO", "3", "SETNAME", "you", "AUTH", "default", "wrong"],
+        ["HELLO", "3", "AUTH", "default", "secret", "SETNAME", "y u"],
+        ["HELLO", "3", "SETNAME", "you"],
+    ],
+)
+def test_hello_that_fails_changes_nothing(argv):
+    client = connect(FakePool(redis_auth=b"secret"), name="me")
+    before = state(client)
+    assert ask(client, *argv).startswith(b"-")
+    assert state(client) == before
+
+
+def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(reference):
+    pool = FakePool(server_version=None)
+    client = connect(pool, resp=2)
+    query = ask(client, "HELLO", "3", "SETNAME", "me")
+    assert isinstance(query, Query)
+    # The shared connection speaks the client's present protocol and has to go on doing so.
+    assert (query.scope, query.argv) == ("any", [b"HELLO", b"2"])
+    assert (client.resp, client.name) == (2, "")
+
+    reply = query.finish([reference.connect()(*query.argv)])
+    assert decode(reply)[b"version"] == pool.server_version.encode() == b"7.0.15"
+    assert (client.resp, client.name) == (3, "me")
+    assert isinstance(ask(client, "HELLO", "2"), bytes)
+
+
+def test_hello_reads_the_version_from_a_server_connection_of_protocol_3(reference):
+    client = connect(FakePool(server_version=None), resp=3)
+    query = ask(client, "HELLO")
+    assert query.argv == [b"HELLO", b"3"]
+    query.finish([reference.connect()(*query.argv)])
+    assert client.pool.server_version == "7.0.15"
+
+
+@pytest.mark.parametrize(
+    "error", ["ERR unknown command `HELLO`, with args beginning with: `2`, ", "NOPROTO sorry"]
+)
+def test_hello_on_servers_that_are_too_old_says_so(error):
+    client = connect(FakePool(server_version=None))
+    before = state(client)
+    reply = ask(client, "HELLO", "3").finish([hiredis.ReplyError(error)])
+    assert reply == b"-NOPROTO unsupported protocol version\r\n"
+    assert state(client) == before
+
+
+def test_hello_on_a_pool_that_is_known_to_be_too_old_asks_no_server():
+    client = connect(FakePool(server_version="5.0.14"))
+    assert ask(client, "HELLO", "3") == b"-NOPROTO unsupported protocol version\r\n"
+    assert client.resp == 2
+
+
+def test_hello_passes_on_why_no_server_could_be_asked():
+    client = connect(FakePool(server_version=None))
+    reply = ask(client, "HELLO").finish([hiredis.ReplyError("ERR server 'one': refused")])
+    assert reply == b"-ERR server 'one': refused\r\n"
+    assert client.pool.server_version is None
+
+
+# CLIENT -----------------------------------------------------------------------------------------
+
+
+def test_client_list_is_of_the_pool_and_filtered_by_id_in_the_order_asked_for(pool):
+    first, second, third = connect(pool), connect(pool), connect(pool)
+
+    def listed(*options):
+        lines = decode(ask(first, "CLIENT", "LIST", *options)).decode().splitlines()
+        return [int(re.match(r"id=(\d+) ", line)[1]) for line in lines]
+
+    assert listed() == listed("TYPE", "normal") == [first.id, second.id, third.id]
+    assert listed("ID", str(third.id), "123", str(first.id)) == [third.id, first.id]
+
+
+def test_client_info_shows_the_connection(pool):
+    client = connect(
+        pool,
+        peer="/run/nutproxy.sock:0",
+        created=NOW - 100.5,
+        last_interaction=NOW - 10.5,
+        omem=5,
+        tot_net_in=6,
+        tot_net_out=7,
+        closing=True,
+    )
+    for argv in (
+        ["SETNAME", "me"],
+        ["SETINFO", "LIB-NAME", "redis-py"],
+        ["SETINFO", "lib-ver", "8.1.0"],
+        ["NO-EVICT", "ON"],
+        ["NO-TOUCH", "on"],
+    ):
+        assert ask(client, "CLIENT", *argv) == b"+OK\r\n"
+    fields = dict(
+        pair.split("=", 1) for pair in decode(ask(client, "CLIENT", "INFO")).decode().split()
+    )
+    expected = {
+        "addr": "/run/nutproxy.sock:0",
+        "laddr": "127.0.0.1:22121",
+        "name": "me",
+        "age": "100",
+        "idle": "10",
+        "flags": "UceT",
+        "omem": "5",
+        "cmd": "client|info",
+        "user": "default",
+        "resp": "2",
+        "lib-name": "redis-py",
+        "lib-ver": "8.1.0",
+        "tot-net-in": "6",
+        "tot-net-out": "7",
+    }
+    assert {name: fields[name] for name in expected} == expected
+
+
+def test_client_setinfo_refuses_other_attributes_and_unprintable_values(client):
+    assert (
+        ask(client, "CLIENT", "SETINFO", "LIB-AGE", "3")
+        == b"-ERR Unrecognized option 'LIB-AGE'\r\n"
+    )
+    assert (
+        ask(client, "CLIENT", "SETINFO", "LIB-NAME", "redis py")
+        == b"-ERR lib-name cannot contain spaces, newlines or special characters.\r\n"
+    )
+    assert client.lib_name == ""
+
+
+def test_client_no_touch_takes_on_and_off(client):
+    assert ask(client, "CLIENT", "NO-TOUCH", "maybe") == b"-ERR syntax error\r\n"
+    ask(client, "CLIENT", "NO-TOUCH", "ON")
+    assert client.no_touch
+    ask(client, "CLIENT", "NO-TOUCH", "OFF")
+    assert not client.no_touch
+
+
+def test_client_id_is_the_connections(client):
+    assert ask(client, "CLIENT", "ID") == b":7\r\n"
+
+
+def test_client_help_names_every_supported_subcommand_and_no_other(client):
+    lines = [line.decode() for line in decode(ask(client, "CLIENT", "HELP"))]
+    described = {f"client {line.split()[0].lower()}" for line in lines[1:] if line[0] != " "}
+    assert described == {
+        row.name for row in COMMANDS.values() if row.handler and row.name.startswith("client ")
+    }
+
+
+def test_a_client_subcommand_that_is_not_in_the_table_has_redis_text(client):
+    """redis-py sends this after HELLO and goes on when the reply is an error."""
+    words = [b"CLIENT", b"MAINT_NOTIFICATIONS", b"ON"]
+    assert HANDLERS["client"](client, words) == errors.unknown_subcommand(words)
+    assert HANDLERS["client"](client, words[:1]) == errors.wrong_arity("client")
+
+
+# INFO, TIME, LOLWUT -----------------------------------------------------------------------------
+
+
+def sections(reply):
+    return re.findall(r"^# (\w+)\r$", decode(reply).decode(), re.MULTILINE)
+
+
+def test_info_has_the_sections_of_redis_in_its_order(client):
+    everything = ["Server", "Clients", "Memory", "Stats", "Keyspace"]
+    for argv in (["INFO"], ["INFO", "all"], ["info", "Default"], ["INFO", "EVERYTHING"]):
+        assert sections(ask(client, *argv).finish([])) == everything
+    assert sections(ask(client, "INFO", "stats", "nosuch", "SERVER")) == ["Server", "Stats"]
+
+
+def test_info_asks_the_servers_only_for_what_the_proxy_does_not_know(pool, client):
+    assert isinstance(ask(client, "INFO", "memory"), bytes)
+    assert ask(client, "INFO", "keyspace").argv == [b"INFO", b"keyspace"]
+    assert ask(client, "INFO").argv == [b"INFO", b"keyspace"]
+    pool.server_version = None
+    assert ask(client, "INFO", "keyspace").argv == [b"INFO", b"keyspace"]
+    assert ask(client, "INFO").argv == [b"INFO"]
+    assert ask(client, "INFO", "server").argv == [b"INFO"]
+
+
+def test_info_learns_the_version_of_the_servers(client, reference):
+    client.pool.server_version = None
+    query = ask(client, "INFO", "server")
+    refused = hiredis.ReplyError("ERR server 'one': refused")
+    reply = query.finish([refused, reference.connect()(*query.argv)])
+    assert b"redis_version:7.0.15\r\n" in reply
+    assert client.pool.server_version == "7.0.15"
+
+
+def test_info_without_any_server_has_no_version(client):
+    client.pool.server_version = None
+    reply = ask(client, "INFO", "server").finish([hiredis.ReplyError("ERR refused")])
+    assert b"redis_version:unknown\r\n" in reply
+    assert client.pool.server_version is None
+
+
+def test_info_keyspace_sums_up_the_pools_database_as_db0(client):
+    client.pool.redis_db = 3
+    replies = [
+        b"# Keyspace\r\ndb0:keys=1000,expires=1000,avg_ttl=1\r\n"
+        b"db3:keys=10,expires=4,avg_ttl=100\r\n",
+        b"# Keyspace\r\ndb3:keys=5,expires=1,avg_ttl=600,subexpiry=0\r\n",
+        b"# Keyspace\r\n",
+    ]
+    reply = ask(client, "INFO", "keyspace").finish(replies)
+    assert decode(reply) == b"# Keyspace\r\ndb0:keys=15,expires=5,avg_ttl=200\r\n"
+
+
+def test_info_keyspace_of_an_empty_pool_is_that_of_an_empty_redis(client, reference):
+    connection = reference.connect()
+    connection("FLUSHALL")
+    query = ask(client, "INFO", "keyspace")
+    assert query.finish([connection(*query.argv)] * 2) == connection.raw("INFO", "keyspace")
+
+
+def test_info_keyspace_says_how_many_servers_are_not_in_the_sum(client):
+    replies = [b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n", hiredis.ReplyError("ERR no")]
+    reply = decode(ask(client, "INFO", "keyspace").finish(replies))
+    assert b"db0:keys=1,expires=0,avg_ttl=0\r\nnutproxy_servers_unanswered:1\r\n" in reply
+
+
+def test_info_reports_the_proxy_and_its_pool(client):
+    client.pool.servers[1].down = True
+    text = decode(ask(client, "INFO").finish([])).decode()
+    for line in (
+        "redis_version:7.0.15",
+        "redis_mode:standalone",
+        "process_id:4711",
+        "tcp_port:22121",
+        "uptime_in_seconds:90000",
+        "uptime_in_days:1",
+        "config_file:conf/nutproxy.yml",
+        "nutproxy_version:0.1.0",
+        "nutproxy_pool:alpha",
+        "nutproxy_servers:2",
+        "nutproxy_servers_down:1",
+        "nutproxy_servers_ejected:0",
+        "connected_clients:3",
+        "total_connections_received:12",
+        "total_commands_processed:99",
+        "total_net_input_bytes:1000",
+        "total_net_output_bytes:2000",
+        "rejected_connections:1",
+        "forward_error:4",
+        "server_ejects:5",
+    ):
+        assert f"\r\n{line}\r\n" in text
+    assert int(re.search(r"used_memory:(\d+)", text)[1]) > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0B"), (1023, "1023B"), (1024, "1.00K"), (1_572_864, "1.50M"), (5 * 2**40, "5.00T")],
+)
+def test_sizes_are_written_as_redis_writes_them(size, text):
+    assert human(size) == text
+
+
+@pytest.mark.parametrize("argv", [["INFO", "stats"], ["CLIENT", "INFO"], ["LOLWUT"]])
+def test_texts_are_verbatim_strings_in_resp3(argv, client):
+    in_resp2 = ask(client, *argv)
+    client.resp = 3
+    in_resp3 = ask(client, *argv)
+    assert in_resp2.startswith(b"$")
+    assert re.match(rb"=\d+\r\ntxt:", in_resp3)
+    assert decode(in_resp3) == decode(in_resp2).replace(b"resp=2", b"resp=3")
+
+
+def test_lolwut_ends_with_the_version(client):
+    text = decode(ask(client, "LOLWUT", "VERSION", "5"))
+    assert text.endswith(b"nutproxy ver. 0.1.0\n")
+
+
+def test_time_is_seconds_and_microseconds(client):
+    before = time.time_ns() // 1000
+    seconds, microseconds = map(int, decode(ask(client, "TIME")))
+    after = time.time_ns() // 1000
+    assert 0 <= microseconds < 1_000_000
+    assert before <= seconds * 1_000_000 + microseconds <= after
