@@ -23,11 +23,13 @@ A subcommand's name is its container's, a space, and its own, in lower case. A c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
+
+from nutproxy.proto.errors import ERRORS
 
 
 class Behaviour(IntEnum):
@@ -139,7 +141,7 @@ _BLOCKS = "not yet: it would block a server connection that other clients share"
 # Containers whose subcommands are all for administrators, also those that Redis does not flag so.
 ADMIN_CONTAINERS = frozenset({"acl", "cluster", "config", "latency", "module", "slowlog"})
 
-# The first that applies decides. `keys` has channels removed: nothing routes by them.
+# The first that applies decides.
 RULES = (
     Rule(
         lambda name, row: row["group"] == "sentinel",
@@ -244,8 +246,8 @@ OVERRIDES: Mapping[str, Override] = {
     "sflush": Override(
         Behaviour.UNSUPPORTED, "names a cluster's slots, which a pool does not have"
     ),
-    # Keys where Redis' specifications leave them unknown or incomplete. Its own search has the
-    # same limit: an option's value that equals the keyword is taken for it.
+    # Keys where Redis' specifications leave them unknown or incomplete. As in all keyword searches,
+    # an option's value that equals the keyword is taken for it: SORT k BY store STORE dest.
     "sort": Override(keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2))),
     "sort_ro": Override(keys=(_FIRST,)),
     "migrate": Override(
@@ -304,7 +306,7 @@ _JOINED = frozenset({"keys", "slowlog get", "cluster getkeysinslot"})
 
 
 def _key_specs(row: Row) -> tuple[KeySpec, ...]:
-    """Those that Redis can specify; a row with others has an override."""
+    """Those that Redis can specify, without channels; a row with others has an override."""
     return tuple(
         _key_spec(spec)
         for spec in row.get("key_specs", ())
@@ -387,65 +389,77 @@ _GROUPS = {
     "sentinel": "Sentinel",
 }
 
-_INTRODUCTION = """\
+_INTRODUCTION = f"""\
 # Commands
 
 Generated from the command table, `nutproxy/proto/commands.py`, which takes its facts from
 `nutproxy/proto/redis_commands.json`, by `python -m nutproxy.proto.commands`. Do not edit.
 
-nutproxy knows {total} commands and subcommands of Redis. What it does with each is one of these:
+nutproxy knows {len(COMMANDS)} commands and subcommands of Redis. Connections to servers are shared
+by clients: that is why a command that would change the state of a connection, block it or turn it
+into a stream is not supported, also with `admin_commands`. What becomes of a request is its
+command's behaviour:
+"""
 
-| Behaviour | Commands | A request is |
-|---|---:|---|
-{behaviours}
-
-A command that is none of these is unknown: Redis' own error text, and the connection stays open. A
-pool's `deny_commands` refuses further ones by name. A wrong number of arguments is answered with
-Redis' text before any server is asked.
-
+_POLICIES = """
 Replies of several servers are merged by the command's response policy, in Redis' own terms:
+"""
 
-| Response policy | The reply is |
-|---|---|
-{policies}
+_ERRORS = """
+## Errors
 
-Connections to servers are shared by clients. That is why a command that would change the state of a
-connection, block it or turn it into a stream is not supported, also with `admin_commands`.
+What nutproxy says itself about a command; the connection stays open. A pool's `deny_commands`
+refuses further commands by name. An error reply of a server is passed through as it is.
 """
 
 
 def document() -> str:
     """The text of docs/commands.md."""
-    rows = COMMANDS.values()
     parts = [
-        _INTRODUCTION.format(
-            total=len(rows),
-            behaviours="\n".join(
-                f"| {member.name} | {sum(row.behaviour is member for row in rows)} "
-                f"| {member.help} |"
-                for member in Behaviour
-            ),
-            policies="\n".join(
-                f"| {_policy(policy)} | {meaning} |"
-                for policy, meaning in RESPONSE_POLICIES.items()
-            ),
+        _INTRODUCTION,
+        *_table(
+            ("Behaviour", "Commands", "The request is"),
+            ((each.name, str(_count(each)), each.help) for each in Behaviour),
         ),
-        "## Not supported\n",
+        _POLICIES,
+        *_table(
+            ("Response policy", "The reply is"),
+            ((_policy(policy), meaning) for policy, meaning in RESPONSE_POLICIES.items()),
+        ),
+        "\n## Not supported\n",
         *_unsupported(),
+        _ERRORS,
+        *_table(
+            ("Reply", "When"),
+            ((f"`-{row.text.replace(b'%b', b'X').decode()}`", row.help) for row in ERRORS.values()),
+        ),
     ]
     for group, title in _GROUPS.items():
-        parts += [
-            f"\n## {title}\n",
-            "| Command | Since | Behaviour | Merged by | |",
-            "|---|---|---|---|---|",
-        ]
-        parts += [
-            f"| {row.name.upper()} | {row.since} | {row.behaviour.name} "
-            f"| {_policy(row.response_policy) if row.request_policy else ''} | {row.note} |"
-            for row in rows
-            if row.group == group
-        ]
+        rows = (row for row in COMMANDS.values() if row.group == group)
+        parts.append(f"\n## {title}\n")
+        parts += _table(
+            ("Command", "Since", "Behaviour", "Merged by", "Note"),
+            (
+                (
+                    row.name.upper(),
+                    row.since,
+                    row.behaviour.name,
+                    _policy(row.response_policy) if row.request_policy else "",
+                    row.note,
+                )
+                for row in rows
+            ),
+        )
     return "\n".join(parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    for cells in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(cells)} |"
+
+
+def _count(behaviour: Behaviour) -> int:
+    return sum(row.behaviour is behaviour for row in COMMANDS.values())
 
 
 def _unsupported() -> list[str]:
