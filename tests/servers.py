@@ -63,13 +63,11 @@ def connect(address: int | str | Path) -> socket.socket:
     return connection
 
 
-def pipeline(
-    address: int | str | Path, commands: Iterable[tuple[str | bytes | int, ...]]
-) -> list[Any]:
+def pipeline(address: int | str | Path, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
     """The replies to `commands`, sent over one connection of their own.
 
-    Values are `bytes`; an error reply is a hiredis.ReplyError in its place. ConnectionError if the
-    server closes before it has answered all.
+    Arguments are str, bytes or int. Values are `bytes`; an error reply is a hiredis.ReplyError in
+    its place. ConnectionError if the server closes before it has answered all.
     """
     requests = [hiredis.pack_command(command) for command in commands]
     replies: list[Any] = []
@@ -150,7 +148,9 @@ class ServerProcess:
             process = self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
-        wait_until(lambda: process.poll() is not None or self.ready(), f"start of {process.args}")
+        wait_until(
+            lambda: process.poll() is not None or self.ready(), f"start of {self.command()[0]}"
+        )
         if process.poll() is None:
             return True
         self.process = None

@@ -127,10 +127,6 @@ class Ring:
 POINTS_PER_SERVER = cython.declare(cython.int, 160)
 POINTS_PER_DIGEST = cython.declare(cython.int, 4)
 
-# twemproxy's buffer for "<name>-<number>". A longer text is cut, so that a name of more than 272
-# bytes gets the same four points over and over; they still count as its share.
-LABEL_SIZE = cython.declare(cython.int, 273)
-
 
 def compare_points(left, right):
     a: uint64_t = cython.cast(cython.pointer(uint64_t), left)[0]
@@ -203,6 +199,8 @@ class Ketama(Ring):
 
     def add_points(self, index, npoint):
         """Four points from each MD5 digest of "<name>-<number>", unsorted."""
+        # twemproxy's buffer, too, ends after 272 bytes and a NUL: a longer name gets the same four
+        # points over and over, up to its share.
         label = cython.declare(cython.char[273])
         words = cython.declare(uint32_t[4])
         name: cython.p_char = cython.cast(bytes, self.names[index])
@@ -210,7 +208,7 @@ class Ketama(Ring):
         number: uint32_t
         word: cython.int
         for number in range(npoint // POINTS_PER_DIGEST):
-            snprintf(label, LABEL_SIZE, "%.*s-%u", name_size, name, number)
+            snprintf(label, cython.sizeof(label), "%.*s-%u", name_size, name, number)
             md5(cython.cast(cython.p_uchar, label), strlen(label), words)
             for word in range(POINTS_PER_DIGEST):
                 self.continuum[self.ncontinuum] = (
