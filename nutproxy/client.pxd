@@ -14,7 +14,7 @@ cdef class ClientConn(Conn):
     cdef readonly uint64_t id
     cdef public int resp               # the protocol version that it speaks: 2 or 3
     cdef bint needs_auth
-    cdef ReplyMode mode
+    cdef int mode                      # ReplyMode
     cdef bint paused                   # over a bound: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next is looked at
     cdef Row* row                      # its last command

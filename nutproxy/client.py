@@ -150,7 +150,7 @@ class ClientConn(Conn):
 
     @reply_mode.setter
     def reply_mode(self, value: str):
-        self.mode = cython.cast(ReplyMode, REPLY_MODES.index(value))
+        self.mode = REPLY_MODES.index(value)
 
     @property
     def peer(self) -> str:
@@ -175,6 +175,10 @@ class ClientConn(Conn):
         if sock.family == socket.AF_INET6:
             return f"[{name[0]}]:{name[1]}"
         return f"{name[0]}:{name[1]}"
+
+    @property
+    def context(self):
+        return self.pool.context
 
     @property
     def last_interaction(self) -> float:

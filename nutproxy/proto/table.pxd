@@ -27,6 +27,7 @@ cdef struct Spec:
     int limit               # range: only the first 1/limit of what is left
     int keynumidx           # keynum: where the number stands, from the beginning
     int firstkey            # keynum: where the first key stands
+    bint skip_empty         # an empty argument here says that the keys are elsewhere
     char word[16]
 
 cdef struct Row:

@@ -142,7 +142,7 @@ def row_keys(row, parser, data, keys, room):
         spec = cython.address(row.spec[index])
         first = spec.pos
         if spec.keyword:
-            # From the end when it starts there; MIGRATE's keys are all behind its last option.
+            # A negative start counts from the end, and searches towards the beginning.
             at = spec.pos if spec.pos > 0 else argc + spec.pos
             first = 0
             while 0 < at < argc:
@@ -153,9 +153,7 @@ def row_keys(row, parser, data, keys, room):
             if first == 0:
                 continue
         if first >= argc:
-            if spec.keyword:
-                continue
-            return -1
+            continue
         if spec.keynum:
             number = argument_number(parser, data, first + spec.keynumidx)
             if number < 0:
@@ -173,7 +171,7 @@ def row_keys(row, parser, data, keys, room):
         at = first
         while at <= last:
             # MIGRATE gives an empty key where KEYS follows.
-            if not (spec.pos == 3 and parser.argv[at].length == 0 and row.specs > 1):
+            if not (spec.skip_empty and parser.argv[at].length == 0):
                 if count == room:
                     return -1
                 keys[count] = at
@@ -193,7 +191,7 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         raise ValueError(f"command {command.name!r} does not fit a row")
     row.number = number
     row.arity = command.arity
-    row.behaviour = list(type(command.behaviour)).index(command.behaviour)
+    row.behaviour = command.behaviour
     row.no_auth = "no_auth" in command.flags
     row.partial = command.name in PARTIAL
     row.shutdown = command.name == "shutdown"
@@ -218,10 +216,11 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         spec.limit = key.limit
         spec.keynumidx = key.keynumidx
         spec.firstkey = key.firstkey
+        spec.skip_empty = key.skip_empty
         memcpy(spec.word, cython.cast(cython.p_const_char, word), min(len(word), 15))
-    if row.specs == 1 and not row.spec[0].keyword and not row.spec[0].keynum:
-        if row.spec[0].lastkey == 0:
-            row.key = row.spec[0].pos
+    first = command.keys[0] if len(command.keys) == 1 else None
+    if first is not None and (first.begin, first.find, first.lastkey) == ("index", "range", 0):
+        row.key = first.pos
     return 0
 
 

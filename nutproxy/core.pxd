@@ -1,0 +1,22 @@
+from nutproxy.conn cimport Conn, ConnList, Loop
+
+
+cdef class WakeConn(Conn):
+    cdef object sock
+    cdef object callback               # called with the bytes that have come
+
+
+cdef class Context:
+    cdef readonly Loop loop
+    cdef readonly list pools
+    cdef readonly list proxies
+    cdef readonly WakeConn waker
+    cdef public bint stopped
+    cdef readonly double started       # monotonic seconds
+    cdef readonly str config_file
+    cdef readonly str version
+    cdef readonly int pid
+
+    cdef int turn(self) except -1
+    cdef int flush(self, ConnList* conns) except -1
+    cdef int timeout(self)

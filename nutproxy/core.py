@@ -1,0 +1,251 @@
+# nutproxy/core.py: the loop
+"""One worker's Context, and the loop that drives everything in it.
+
+The way of one GET, with the handlers that carry it:
+
+      client c 7                                                       server s 9
+    ──────────────                                                   ──────────────
+     conn_recv        recv into the scratch
+     redis_parse_req  find the request's end
+     req_recv_done    its row, its key, its server
+        │
+        ├─ enqueue_outq ──> c 7 omsg_q   (the place of its reply)
+        └─ enqueue_inq ─────────────────────────────────────────────>  imsg_q
+                                                     end of the turn:  conn_send
+                                                                       req_send_next
+                                                       imsg_q ─> omsg_q  req_send_done
+                                                        a later turn:  conn_recv
+                                                                       redis_parse_rsp
+                          the head of omsg_q gets the reply  <───────  server_recv_done
+     msg_done         c 7 is to be flushed             <─────────────  rsp_recv_done
+     conn_send        end of that turn
+     rsp_send_next    the head of omsg_q, while it is done
+     client_send_done it leaves the queue
+
+One turn:
+
+    1. timers and request deadlines that have expired
+    2. connections that still had input last turn, or room for it again
+    3. wait for events: until the next timer, not at all if step 2 has left work
+    4. each event: error first, then read, then write
+    5. flush what has something queued: servers first, then clients
+    6. let go of connections that were closed
+
+Signals, and answers of threads that look up names, arrive through a descriptor of their own and are
+read like everything else.
+
+Whatever goes wrong in a handler of one connection ends that connection, never the loop. Python's
+cyclic garbage collector is off while the loop runs: messages are no Python objects, and connections
+leave no cycles behind.
+"""
+
+import gc
+import logging
+import os
+import time
+
+import cython
+from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
+from cython.cimports.nutproxy.msg.message import messages_trim
+from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proxy import ProxyConn
+
+from nutproxy import __version__
+
+log = logging.getLogger("nutproxy")
+
+# Milliseconds between looks at whether a burst has left memory to give back.
+TRIM_INTERVAL = 1000
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def wake_recv(conn: Conn) -> cython.int:
+    self: WakeConn = cython.cast(WakeConn, conn)
+    try:
+        data = self.sock.recv(4096)
+    except BlockingIOError:
+        return 0
+    conn.mark_ready()
+    self.callback(data)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def wake_send(conn: Conn) -> cython.int:
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def wake_close(conn: Conn) -> cython.int:
+    cython.cast(WakeConn, conn).sock.detach()
+    return conn.shut()
+
+
+@cython.cclass
+class WakeConn(Conn):
+    """The reading end of the pair through which signals and threads reach the loop."""
+
+    def __init__(self, loop: Loop, sock, callback):
+        self.loop = loop
+        self.sock = sock
+        self.callback = callback
+        self.flush_list = cython.address(loop.flush_clients)
+        self.recv = wake_recv
+        self.send = wake_send
+        self.close = wake_close
+        loop.open(self, sock.fileno())
+
+
+@cython.cclass
+class Context:
+    """A worker: its loop, its pools and their listeners. `mbuf_size` in bytes."""
+
+    def __init__(self, mbuf_size: int, config_file: str):
+        self.loop = Loop(mbuf_size)
+        self.pools = []
+        self.proxies = []
+        self.started = time.monotonic()
+        self.config_file = config_file
+        self.version = __version__
+        self.pid = os.getpid()
+
+    @property
+    def port(self) -> int:
+        """The port of the first TCP listener, 0 if there is none."""
+        for proxy in self.proxies:
+            if proxy.pool.config.listen.family == "tcp":
+                return proxy.pool.config.listen.port
+        return 0
+
+    def add_pool(self, config, sock, resolve) -> None:
+        """A pool and its listener. `resolve(host, port, callback)` must not block."""
+        pool = ServerPool(self.loop, self, config, resolve)
+        self.pools.append(pool)
+        self.proxies.append(ProxyConn(pool, sock))
+
+    def wake_with(self, sock, callback) -> None:
+        """Call `callback(data)` in the loop for what is written to the other end of `sock`."""
+        self.waker = WakeConn(self.loop, sock, callback)
+
+    def run(self) -> None:
+        """Serve until `stopped` is set."""
+        core_loop(self)
+
+    def timeout(self):
+        """How long the poller may wait, in milliseconds."""
+        loop: Loop = self.loop
+        pool: ServerPool
+        expires: cython.longlong
+        first: cython.longlong
+        if loop.ready.count:
+            return 0
+        first = loop.timers.next_expiry()
+        for pool in self.pools:
+            expires = pool.next_deadline()
+            if expires >= 0 and (first < 0 or expires < first):
+                first = expires
+        if first < 0:
+            return -1
+        return min(max(first - loop.now, 0), 60000)
+
+    def flush(self, conns):
+        """Call the send handler of every connection that has something queued."""
+        conn: Conn
+        index: cython.size_t = 0
+        # Closing a server can queue requests for another: the list may grow meanwhile.
+        while index < conns.count:
+            conn = cython.cast(Conn, conns.items[index])
+            index += 1
+            conn.in_flush = False
+            if conn.fd >= 0 and not conn.blocked:
+                try:
+                    conn.send(conn)
+                except Exception:
+                    self.failed(conn)
+        conns.count = 0
+        return 0
+
+    def failed(self, conn: Conn) -> None:
+        """A handler has raised: the fault stays with its connection."""
+        log.exception("c %d: internal error, the connection is closed", conn.fd)
+        conn.close(conn)
+
+    def turn(self):
+        loop: Loop = self.loop
+        pool: ServerPool
+        conn: Conn
+        again: ConnList
+        index: cython.size_t
+        count: cython.int
+        events: cython.uint
+
+        loop.timers.run(loop.now)
+        for pool in self.pools:
+            if pool.timeout:
+                pool.expire()
+
+        again = loop.ready_now
+        loop.ready_now = loop.ready
+        loop.ready = again
+        for index in range(loop.ready_now.count):
+            conn = cython.cast(Conn, loop.ready_now.items[index])
+            conn.in_ready = False
+            if conn.fd >= 0:
+                try:
+                    conn.recv(conn)
+                except Exception:
+                    self.failed(conn)
+        loop.ready_now.count = 0
+
+        # What step 1 and 2 have queued is not kept waiting for events.
+        count = loop.poller.wait(
+            0 if loop.flush_servers.count or loop.flush_clients.count else self.timeout()
+        )
+        loop.tick()
+        for index in range(cython.cast(cython.size_t, count)):
+            conn = cython.cast(Conn, loop.poller.events[index].data.ptr)
+            events = loop.poller.events[index].events
+            try:
+                conn_events(conn, events)
+            except Exception:
+                self.failed(conn)
+
+        self.flush(cython.address(loop.flush_servers))
+        self.flush(cython.address(loop.flush_clients))
+        loop.sweep()
+        return 0
+
+    def trim(self) -> None:
+        messages_trim()
+        self.loop.timers.schedule(self.loop.now + TRIM_INTERVAL, self.trim)
+
+    def close(self) -> None:
+        """Let go of every listener, client and server."""
+        proxy: ProxyConn
+        conn: Conn
+        for proxy in self.proxies:
+            proxy.end()
+        for pool in self.pools:
+            pool.close()
+        for conn in list(self.loop.conns):
+            conn.close(conn)
+        self.loop.sweep()
+
+
+def core_loop(context: Context) -> None:
+    """Run turns until the context is stopped."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        context.trim()
+        for pool in context.pools:
+            if pool.config.preconnect:
+                pool.preconnect()
+        while not context.stopped:
+            context.turn()
+    finally:
+        if collected:
+            gc.enable()

@@ -1,0 +1,674 @@
+# nutproxy/dispatch.py: what becomes of a request
+"""The client role's recv_done: from a parsed request to the queues of servers.
+
+    req_recv_done ── row of the command table ── arity, AUTH, deny_commands
+         │
+         ├─ FORWARD   one key, or several on one server ───────────────> forward
+         ├─ SPLIT     a fragment for each server that holds keys ──────> forward, …  ┐
+         ├─ ALL       a fragment for each live server ─────────────────> forward, …  ├─> merged
+         ├─ ADMIN     the same, if the pool allows it                                ┘
+         ├─ ANY       no key: any live server ─────────────────────────> forward
+         ├─ LOCAL     nutproxy.local; a Query asks servers and answers with what they say
+         └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error, in its turn
+
+One function for each behaviour, none for a command. Every request ends as a message in the client's
+omsg_q, so its reply, of whatever origin, keeps its place. A request is copied out of the receive
+buffer only when it is forwarded.
+
+Only errors and LOCAL commands other than a bare PING touch Python objects.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.cpython.object import PyObject
+from cython.cimports.cpython.ref import Py_INCREF
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.nutproxy.client import REPLY_OFF, REPLY_ON, REPLY_SKIP, ClientConn
+from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_ALL,
+    MERGE_BY_SERVER,
+    MERGE_KEYS,
+    MERGE_QUERY,
+    MSG_NOREPLY,
+    MSG_SHUTDOWN,
+    Split,
+    msg_constant,
+    msg_copy,
+    msg_get,
+    msg_put,
+    msg_reserve,
+    split_get,
+)
+from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Parser, parser_reset
+from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
+from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
+from cython.cimports.nutproxy.proto.table import (
+    ADMIN,
+    ALL,
+    ANY,
+    FORWARD,
+    LOCAL,
+    SPLIT,
+    UNSUPPORTED,
+    row_find,
+    row_find_sub,
+    row_keys,
+    same_word,
+)
+from cython.cimports.nutproxy.server import Server, ServerConn
+
+import hiredis
+
+from nutproxy.local import HANDLERS, Query
+from nutproxy.proto import errors
+from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.redis import split_inline
+
+# By row number: the local handler, or None.
+handlers: list = [
+    HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
+]
+names: list = list(COMMANDS)
+# Argument numbers of keys; a command with more than this many arguments brings its own table.
+KEYS = cython.declare(cython.uint, 256)
+key_table = cython.declare(cython.uint[256])
+# WAIT blocks the shared connection for the time that it names: milliseconds at most, where the pool
+# has no timeout of its own.
+WAIT_MAX = 1000
+
+
+def req_recv_done(conn, data, parser):
+    """A whole request is there: `data` up to parser.pos, arguments in parser.argv."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    pool: ServerPool = client.pool
+    row: cython.pointer(Row)
+    container: cython.pointer(Row)
+    name: cython.pointer(Arg)
+    flags: cython.uint = 0
+
+    if parser.line:
+        return inline_command(client, data, parser)
+    pool.total_requests += 1
+    client.last = client.loop.now
+    if client.mode != REPLY_ON:
+        flags = MSG_NOREPLY
+        if client.mode == REPLY_SKIP:
+            client.mode = REPLY_ON
+    name = cython.address(parser.argv[0])
+    row = row_find(data + name.offset, name.length)
+    if row is not cython.NULL and row.container and parser.argc > 1:
+        container = row
+        name = cython.address(parser.argv[1])
+        row = row_find_sub(container, data + name.offset, name.length)
+        if row is cython.NULL:
+            return answer(client, errors.unknown_subcommand(arguments(data, parser)), flags, True)
+    if row is cython.NULL:
+        return unknown(client, data, parser, flags)
+    client.row = row
+    if (row.arity > 0 and parser.argc != cython.cast(cython.uint, row.arity)) or (
+        row.arity < 0 and parser.argc < cython.cast(cython.uint, -row.arity)
+    ):
+        return answer(client, errors.wrong_arity(names[row.number]), flags, True)
+    if client.needs_auth and not row.no_auth:
+        return answer(client, errors.noauth(), flags, True)
+    if pool.denied[row.number]:
+        return answer(client, errors.denied(names[row.number], pool.name), flags, True)
+
+    if row.behaviour == FORWARD:
+        return forward_keys(client, row, data, parser, flags)
+    if row.behaviour == SPLIT:
+        return split_keys(client, row, data, parser, flags)
+    if row.behaviour == LOCAL:
+        return local_command(client, row, data, parser, flags)
+    if row.behaviour == ANY:
+        return forward_one(client, row, data, parser, pool.any_server(), flags)
+    if row.behaviour == ADMIN and not pool.admin_commands:
+        return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
+    if row.behaviour == UNSUPPORTED:
+        return answer(client, errors.not_supported(names[row.number]), flags, True)
+    if row.waits and not may_wait(pool, data, parser):
+        return answer(
+            client,
+            b"-ERR '%s' is supported with a timeout of 1 to %d ms: it holds up other clients\r\n"
+            % (names[row.number].upper().encode(), pool.timeout or WAIT_MAX),
+            flags,
+            True,
+        )
+    return to_all(client, row, data, parser.pos, row.merge, None, flags)
+
+
+def req_recv_error(conn, parser):
+    """Broken framing: what is owed, Redis' error text, the end."""
+    text: bytes = parser.error
+    if b"%c" in text:
+        text = text.replace(b"%c", parser.error_char.to_bytes(1, "little"))
+    conn.closing = True
+    return answer(cython.cast(ClientConn, conn), b"-ERR " + text + b"\r\n", 0, True)
+
+
+# Answers of the proxy's own ------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def answer(
+    client: ClientConn, text: bytes, flags: cython.uint, error: cython.bint
+) -> cython.int:
+    """A complete reply, in its turn."""
+    msg: cython.pointer(Msg) = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.flags = flags
+    if error:
+        client.pool.forward_errors += 1
+    if (
+        msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
+        < 0
+    ):
+        msg_put(msg)
+        raise MemoryError
+    client.enqueue_outq(client, msg)
+    return msg_done(msg)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def unknown(
+    client: ClientConn, data: cython.p_char, parser: cython.pointer(Parser), flags: cython.uint
+) -> cython.int:
+    """An unknown command. HTTP requests that a browser was tricked into sending are cut off, as
+    Redis does: their body could hold commands."""
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    if same_word(data + name.offset, name.length, b"post") or same_word(
+        data + name.offset, name.length, b"host:"
+    ):
+        return client.close(client)
+    return answer(client, errors.unknown_command(arguments(data, parser)), flags, True)
+
+
+@cython.cfunc
+def arguments(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
+    """The arguments as bytes objects, for commands that are not on the data path."""
+    index: cython.uint
+    return [
+        PyBytes_FromStringAndSize(
+            data + parser.argv[index].offset, cython.cast(cython.Py_ssize_t, parser.argv[index].length)
+        )
+        for index in range(parser.argc)
+    ]
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def inline_command(
+    client: ClientConn, data: cython.p_char, parser: cython.pointer(Parser)
+) -> cython.int:
+    """The words of a line, made a RESP array: servers never see inline commands."""
+    words = split_inline(data[: parser.pos].rstrip(b"\r\n"))
+    array: bytes
+    again: Parser
+    if words is None:
+        parser.error = b"Protocol error: unbalanced quotes in request"
+        return req_recv_error(client, parser)
+    if not words:
+        return 0
+    array = hiredis.pack_command(tuple(words))
+    again.argv = cython.NULL
+    again.argv_room = 0
+    parser_reset(cython.address(again))
+    again.rest = 0
+    try:
+        if redis_parse_req(client, cython.address(again), array, len(array)) != PARSE_OK:
+            return req_recv_error(client, cython.address(again))
+        return req_recv_done(client, array, cython.address(again))
+    finally:
+        free(again.argv)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def local_command(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """A command that the proxy answers itself."""
+    msg: cython.pointer(Msg)
+    if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
+        msg = msg_get()
+        if msg is cython.NULL:
+            raise MemoryError
+        msg.flags = flags
+        msg_constant(msg, cython.address(msg.rsp), b"+PONG\r\n", 7)
+        client.enqueue_outq(client, msg)
+        return msg_done(msg)
+    reply = handlers[row.number](client, arguments(data, parser))
+    if isinstance(reply, Query):
+        return query(client, row, reply, flags)
+    if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
+        # CLIENT REPLY ON is the first to be answered again.
+        flags = 0
+    if reply:
+        return answer(client, reply, flags, reply[0] == 45)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def query(
+    client: ClientConn, row: cython.pointer(Row), asked: object, flags: cython.uint
+) -> cython.int:
+    """Ask the servers what a local handler wants to know. Until it has answered, the client's next
+    request is not looked at: HELLO changes how it is to be understood."""
+    request: bytes = hiredis.pack_command(tuple(asked.argv))
+
+    def finish(replies):
+        client.resume()
+        return asked.finish(replies)
+
+    client.waiting = True
+    if asked.scope == "any":
+        server = client.pool.any_server()
+        servers = [] if server is None else [server]
+    else:
+        servers = client.pool.live_servers()
+    return send_all(
+        client, row, request, len(request), servers, MERGE_QUERY, finish, flags
+    )
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def may_wait(
+    pool: ServerPool, data: cython.p_const_char, parser: cython.pointer(Parser)
+) -> cython.bint:
+    """WAIT … timeout: it blocks a connection that others share, so not for ever and not long."""
+    arg: cython.pointer(Arg) = cython.address(parser.argv[parser.argc - 1])
+    value: cython.longlong = 0
+    index: cython.size_t
+    if arg.length == 0 or arg.length > 9:
+        return False
+    for index in range(arg.length):
+        if not b"0" <= data[arg.offset + index] <= b"9":
+            # Redis will say what is wrong with it.
+            return True
+        value = value * 10 + (data[arg.offset + index] - 48)
+    return 1 <= value <= (pool.timeout if pool.timeout else 1000)
+
+
+# To one server -------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def forward(
+    client: ClientConn, msg: cython.pointer(Msg), server: Server
+) -> cython.int:
+    """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
+    pool: ServerPool = client.pool
+    conn: ServerConn = server.conn_for(client.id, client.resp)
+    if conn is None:
+        pool.forward_errors += 1
+        if client.resp == 3 and server.no_resp3:
+            return msg_fail(msg, b"-NOPROTO unsupported protocol version\r\n")
+        return msg_fail(msg, server.error)
+    if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
+        pool.forward_errors += 1
+        return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
+    msg.start = client.loop.now
+    if pool.timeout:
+        msg.deadline = msg.start + pool.timeout
+        deadline_append(pool.deadlines, msg)
+    server.requests += 1
+    msg.refs += 1
+    conn.enqueue_inq(conn, msg)
+    conn.mark_flush()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def forward_one(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    server: Server,
+    flags: cython.uint,
+) -> cython.int:
+    """The whole request to one server."""
+    msg: cython.pointer(Msg)
+    if server is None:
+        return answer(client, client.pool.dead_reply(), flags, True)
+    msg = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    if client.loop.body_receive(msg, cython.address(msg.req), data, parser.pos) < 0:
+        msg_put(msg)
+        raise MemoryError
+    msg.flags = flags
+    msg.row = row
+    msg.held = msg.req.length
+    client.enqueue_outq(client, msg)
+    return forward(client, msg, server)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def forward_keys(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """A command whose keys must be on one server."""
+    pool: ServerPool = client.pool
+    server: Server
+    arg: cython.pointer(Arg)
+    keys: cython.pointer(cython.uint) = cython.address(key_table[0])
+    count: cython.int
+    index: cython.int
+    if row.key:
+        arg = cython.address(parser.argv[row.key])
+        return forward_one(
+            client, row, data, parser, pool.route(data + arg.offset, arg.length), flags
+        )
+    if row.option[0] and has_option(row, data, parser):
+        return answer(
+            client, errors.not_supported(names[row.number], row.option.decode()), flags, True
+        )
+    if parser.argc > KEYS:
+        keys = cython.cast(
+            cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
+        )
+        if keys is cython.NULL:
+            raise MemoryError
+    try:
+        count = row_keys(row, parser, data, keys, max(parser.argc, KEYS))
+        if count <= 0:
+            return forward_one(client, row, data, parser, pool.any_server(), flags)
+        arg = cython.address(parser.argv[keys[0]])
+        server = pool.route(data + arg.offset, arg.length)
+        if server is not None and not pool.any_route:
+            for index in range(1, count):
+                arg = cython.address(parser.argv[keys[index]])
+                if pool.route(data + arg.offset, arg.length) is not server:
+                    return answer(client, crossslot(pool, row), flags, True)
+        return forward_one(client, row, data, parser, server, flags)
+    finally:
+        if keys != cython.address(key_table[0]):
+            free(keys)
+
+
+@cython.cfunc
+def crossslot(pool: ServerPool, row: cython.pointer(Row)) -> bytes:
+    tag = pool.config.hash_tag
+    if tag:
+        way = f"keys that share what is between {tag.decode()!r} share a server"
+    else:
+        way = "with hash_tag: '{}' keys that share what is between the braces share a server"
+    return (
+        f"-CROSSSLOT Keys of '{names[row.number].upper()}' are on different servers of pool "
+        f"'{pool.name}'; {way}\r\n"
+    ).encode()
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def has_option(
+    row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
+) -> cython.bint:
+    """Is the option among those before STREAMS? A group or a count may be spelt like it."""
+    index: cython.uint = 1
+    arg: cython.pointer(Arg)
+    while index < parser.argc:
+        arg = cython.address(parser.argv[index])
+        if same_word(data + arg.offset, arg.length, row.option):
+            return True
+        if same_word(data + arg.offset, arg.length, b"streams"):
+            return False
+        if same_word(data + arg.offset, arg.length, b"group"):
+            index += 2
+        elif same_word(data + arg.offset, arg.length, b"count"):
+            index += 1
+        index += 1
+    return False
+
+
+# To several servers --------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def parent_of(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    nfrag: cython.uint,
+    nkeys: cython.uint,
+    merge: Merge,
+    flags: cython.uint,
+    result: cython.pointer(cython.pointer(Msg)),
+) -> cython.int:
+    """The message that stands in the client's queue for a command sent in `nfrag` parts."""
+    msg: cython.pointer(Msg) = msg_get()
+    index: cython.uint
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.split = split_get(nfrag, nkeys)
+    if msg.split is cython.NULL:
+        msg_put(msg)
+        raise MemoryError
+    for index in range(nfrag):
+        msg.split.frags[index] = msg_get()
+        if msg.split.frags[index] is cython.NULL:
+            msg_put(msg)
+            raise MemoryError
+        msg.split.frags[index].parent = msg
+        msg.split.frags[index].row = row
+    msg.split.merge = merge
+    msg.split.resp = client.resp
+    msg.flags = flags
+    msg.row = row
+    result[0] = msg
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def to_all(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    length: cython.size_t,
+    merge: Merge,
+    extra: object,
+    flags: cython.uint,
+) -> cython.int:
+    """The same request to every live server."""
+    return send_all(
+        client, row, data, length, client.pool.live_servers(), merge, extra, flags
+    )
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def send_all(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    length: cython.size_t,
+    servers: list,
+    merge: Merge,
+    extra: object,
+    flags: cython.uint,
+) -> cython.int:
+    msg: cython.pointer(Msg) = cython.NULL
+    frag: cython.pointer(Msg)
+    server: Server
+    index: cython.uint
+    if not servers:
+        client.waiting = False
+        return answer(client, client.pool.dead_reply(), flags, True)
+    parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
+    if merge == MERGE_BY_SERVER:
+        extra = [cython.cast(Server, server).name.encode() for server in servers]
+    if extra is not None:
+        Py_INCREF(extra)
+        msg.split.extra = cython.cast(cython.p_void, extra)
+    for index in range(msg.split.nfrag):
+        frag = msg.split.frags[index]
+        if msg_copy(frag, cython.address(frag.req), data, length) < 0:
+            msg_put(msg)
+            raise MemoryError
+        if row.shutdown:
+            frag.flags |= MSG_SHUTDOWN
+    msg.held = length * msg.split.nfrag
+    return send_frags(client, msg, servers)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def send_frags(
+    client: ClientConn, msg: cython.pointer(Msg), servers: list
+) -> cython.int:
+    """Queue every fragment for its server. The last that fails at once may already end it."""
+    index: cython.uint
+    count: cython.uint = msg.split.nfrag
+    client.enqueue_outq(client, msg)
+    for index in range(count):
+        forward(client, msg.split.frags[index], cython.cast(Server, servers[index]))
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def header_size(length: cython.size_t) -> cython.size_t:
+    """The bytes of a bulk's length line. Lengths have no leading zeros, so this is what came."""
+    size: cython.size_t = 4
+    while length > 9:
+        length //= 10
+        size += 1
+    return size
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def split_keys(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """MGET, MSET, DEL, …: a fragment for each server that holds keys, in the order of the keys.
+
+    Two passes over the keys: the first routes each of them, once, and adds up sizes; the second
+    copies. Both are linear."""
+    pool: ServerPool = client.pool
+    step: cython.uint = row.spec[0].step
+    nkeys: cython.uint = (parser.argc - 1) // step
+    server: Server
+    arg: cython.pointer(Arg)
+    msg: cython.pointer(Msg) = cython.NULL
+    frag: cython.pointer(Msg)
+    sequence: cython.pointer(cython.uint)
+    sizes: cython.pointer(cython.size_t)
+    starts: cython.p_char
+    servers: list = []
+    index: cython.uint
+    word: cython.uint
+    part: cython.uint
+    size: cython.size_t
+    count: cython.uint
+    first: cython.size_t
+    if (parser.argc - 1) % step:
+        return answer(client, errors.wrong_arity(names[row.number]), flags, True)
+    arg = cython.address(parser.argv[1])
+    server = pool.route(data + arg.offset, arg.length)
+    if nkeys == 1 or server is None or len(pool.servers) == 1:
+        return forward_one(client, row, data, parser, server, flags)
+
+    # sequence: by key, its fragment. sizes: by fragment, its bytes and its number of keys.
+    sequence = cython.cast(
+        cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint))
+    )
+    sizes = cython.cast(
+        cython.pointer(cython.size_t),
+        malloc(2 * len(pool.servers) * cython.sizeof(cython.size_t)),
+    )
+    try:
+        if sequence is cython.NULL or sizes is cython.NULL:
+            raise MemoryError
+        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
+        for index in range(nkeys):
+            if index > 0:
+                arg = cython.address(parser.argv[1 + index * step])
+                server = pool.route(data + arg.offset, arg.length)
+                if server is None:
+                    return answer(client, pool.dead_reply(), flags, True)
+            part = pool.scratch[server.index]
+            if part == 0:
+                servers.append(server)
+                part = len(servers)
+                pool.scratch[server.index] = part
+                sizes[2 * (part - 1)] = 0
+                sizes[2 * (part - 1) + 1] = 0
+            part -= 1
+            sequence[index] = part
+            for word in range(step):
+                arg = cython.address(parser.argv[1 + index * step + word])
+                sizes[2 * part] += header_size(arg.length) + arg.length + 2
+            sizes[2 * part + 1] += 1
+        if len(servers) == 1:
+            return forward_one(client, row, data, parser, server, flags)
+
+        count = len(servers)
+        parent_of(
+            client,
+            row,
+            count,
+            nkeys if row.merge == MERGE_KEYS else 0,
+            row.merge,
+            flags,
+            cython.address(msg),
+        )
+        arg = cython.address(parser.argv[0])
+        first = header_size(arg.length)
+        for index in range(count):
+            frag = msg.split.frags[index]
+            # put_length writes at most 23 bytes.
+            if (
+                msg_reserve(
+                    frag,
+                    cython.address(frag.req),
+                    23 + first + arg.length + 2 + sizes[2 * index],
+                )
+                is cython.NULL
+            ):
+                msg_put(msg)
+                raise MemoryError
+            size = put_length(frag.req.data, b"*", 1 + sizes[2 * index + 1] * step)
+            memcpy(frag.req.data + size, data + arg.offset - first, first + arg.length + 2)
+            frag.req.length = size + first + arg.length + 2
+        for index in range(nkeys):
+            frag = msg.split.frags[sequence[index]]
+            if row.merge == MERGE_KEYS:
+                msg.split.sequence[index] = sequence[index]
+            # A key and its value lie side by side.
+            arg = cython.address(parser.argv[1 + index * step])
+            starts = data + arg.offset - header_size(arg.length)
+            arg = cython.address(parser.argv[index * step + step])
+            size = data + arg.offset + arg.length + 2 - starts
+            memcpy(frag.req.data + frag.req.length, starts, size)
+            frag.req.length += size
+        msg.held = parser.pos
+        return send_frags(client, msg, servers)
+    finally:
+        free(sequence)
+        free(sizes)

@@ -1,0 +1,142 @@
+# nutproxy/proxy.py: the role of a listening socket
+"""Accepts clients of one pool: a bounded number a turn, so that a storm of connects cannot keep the
+others from their turn. When descriptors run out it waits a moment and tries again; nothing is lost,
+the kernel's backlog holds the clients meanwhile.
+"""
+
+import errno as errors
+import logging
+import os
+import socket
+
+import cython
+from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, errno
+from cython.cimports.nutproxy.client import ClientConn
+from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.csys import SOCK_CLOEXEC, SOCK_NONBLOCK, accept4
+from cython.cimports.nutproxy.dispatch import req_recv_done, req_recv_error
+
+log = logging.getLogger("nutproxy")
+
+ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
+# Milliseconds until the next try when the process has no descriptor left.
+ACCEPT_PAUSE = 100
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def proxy_recv(conn: Conn) -> cython.int:
+    """Accept what is waiting, up to a bound."""
+    self: ProxyConn = cython.cast(ProxyConn, conn)
+    client: ClientConn
+    fd: cython.int
+    count: cython.int
+    for count in range(ACCEPTS_PER_TURN):
+        fd = accept4(conn.fd, cython.NULL, cython.NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd < 0:
+            if errno == EAGAIN:
+                return 0
+            if errno == EINTR or errno == ECONNABORTED:
+                continue
+            self.pause(errno)
+            return 0
+        client = ClientConn(self.pool)
+        client.recv_done = req_recv_done
+        client.recv_error = req_recv_error
+        self.pool.total_connections += 1
+        self.pool.curr_connections += 1
+        conn.loop.open(client, fd)
+    conn.mark_ready()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def proxy_send(conn: Conn) -> cython.int:
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def proxy_close(conn: Conn) -> cython.int:
+    cython.cast(ProxyConn, conn).sock.detach()
+    return conn.shut()
+
+
+@cython.cclass
+class ProxyConn(Conn):
+    """The listener of `pool`, on the bound and listening socket `sock`, which it takes over."""
+
+    def __init__(self, pool: ServerPool, sock):
+        self.pool = pool
+        self.loop = pool.loop
+        self.sock = sock
+        self.address = str(pool.config.listen)
+        self.flush_list = cython.address(self.loop.flush_clients)
+        self.recv = proxy_recv
+        self.send = proxy_send
+        self.close = proxy_close
+        self.loop.open(self, sock.fileno())
+        # Clients that came before the loop began have had their edge.
+        self.mark_ready()
+
+    def pause(self, err: int) -> None:
+        if self.again is None:
+            log.error("p %d %s: accept failed: %s", self.fd, self.address, os.strerror(err))
+            self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
+
+    def resume(self) -> None:
+        self.again = None
+        self.mark_ready()
+
+    def end(self) -> None:
+        proxy_close(self)
+
+
+def listen(config) -> socket.socket:
+    """The listening socket of a PoolConfig. Raises OSError; a unix socket that nobody listens on is
+    taken over, as twemproxy does, one that somebody does is an error."""
+    address = config.listen
+    if address.family == "unix":
+        return listen_unix(config)
+    info = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, kind, proto, _, name = info[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.reuseport:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Accepted sockets inherit it. Without it pipelines stall for 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(name)
+        sock.listen(config.backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def listen_unix(config) -> socket.socket:
+    path = config.listen.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            result = other.connect_ex(path)
+        if result == 0:
+            raise OSError(errors.EADDRINUSE, os.strerror(errors.EADDRINUSE))
+        if result == errors.ECONNREFUSED:
+            os.unlink(path)
+        sock.bind(path)
+        if config.listen_permissions:
+            os.chmod(path, config.listen_permissions)
+        sock.listen(config.backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,55 @@
+# nutproxy/resolver.py: names, looked up off the loop
+"""`Resolver.resolve(host, port, callback)` calls back with a (family, address) for a socket.
+
+Literal addresses are answered at once. A name is looked up by a thread of its own, since getaddrinfo
+blocks for as long as a name server likes; threads are few, because a server that cannot be reached is
+tried again only after its back-off. The answer is put into a queue and the loop is woken, which calls
+back in the loop.
+"""
+
+import contextlib
+import ipaddress
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+
+Answer = tuple[int, tuple[str, int]] | OSError
+Callback = Callable[[Answer], None]
+
+
+class Resolver:
+    """`wake` is called from another thread when `deliver` has something to do."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        self.answers: deque[tuple[Callback, Answer]] = deque()
+
+    def resolve(self, host: str, port: int, callback: Callback) -> None:
+        try:
+            version = ipaddress.ip_address(host).version
+        except ValueError:
+            threading.Thread(
+                target=self._look_up, args=(host, port, callback), daemon=True, name=f"dns {host}"
+            ).start()
+            return
+        callback((socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port)))
+
+    def _look_up(self, host: str, port: int, callback: Callback) -> None:
+        answer: Answer
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answer = (found[0][0], found[0][4])  # type: ignore[assignment]
+        except OSError as error:
+            answer = error
+        except UnicodeError:
+            answer = OSError(f"{host!r} is not a host name")
+        self.answers.append((callback, answer))
+        with contextlib.suppress(OSError):
+            self.wake()
+
+    def deliver(self) -> None:
+        """In the loop: hand the answers to those who asked."""
+        while self.answers:
+            callback, answer = self.answers.popleft()
+            callback(answer)
