@@ -5,12 +5,17 @@ assertions and line tracing.
 """
 
 import os
+import shlex
+import shutil
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("NUTPROXY_DEBUG", "") not in ("", "0")
+FLAVOUR = "debug" if DEBUG else "release"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -37,11 +42,52 @@ def extensions():
             )
 
 
-setup(
-    ext_modules=cythonize(
-        list(extensions()),
-        compiler_directives=DIRECTIVES,
-        nthreads=os.cpu_count() or 1,
-        force=DEBUG,
-    )
-)
+def require_toolchain():
+    """Ends the build with the names of the packages when it cannot succeed."""
+    missing = []
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        missing.append(f"a C compiler ({compiler!r} is not on PATH)")
+    paths = sysconfig.get_paths()
+    places = dict.fromkeys([paths["include"], paths["platinclude"]])
+    if not any(Path(place, "Python.h").exists() for place in places):
+        missing.append(f"the Python headers (no Python.h in {' or '.join(places)})")
+    if missing:
+        raise SystemExit(
+            f"\nnutproxy is compiled on installation; missing: {', and '.join(missing)}.\n"
+            "  Debian, Ubuntu:  sudo apt-get install gcc libc6-dev python3-dev\n"
+            "  Fedora, RHEL:    sudo dnf install gcc glibc-devel python3-devel\n"
+        )
+
+
+class BuildCompiled(build_ext):
+    """Runs Cython only when something is built, so that an sdist holds no generated C."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def run(self):
+        require_toolchain()
+        marker = Path("build", "flavour")
+        # Time stamps do not show that the objects were built with other flags.
+        if not marker.exists() or marker.read_text() != FLAVOUR:
+            self.force = True
+        generated = cythonize(
+            self.extensions,
+            build_dir=f"build/cython-{FLAVOUR}",
+            compiler_directives=DIRECTIVES,
+            nthreads=os.cpu_count() or 1,
+            quiet=not self.verbose,
+        )
+        for extension, translated in zip(self.extensions, generated, strict=True):
+            extension.sources = translated.sources
+            extension.depends = translated.depends
+        super().run()
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(FLAVOUR)
+
+
+# Cython's worker processes may import this file again.
+if __name__ == "__main__":
+    setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildCompiled})

@@ -1,0 +1,90 @@
+# Everything runs in .venv, which is made on first use; NUTPROXY_DEBUG=1 works with every target.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?=
+PYTEST ?= -n 2
+BENCH ?=
+
+BIN := $(VENV)/bin
+COMPILED := $(patsubst %.pxd,%.py,$(shell find nutproxy -name '*.pxd'))
+UNCOMPILED := $(filter-out $(COMPILED),$(shell find nutproxy -name '*.py'))
+SOURCES := setup.py $(shell find nutproxy -name '*.py' -o -name '*.pxd')
+FLAVOUR := $(if $(filter-out 0,$(NUTPROXY_DEBUG)),debug,release)
+
+# Debian's own servers are in sbin, which is not on every user's path.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint format bench debug build clean
+
+help:
+	@echo "make demo    three Redis servers, nutproxy and a short tour; serves until Ctrl-C"
+	@echo "             (make demo DEMO=--once ends after the tour)"
+	@echo "make test    all tests; installs redis-server, memcached and nutcracker if absent"
+	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
+	@echo "make lint    ruff, and mypy over the modules that are not compiled"
+	@echo "make format  rewrites the sources as ruff wants them"
+	@echo "make bench   nutproxy, nutcracker, haproxy and an echo server side by side"
+	@echo "             (make bench BENCH='--rounds 1' passes options to the benchmark)"
+	@echo "make build   compiles what has changed"
+	@echo "make debug   the same with bounds checks, assertions and line tracing"
+	@echo "make clean   removes everything that make has made, .venv too"
+
+demo: build $(VENV)/.demo
+	@$(BIN)/nutproxy demo $(DEMO)
+
+test: build $(VENV)/.test
+	@.ci/packages redis-server redis-cli memcached nutcracker
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: build $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(UNCOMPILED) bench
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: build $(VENV)/.bench
+	@.ci/packages redis-server redis-benchmark nutcracker haproxy strace
+	$(BIN)/python -m bench $(BENCH)
+
+debug:
+	@$(MAKE) NUTPROXY_DEBUG=1 build
+
+build: $(VENV)/.$(FLAVOUR)
+
+# An editable install, so that a change of an uncompiled module needs no build and a change of a
+# compiled one only its own.
+$(VENV)/.installed: pyproject.toml setup.cfg setup.py | $(BIN)/python
+	@echo "installing nutproxy into $(VENV) (this compiles it)"
+	@$(BIN)/python -m pip install -q 'setuptools>=68' 'Cython>=3.3'
+	@$(BIN)/python -c 'import setup; setup.require_toolchain()'
+	@$(BIN)/python -m pip install -q --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.$(FLAVOUR): $(VENV)/.installed $(SOURCES)
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@rm -f $(VENV)/.debug $(VENV)/.release
+	@touch $@
+
+# The package is there already: this adds what its extra needs.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
+	@$(BIN)/python -m pip install -q 'nutproxy[$*]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "nutproxy needs Python 3.10 or later; $(PYTHON) is not."; \
+		echo "On Debian:  sudo apt-get install python3 python3-venv python3-dev gcc"; \
+		echo "Another one:  make PYTHON=/path/to/python3"; exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment."; \
+		echo "On Debian:  sudo apt-get install python3-venv python3-dev gcc"; exit 1; } >&2
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find nutproxy bench tests -name '*.so' -delete
+	find nutproxy bench tests -name __pycache__ -prune -exec rm -rf {} +
