@@ -1,0 +1,1 @@
+"""Side-by-side measurements of nutproxy and its peers: `python -m bench`."""
