@@ -85,6 +85,6 @@ $(BIN)/python:
 		echo "On Debian:  sudo apt-get install python3-venv python3-dev gcc"; exit 1; } >&2
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info __pycache__ .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find nutproxy bench tests -name '*.so' -delete
 	find nutproxy bench tests -name __pycache__ -prune -exec rm -rf {} +

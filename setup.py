@@ -69,7 +69,7 @@ class BuildCompiled(build_ext):
 
     def run(self):
         require_toolchain()
-        marker = Path("build", "flavour")
+        marker = Path(self.build_temp, "flavour")
         # Time stamps do not show that the objects were built with other flags.
         if not marker.exists() or marker.read_text() != FLAVOUR:
             self.force = True
@@ -84,7 +84,7 @@ class BuildCompiled(build_ext):
             extension.sources = translated.sources
             extension.depends = translated.depends
         super().run()
-        marker.parent.mkdir(exist_ok=True)
+        marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text(FLAVOUR)
 
 
