@@ -1,0 +1,358 @@
+# nutproxy/cli.py: the command line
+"""`nutproxy`: twemproxy's flags to run the proxy, and commands to look at a configuration.
+
+    nutproxy [flags]                        run in the foreground
+    nutproxy check FILE                     print every problem and warning of a file
+    nutproxy route -c FILE POOL KEY...      print which server each key belongs to
+    nutproxy schema                         print the JSON Schema of the file
+    nutproxy demo                           three Redis servers, a proxy and a tour
+
+Exit codes are twemproxy's: 0, and 1 for whatever is wrong. What was asked for goes to stdout, what
+is wrong with the call to stderr. The event loop and the compiled modules are imported only by the
+commands that need them, so `check` works where they are not built.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from nutproxy import __version__
+from nutproxy.config import Config, Options, Problem, load, schema
+from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
+from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host
+
+PROG = "nutproxy"
+DEFAULT_CONF_FILE = "conf/nutcracker.yml"
+
+# Flags of twemproxy that this version accepts without doing anything: scripts that start nutcracker
+# keep working. By the name of the parsed value.
+WITHOUT_FUNCTION = {
+    "stats_port": "-s/--stats-port",
+    "stats_addr": "-a/--stats-addr",
+    "stats_interval": "-i/--stats-interval",
+    "pid_file": "-p/--pid-file",
+}
+
+COMMANDS = {
+    "check": "print every problem and warning of a configuration file",
+    "route": "print the server, hash value and ring point of keys, without connecting",
+    "schema": "print the JSON Schema of the configuration file, for editors",
+    "demo": "start three Redis servers and a proxy, and show what it does",
+}
+
+
+class UsageError(Exception):
+    """A call that cannot be understood; the usage text of its parser goes with it."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a bad option raises: twemproxy exits with 1, argparse with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, self.format_usage())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line in `argv` (without the program's name); returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["demo"]:
+        # Its flags are its own.
+        from nutproxy.demo import main as demo
+
+        return int(demo(arguments[1:]))
+    parser = _parser()
+    try:
+        flags = parser.parse_args(arguments)
+    except UsageError as error:
+        print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
+        return 1
+    except SystemExit as stop:  # --help of a command
+        return int(stop.code or 0)
+    if flags.help:
+        print(parser.format_help(), end="")
+        return 0
+    if flags.version:
+        print(f"This is {PROG}-{__version__}")
+        return 0
+    commands = {"check": _check, "route": _route, "schema": _schema}
+    return commands.get(flags.command, _main_command)(flags)
+
+
+# Parsing.
+
+
+def _digits(text: str, option: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 40:
+        raise argparse.ArgumentTypeError(f"option {option} requires a number, not '{text}'")
+    return int(text)
+
+
+def _verbosity(text: str) -> int:
+    """Clamped, as in twemproxy."""
+    return min(_digits(text, "-v"), VERBOSE_MAX)
+
+
+def _port(text: str) -> int:
+    port = _digits(text, "-s")
+    if not 1 <= port <= MAX_PORT:
+        raise argparse.ArgumentTypeError(
+            f"option -s value {text} is not a valid port, accepted: 1 to {MAX_PORT}"
+        )
+    return port
+
+
+def _address(text: str) -> str:
+    try:
+        return host(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"option -a: {error}") from None
+
+
+def _interval(text: str) -> int:
+    interval = _digits(text, "-i")
+    if interval > MAX_INT:
+        raise argparse.ArgumentTypeError(
+            f"option -i value {text} is out of range, accepted: 0 to {MAX_INT} milliseconds"
+        )
+    return interval
+
+
+def _mbuf_size(text: str) -> int:
+    size = _digits(text, "-m")
+    if not MBUF_MIN_SIZE <= size <= MBUF_MAX_SIZE:
+        raise argparse.ArgumentTypeError(
+            f"mbuf chunk size must be between {MBUF_MIN_SIZE} and {MBUF_MAX_SIZE} bytes"
+        )
+    return size
+
+
+def _file_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("requires a file name")
+    return text
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROG,
+        add_help=False,
+        description="A sharding proxy for Redis and Memcached. Without a command it runs in the"
+        " foreground.",
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this help and exit")
+    add("-V", "--version", action="store_true", help="show the version and exit")
+    add("-t", "--test-conf", action="store_true", help="check the configuration file and exit")
+    add("-d", "--daemonize", action="store_true", help="run as a daemon (not in this version)")
+    add(
+        "-D",
+        "--describe-stats",
+        action="store_true",
+        help="describe the statistics and exit (not in this version)",
+    )
+    add(
+        "-v",
+        "--verbose",
+        metavar="N",
+        type=_verbosity,
+        help=f"log level (default: 5, min: 0, max: {VERBOSE_MAX})",
+    )
+    add("-o", "--output", metavar="FILE", type=_file_name, help="log file (default: stderr)")
+    add(
+        "-c",
+        "--conf-file",
+        metavar="FILE",
+        type=_file_name,
+        help=f"configuration file (default: {DEFAULT_CONF_FILE})",
+    )
+    add(
+        "-s",
+        "--stats-port",
+        metavar="N",
+        type=_port,
+        help=f"statistics port (default: {Options.stats_port}; without function yet)",
+    )
+    add(
+        "-a",
+        "--stats-addr",
+        metavar="ADDRESS",
+        type=_address,
+        help=f"statistics address (default: {Options.stats_addr}; without function yet)",
+    )
+    add(
+        "-i",
+        "--stats-interval",
+        metavar="N",
+        type=_interval,
+        help="statistics interval in milliseconds"
+        f" (default: {Options.stats_interval}; without function yet)",
+    )
+    add(
+        "-p",
+        "--pid-file",
+        metavar="FILE",
+        type=_file_name,
+        help="pid file (default: off; without function yet)",
+    )
+    add(
+        "-m",
+        "--mbuf-size",
+        metavar="N",
+        type=_mbuf_size,
+        help=f"receive chunk in bytes (default: 16384, min: {MBUF_MIN_SIZE}, max: {MBUF_MAX_SIZE})",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    subparsers = {
+        name: commands.add_parser(name, help=text, description=text)
+        for name, text in COMMANDS.items()
+    }
+    subparsers["check"].add_argument("file", metavar="FILE")
+    # -c may stand before or behind the command; SUPPRESS keeps the one before.
+    subparsers["route"].add_argument(
+        "-c", "--conf-file", metavar="FILE", type=_file_name, default=argparse.SUPPRESS
+    )
+    subparsers["route"].add_argument("pool", metavar="POOL")
+    subparsers["route"].add_argument("keys", metavar="KEY", nargs="+")
+    return parser
+
+
+# Commands.
+
+
+def _notice(message: str) -> None:
+    print(f"{PROG}: {message}", file=sys.stderr)
+
+
+def _print_problems(problems: Iterable[Problem], file: Any) -> None:
+    for problem in problems:
+        print(problem, file=file)
+
+
+def _report(path: str) -> bool:
+    """Print what `check` prints; true if the file can be used."""
+    config, problems = load(path)
+    _print_problems(problems, sys.stdout)
+    sys.stdout.flush()
+    return config is not None
+
+
+def _check(flags: argparse.Namespace) -> int:
+    return 0 if _report(flags.file) else 1
+
+
+def _schema(flags: argparse.Namespace) -> int:
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _main_command(flags: argparse.Namespace) -> int:
+    """The flags without a command, in twemproxy's order of precedence."""
+    if flags.describe_stats:
+        _notice("-D/--describe-stats has no function in this version")
+        return 1
+    path = flags.conf_file or DEFAULT_CONF_FILE
+    if flags.test_conf:
+        usable = _report(path)
+        _notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
+        return 0 if usable else 1
+    if flags.daemonize:
+        _notice("-d/--daemonize has no function in this version, run it under a supervisor")
+        return 1
+    return _run(flags)
+
+
+def _run(flags: argparse.Namespace) -> int:
+    ignored = [
+        name for value, name in WITHOUT_FUNCTION.items() if getattr(flags, value) is not None
+    ]
+    if ignored:
+        verb = "has" if len(ignored) == 1 else "have"
+        _notice(f"{', '.join(ignored)} {verb} no function in this version")
+    config = _load_or_explain(flags)
+    if config is None:
+        return 1
+    from nutproxy.worker import run
+
+    return int(run(_with_flags(config, flags), _options(flags)))
+
+
+def _load_or_explain(flags: argparse.Namespace) -> Config | None:
+    """The configuration to work with; problems and warnings go to stderr."""
+    path = flags.conf_file or DEFAULT_CONF_FILE
+    config, problems = load(path)
+    _print_problems(problems, sys.stderr)
+    if config is None and flags.conf_file is None and not os.path.exists(path):
+        _notice(f"{path} is the default, name another configuration file with -c FILE")
+    return config
+
+
+def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
+    """The configuration with what the command line says instead of its `global` section."""
+    given = {
+        name: getattr(flags, name)
+        for name in ("verbose", "output", "mbuf_size")
+        if getattr(flags, name) is not None
+    }
+    return Config(
+        pools=config.pools, globals=config.globals.model_copy(update=given), path=config.path
+    )
+
+
+def _options(flags: argparse.Namespace) -> Options:
+    given = {name: getattr(flags, name) for name in WITHOUT_FUNCTION}
+    return Options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _route(flags: argparse.Namespace) -> int:
+    """One line per key, the key last: it may contain spaces. '-' where nothing was hashed."""
+    config = _load_or_explain(flags)
+    if config is None:
+        return 1
+    pools = {pool.name: pool for pool in config.pools}
+    if flags.pool not in pools:
+        _notice(
+            f"{config.path} has no pool '{flags.pool}'{did_you_mean(flags.pool, pools)};"
+            f" pools: {', '.join(pools)}"
+        )
+        return 1
+    from nutproxy.hashkit.router import Router
+
+    pool = pools[flags.pool]
+    router = Router(
+        pool.hash,
+        pool.distribution,
+        pool.hash_tag,
+        [(server.name.encode(), server.weight) for server in pool.servers],
+    )
+    rows = [("SERVER", "ADDRESS", "HASH", "POINT", "KEY")]
+    for text in flags.keys:
+        key = os.fsencode(text)
+        index, hashed, point = router.explain(key)
+        server = pool.servers[index]
+        rows.append(
+            (server.name, str(server.address), _number(hashed), _number(point), _printable(key))
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
+        print("  ".join([*cells, row[4]]))
+    return 0
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _printable(key: bytes) -> str:
+    """A key as one line of text; bytes that are not printable are escaped."""
+    text = key.decode(errors="backslashreplace")
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

@@ -1,0 +1,479 @@
+# nutproxy/config/load.py: from a file to a Config, or to everything that is wrong with it
+"""Reading a configuration file.
+
+YAML is only composed, never constructed: a node knows its line, and `timeout: 0400` or
+`redis_auth: 0123` reach the value parsers as they are written, as they do in twemproxy.
+
+    text ──read──> Sections ──check──> values ──> Config
+             each key and value with      every finding is a Problem,
+             its line                     and checking goes on
+
+A problem never hides another one: what is wrong with a value is reported, the value is replaced by
+its default, and the rest of the pool is checked as if it had not been set. Only a file that is not
+YAML at all has a single problem.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import yaml  # type: ignore[import-untyped]
+from pydantic import ValidationError
+
+from nutproxy.config.model import (
+    REQUIRED,
+    Config,
+    GlobalConfig,
+    Keys,
+    PoolConfig,
+    PoolKeys,
+    PoolSettings,
+    accepted,
+)
+from nutproxy.config.values import (
+    Address,
+    Fields,
+    Items,
+    ServerConfig,
+    Text,
+    Unfit,
+    did_you_mean,
+    index_order,
+)
+
+GLOBAL, DEFAULTS = "global", "defaults"
+RESERVED = (GLOBAL, DEFAULTS)
+
+# One connection carries any number of pipelined requests, so a handful is enough to keep a
+# single-threaded Redis busy; beyond this they cost descriptors and buffers on both sides.
+MANY_SERVER_CONNECTIONS = 16
+
+KETAMA_POINTS_PER_SERVER = 160
+KETAMA_POINTS_PER_HASH = 4
+
+# What people write that is not YAML, and what they meant.
+_YAML_HINTS = (
+    (
+        re.compile(r"[\s:]\[[0-9A-Fa-f:.%a-z]*:[0-9A-Fa-f:.%a-z]*\]:"),
+        "quote an address in brackets",
+    ),
+    (re.compile(r"\blisten:\s*\*:"), "write 0.0.0.0 for all addresses"),
+    (re.compile(r"^ *\t"), "indent with spaces, not with tabs"),
+)
+
+Section = TypeVar("Section", bound=Keys)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding. `severity` is 'problem', which makes the file unusable, or 'warning'.
+
+    `line`, `pool` and `key` are None where the finding is about more than that. `key` is preceded
+    by its section where that is not a pool, as in `global.verbose`.
+    """
+
+    severity: str
+    file: str
+    line: int | None
+    pool: str | None
+    key: str | None
+    message: str
+
+    def __str__(self) -> str:
+        parts = [self.file if self.line is None else f"{self.file}:{self.line}"]
+        if self.pool is not None:
+            parts.append(f"pool '{self.pool}'")
+        if self.key is not None:
+            parts.append(self.key)
+        if self.severity == "warning":
+            parts.append("warning")
+        return ": ".join([*parts, self.message])
+
+
+@dataclass
+class Table:
+    """A section as it is written: values by key, the line of each key, the keys with a problem."""
+
+    name: str
+    line: int
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    faulty: set[str] = field(default_factory=set)
+
+    @property
+    def pool(self) -> str | None:
+        return None if self.name in RESERVED else self.name
+
+    def label(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name in RESERVED else key
+
+
+class Unreadable(Exception):
+    """The file is not YAML, or not there: `line` is None where no line is to blame."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def load(path: str) -> tuple[Config | None, list[Problem]]:
+    """Read the file at `path`.
+
+    Returns the Config, or None if there is any problem; and all problems and warnings in the order
+    of their lines. Raises nothing for whatever the file holds.
+    """
+    return _Loader(path).load()
+
+
+class _Loader:
+    """One file while it is read: collects the findings."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+
+    def load(self) -> tuple[Config | None, list[Problem]]:
+        try:
+            root = _parse(self.path)
+            tables = list(self._tables(root))
+        except Unreadable as error:
+            return None, [Problem("problem", self.path, error.line, None, None, str(error))]
+        process, pools = self._check(tables)
+        self.problems.sort(key=lambda problem: problem.line or 0)
+        if any(problem.severity == "problem" for problem in self.problems):
+            return None, self.problems
+        pools.sort(key=lambda pool: index_order(pool.name))
+        return Config(pools=tuple(pools), globals=process, path=self.path), self.problems
+
+    # Findings.
+
+    def _file_problem(self, line: int | None, message: str) -> None:
+        self.problems.append(Problem("problem", self.path, line, None, None, message))
+
+    def _problem(
+        self, table: Table, key: str | None, message: str, line: int | None = None
+    ) -> None:
+        label = table.name if table.pool is None else None
+        if key is not None:
+            label = table.label(key)
+            table.faulty.add(key)
+        line = line or table.lines.get(key or "", table.line)
+        self.problems.append(Problem("problem", self.path, line, table.pool, label, message))
+
+    # Reading: what the sections hold.
+
+    def _tables(self, root: yaml.Node) -> Iterator[Table]:
+        if not isinstance(root, yaml.MappingNode):
+            raise Unreadable("is not a mapping of pools by name", _line(root))
+        first_lines: dict[str, int] = {}
+        for name_node, node in root.value:
+            line = _line(name_node)
+            if not isinstance(name_node, yaml.ScalarNode) or not name_node.value:
+                self._file_problem(line, "the name of a pool must be plain text")
+                continue
+            table = Table(name_node.value, line)
+            if table.name in first_lines:
+                what = "section" if table.pool is None else "pool"
+                self._problem(
+                    table,
+                    None,
+                    f"duplicate {what}, first defined on line {first_lines[table.name]}",
+                )
+            first_lines.setdefault(table.name, line)
+            if isinstance(node, yaml.MappingNode):
+                self._fill(table, node)
+            elif table.pool is None and _is_empty(node):
+                pass
+            else:
+                self._problem(table, None, "is not a mapping of keys and values")
+                continue
+            yield table
+        if first_lines.keys() <= set(RESERVED):
+            self._file_problem(None, "defines no pool")
+
+    def _fill(self, table: Table, node: yaml.MappingNode) -> None:
+        for key_node, value_node in node.value:
+            line = _line(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(table, None, "has a key that is not plain text", line)
+                continue
+            key = key_node.value
+            if key in table.lines:
+                self._problem(
+                    table, key, f"duplicate key, first set on line {table.lines[key]}", line
+                )
+                continue
+            table.lines[key] = line
+            table.values[key] = _value(value_node)
+
+    # Checking: what the values mean.
+
+    def _check(self, tables: list[Table]) -> tuple[GlobalConfig, list[PoolConfig]]:
+        by_name = {table.name: table for table in reversed(tables)}
+        defaults = by_name.get(DEFAULTS, Table(DEFAULTS, 0))
+        process = self._validate(GlobalConfig, by_name.get(GLOBAL, Table(GLOBAL, 0)))
+        self._validate(PoolSettings, defaults)
+        pools = []
+        listens: dict[Address, Table] = {}
+        for table in tables:
+            if table.pool is not None:
+                pools.append(self._pool(table, defaults, listens))
+        return process, pools
+
+    def _pool(self, table: Table, defaults: Table, listens: dict[Address, Table]) -> PoolConfig:
+        keys = self._validate(PoolKeys, table, defaults)
+        for key in REQUIRED:
+            if key not in table.lines:
+                accepts = accepted(PoolKeys.model_fields[key])
+                self._problem(table, key, f"is missing, a pool needs it; accepted: {accepts}")
+        if "servers" in table.values and table.values["servers"] == []:
+            self._problem(table, "servers", "is empty, a pool needs at least one server")
+        self._duplicate_listen(table, keys, listens)
+        self._duplicate_servers(table, keys.servers)
+        own_auth = keys.redis_auth is not None and "redis_auth" in table.values
+        if own_auth and not keys.redis and "redis" not in table.faulty:
+            self._problem(table, "redis_auth", "is only valid for a Redis pool, set 'redis: true'")
+        pool = _pool_config(table.name, keys)
+        self._warn(table, defaults, pool)
+        return pool
+
+    def _validate(
+        self, section: type[Section], table: Table, defaults: Table | None = None
+    ) -> Section:
+        """The section's values; each that is not accepted is reported and left at its default."""
+        inherited = {
+            key: value
+            for key, value in (defaults.values.items() if defaults is not None else ())
+            if key in PoolSettings.model_fields
+        }
+        try:
+            return section.model_validate(inherited | table.values)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+        good = inherited | table.values
+        bad_items: dict[str, set[int]] = {}
+        for detail in details:
+            key = str(detail["loc"][0])
+            if key in table.values:
+                line = detail["input"].line if len(detail["loc"]) > 1 else table.lines[key]
+                message = _message(section, key, detail, table.values[key])
+                self._problem(table, key, message, line)
+            if len(detail["loc"]) > 1:
+                bad_items.setdefault(key, set()).add(int(detail["loc"][1]))
+            else:
+                del good[key]
+        for key, bad in bad_items.items():
+            good[key] = [item for index, item in enumerate(good[key]) if index not in bad]
+        return section.model_validate(good)
+
+    def _duplicate_listen(
+        self, table: Table, keys: PoolKeys, listens: dict[Address, Table]
+    ) -> None:
+        if keys.listen is None:
+            return
+        first = listens.setdefault(keys.listen.address, table)
+        if first is not table:
+            self._problem(
+                table,
+                "listen",
+                f"{keys.listen.address} is already used by pool '{first.name}'"
+                f" on line {first.lines['listen']}",
+            )
+
+    def _duplicate_servers(self, table: Table, servers: tuple[ServerConfig, ...]) -> None:
+        first_lines: dict[str, int] = {}
+        for server in servers:
+            if server.name in first_lines:
+                self._problem(
+                    table,
+                    "servers",
+                    f"duplicate server name '{server.name}',"
+                    f" first used on line {first_lines[server.name]}",
+                    server.line,
+                )
+            first_lines.setdefault(server.name, server.line)
+
+    def _warn(self, table: Table, defaults: Table, pool: PoolConfig) -> None:
+        faulty = table.faulty | (defaults.faulty - table.values.keys())
+        for key, message, causes, server in _warnings(pool):
+            # A key with a problem stands at its default here, which says nothing about the file.
+            if not faulty.isdisjoint({key, *causes}):
+                continue
+            line = table.lines.get(key) or defaults.lines.get(key) or table.line
+            if server is not None:
+                line = server.line
+            self.problems.append(Problem("warning", self.path, line, table.name, key, message))
+
+
+class _Warning(NamedTuple):
+    """A warning about `key`, which is due to the values of `causes` too."""
+
+    key: str
+    message: str
+    causes: tuple[str, ...] = ()
+    server: ServerConfig | None = None
+
+
+def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
+    """What works but hurts."""
+    several = len(pool.servers) > 1
+    if not pool.redis:
+        yield _Warning("redis", "Memcached pools are not served by this version")
+    if several and pool.hash == "crc32" and pool.distribution == "ketama":
+        yield _Warning(
+            "hash",
+            "crc32 has 15 bits only, with ketama all keys go to one server; crc32a spreads them",
+            causes=("distribution", "servers"),
+        )
+    if pool.auto_eject_hosts and pool.timeout is None:
+        yield _Warning(
+            "auto_eject_hosts",
+            "without a timeout a server that hangs is never ejected, set 'timeout'",
+            causes=("timeout",),
+        )
+    if pool.server_connections > MANY_SERVER_CONNECTIONS:
+        yield _Warning(
+            "server_connections",
+            f"{pool.server_connections} is far above need, requests are pipelined: 1 is enough"
+            f" for most pools, {MANY_SERVER_CONNECTIONS} for any",
+        )
+    if several and pool.distribution == "ketama":
+        total = sum(server.weight for server in pool.servers)
+        for server in pool.servers:
+            if ketama_points(server.weight, total, len(pool.servers)) == 0:
+                yield _Warning(
+                    "servers",
+                    f"server '{server.name}' gets no point in the ring and so no key:"
+                    f" weight {server.weight} of {total} is too small",
+                    causes=("distribution",),
+                    server=server,
+                )
+
+
+def ketama_points(weight: int, total_weight: int, servers: int) -> int:
+    """Points of one server in twemproxy's ring of `servers` servers, all of them live.
+
+    Each step is rounded to a 32-bit float, as in C on x86-64, because the result is rounded down:
+    an error in the last bit is four points.
+    """
+    share = _float32(_float32(weight) / _float32(total_weight))
+    points = _float32(share * KETAMA_POINTS_PER_SERVER)
+    points = _float32(_float32(points / KETAMA_POINTS_PER_HASH) * servers)
+    return int(_float32(points + 0.0000000001)) * KETAMA_POINTS_PER_HASH
+
+
+def _float32(number: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
+def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
+    settings = {key: getattr(keys, key) for key in PoolSettings.model_fields}
+    if not keys.redis:
+        settings["redis_auth"] = None
+    settings["deny_commands"] = frozenset(keys.deny_commands)
+    return PoolConfig.model_construct(
+        **settings,
+        name=name,
+        listen=keys.listen.address if keys.listen else None,
+        listen_permissions=keys.listen.permissions if keys.listen else None,
+        servers=tuple(sorted(keys.servers, key=lambda server: index_order(server.name))),
+    )
+
+
+def _message(section: type[Keys], key: str, detail: Any, value: Any) -> str:
+    """What is wrong with the value of a key, from pydantic's description of it."""
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        return _unknown_key(section, key)
+    row = section.model_fields[key]
+    if kind == "value_error":
+        error = detail["ctx"]["error"]
+        if not isinstance(error, Unfit):
+            return str(error)
+        entry = f"entry {detail['loc'][1] + 1} " if len(detail["loc"]) > 1 else ""
+        return f"{entry}{error}, accepted: {accepted(row)}"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"{value} is out of range, accepted: {accepted(row)}"
+    if kind == "literal_error":
+        hint = did_you_mean(value, accepted(row).split(", "))
+        return f"'{value}' is not a valid {key}, accepted: {accepted(row)}{hint}"
+    return f"is not a list, accepted: {accepted(row)}"
+
+
+def _unknown_key(section: type[Keys], key: str) -> str:
+    if key == "<<":
+        return "merge keys are not read, put common values below 'defaults'"
+    if section is GlobalConfig and key in PoolKeys.model_fields:
+        return "is a key of pools; 'global' is reserved for process settings and cannot name a pool"
+    if section is PoolSettings and key in REQUIRED:
+        return "cannot be a default, every pool needs its own"
+    if section is not GlobalConfig and key in GlobalConfig.model_fields:
+        return "is a process setting, it belongs below 'global'"
+    return f"unknown key{did_you_mean(key, section.model_fields)}"
+
+
+def _parse(path: str) -> yaml.Node:
+    """The root node of a YAML file; raises Unreadable."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise Unreadable(f"is not UTF-8 text: byte 0x{raw[error.start]:02x}", line) from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(text, error) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise Unreadable(f"is not YAML: control character 0x{error.character:02x}", line) from None
+    except RecursionError:
+        raise Unreadable("is not a configuration: nested too deeply") from None
+    if root is None:
+        raise Unreadable("is empty, at least one pool is needed")
+    return root
+
+
+def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
+    mark = error.problem_mark or error.context_mark
+    message = ", ".join(part for part in (error.context, error.problem) if part)
+    if mark is None:
+        return Unreadable(f"YAML syntax: {message}")
+    lines = text.splitlines()
+    source = lines[mark.line] if mark.line < len(lines) else ""
+    for pattern, hint in _YAML_HINTS:
+        if pattern.search(source):
+            message = f"{message}; {hint}"
+    return Unreadable(f"YAML syntax: {message}", mark.line + 1)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None
+
+
+def _value(node: yaml.Node) -> Any:
+    """A value as Text, Items or Fields.
+
+    Items go one level deep: no key takes a list of lists, and a list that contains itself by an
+    alias ends here. Of a mapping, which no key takes, it only matters whether it is empty.
+    """
+    line = _line(node)
+    if isinstance(node, yaml.ScalarNode):
+        return Text(node.value, line)
+    if isinstance(node, yaml.MappingNode):
+        return Fields({"": ""} if node.value else {}, line)
+    items = (
+        Items([], _line(item)) if isinstance(item, yaml.SequenceNode) else _value(item)
+        for item in node.value
+    )
+    return Items(items, line)

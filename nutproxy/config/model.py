@@ -1,0 +1,450 @@
+# nutproxy/config/model.py: the table of configuration keys
+"""Every key of the file, once: type, default, range, unit, example and help text.
+
+The three classes of keys are the sections of the file. The loader validates with them, the JSON
+Schema and docs/configuration.md are generated from them, and the messages about values that are not
+accepted quote them. A new key is a row here and nothing else, unless it depends on another key.
+
+The result objects (Config, PoolConfig, GlobalConfig) hold values in the form that the worker needs:
+milliseconds, bytes, None for "no limit", servers in ring order.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Le
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import models_json_schema
+
+from nutproxy.config import values
+from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
+
+KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
+
+MBUF_MIN_SIZE = 512
+MBUF_MAX_SIZE = 16777216
+VERBOSE_MAX = 11
+
+# The keys that no pool can do without and that `defaults` cannot give.
+REQUIRED = ("listen", "servers")
+
+Flag = Annotated[bool, BeforeValidator(values.boolean)]
+Integer = Annotated[int, BeforeValidator(values.integer)]
+Size = Annotated[
+    int,
+    BeforeValidator(values.size),
+    WithJsonSchema({"type": ["integer", "string"], "pattern": "^[0-9]+([kKmMgG]?[bB]?)$"}),
+]
+Milliseconds = Annotated[
+    int | None,
+    PlainValidator(values.milliseconds),
+    WithJsonSchema({"type": "integer", "minimum": -1, "maximum": MAX_INT}),
+]
+File = Annotated[
+    str | None, PlainValidator(values.scalar), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Secret = Annotated[
+    bytes | None,
+    PlainValidator(values.secret),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+HashTag = Annotated[
+    bytes | None,
+    PlainValidator(values.hash_tag),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2}),
+]
+Hash = Annotated[
+    Literal[
+        "one_at_a_time",
+        "md5",
+        "crc16",
+        "crc32",
+        "crc32a",
+        "fnv1_64",
+        "fnv1a_64",
+        "fnv1_32",
+        "fnv1a_32",
+        "hsieh",
+        "murmur",
+        "jenkins",
+        "murmur3",
+    ],
+    BeforeValidator(values.scalar),
+]
+Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
+Command = Annotated[
+    str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+ListenValue = Annotated[
+    Listen | None,
+    PlainValidator(values.listen),
+    WithJsonSchema({"type": "string", "pattern": "^(/.*|.+:[0-9]+)$"}),
+]
+ServerValue = Annotated[
+    ServerConfig,
+    PlainValidator(values.server),
+    WithJsonSchema({"type": "string", "pattern": "^.+:[0-9]+([ \\t]+\\S+)?$"}),
+]
+
+
+def key(
+    default: Any,
+    text: str,
+    *,
+    example: Any,
+    unit: str | None = None,
+    written: Any = None,
+    accepts: str | None = None,
+    minimum: int | None = None,
+    maximum: int | None = None,
+) -> Any:
+    """A row of the table.
+
+    `default` is the value in its working form; `written` is how it is written in a file where that
+    differs. `accepts` is needed only where the type and the range do not say it.
+    """
+    extra: dict[str, Any] = {}
+    if written is not None:
+        extra["default"] = written
+    if unit is not None:
+        extra["x-unit"] = unit
+    if accepts is not None:
+        extra["x-accepts"] = accepts
+    return Field(
+        default=default,
+        description=text,
+        examples=[example],
+        json_schema_extra=extra,
+        ge=minimum,
+        le=maximum,
+    )
+
+
+class Keys(BaseModel):
+    """A section of the file. Unknown keys are refused, and nothing is changed once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GlobalConfig(Keys):
+    """Settings of the process, below `global`. Flags on the command line win over them."""
+
+    verbose: Integer = key(
+        5,
+        "Log level: 0 emergency, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info,"
+        " 7 debug, 8 to 11 more and more of it. Flag `-v`.",
+        example=6,
+        minimum=0,
+        maximum=VERBOSE_MAX,
+    )
+    output: File = key(
+        None,
+        "File that the log is appended to; standard error where it is not set. Flag `-o`.",
+        example="/var/log/nutproxy/nutproxy.log",
+        accepts="a path",
+    )
+    mbuf_size: Size = key(
+        16384,
+        "How much is read from a connection at once. Larger values suit large pipelines; values"
+        " larger than this are received in buffers of their own size in any case. Flag `-m`.",
+        example="64kb",
+        unit="bytes",
+        minimum=MBUF_MIN_SIZE,
+        maximum=MBUF_MAX_SIZE,
+    )
+
+
+class PoolSettings(Keys):
+    """Keys that a pool may set itself or take from `defaults`."""
+
+    hash: Hash = key(
+        "fnv1a_64",
+        "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. `crc32` keeps 15"
+        " bits only, which `ketama` sends to a single server: use `crc32a` there.",
+        example="murmur",
+    )
+    hash_tag: HashTag = key(
+        None,
+        "Two characters. Where a key holds text between the first and the next second one, only"
+        " that text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Must be"
+        " quoted.",
+        example="{}",
+        accepts="exactly two bytes",
+    )
+    distribution: Distribution = key(
+        "ketama",
+        "How a hash chooses a server: `ketama` by a ring of 160 points per server, so that few keys"
+        " move when a server is added; `modula` by the remainder; `random` by chance, for servers"
+        " that hold the same data.",
+        example="modula",
+    )
+    timeout: Milliseconds = key(
+        None,
+        "How long a request may wait for its reply, connecting included, before its client gets an"
+        " error. -1 and 0: for ever.",
+        example=400,
+        unit="milliseconds",
+        written=-1,
+        accepts=f"-1 to {MAX_INT} milliseconds",
+    )
+    backlog: Integer = key(
+        512,
+        "Connections that the kernel holds until they are accepted (`listen(2)`).",
+        example=1024,
+        unit="connections",
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    client_connections: Integer = key(
+        0,
+        "Clients that may be connected at once; 0: as many as there are file descriptors.",
+        example=10000,
+        unit="connections",
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    tcpkeepalive: Flag = key(
+        False,
+        "Have the kernel probe idle connections (`SO_KEEPALIVE`).",
+        example=True,
+    )
+    reuseport: Flag = key(
+        False,
+        "Let other processes listen on the same address (`SO_REUSEPORT`).",
+        example=True,
+    )
+    preconnect: Flag = key(
+        False,
+        "Open all `server_connections` of every server at the start, not at the first request.",
+        example=True,
+    )
+    redis: Flag = key(
+        False,
+        "The servers speak the Redis protocol; else Memcached's.",
+        example=True,
+    )
+    redis_auth: Secret = key(
+        None,
+        "Password: sent to every server on each new connection, and asked of every client. Only"
+        " for Redis pools; from `defaults` it reaches Redis pools only.",
+        example="s3cret",
+        accepts="text that is not empty",
+    )
+    redis_db: Integer = key(
+        0,
+        "Database that is selected on each server connection, after `redis_auth`.",
+        example=2,
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    auto_eject_hosts: Flag = key(
+        False,
+        "Take a server out of the ring after `server_failure_limit` failures; its keys go to the"
+        " others until it is back. Set `timeout` with it.",
+        example=True,
+    )
+    server_connections: Integer = key(
+        1,
+        "Connections to each server, for each protocol version in use. Requests are pipelined, so 1"
+        " is enough for most; more than 16 only cost memory and descriptors.",
+        example=2,
+        unit="connections",
+        minimum=1,
+        maximum=MAX_PORT,
+    )
+    server_retry_timeout: Integer = key(
+        30000,
+        "How long an ejected server stays out before it is probed.",
+        example=2000,
+        unit="milliseconds",
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    server_failure_limit: Integer = key(
+        2,
+        "Failures in a row that eject a server where `auto_eject_hosts` is set; 0 is taken as 1.",
+        example=3,
+        unit="failures",
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    admin_commands: Flag = key(
+        False,
+        "Forward administration commands (CONFIG, DEBUG, SHUTDOWN, ACL, …) to the servers. They"
+        " are refused otherwise.",
+        example=True,
+    )
+    deny_commands: tuple[Command, ...] = key(
+        (),
+        "Commands that are refused, by name; one subcommand as `config set`.",
+        example=["flushall", "keys", "config set"],
+        written=[],
+        accepts="a list of Redis commands",
+    )
+    client_max_requests: Integer = key(
+        1024,
+        "Requests of one client that may be unanswered at once; at this bound its socket is not"
+        " read until replies have left.",
+        example=4096,
+        unit="requests",
+        minimum=1,
+        maximum=1000000,
+    )
+    client_max_pending: Size = key(
+        32 * MB,
+        "Bytes of unanswered requests and unsent replies of one client; above this bound its"
+        " socket is not read until replies have left.",
+        example="64mb",
+        unit="bytes",
+        written="32mb",
+        minimum=64 * KB,
+        maximum=1024 * GB,
+    )
+    server_max_queue: Size = key(
+        1 * GB,
+        "Bytes of requests queued for one server; above this bound further requests for it are"
+        " refused with an error.",
+        example="256mb",
+        unit="bytes",
+        written="1gb",
+        minimum=1 * MB,
+        maximum=1024 * GB,
+    )
+    proto_max_bulk_len: Size = key(
+        512 * MB,
+        "Longest single argument of a request, as in redis.conf. A client that announces a longer"
+        " one gets Redis' error and is disconnected.",
+        example="64mb",
+        unit="bytes",
+        written="512mb",
+        minimum=1 * MB,
+        maximum=4 * GB,
+    )
+
+
+class PoolKeys(PoolSettings):
+    """A pool."""
+
+    model_config = ConfigDict(json_schema_extra={"required": list(REQUIRED)})
+
+    # Both are required, but the loader says so: with defaults here, the rest of a pool that lacks
+    # them is still checked.
+
+    listen: ListenValue = key(
+        None,
+        "Address that clients connect to: `host:port`, an IPv6 address with or without (quoted)"
+        " brackets, or the path of a unix socket with its permissions in octal.",
+        example="127.0.0.1:22121",
+        accepts=values.LISTEN_FORMS,
+    )
+    servers: tuple[ServerValue, ...] = key(
+        (),
+        "Servers as `address:port:weight`, a unix socket as `/path:weight`, each with a name behind"
+        " it if it should keep its keys when its address changes. Their order does not matter.",
+        example=["10.0.0.1:6379:1 alpha", "10.0.0.2:6379:1 beta"],
+        accepts=f"a list of {values.SERVER_FORMS}",
+    )
+
+
+class PoolConfig(PoolSettings):
+    """A pool as the worker gets it: its settings and these.
+
+    `listen_permissions` is None where the umask decides. `servers` are in index order, the one that
+    the ring and modula count by. `deny_commands` are lower case, subcommands as "config set".
+    """
+
+    name: str
+    listen: Address
+    listen_permissions: int | None
+    servers: tuple[ServerConfig, ...]
+    deny_commands: frozenset[str]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A file without problems. `pools` are in the order of `index_order`, twemproxy's."""
+
+    pools: tuple[PoolConfig, ...]
+    globals: GlobalConfig
+    path: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What only the command line says: where statistics are served and the pid is written.
+
+    `stats_interval` is in milliseconds; `pid_file` is None where none was asked for.
+    """
+
+    stats_port: int = 22222
+    stats_addr: str = "0.0.0.0"
+    stats_interval: int = 30000
+    pid_file: str | None = None
+
+
+def table(section: type[Keys]) -> dict[str, FieldInfo]:
+    """The rows of a section, in the order in which they are documented."""
+    required = {
+        name: section.model_fields[name] for name in REQUIRED if name in section.model_fields
+    }
+    return required | section.model_fields
+
+
+def extra(row: FieldInfo) -> dict[str, Any]:
+    """Unit, written default and accepted values of a row, where it has them."""
+    return row.json_schema_extra if isinstance(row.json_schema_extra, dict) else {}
+
+
+def size_text(size: int) -> str:
+    """A size as it would be written in the file: 33554432 is 32mb."""
+    for suffix, unit in (("gb", GB), ("mb", MB), ("kb", KB)):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit}{suffix}"
+    return str(size)
+
+
+def accepted(row: FieldInfo) -> str:
+    """What a key accepts, in words."""
+    unit = extra(row).get("x-unit")
+    if "x-accepts" in extra(row):
+        return str(extra(row)["x-accepts"])
+    if row.annotation is bool:
+        return "true, false"
+    lower = next((bound.ge for bound in row.metadata if isinstance(bound, Ge)), None)
+    upper = next((bound.le for bound in row.metadata if isinstance(bound, Le)), None)
+    if isinstance(lower, int) and isinstance(upper, int):
+        if unit == "bytes":
+            return f"{size_text(lower)} to {size_text(upper)}"
+        return f"{lower} to {upper} {unit}" if unit else f"{lower} to {upper}"
+    return ", ".join(get_args(row.annotation))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the file, for editors."""
+    sections: dict[str, type[Keys]] = {
+        "global": GlobalConfig,
+        "defaults": PoolSettings,
+        "pool": PoolKeys,
+    }
+    _, generated = models_json_schema([(section, "validation") for section in sections.values()])
+    definitions = {}
+    for name, section in sections.items():
+        # The result objects that values turn into have definitions too; no value is written so.
+        definitions[name] = generated["$defs"][section.__name__] | {"title": name}
+        for row in definitions[name]["properties"].values():
+            row.pop("title", None)
+            if row["default"] is None:
+                del row["default"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nutproxy configuration",
+        "description": "Pools by name, and two reserved names: global and defaults.",
+        "type": "object",
+        "properties": {
+            "global": {"$ref": "#/$defs/global"},
+            "defaults": {"$ref": "#/$defs/defaults"},
+        },
+        "additionalProperties": {"$ref": "#/$defs/pool"},
+        "$defs": definitions,
+    }

@@ -1,0 +1,314 @@
+# nutproxy/config/values.py: the forms of a value
+"""From the text of a value to what the proxy works with.
+
+Every parser here takes the text as it stands in the file and returns the value, or raises
+ValueError with a text that quotes what was found and says what is accepted; Unfit, where the latter
+depends on the key. None of them knows the key, the pool or the file: the loader puts those around.
+
+    listen    host:port | IPv6:port | [IPv6]:port | /path [octal permissions]
+    servers   host:port:weight [name] | [IPv6]:port:weight [name] | /path:weight [name]
+    size      digits with an optional k, kb, m, mb, g or gb, as in redis.conf
+
+Text is split from its end, as twemproxy does it, which is what lets an IPv6 address stand without
+brackets. The name that a server is hashed under is a promise to existing data: it must come out of
+this module exactly as it comes out of twemproxy.
+"""
+
+import difflib
+import ipaddress
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MAX_INT = 2**31 - 1
+MAX_PORT = 65535
+MAX_UNIX_PATH = 107  # bytes; sockaddr_un holds 108 with the terminator
+KETAMA_DEFAULT_PORT = 11211
+
+LISTEN_FORMS = "host:port, [IPv6]:port or /path [permissions]"
+SERVER_FORMS = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"
+
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "k": 1000,
+    "kb": 1 << 10,
+    "m": 1000**2,
+    "mb": 1 << 20,
+    "g": 1000**3,
+    "gb": 1 << 30,
+}
+_SIZE = re.compile(r"([0-9]+)([a-z]*)", re.ASCII)
+_INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_.])?", re.ASCII)
+_DOTTED_QUAD = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
+
+_TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
+_FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
+
+
+class Unfit(ValueError):
+    """A value does not fit its key, and the key's row in the table knows what would."""
+
+
+class Text(str):
+    """A value as it is written in the file, and the line that it is written on."""
+
+    line: int
+
+    def __new__(cls, text: str, line: int) -> "Text":
+        self = super().__new__(cls, text)
+        self.line = line
+        return self
+
+
+class Items(list[Any]):
+    """A list of the file, and the line that it begins on."""
+
+    def __init__(self, items: Iterable[Any], line: int) -> None:
+        super().__init__(items)
+        self.line = line
+
+
+class Fields(dict[str, Any]):
+    """A mapping of the file where a value should be, and the line that it begins on."""
+
+    def __init__(self, fields: dict[str, Any], line: int) -> None:
+        super().__init__(fields)
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen or to connect: host and port for 'tcp', path for 'unix'.
+
+    `host` is a name or an address, an IPv6 address without its brackets. It is resolved by whoever
+    connects, not here: a configuration is valid while a server's name does not resolve.
+    """
+
+    family: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.family == "unix":
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Listen(NamedTuple):
+    """The value of `listen`: the address and the permissions of its unix socket, if any are set."""
+
+    address: Address
+    permissions: int | None
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """One entry of `servers`.
+
+    `name` is what is hashed onto the ring; `named` tells whether the file gives it or it was made
+    from the address. `weight` is at least 1. `line` is where the entry stands.
+    """
+
+    name: str
+    named: bool
+    address: Address
+    weight: int
+    line: int
+
+
+def index_order(name: str) -> tuple[int, bytes]:
+    """Sort key of twemproxy's order for pools and servers: shorter names first, then by bytes."""
+    encoded = name.encode()
+    return len(encoded), encoded
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown `word`: a suggestion, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def scalar(value: Any) -> str:
+    """The text of a single value; lists and mappings are refused."""
+    if isinstance(value, list):
+        raise Unfit("is a list")
+    if isinstance(value, dict):
+        raise Unfit("is a mapping")
+    if value == "":
+        raise Unfit("has no value")
+    return str(value)
+
+
+def boolean(value: Any) -> bool:
+    text = scalar(value)
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise Unfit(f"'{text}' is not a boolean")
+
+
+def integer(value: Any) -> int:
+    text = scalar(value)
+    # int() refuses more digits than this, and no key accepts as many.
+    if not _INTEGER.fullmatch(text) or len(text) > 40:
+        raise Unfit(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def size(value: Any) -> int:
+    """Bytes, with the suffixes of redis.conf: 1k is 1000, 1kb is 1024, case does not matter."""
+    text = scalar(value)
+    match = _SIZE.fullmatch(text.lower())
+    if match is None or match[2] not in _SIZE_UNITS or len(match[1]) > 40:
+        raise ValueError(
+            f"'{text}' is not a size, accepted: bytes with an optional k, kb, m, mb, g or gb"
+        )
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def milliseconds(value: Any) -> int | None:
+    """A time limit; -1 and 0 both mean that there is none, as in twemproxy."""
+    number = integer(value)
+    if number < -1 or number > MAX_INT:
+        raise Unfit(f"{number} is out of range")
+    return number if number > 0 else None
+
+
+def secret(value: Any) -> bytes:
+    return scalar(value).encode()
+
+
+def hash_tag(value: Any) -> bytes:
+    if isinstance(value, dict) and not value:
+        raise ValueError('braces must be quoted: "{}"')
+    if isinstance(value, list) and not value:
+        raise ValueError('brackets must be quoted: "[]"')
+    tag = scalar(value).encode()
+    if len(tag) != 2:
+        raise Unfit(f"'{tag.decode()}' is not a pair of characters")
+    return tag
+
+
+@lru_cache(maxsize=1)
+def known_commands() -> frozenset[str]:
+    """Every Redis command, subcommands as "config set", in lower case."""
+    table = Path(__file__).parent.parent / "proto" / "redis_commands.json"
+    return frozenset(json.loads(table.read_text(encoding="utf-8")))
+
+
+def command_name(value: Any) -> str:
+    """The name of a Redis command in lower case; `config|set` and `config set` are the same."""
+    text = scalar(value)
+    name = " ".join(text.lower().replace("|", " ").split())
+    if name not in known_commands():
+        raise ValueError(
+            f"'{text}' is not a Redis command{did_you_mean(name, sorted(known_commands()))}"
+        )
+    return name
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 40:
+        raise ValueError(f"'{text}' is not a port, accepted: 1 to {MAX_PORT}")
+    port = int(text)
+    if not 1 <= port <= MAX_PORT:
+        raise ValueError(f"port {port} is out of range, accepted: 1 to {MAX_PORT}")
+    return port
+
+
+def _host(text: str) -> str:
+    """A host without brackets; a name is only checked for characters that no resolver takes."""
+    bracketed = text.startswith("[") and text.endswith("]")
+    host = text[1:-1] if bracketed else text
+    if bracketed or ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError(f"'{host}' is not an IPv6 address") from None
+        return host
+    if _DOTTED_QUAD.fullmatch(host) and any(int(part[:40]) > 255 for part in host.split(".")):
+        raise ValueError(f"'{host}' is not an IPv4 address")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"'{host}' is not a host name, an IPv4 or an IPv6 address")
+    return host
+
+
+def host(value: Any) -> str:
+    """A host name or an address, of either family."""
+    return _host(scalar(value))
+
+
+def _unix_path(path: str) -> Address:
+    length = len(path.encode())
+    if length > MAX_UNIX_PATH:
+        raise ValueError(
+            f"the path is {length} bytes long, a unix socket's may have {MAX_UNIX_PATH}"
+        )
+    return Address("unix", path=path)
+
+
+def _permissions(text: str) -> int | None:
+    """Octal permissions; 0 leaves them to the umask, as in twemproxy."""
+    if not re.fullmatch(r"[0-7]{1,40}", text) or int(text, 8) > 0o777:
+        raise ValueError(f"'{text}' is not a set of permissions, accepted: octal 0 to 0777")
+    return int(text, 8) or None
+
+
+def listen(value: Any) -> Listen:
+    text = scalar(value)
+    if text.startswith("/"):
+        path, *permissions = text.rsplit(maxsplit=1)
+        return Listen(_unix_path(path), _permissions(permissions[0]) if permissions else None)
+    host_text, colon, port = text.rpartition(":")
+    if not colon or not host_text:
+        raise ValueError(f"'{text}' is not an address to listen on, accepted: {LISTEN_FORMS}")
+    return Listen(Address("tcp", host=_host(host_text), port=_port(port)), None)
+
+
+def _weight(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or len(text) > 40:
+        raise ValueError(f"'{text}' is not a weight, accepted: 1 to {MAX_INT}")
+    weight = int(text)
+    if not 1 <= weight <= MAX_INT:
+        raise ValueError(f"weight {weight} is out of range, accepted: 1 to {MAX_INT}")
+    return weight
+
+
+def server(value: Any) -> ServerConfig:
+    """One entry of `servers`; without a name of its own it is hashed as twemproxy hashes it.
+
+    That is host:port with the port as it is written, the host alone on port 11211 (libmemcached's
+    custom), and for a unix socket the path with a colon behind it. Brackets around an IPv6 address
+    are not part of the name, so adding them moves no key.
+    """
+    text = scalar(value)
+    line = value.line if isinstance(value, Text) else 0
+    target, *names = text.rsplit(maxsplit=1)
+    address_text, colon, weight_text = target.rpartition(":")
+    if not colon or not address_text:
+        raise ValueError(f"'{text}' is not a server, accepted: {SERVER_FORMS}")
+    if address_text.startswith("/"):
+        address = _unix_path(address_text)
+        hashed = f"{address_text}:"
+    else:
+        host_text, colon, port_text = address_text.rpartition(":")
+        if not colon or not host_text:
+            raise ValueError(f"'{text}' is not a server, accepted: {SERVER_FORMS}")
+        address = Address("tcp", host=_host(host_text), port=_port(port_text))
+        default_port = address.port == KETAMA_DEFAULT_PORT
+        hashed = address.host if default_port else f"{address.host}:{port_text}"
+    return ServerConfig(
+        name=names[0] if names else hashed,
+        named=bool(names),
+        address=address,
+        weight=_weight(weight_text),
+        line=line,
+    )
