@@ -82,7 +82,7 @@ def put_error(
     text: bytes = failed.rsp.data[: failed.rsp.length]
     parent.flags |= MSG_ERROR | (failed.flags & MSG_LOCAL_ERROR)
     if written and text[:1] == b"-":
-        text = text[:-2] + b"; other keys of this '%s' may have been changed\r\n" % row.name
+        text = text[: len(text) - 2] + b"; other keys of this '%s' may have been changed\r\n" % row.name
     return put_text(parent, text)
 
 
@@ -288,7 +288,7 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
 def merge_first(parent: cython.pointer(Msg)) -> cython.int:
     """RANDOMKEY: an answer that is not null, if any server has one."""
     split: cython.pointer(Split) = parent.split
-    frag: cython.pointer(Msg)
+    frag: cython.pointer(Msg) = split.frags[0]
     index: cython.uint
     for index in range(split.nfrag):
         frag = split.frags[index]
