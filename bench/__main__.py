@@ -1,3 +1,4 @@
+# bench/__main__.py: python -m bench
 """python -m bench: nutproxy, nutcracker, haproxy and a bare echo server, side by side in one run.
 
 For each round, for each row, each peer in turn: what the machine does besides hits all of them. The

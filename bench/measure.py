@@ -1,3 +1,4 @@
+# bench/measure.py: one run, measured
 """One run of the load generator against one peer: throughput, CPU time, system calls.
 
 redis-benchmark makes the load; the CPU time is what the kernel has charged to the threads of the

@@ -1,3 +1,4 @@
+# bench/peers.py: starting and stopping what is compared
 """The proxies under test, each with the same two Redis servers behind it, and the floor.
 
 Every proxy listens on two ports: behind `one` is the first server, behind `two` are both. haproxy

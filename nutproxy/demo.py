@@ -1,3 +1,4 @@
+# nutproxy/demo.py: three Redis servers, the proxy and a tour
 """nutproxy demo: three real Redis servers, the proxy in front of them, and a tour with redis-py.
 
     redis-py ──> nutproxy 127.0.0.1:22121 ──┬──> redis-1
