@@ -65,3 +65,14 @@ def test_missing_tools_are_named_with_the_packages_that_have_them(tmp_path):
     assert answer.returncode == 1
     assert "'no-such-compiler' is not on PATH" in answer.stderr
     assert "apt-get install gcc libc6-dev python3-dev" in answer.stderr
+
+
+def test_configuration_in_the_readme_has_no_problem_and_no_warning(tmp_path):
+    example = (CHECKOUT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    file = tmp_path / "nutproxy.yml"
+    file.write_text(example)
+    answer = subprocess.run(
+        [sys.executable, "-m", "nutproxy", "check", file], capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"{file}:" not in answer.stdout
