@@ -41,6 +41,7 @@ from nutproxy.config.values import (
     Unfit,
     did_you_mean,
     index_order,
+    printable,
 )
 
 GLOBAL, DEFAULTS = "global", "defaults"
@@ -89,7 +90,7 @@ class Problem:
             parts.append(self.key)
         if self.severity == "warning":
             parts.append("warning")
-        return ": ".join([*parts, self.message])
+        return printable(": ".join([*parts, self.message]))
 
 
 @dataclass
@@ -196,7 +197,7 @@ class _Loader:
     def _fill(self, table: Table, node: yaml.MappingNode) -> None:
         for key_node, value_node in node.value:
             line = _line(key_node)
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 self._problem(table, None, "has a key that is not plain text", line)
                 continue
             key = key_node.value
@@ -414,6 +415,20 @@ def _unknown_key(section: type[Keys], key: str) -> str:
     return f"unknown key{did_you_mean(key, section.model_fields)}"
 
 
+class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML with libyaml's tolerance for tabs between tokens.
+
+    twemproxy reads its files with libyaml, so such tabs are in use. PyYAML's binding of libyaml is
+    no way out: it crashes on deep nesting.
+    """
+
+    def scan_to_next_token(self) -> None:
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
+
+
 def _parse(path: str) -> yaml.Node:
     """The root node of a YAML file; raises Unreadable."""
     try:
@@ -427,7 +442,7 @@ def _parse(path: str) -> yaml.Node:
         line = raw.count(b"\n", 0, error.start) + 1
         raise Unreadable(f"is not UTF-8 text: byte 0x{raw[error.start]:02x}", line) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_YamlLoader)
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(text, error) from None
     except yaml.reader.ReaderError as error:

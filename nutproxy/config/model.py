@@ -98,11 +98,13 @@ def key(
     accepts: str | None = None,
     minimum: int | None = None,
     maximum: int | None = None,
+    secret: bool = False,
 ) -> Any:
     """A row of the table.
 
     `default` is the value in its working form; `written` is how it is written in a file where that
-    differs. `accepts` is needed only where the type and the range do not say it.
+    differs. `accepts` is needed only where the type and the range do not say it. A `secret` does
+    not show when its section is printed.
     """
     extra: dict[str, Any] = {}
     if written is not None:
@@ -118,6 +120,7 @@ def key(
         json_schema_extra=extra,
         ge=minimum,
         le=maximum,
+        repr=not secret,
     )
 
 
@@ -146,8 +149,8 @@ class GlobalConfig(Keys):
     )
     mbuf_size: Size = key(
         16384,
-        "How much is read from a connection at once. Larger values suit large pipelines; values"
-        " larger than this are received in buffers of their own size in any case. Flag `-m`.",
+        "How much is read from a connection at once; more suits long pipelines. The value of a key"
+        " that is larger than this is received into a buffer of its own. Flag `-m`.",
         example="64kb",
         unit="bytes",
         minimum=MBUF_MIN_SIZE,
@@ -166,9 +169,8 @@ class PoolSettings(Keys):
     )
     hash_tag: HashTag = key(
         None,
-        "Two characters. Where a key holds text between the first and the next second one, only"
-        " that text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Must be"
-        " quoted.",
+        "Two characters, an opening and a closing one. Where a key has text between them, only that"
+        " text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Must be quoted.",
         example="{}",
         accepts="exactly two bytes",
     )
@@ -230,6 +232,7 @@ class PoolSettings(Keys):
         " for Redis pools; from `defaults` it reaches Redis pools only.",
         example="s3cret",
         accepts="text that is not empty",
+        secret=True,
     )
     redis_db: Integer = key(
         0,

@@ -135,6 +135,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
+def printable(text: str) -> str:
+    """The text on one line: what a terminal would act upon instead of showing it is escaped."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 def scalar(value: Any) -> str:
     """The text of a single value; lists and mappings are refused."""
     if isinstance(value, list):

@@ -1,0 +1,879 @@
+"""The configuration: what is accepted, what is refused and with which words, what it becomes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nutproxy.config import Address, Config, PoolConfig, Problem, index_order, load, schema
+from nutproxy.config.docs import example, page
+from nutproxy.config.load import ketama_points
+from nutproxy.config.model import GlobalConfig, PoolKeys, PoolSettings, accepted, size_text, table
+
+ROOT = Path(__file__).parent.parent.parent
+
+PERMISSIONS_ACCEPTED = "accepted: octal 0 to 0777"
+LISTEN_ACCEPTED = "accepted: host:port, [IPv6]:port or /path [permissions]"
+SERVER_ACCEPTED = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Loads a text as the file `f.yml`."""
+    monkeypatch.chdir(tmp_path)
+
+    def read(text: str | bytes) -> tuple[Config | None, list[Problem]]:
+        Path("f.yml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load("f.yml")
+
+    return read
+
+
+@pytest.fixture
+def findings(read):
+    """The findings in a text, as they are printed."""
+    return lambda text: [str(problem) for problem in read(text)[1]]
+
+
+def pool_text(
+    *keys: str, listen: str = "127.0.0.1:1", servers: tuple[str, ...] = ("h:1:1",)
+) -> str:
+    """A Redis pool `p`: listen on line 2, redis on line 3, `keys` from line 4, then servers."""
+    lines = ["p:", f"  listen: {listen}", "  redis: true", *(f"  {key}" for key in keys)]
+    return "\n".join([*lines, "  servers:", *(f"  - {server}" for server in servers)]) + "\n"
+
+
+@pytest.fixture
+def read_pool(read):
+    """The one pool of a text that has no problem."""
+
+    def read_pool(*keys: str, **parts) -> PoolConfig:
+        config, problems = read(pool_text(*keys, **parts))
+        assert config is not None, [str(problem) for problem in problems]
+        return config.pools[0]
+
+    return read_pool
+
+
+# What is accepted.
+
+
+def test_defaults_are_twemproxys(read):
+    config, problems = read("p:\n  listen: 127.0.0.1:22121\n  servers:\n  - 127.0.0.1:6379:1\n")
+    pool = config.pools[0]
+    assert [problem.severity for problem in problems] == ["warning"]
+    assert pool.name == "p"
+    assert pool.listen == Address("tcp", host="127.0.0.1", port=22121)
+    assert pool.listen_permissions is None
+    assert (pool.hash, pool.distribution, pool.hash_tag) == ("fnv1a_64", "ketama", None)
+    assert (pool.timeout, pool.backlog, pool.client_connections) == (None, 512, 0)
+    assert not any([pool.tcpkeepalive, pool.reuseport, pool.preconnect, pool.auto_eject_hosts])
+    assert (pool.redis, pool.redis_auth, pool.redis_db) == (False, None, 0)
+    assert (pool.server_connections, pool.server_retry_timeout) == (1, 30000)
+    assert pool.server_failure_limit == 2
+
+
+def test_own_keys_have_defaults_that_change_nothing_for_twemproxys_users(read_pool):
+    pool = read_pool()
+    assert (pool.admin_commands, pool.deny_commands) == (False, frozenset())
+    assert (pool.client_max_requests, pool.client_max_pending) == (1024, 32 << 20)
+    assert (pool.server_max_queue, pool.proto_max_bulk_len) == (1 << 30, 512 << 20)
+
+
+def test_global_settings_have_defaults(read):
+    config, _ = read(pool_text())
+    assert (config.globals.verbose, config.globals.output, config.globals.mbuf_size) == (
+        5,
+        None,
+        16384,
+    )
+    assert config.path == "f.yml"
+
+
+def test_global_settings_are_read(read):
+    config, _ = read(
+        "global:\n  verbose: 11\n  output: /x/y.log\n  mbuf_size: 64kb\n" + pool_text()
+    )
+    assert (config.globals.verbose, config.globals.output, config.globals.mbuf_size) == (
+        11,
+        "/x/y.log",
+        65536,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "permissions", "shown"),
+    [
+        ("127.0.0.1:22121", Address("tcp", "127.0.0.1", 22121), None, "127.0.0.1:22121"),
+        ("127.1:022121", Address("tcp", "127.1", 22121), None, "127.1:22121"),
+        ("localhost:1", Address("tcp", "localhost", 1), None, "localhost:1"),
+        ("my_host-1.example.com.:65535", Address("tcp", "my_host-1.example.com.", 65535), None, ""),
+        ("::1:22121", Address("tcp", "::1", 22121), None, "[::1]:22121"),
+        ('"[::1]:22121"', Address("tcp", "::1", 22121), None, "[::1]:22121"),
+        (":::22121", Address("tcp", "::", 22121), None, "[::]:22121"),
+        ("fe80::1%eth0:22121", Address("tcp", "fe80::1%eth0", 22121), None, "[fe80::1%eth0]:22121"),
+        ("/run/a.sock", Address("unix", path="/run/a.sock"), None, "/run/a.sock"),
+        ("/run/a.sock 0777", Address("unix", path="/run/a.sock"), 0o777, "/run/a.sock"),
+        ("/run/a.sock  640", Address("unix", path="/run/a.sock"), 0o640, "/run/a.sock"),
+        ("/run/a.sock 0", Address("unix", path="/run/a.sock"), None, "/run/a.sock"),
+        ("/" + "x" * 106, Address("unix", path="/" + "x" * 106), None, "/" + "x" * 106),
+    ],
+)
+def test_forms_of_listen(read_pool, text, address, permissions, shown):
+    pool = read_pool(listen=text)
+    assert (pool.listen, pool.listen_permissions) == (address, permissions)
+    if shown:
+        assert str(pool.listen) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "named", "address", "weight"),
+    [
+        ("h:6379:1", "h:6379", False, Address("tcp", "h", 6379), 1),
+        ("h:6379:12 alpha", "alpha", True, Address("tcp", "h", 6379), 12),
+        ("h:6379:1  a:b", "a:b", True, Address("tcp", "h", 6379), 1),
+        ('h:6379:1 "n"', '"n"', True, Address("tcp", "h", 6379), 1),
+        ("h:06379:01", "h:06379", False, Address("tcp", "h", 6379), 1),
+        ("10.0.0.1:11211:1", "10.0.0.1", False, Address("tcp", "10.0.0.1", 11211), 1),
+        ("10.0.0.1:11211:1 n", "n", True, Address("tcp", "10.0.0.1", 11211), 1),
+        ("::1:6379:1", "::1:6379", False, Address("tcp", "::1", 6379), 1),
+        ('"[::1]:6379:1"', "::1:6379", False, Address("tcp", "::1", 6379), 1),
+        ('"[::1]:11211:1"', "::1", False, Address("tcp", "::1", 11211), 1),
+        ('"[::1]:6379:1 n"', "n", True, Address("tcp", "::1", 6379), 1),
+        ("/a.sock:1", "/a.sock:", False, Address("unix", path="/a.sock"), 1),
+        ("/a.sock:5 n", "n", True, Address("unix", path="/a.sock"), 5),
+        ("/a b.sock:1 n", "n", True, Address("unix", path="/a b.sock"), 1),
+        ("h:1:2147483647", "h:1", False, Address("tcp", "h", 1), 2147483647),
+    ],
+)
+def test_forms_of_servers_and_the_names_they_are_hashed_under(
+    read_pool, text, name, named, address, weight
+):
+    (server,) = read_pool(servers=(text,)).servers
+    assert (server.name, server.named, server.address) == (name, named, address)
+    assert (server.weight, server.line) == (weight, 5)
+
+
+def test_servers_are_in_twemproxys_index_order(read_pool):
+    names = ("server10", "server2", "zz", "é1", "server1")
+    pool = read_pool(servers=tuple(f"h:{i + 1}:1 {name}" for i, name in enumerate(names)))
+    assert [server.name for server in pool.servers] == [
+        "zz",
+        "é1",
+        "server1",
+        "server2",
+        "server10",
+    ]
+    assert [server.line for server in pool.servers] == [7, 8, 9, 6, 5]
+
+
+def test_pools_are_in_twemproxys_order(read):
+    text = "".join(
+        f"{name}:\n  listen: h:{port}\n  redis: true\n  servers: [h:1:1]\n"
+        for port, name in enumerate(("beta", "alpha", "z", "Beta"), 1)
+    )
+    config, _ = read(text)
+    assert [pool.name for pool in config.pools] == ["z", "Beta", "beta", "alpha"]
+
+
+def test_index_order_compares_bytes_not_characters():
+    assert sorted(["é", "zz", "aaa", "z"], key=index_order) == ["z", "zz", "é", "aaa"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("false", False),
+        ("yes", True),
+        ("NO", False),
+        ("On", True),
+        ("'true'", True),
+    ],
+)
+def test_booleans(read_pool, text, value):
+    assert read_pool(f"preconnect: {text}").preconnect is value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("400", 400), ("0400", 400), ("'400'", 400), ("0", None), ("-1", None)],
+)
+def test_timeout_is_milliseconds_and_nothing_for_no_limit(read_pool, text, value):
+    assert read_pool(f"timeout: {text}").timeout == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2000000", 2000000),
+        ("2000000b", 2000000),
+        ("2000k", 2000000),
+        ("2000kb", 2048000),
+        ("2m", 2000000),
+        ("2MB", 2097152),
+        ("1g", 1000000000),
+        ("1Gb", 1073741824),
+    ],
+)
+def test_sizes_have_the_units_of_redis_conf(read_pool, text, value):
+    assert read_pool(f"server_max_queue: {text}").server_max_queue == value
+
+
+def test_text_that_looks_like_a_number_stays_as_it_is_written(read_pool):
+    assert read_pool("redis_auth: 0123").redis_auth == b"0123"
+    assert read_pool("redis_auth: null").redis_auth == b"null"
+    assert read_pool("redis_auth: a b").redis_auth == b"a b"
+
+
+@pytest.mark.parametrize(("text", "value"), [('"{}"', b"{}"), ("$$", b"$$"), ("é", "é".encode())])
+def test_hash_tag_is_two_bytes(read_pool, text, value):
+    assert read_pool(f"hash_tag: {text}").hash_tag == value
+
+
+def test_denied_commands_are_lower_case_and_subcommands_take_either_spelling(read_pool):
+    pool = read_pool('deny_commands: [KEYS, "config|set", CONFIG  GET]')
+    assert pool.deny_commands == {"keys", "config set", "config get"}
+
+
+def test_a_pool_takes_defaults_and_its_own_values_win(read):
+    config, _ = read(
+        "defaults:\n  redis: true\n  timeout: 400\n  deny_commands: [keys]\n"
+        "a:\n  listen: h:1\n  servers: [h:1:1]\n"
+        "b:\n  listen: h:2\n  timeout: 5\n  deny_commands: [flushall]\n  servers: [h:1:1]\n"
+    )
+    a, b = config.pools
+    assert (a.redis, a.timeout, a.deny_commands) == (True, 400, {"keys"})
+    assert (b.redis, b.timeout, b.deny_commands) == (True, 5, {"flushall"})
+
+
+def test_redis_auth_from_defaults_does_not_reach_memcached_pools(read):
+    config, _ = read(
+        "defaults:\n  redis_auth: pw\n"
+        "m:\n  listen: h:1\n  servers: [h:1:1]\n"
+        "r:\n  listen: h:2\n  redis: true\n  servers: [h:1:1]\n"
+    )
+    assert [pool.redis_auth for pool in config.pools] == [None, b"pw"]
+
+
+def test_password_does_not_show_when_a_pool_is_printed(read_pool):
+    pool = read_pool("redis_auth: s3cret")
+    assert pool.redis_auth == b"s3cret"
+    assert "s3cret" not in repr(pool) + str(pool)
+
+
+def test_results_cannot_be_changed(read):
+    config, _ = read(pool_text())
+    for part, name in [
+        (config, "path"),
+        (config.globals, "verbose"),
+        (config.pools[0], "timeout"),
+        (config.pools[0].servers[0], "weight"),
+        (config.pools[0].listen, "port"),
+    ]:
+        with pytest.raises((AttributeError, ValueError)):
+            setattr(part, name, 1)
+
+
+def test_tabs_between_tokens_are_read_as_twemproxy_reads_them(read):
+    config, problems = read(
+        "p:\n  listen:\t127.0.0.1:1\t# why\n  redis: true\t\n  servers:\n  - h:1:1\t\n"
+    )
+    assert problems == []
+    assert str(config.pools[0].listen) == "127.0.0.1:1"
+
+
+def test_aliases_and_a_byte_order_mark_are_read(read):
+    config, problems = read(
+        "\ufeffa:\n  listen: h:1\n  redis: &r true\n  servers: &s [h:1:1]\n"
+        "b:\n  listen: h:2\n  redis: *r\n  servers: *s\n"
+    )
+    assert problems == []
+    assert config.pools[1].servers[0].name == "h:1"
+
+
+# What is refused: keys and values. Line 4 is the first of `keys`.
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lisen: x", "lisen: unknown key, did you mean 'listen'?"),
+        ("zzz: x", "zzz: unknown key"),
+        ("sentinels: x", "sentinels: unknown key"),
+        ("verbose: 3", "verbose: is a process setting, it belongs below 'global'"),
+        ("<<: {a: b}", "<<: merge keys are not read, put common values below 'defaults'"),
+        (
+            "hash: fnv1a_46",
+            "hash: 'fnv1a_46' is not a valid hash, accepted: one_at_a_time, md5, crc16, crc32,"
+            " crc32a, fnv1_64, fnv1a_64, fnv1_32, fnv1a_32, hsieh, murmur, jenkins, murmur3,"
+            " did you mean 'fnv1a_64'?",
+        ),
+        (
+            "distribution: ring",
+            "distribution: 'ring' is not a valid distribution, accepted: ketama, modula, random",
+        ),
+        (
+            "hash_tag: x",
+            "hash_tag: 'x' is not a pair of characters, accepted: exactly two bytes",
+        ),
+        ("hash_tag: {}", 'hash_tag: braces must be quoted: "{}"'),
+        ("hash_tag: []", 'hash_tag: brackets must be quoted: "[]"'),
+        ("hash_tag: {a: b}", "hash_tag: is a mapping, accepted: exactly two bytes"),
+        (
+            "timeout: -2",
+            "timeout: -2 is out of range, accepted: -1 to 2147483647 milliseconds",
+        ),
+        (
+            "timeout: 99999999999",
+            "timeout: 99999999999 is out of range, accepted: -1 to 2147483647 milliseconds",
+        ),
+        (
+            "timeout: 1.5",
+            "timeout: '1.5' is not a whole number, accepted: -1 to 2147483647 milliseconds",
+        ),
+        (
+            "timeout: [1]",
+            "timeout: is a list, accepted: -1 to 2147483647 milliseconds",
+        ),
+        ("timeout:", "timeout: has no value, accepted: -1 to 2147483647 milliseconds"),
+        (
+            "backlog: 1_000",
+            "backlog: '1_000' is not a whole number, accepted: 0 to 2147483647 connections",
+        ),
+        ("redis_db: -1", "redis_db: -1 is out of range, accepted: 0 to 2147483647"),
+        ("preconnect: True1", "preconnect: 'True1' is not a boolean, accepted: true, false"),
+        ("preconnect: 1", "preconnect: '1' is not a boolean, accepted: true, false"),
+        ('redis_auth: ""', "redis_auth: has no value, accepted: text that is not empty"),
+        (
+            "server_connections: 0",
+            "server_connections: 0 is out of range, accepted: 1 to 65535 connections",
+        ),
+        (
+            "client_max_requests: 1000001",
+            "client_max_requests: 1000001 is out of range, accepted: 1 to 1000000 requests",
+        ),
+        (
+            "client_max_pending: 64tb",
+            "client_max_pending: '64tb' is not a size, accepted: bytes with an optional k, kb, m,"
+            " mb, g or gb",
+        ),
+        (
+            "proto_max_bulk_len: 5gb",
+            "proto_max_bulk_len: 5gb is out of range, accepted: 1mb to 4gb",
+        ),
+        (
+            "proto_max_bulk_len: 1048575",
+            "proto_max_bulk_len: 1048575 is out of range, accepted: 1mb to 4gb",
+        ),
+        (
+            "deny_commands: keys",
+            "deny_commands: is not a list, accepted: a list of Redis commands",
+        ),
+        (
+            "deny_commands: [keys, flushal]",
+            "deny_commands: 'flushal' is not a Redis command, did you mean 'flushall'?",
+        ),
+        (
+            'deny_commands: ["config|sett"]',
+            "deny_commands: 'config|sett' is not a Redis command, did you mean 'config set'?",
+        ),
+        (
+            "deny_commands: [keys, [x]]",
+            "deny_commands: entry 2 is a list, accepted: a list of Redis commands",
+        ),
+        ("redis: false", "redis: duplicate key, first set on line 3"),
+    ],
+)
+def test_value_that_is_not_accepted(findings, key, message):
+    assert findings(pool_text(key)) == [f"f.yml:4: pool 'p': {message}"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "message"),
+    [
+        ("22121", f"'22121' is not an address to listen on, {LISTEN_ACCEPTED}"),
+        (":22121", f"':22121' is not an address to listen on, {LISTEN_ACCEPTED}"),
+        ("h:0", "port 0 is out of range, accepted: 1 to 65535"),
+        ("h:65536", "port 65536 is out of range, accepted: 1 to 65535"),
+        ("h:redis", "'redis' is not a port, accepted: 1 to 65535"),
+        ("h:-1", "'-1' is not a port, accepted: 1 to 65535"),
+        ("1.2.3.256:1", "'1.2.3.256' is not an IPv4 address"),
+        ("1::2::3:1", "'1::2::3' is not an IPv6 address"),
+        ('"[localhost]:1"', "'localhost' is not an IPv6 address"),
+        ("a/b:1", "'a/b' is not a host name, an IPv4 or an IPv6 address"),
+        ("a b:1", "'a b' is not a host name, an IPv4 or an IPv6 address"),
+        ("/a 9999", f"'9999' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
+        ("/a 01777", f"'01777' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
+        ("/a rw", f"'rw' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
+        ("/" + "x" * 107, "the path is 108 bytes long, a unix socket's may have 107"),
+        ("[a]", f"is a list, {LISTEN_ACCEPTED}"),
+    ],
+)
+def test_listen_that_is_not_accepted(findings, listen, message):
+    assert findings(pool_text(listen=listen)) == [f"f.yml:2: pool 'p': listen: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        ("h:1:0", "weight 0 is out of range, accepted: 1 to 2147483647"),
+        ("h:1:2147483648", "weight 2147483648 is out of range, accepted: 1 to 2147483647"),
+        ("h:1:-1", "'-1' is not a weight, accepted: 1 to 2147483647"),
+        ("h:1:x n", "'x' is not a weight, accepted: 1 to 2147483647"),
+        ("h:0:1", "port 0 is out of range, accepted: 1 to 65535"),
+        ("h:99999999999:1", "port 99999999999 is out of range, accepted: 1 to 65535"),
+        ("h:x:1", "'x' is not a port, accepted: 1 to 65535"),
+        ("h:1", f"'h:1' is not a server, accepted: {SERVER_ACCEPTED}"),
+        ("h", f"'h' is not a server, accepted: {SERVER_ACCEPTED}"),
+        (":1:1", f"':1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
+        ("/a", f"'/a' is not a server, accepted: {SERVER_ACCEPTED}"),
+        # The last word is a name, as in twemproxy, and what is left has neither port nor weight.
+        ("x y:1:1", f"'x y:1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
+        ("/" + "x" * 107 + ":1", "the path is 108 bytes long, a unix socket's may have 107"),
+        ("a: b", f"entry 2 is a mapping, accepted: a list of {SERVER_ACCEPTED}"),
+    ],
+)
+def test_server_that_is_not_accepted(findings, server, message):
+    assert findings(pool_text(servers=("good:1:1", server))) == [
+        f"f.yml:6: pool 'p': servers: {message}"
+    ]
+
+
+def test_duplicate_server_names_name_the_line_of_both(findings):
+    assert findings(pool_text(servers=("a:1:1 n", "b:1:1 n", '"[::1]:1:1"', "::1:1:2"))) == [
+        "f.yml:6: pool 'p': servers: duplicate server name 'n', first used on line 5",
+        "f.yml:8: pool 'p': servers: duplicate server name '::1:1', first used on line 7",
+    ]
+
+
+def test_one_address_under_two_names_is_accepted(read_pool):
+    assert len(read_pool(servers=("a:1:1 n", "a:1:1 m")).servers) == 2
+
+
+def test_duplicate_listen_names_the_other_pool_and_its_line(findings):
+    assert findings(
+        "a:\n  redis: true\n  listen: ::1:5\n  servers: [h:1:1]\n"
+        'b:\n  redis: true\n  listen: "[::1]:5"\n  servers: [h:1:1]\n'
+    ) == ["f.yml:7: pool 'b': listen: [::1]:5 is already used by pool 'a' on line 3"]
+
+
+def test_duplicate_pool_names_the_line_of_both(findings):
+    assert findings(pool_text() + pool_text(listen="h:2")) == [
+        "f.yml:6: pool 'p': duplicate pool, first defined on line 1"
+    ]
+
+
+def test_duplicate_section_names_the_line_of_both(findings):
+    assert findings("global: {}\nglobal: {}\n" + pool_text()) == [
+        "f.yml:2: global: duplicate section, first defined on line 1"
+    ]
+
+
+def test_missing_listen_and_servers(findings):
+    assert findings("p:\n  redis: true\n") == [
+        f"f.yml:1: pool 'p': listen: is missing, a pool needs it; {LISTEN_ACCEPTED}",
+        "f.yml:1: pool 'p': servers: is missing, a pool needs it;"
+        f" accepted: a list of {SERVER_ACCEPTED}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("servers", "message"),
+    [
+        ("[]", "is empty, a pool needs at least one server"),
+        ("h:1:1", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
+        ("", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
+        ("{}", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
+    ],
+)
+def test_servers_that_are_not_a_list_of_some(findings, servers, message):
+    assert findings(f"p:\n  redis: true\n  listen: h:1\n  servers: {servers}\n") == [
+        f"f.yml:4: pool 'p': servers: {message}"
+    ]
+
+
+def test_redis_auth_needs_a_redis_pool(findings):
+    assert findings("p:\n  listen: h:1\n  redis: no\n  redis_auth: pw\n  servers: [h:1:1]\n") == [
+        "f.yml:3: pool 'p': redis: warning: Memcached pools are not served by this version",
+        "f.yml:4: pool 'p': redis_auth: is only valid for a Redis pool, set 'redis: true'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("global:\n  verbose: 12\n", "global.verbose: 12 is out of range, accepted: 0 to 11"),
+        ("global:\n  verbos: 1\n", "global.verbos: unknown key, did you mean 'verbose'?"),
+        (
+            "global:\n  mbuf_size: 100\n",
+            "global.mbuf_size: 100 is out of range, accepted: 512 to 16mb",
+        ),
+        ("global:\n  output: [a]\n", "global.output: is a list, accepted: a path"),
+        (
+            "global:\n  listen: h:9\n",
+            "global.listen: is a key of pools; 'global' is reserved for process settings and"
+            " cannot name a pool",
+        ),
+        (
+            "defaults:\n  timeout: x\n",
+            "defaults.timeout: 'x' is not a whole number, accepted: -1 to 2147483647 milliseconds",
+        ),
+        (
+            "defaults:\n  listen: h:9\n",
+            "defaults.listen: cannot be a default, every pool needs its own",
+        ),
+        (
+            "defaults:\n  servers: [h:9:1]\n",
+            "defaults.servers: cannot be a default, every pool needs its own",
+        ),
+        ("defaults:\n  tiemout: 1\n", "defaults.tiemout: unknown key, did you mean 'timeout'?"),
+        (
+            "defaults:\n  output: x\n",
+            "defaults.output: is a process setting, it belongs below 'global'",
+        ),
+    ],
+)
+def test_problem_in_a_reserved_section_is_reported_once(findings, section, message):
+    assert findings(section + pool_text()) == [f"f.yml:2: {message}"]
+
+
+@pytest.mark.parametrize("section", ["global: 5\n", "defaults: [a]\n"])
+def test_reserved_section_that_is_not_a_mapping(findings, section):
+    name = section.partition(":")[0]
+    assert findings(section + pool_text()) == [
+        f"f.yml:1: {name}: is not a mapping of keys and values"
+    ]
+
+
+@pytest.mark.parametrize("section", ["global:\n", "defaults:\n", "global: {}\n"])
+def test_reserved_section_may_be_empty(findings, section):
+    assert findings(section + pool_text()) == []
+
+
+def test_pool_that_is_not_a_mapping(findings):
+    assert findings("p: 5\n") == ["f.yml:1: pool 'p': is not a mapping of keys and values"]
+
+
+def test_key_and_pool_names_must_be_plain_text(findings):
+    assert findings("? [a]\n: b\n" + pool_text("? [x]\n  : y")) == [
+        "f.yml:1: the name of a pool must be plain text",
+        "f.yml:6: pool 'p': has a key that is not plain text",
+    ]
+
+
+@pytest.mark.parametrize("text", ["global:\n  verbose: 3\n", "defaults: {}\n"])
+def test_file_without_a_pool(findings, text):
+    assert findings(text) == ["f.yml: defines no pool"]
+
+
+# What is refused: whole files, in one line.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "f.yml: is empty, at least one pool is needed"),
+        (b"# nothing\n", "f.yml: is empty, at least one pool is needed"),
+        (b"\n- a\n", "f.yml:2: is not a mapping of pools by name"),
+        (b"5", "f.yml:1: is not a mapping of pools by name"),
+        (b"a: b\nc: \xff\n", "f.yml:2: is not UTF-8 text: byte 0xff"),
+        (b"a: b\nc: \x00\n", "f.yml:2: is not YAML: control character 0x00"),
+        (b"[" * 100000, "f.yml: is not a configuration: nested too deeply"),
+        (
+            b"a: 1\n---\nb: 1\n",
+            "f.yml:2: YAML syntax: expected a single document in the stream, but found another"
+            " document",
+        ),
+        (b"a:\n  b: *c\n", "f.yml:2: YAML syntax: found undefined alias 'c'"),
+        (
+            b"a:\n\tb: 1\n",
+            "f.yml:2: YAML syntax: while scanning for the next token, found character '\\t' that"
+            " cannot start any token; indent with spaces, not with tabs",
+        ),
+        (
+            b"a:\n  listen: [::1]:22\n",
+            "f.yml:2: YAML syntax: while parsing a flow node, expected the node content, but found"
+            " ':'; quote an address in brackets",
+        ),
+        (
+            b"a:\n  listen: *:22\n",
+            "f.yml:2: YAML syntax: while scanning an alias, expected alphabetic or numeric"
+            " character, but found ':'; write 0.0.0.0 for all addresses",
+        ),
+        (
+            b"a: 'b\n",
+            "f.yml:2: YAML syntax: while scanning a quoted scalar, found unexpected end of stream",
+        ),
+    ],
+)
+def test_file_that_is_not_a_configuration(read, text, message):
+    config, problems = read(text)
+    assert config is None
+    assert [str(problem) for problem in problems] == [message]
+
+
+def test_list_that_contains_itself_is_refused(findings):
+    assert findings("p:\n  redis: true\n  listen: h:1\n  servers: &s [*s]\n") == [
+        f"f.yml:4: pool 'p': servers: entry 1 is a list, accepted: a list of {SERVER_ACCEPTED}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"), [("nothing.yml", "No such file or directory"), (".", "Is a directory")]
+)
+def test_file_that_cannot_be_read(tmp_path, monkeypatch, path, cause):
+    monkeypatch.chdir(tmp_path)
+    config, problems = load(path)
+    assert config is None
+    assert [str(problem) for problem in problems] == [f"{path}: cannot be read: {cause}"]
+
+
+def test_finding_is_one_line_whatever_it_quotes(findings):
+    (finding,) = findings(pool_text(r'timeout: "a\n\e[2Jb"'))
+    assert finding.startswith(r"f.yml:4: pool 'p': timeout: 'a\n\x1b[2Jb' is not a whole number")
+
+
+FRAGMENTS = ["p", ":", " ", "\n", "\n  ", "-", "[", "]", "{", "}", '"', "&a", "*a", "!", "|", "<<"]
+KEYS = [*PoolKeys.model_fields, *GlobalConfig.model_fields, "global", "defaults", "h:1:1", "0"]
+
+
+@settings(
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(st.sampled_from(FRAGMENTS + KEYS) | st.text(max_size=3), max_size=40).map("".join))
+def test_no_text_makes_load_fail(read, text):
+    config, problems = read(text.encode(errors="replace"))
+    assert (config is None) == any(problem.severity == "problem" for problem in problems)
+    assert all(len(str(problem).splitlines()) == 1 for problem in problems)
+
+
+# Warnings.
+
+
+def test_memcached_pool_is_valid_and_warned_of(read):
+    config, problems = read("p:\n  listen: h:1\n  servers: [h:1:1]\n")
+    assert config is not None
+    assert [str(problem) for problem in problems] == [
+        "f.yml:1: pool 'p': redis: warning: Memcached pools are not served by this version"
+    ]
+
+
+CRC32_WARNING = (
+    "hash: warning: crc32 has 15 bits only, with ketama all keys go to one server;"
+    " crc32a spreads them"
+)
+EJECT_WARNING = (
+    "auto_eject_hosts: warning: without a timeout a server that hangs is never ejected,"
+    " set 'timeout'"
+)
+CONNECTIONS_WARNING = (
+    "server_connections: warning: 17 is far above need, requests are pipelined: 1 is enough for"
+    " most pools, 16 for any"
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "warnings"),
+    [
+        (("hash: crc32",), [CRC32_WARNING]),
+        (("hash: crc32a",), []),
+        (("hash: crc32", "distribution: modula"), []),
+        (("auto_eject_hosts: true",), [EJECT_WARNING]),
+        (("auto_eject_hosts: true", "timeout: 0"), [EJECT_WARNING]),
+        (("auto_eject_hosts: true", "timeout: 1"), []),
+        (("server_connections: 17",), [CONNECTIONS_WARNING]),
+        (("server_connections: 16",), []),
+    ],
+)
+def test_configuration_that_works_but_hurts(read, keys, warnings):
+    config, problems = read(pool_text(*keys, servers=("a:1:1", "b:1:1")))
+    assert config is not None
+    assert [str(problem) for problem in problems] == [
+        f"f.yml:4: pool 'p': {warning}" for warning in warnings
+    ]
+
+
+def test_crc32_does_no_harm_to_a_pool_of_one_server(findings):
+    assert findings(pool_text("hash: crc32")) == []
+
+
+@pytest.mark.parametrize(
+    ("distribution", "warned"), [("ketama", True), ("modula", False), ("random", False)]
+)
+def test_weight_that_gets_no_point_in_the_ring(findings, distribution, warned):
+    text = pool_text(f"distribution: {distribution}", servers=("a:1:1", "b:1:100000"))
+    message = (
+        "f.yml:6: pool 'p': servers: warning: server 'a:1' gets no point in the ring and so no"
+        " key: weight 1 of 100001 is too small"
+    )
+    assert findings(text) == ([message] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("weights", "points"),
+    [
+        ((1,), (160,)),
+        ((1, 1, 1), (160, 160, 160)),
+        ((1, 2, 5), (60, 120, 300)),
+        ((100000, 1), (316, 0)),
+        ((1,) * 7, (160,) * 7),
+    ],
+)
+def test_ring_points_are_twemproxys(weights, points):
+    assert tuple(ketama_points(w, sum(weights), len(weights)) for w in weights) == points
+
+
+def test_warning_caused_by_defaults_has_their_line(findings):
+    assert findings("defaults:\n  server_connections: 17\n" + pool_text()) == [
+        f"f.yml:2: pool 'p': {CONNECTIONS_WARNING}"
+    ]
+
+
+# All findings at once.
+
+
+def test_everything_is_reported_in_the_order_of_lines(read):
+    config, problems = read(
+        "a:\n"
+        "  redis: true\n"
+        "  timeout: x\n"
+        "  lisen: h:1\n"
+        "  auto_eject_hosts: true\n"
+        "  server_connections: 17\n"
+        "  servers:\n"
+        "  - h:1:0\n"
+        "  - h:1\n"
+        "b:\n"
+        "  listen: 1\n"
+        "  redis: maybe\n"
+        "  servers: [h:1:1]\n"
+    )
+    assert config is None
+    assert [
+        (problem.line, problem.pool, problem.key, problem.severity) for problem in problems
+    ] == [
+        (1, "a", "listen", "problem"),
+        (3, "a", "timeout", "problem"),
+        (4, "a", "lisen", "problem"),
+        (6, "a", "server_connections", "warning"),
+        (8, "a", "servers", "problem"),
+        (9, "a", "servers", "problem"),
+        (11, "b", "listen", "problem"),
+        (12, "b", "redis", "problem"),
+    ]
+
+
+def test_value_with_a_problem_causes_no_warning_by_its_default(findings):
+    (finding,) = findings(pool_text("timeout: x", "auto_eject_hosts: true"))
+    assert finding.startswith("f.yml:4: pool 'p': timeout: ")
+    findings_of_defaults = findings(
+        "defaults:\n  timeout: x\n" + pool_text("auto_eject_hosts: true")
+    )
+    assert len(findings_of_defaults) == 1
+
+
+# The table of keys, its schema, its page and the examples.
+
+
+def test_schema_has_every_key_with_help_and_example():
+    definitions = schema()["$defs"]
+    for section, keys in [("global", GlobalConfig), ("defaults", PoolSettings), ("pool", PoolKeys)]:
+        rows = definitions[section]["properties"]
+        assert set(rows) == set(keys.model_fields)
+        assert definitions[section]["additionalProperties"] is False
+        for name, row in rows.items():
+            assert row["description"].endswith("."), name
+            assert row["examples"], name
+            assert "type" in row or "enum" in row, name
+    assert definitions["pool"]["required"] == ["listen", "servers"]
+    assert schema()["additionalProperties"] == {"$ref": "#/$defs/pool"}
+    assert json.loads(json.dumps(schema())) == schema()
+
+
+def test_schema_says_defaults_as_they_are_written_in_a_file():
+    rows = schema()["$defs"]["pool"]["properties"]
+    assert rows["timeout"]["default"] == -1
+    assert rows["server_max_queue"]["default"] == "1gb"
+    assert rows["hash"]["enum"][-1] == "murmur3"
+    assert (rows["server_connections"]["minimum"], rows["server_connections"]["maximum"]) == (
+        1,
+        65535,
+    )
+
+
+@pytest.mark.parametrize("name", PoolSettings.model_fields)
+def test_written_default_of_a_pool_key_means_the_default(read_pool, name):
+    row = schema()["$defs"]["pool"]["properties"][name]
+    if "default" in row and name != "redis":
+        text = yaml.safe_dump({name: row["default"]}, default_flow_style=True).strip()[1:-1]
+        assert getattr(read_pool(text), name) == getattr(read_pool(), name)
+    else:
+        assert name in ("redis", "hash_tag", "redis_auth")
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [(section, name) for section in (GlobalConfig, PoolKeys) for name in section.model_fields],
+)
+def test_example_of_every_key_is_accepted(section, name):
+    row = section.model_fields[name]
+    assert section.model_validate(_texts(yaml.safe_load(example(name, row))))
+
+
+def _texts(value):
+    """Values as the loader hands them to the table: all of them text."""
+    if isinstance(value, dict):
+        return {key: _texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_texts(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_page_about_the_configuration_is_generated_from_the_table():
+    committed = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert committed == page(), "run: python -m nutproxy.config.docs > docs/configuration.md"
+
+
+def test_page_has_a_section_with_what_is_accepted_for_every_key():
+    text = page()
+    for section in (GlobalConfig, PoolKeys):
+        for name, row in table(section).items():
+            _, found, rest = text.partition(f"\n### {name}\n")
+            assert found, name
+            section_text = re.split(r"\n##", rest)[0]
+            assert f"- accepted: {accepted(row)}\n" in section_text
+            assert "- default: " in section_text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512, "512"), (1024, "1kb"), (32 << 20, "32mb"), (1 << 40, "1024gb")]
+)
+def test_sizes_are_shown_with_their_unit(size, text):
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yml")), ids=lambda path: path.name)
+def test_example_configuration_has_neither_problem_nor_warning(path):
+    config, problems = load(str(path))
+    assert config is not None
+    assert [str(problem) for problem in problems] == []
+
+
+def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
+    own = {
+        "admin_commands",
+        "deny_commands",
+        "client_max_requests",
+        "client_max_pending",
+        "server_max_queue",
+        "proto_max_bulk_len",
+    }
+    document = yaml.safe_load((ROOT / "conf" / "twemproxy.yml").read_text(encoding="utf-8"))
+    assert set(document["every_key"]) == set(PoolKeys.model_fields) - own
