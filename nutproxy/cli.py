@@ -17,15 +17,17 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import NoReturn, TextIO
 
 from nutproxy import __version__
-from nutproxy.config import Config, Options, Problem, load, schema
+from nutproxy.config import Config, GlobalConfig, Options, Problem, load, schema
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
-from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host
+from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
 
 PROG = "nutproxy"
 DEFAULT_CONF_FILE = "conf/nutcracker.yml"
+DEFAULTS = GlobalConfig()
 
 # Flags of twemproxy that this version accepts without doing anything: scripts that start nutcracker
 # keep working. By the name of the parsed value.
@@ -42,6 +44,14 @@ COMMANDS = {
     "schema": "print the JSON Schema of the configuration file, for editors",
     "demo": "start three Redis servers and a proxy, and show what it does",
 }
+
+
+USAGE = """\
+nutproxy [-hVtdD] [-v N] [-o FILE] [-c FILE] [-s N] [-a ADDRESS] [-i N] [-p FILE] [-m N]
+       nutproxy check FILE
+       nutproxy route -c FILE POOL KEY...
+       nutproxy schema
+       nutproxy demo [--once]"""
 
 
 class UsageError(Exception):
@@ -88,23 +98,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 # Parsing.
 
 
-def _digits(text: str, option: str) -> int:
+def _digits(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 40:
-        raise argparse.ArgumentTypeError(f"option {option} requires a number, not '{text}'")
+        raise argparse.ArgumentTypeError(f"requires a number, not '{text}'")
     return int(text)
 
 
 def _verbosity(text: str) -> int:
     """Clamped, as in twemproxy."""
-    return min(_digits(text, "-v"), VERBOSE_MAX)
+    return min(_digits(text), VERBOSE_MAX)
 
 
 def _port(text: str) -> int:
-    port = _digits(text, "-s")
+    port = _digits(text)
     if not 1 <= port <= MAX_PORT:
-        raise argparse.ArgumentTypeError(
-            f"option -s value {text} is not a valid port, accepted: 1 to {MAX_PORT}"
-        )
+        raise argparse.ArgumentTypeError(f"{text} is not a valid port, accepted: 1 to {MAX_PORT}")
     return port
 
 
@@ -112,20 +120,20 @@ def _address(text: str) -> str:
     try:
         return host(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"option -a: {error}") from None
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _interval(text: str) -> int:
-    interval = _digits(text, "-i")
+    interval = _digits(text)
     if interval > MAX_INT:
         raise argparse.ArgumentTypeError(
-            f"option -i value {text} is out of range, accepted: 0 to {MAX_INT} milliseconds"
+            f"{text} is out of range, accepted: 0 to {MAX_INT} milliseconds"
         )
     return interval
 
 
 def _mbuf_size(text: str) -> int:
-    size = _digits(text, "-m")
+    size = _digits(text)
     if not MBUF_MIN_SIZE <= size <= MBUF_MAX_SIZE:
         raise argparse.ArgumentTypeError(
             f"mbuf chunk size must be between {MBUF_MIN_SIZE} and {MBUF_MAX_SIZE} bytes"
@@ -142,27 +150,28 @@ def _file_name(text: str) -> str:
 def _parser() -> Parser:
     parser = Parser(
         prog=PROG,
+        usage=USAGE,
         add_help=False,
-        description="A sharding proxy for Redis and Memcached. Without a command it runs in the"
+        description="A sharding proxy for Redis and Memcached. Without a command it runs, in the"
         " foreground.",
     )
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this help and exit")
     add("-V", "--version", action="store_true", help="show the version and exit")
     add("-t", "--test-conf", action="store_true", help="check the configuration file and exit")
-    add("-d", "--daemonize", action="store_true", help="run as a daemon (not in this version)")
+    add("-d", "--daemonize", action="store_true", help="run as a daemon (not yet in this version)")
     add(
         "-D",
         "--describe-stats",
         action="store_true",
-        help="describe the statistics and exit (not in this version)",
+        help="describe the statistics and exit (not yet in this version)",
     )
     add(
         "-v",
         "--verbose",
         metavar="N",
         type=_verbosity,
-        help=f"log level (default: 5, min: 0, max: {VERBOSE_MAX})",
+        help=f"log level (default: {DEFAULTS.verbose}, min: 0, max: {VERBOSE_MAX})",
     )
     add("-o", "--output", metavar="FILE", type=_file_name, help="log file (default: stderr)")
     add(
@@ -206,9 +215,10 @@ def _parser() -> Parser:
         "--mbuf-size",
         metavar="N",
         type=_mbuf_size,
-        help=f"receive chunk in bytes (default: 16384, min: {MBUF_MIN_SIZE}, max: {MBUF_MAX_SIZE})",
+        help=f"receive chunk in bytes (default: {DEFAULTS.mbuf_size},"
+        f" min: {MBUF_MIN_SIZE}, max: {MBUF_MAX_SIZE})",
     )
-    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    commands = parser.add_subparsers(dest="command", prog=PROG, metavar="COMMAND", title="commands")
     subparsers = {
         name: commands.add_parser(name, help=text, description=text)
         for name, text in COMMANDS.items()
@@ -227,10 +237,10 @@ def _parser() -> Parser:
 
 
 def _notice(message: str) -> None:
-    print(f"{PROG}: {message}", file=sys.stderr)
+    print(printable(f"{PROG}: {message}"), file=sys.stderr)
 
 
-def _print_problems(problems: Iterable[Problem], file: Any) -> None:
+def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
     for problem in problems:
         print(problem, file=file)
 
@@ -248,7 +258,7 @@ def _check(flags: argparse.Namespace) -> int:
 
 
 def _schema(flags: argparse.Namespace) -> int:
-    print(json.dumps(schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(schema(), indent=2))
     return 0
 
 
@@ -300,9 +310,7 @@ def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
         for name in ("verbose", "output", "mbuf_size")
         if getattr(flags, name) is not None
     }
-    return Config(
-        pools=config.pools, globals=config.globals.model_copy(update=given), path=config.path
-    )
+    return replace(config, globals=config.globals.model_copy(update=given))
 
 
 def _options(flags: argparse.Namespace) -> Options:
@@ -336,9 +344,8 @@ def _route(flags: argparse.Namespace) -> int:
         key = os.fsencode(text)
         index, hashed, point = router.explain(key)
         server = pool.servers[index]
-        rows.append(
-            (server.name, str(server.address), _number(hashed), _number(point), _printable(key))
-        )
+        shown = printable(key.decode(errors="backslashreplace"))
+        rows.append((server.name, str(server.address), _number(hashed), _number(point), shown))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
@@ -348,11 +355,3 @@ def _route(flags: argparse.Namespace) -> int:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else str(value)
-
-
-def _printable(key: bytes) -> str:
-    """A key as one line of text; bytes that are not printable are escaped."""
-    text = key.decode(errors="backslashreplace")
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )

@@ -1,0 +1,342 @@
+"""The command line: flags, commands, output, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nutproxy import __version__
+from nutproxy.cli import main
+from nutproxy.config import Options, load, schema
+
+GOOD = "p:\n  listen: 127.0.0.1:1\n  redis: true\n  servers:\n  - 127.0.0.1:6379:1 alpha\n"
+WARNED = GOOD.replace("redis: true", "redis: true\n  server_connections: 17")
+BAD = GOOD.replace("redis: true", "redis: maybe\n  lisen: x")
+
+BAD_FINDINGS = (
+    "f.yml:3: pool 'p': redis: 'maybe' is not a boolean, accepted: true, false\n"
+    "f.yml:4: pool 'p': lisen: unknown key, did you mean 'listen'?\n"
+)
+WARNED_FINDINGS = (
+    "f.yml:4: pool 'p': server_connections: warning: 17 is far above need, requests are pipelined:"
+    " 1 is enough for most pools, 16 for any\n"
+)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes `f.yml` into the current directory, an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return Path("f.yml").write_text
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Takes the worker's place: what the proxy would have been started with."""
+    calls = []
+    worker = ModuleType("nutproxy.worker")
+
+    def run(config, options):
+        calls.append((config, options))
+        return 7
+
+    worker.run = run
+    monkeypatch.setitem(sys.modules, "nutproxy.worker", worker)
+    return calls
+
+
+# Running.
+
+
+def test_flags_without_a_command_run_the_proxy_and_return_its_exit_code(write, runs, capsys):
+    write(GOOD)
+    assert main(["-c", "f.yml"]) == 7
+    assert runs == [(load("f.yml")[0], Options(22222, "0.0.0.0", 30000, None))]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_flags_win_over_the_global_section(write, runs):
+    write("global:\n  verbose: 1\n  output: a.log\n  mbuf_size: 1kb\n" + GOOD)
+    assert main(["-c", "f.yml", "-v", "8", "-o", "b.log", "-m", "512"]) == 7
+    assert main(["--conf-file=f.yml"]) == 7
+    assert [vars(config.globals) for config, _ in runs] == [
+        {"verbose": 8, "output": "b.log", "mbuf_size": 512},
+        {"verbose": 1, "output": "a.log", "mbuf_size": 1024},
+    ]
+
+
+@pytest.mark.parametrize(("given", "used"), [("0", 0), ("11", 11), ("12", 11), ("999999999", 11)])
+def test_log_level_is_clamped(write, runs, given, used):
+    write(GOOD)
+    assert main(["-c", "f.yml", "--verbose", given]) == 7
+    assert runs[0][0].globals.verbose == used
+
+
+def test_flags_without_function_are_taken_with_a_notice(write, runs, capsys):
+    write(GOOD)
+    flags = ["-s", "22223", "-a", "127.0.0.1", "-i", "10000", "-p", "n.pid"]
+    assert main(["-c", "f.yml", *flags]) == 7
+    assert runs[0][1] == Options(22223, "127.0.0.1", 10000, "n.pid")
+    assert capsys.readouterr().err == (
+        "nutproxy: -s/--stats-port, -a/--stats-addr, -i/--stats-interval, -p/--pid-file have no"
+        " function in this version\n"
+    )
+    assert main(["-c", "f.yml", "--pid-file=n.pid"]) == 7
+    assert capsys.readouterr().err == "nutproxy: -p/--pid-file has no function in this version\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("-d", "-d/--daemonize has no function in this version, run it under a supervisor"),
+        ("-D", "-D/--describe-stats has no function in this version"),
+    ],
+)
+def test_flags_that_cannot_be_honoured_refuse_to_run(write, runs, capsys, flag, message):
+    write(GOOD)
+    assert main(["-c", "f.yml", flag]) == 1
+    assert runs == []
+    assert capsys.readouterr() == ("", f"nutproxy: {message}\n")
+
+
+def test_problems_stop_the_start_and_go_to_stderr(write, runs, capsys):
+    write(BAD)
+    assert main(["-c", "f.yml"]) == 1
+    assert runs == []
+    assert capsys.readouterr() == ("", BAD_FINDINGS)
+
+
+def test_warnings_do_not_stop_the_start(write, runs, capsys):
+    write(WARNED)
+    assert main(["-c", "f.yml"]) == 7
+    assert capsys.readouterr() == ("", WARNED_FINDINGS)
+
+
+def test_default_file_is_twemproxys_and_its_absence_names_the_flag(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("conf").mkdir()
+    Path("conf/nutproxy.yml").write_text(GOOD)
+    assert main([]) == 1
+    assert capsys.readouterr().err == (
+        "conf/nutcracker.yml: cannot be read: No such file or directory\n"
+        "nutproxy: conf/nutcracker.yml is the default, name another configuration file with"
+        " -c FILE\n"
+    )
+
+
+def test_default_file_is_used(tmp_path, monkeypatch, runs):
+    monkeypatch.chdir(tmp_path)
+    Path("conf").mkdir()
+    Path("conf/nutcracker.yml").write_text(GOOD)
+    assert main([]) == 7
+    assert runs[0][0].path == "conf/nutcracker.yml"
+
+
+# Options.
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(capsys, flag):
+    assert main([flag]) == 0
+    assert capsys.readouterr() == (f"This is nutproxy-{__version__}\n", "")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_flag_and_command(capsys, flag):
+    assert main([flag]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for name in (
+        "-h, --help",
+        "-V, --version",
+        "-t, --test-conf",
+        "-d, --daemonize",
+        "-D, --describe-stats",
+        "-v N, --verbose N",
+        "-o FILE, --output FILE",
+        "-c FILE, --conf-file FILE",
+        "-s N, --stats-port N",
+        "-a ADDRESS, --stats-addr ADDRESS",
+        "-i N, --stats-interval N",
+        "-p FILE, --pid-file FILE",
+        "-m N, --mbuf-size N",
+        "\n  check",
+        "\n  route",
+        "\n  schema",
+        "\n  demo",
+    ):
+        assert name in out.replace("\n    ", "\n  ")
+
+
+def test_help_of_a_command(capsys):
+    assert main(["check", "--help"]) == 0
+    assert "FILE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--foo"], "unrecognized arguments: --foo"),
+        (["-v"], "argument -v/--verbose: expected one argument"),
+        (["-v", "x"], "argument -v/--verbose: requires a number, not 'x'"),
+        (["-v", "-1"], "argument -v/--verbose: requires a number, not '-1'"),
+        (
+            ["-m", "511"],
+            "argument -m/--mbuf-size: mbuf chunk size must be between 512 and 16777216",
+        ),
+        (["-m", "16777217"], "argument -m/--mbuf-size: mbuf chunk size must be between 512 and"),
+        (["-s", "0"], "argument -s/--stats-port: 0 is not a valid port, accepted: 1 to 65535"),
+        (["-s", "65536"], "argument -s/--stats-port: 65536 is not a valid port"),
+        (["-i", "x"], "argument -i/--stats-interval: requires a number, not 'x'"),
+        (
+            ["-i", "2147483648"],
+            "argument -i/--stats-interval: 2147483648 is out of range, accepted: 0 to 2147483647",
+        ),
+        (["-a", "a/b"], "argument -a/--stats-addr: 'a/b' is not a host name, an IPv4 or an IPv6"),
+        (["-o", ""], "argument -o/--output: requires a file name"),
+        (["-c", ""], "argument -c/--conf-file: requires a file name"),
+        (["-p", ""], "argument -p/--pid-file: requires a file name"),
+        (["chek"], "argument COMMAND: invalid choice: 'chek'"),
+        (["check"], "the following arguments are required: FILE"),
+        (["route", "p"], "the following arguments are required: KEY"),
+    ],
+)
+def test_bad_option_prints_what_is_wrong_and_the_usage(capsys, arguments, message):
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"nutproxy: {message}")
+    assert "\nusage: nutproxy " in err
+
+
+# check, -t, schema.
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "output"),
+    [(GOOD, 0, ""), (WARNED, 0, WARNED_FINDINGS), (BAD, 1, BAD_FINDINGS)],
+)
+def test_check_prints_findings_and_test_conf_twemproxys_verdict_too(
+    write, capsys, text, code, output
+):
+    write(text)
+    assert main(["check", "f.yml"]) == code
+    assert capsys.readouterr() == (output, "")
+    verdict = "invalid" if code else "ok"
+    line = f"nutproxy: configuration file 'f.yml' syntax is {verdict}\n"
+    for flags in (["-t", "-c", "f.yml"], ["--test-conf", "--conf-file=f.yml", "-d"]):
+        assert main(flags) == code
+        assert capsys.readouterr() == (output, line)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("absent.yml", "absent.yml: cannot be read: No such file or directory\n"),
+        (".", ".: cannot be read: Is a directory\n"),
+        ("f.yml", "f.yml: is empty, at least one pool is needed\n"),
+    ],
+)
+def test_file_that_is_no_configuration_is_one_line(write, capsys, path, line):
+    write("")
+    assert main(["check", path]) == 1
+    assert capsys.readouterr() == (line, "")
+
+
+def test_schema_is_printed_as_json(capsys):
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
+
+
+# route.
+
+SHARDS = """\
+shards:
+  listen: 127.0.0.1:1
+  redis: true
+  hash: murmur
+  distribution: {distribution}
+  hash_tag: "{{}}"
+  servers:
+  - 127.0.0.1:6379:1 alpha
+  - /run/redis.sock:1
+"""
+
+
+def test_route_prints_server_hash_and_point_of_every_key(write, capsys):
+    write(SHARDS.format(distribution="ketama"))
+    assert main(["route", "-c", "f.yml", "shards", "user:1000", "x{user:1000}y"]) == 0
+    out, err = capsys.readouterr()
+    header, *rows = [line.split() for line in out.splitlines()]
+    assert (header, err) == (["SERVER", "ADDRESS", "HASH", "POINT", "KEY"], "")
+    assert [row[4] for row in rows] == ["user:1000", "x{user:1000}y"]
+    assert rows[0][:4] == rows[1][:4]
+    assert rows[0][2] == "2384768711"
+    assert rows[0][:2] in (["alpha", "127.0.0.1:6379"], ["/run/redis.sock:", "/run/redis.sock"])
+
+
+def test_route_by_modula_counts_servers_in_index_order(write, capsys):
+    write(SHARDS.format(distribution="modula"))
+    assert main(["-c", "f.yml", "route", "shards", "user:1000"]) == 0
+    server = capsys.readouterr().out.splitlines()[1].split()[0]
+    assert server == ("alpha", "/run/redis.sock:")[2384768711 % 2]
+
+
+def test_route_to_a_single_server_hashes_nothing(write, capsys):
+    write(GOOD)
+    assert main(["route", "-c", "f.yml", "p", "k"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "alpha",
+        "127.0.0.1:6379",
+        "-",
+        "-",
+        "k",
+    ]
+
+
+def test_route_shows_a_key_on_one_line(write, capsys):
+    write(GOOD)
+    assert main(["route", "-c", "f.yml", "p", "a b", "a\nb", "\udcff", "--", "-x"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=4)[4] for line in lines[1:]] == ["a b", r"a\nb", r"\xff", "-x"]
+
+
+def test_route_of_an_unknown_pool(write, capsys):
+    write(GOOD + GOOD.replace("p:", "pool:", 1).replace("0.1:1\n", "0.1:2\n"))
+    assert main(["route", "-c", "f.yml", "pol", "k"]) == 1
+    assert capsys.readouterr() == (
+        "",
+        "nutproxy: f.yml has no pool 'pol', did you mean 'pool'?; pools: p, pool\n",
+    )
+
+
+def test_route_with_a_bad_file_prints_its_problems(write, capsys):
+    write(BAD)
+    assert main(["route", "-c", "f.yml", "p", "k"]) == 1
+    assert capsys.readouterr() == ("", BAD_FINDINGS)
+
+
+# The program.
+
+
+def test_demo_gets_its_own_arguments(monkeypatch):
+    demo = ModuleType("nutproxy.demo")
+    demo.main = lambda argv: len(argv) + 40
+    monkeypatch.setitem(sys.modules, "nutproxy.demo", demo)
+    assert main(["demo", "--once", "-x"]) == 42
+
+
+def test_module_is_the_command(write):
+    write(WARNED)
+    done = subprocess.run(
+        [sys.executable, "-m", "nutproxy", "-t", "-c", "f.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+    )
+    assert (done.returncode, done.stdout) == (0, WARNED_FINDINGS)
+    assert done.stderr == "nutproxy: configuration file 'f.yml' syntax is ok\n"
