@@ -75,7 +75,7 @@ FORMS = """\
 `mb`, `g`, `gb`; upper case is the same |
 | list | `[a, b]`, or one `- item` per line |
 
-A value with `{`, `}`, `[`, `]` or a leading `*` must be quoted, as everywhere in YAML: \
+A value that begins with `{`, `[` or `*` must be quoted, as everywhere in YAML: \
 `hash_tag: "{}"`, `listen: "[::1]:22121"`. YAML's anchors and aliases are read, merge keys (`<<`)
 are not: `defaults` is their replacement. Empty values and repeated keys are problems.
 
