@@ -73,7 +73,7 @@ def client_close(conn: Conn) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.fd < 0:
         return 0
-    client.pool.curr_connections -= 1
+    client.pool.client_conns.discard(client)
     client.pool.total_net_in += conn.recv_bytes
     client.pool.total_net_out += conn.send_bytes
     conn.shut()
@@ -106,6 +106,7 @@ class ClientConn(Conn):
         self.created = time.monotonic()
         self.last = self.loop.now
         self.authenticated = not pool.redis_auth
+        pool.client_conns.add(self)
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = conn_recv
         self.recv_next = client_recv_next

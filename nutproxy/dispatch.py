@@ -18,6 +18,8 @@ buffer only when it is forwarded.
 Only errors and LOCAL commands other than a bare PING touch Python objects.
 """
 
+import logging
+
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.object import PyObject
@@ -67,6 +69,8 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.redis import split_inline
 
+log = logging.getLogger("nutproxy")
+
 # By row number: the local handler, or None.
 handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
@@ -75,9 +79,11 @@ names: list = list(COMMANDS)
 # Argument numbers of keys; a command with more than this many arguments brings its own table.
 KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
+# What a client is told when a local handler has a fault; the log has the rest.
+INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
 # WAIT blocks the shared connection for the time that it names: milliseconds at most, where the pool
 # has no timeout of its own.
-WAIT_MAX = 1000
+WAIT_MAX = cython.declare(cython.longlong, 1000)
 
 
 def req_recv_done(conn, data, parser):
@@ -247,7 +253,11 @@ def local_command(
         msg_constant(msg, cython.address(msg.rsp), b"+PONG\r\n", 7)
         client.enqueue_outq(client, msg)
         return msg_done(msg)
-    reply = handlers[row.number](client, arguments(data, parser))
+    try:
+        reply = handlers[row.number](client, arguments(data, parser))
+    except Exception:
+        log.exception("c %d: '%s' failed", client.fd, names[row.number])
+        reply = INTERNAL_ERROR
     if isinstance(reply, Query):
         return query(client, row, reply, flags)
     if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
@@ -269,7 +279,11 @@ def query(
 
     def finish(replies):
         client.resume()
-        return asked.finish(replies)
+        try:
+            return asked.finish(replies)
+        except Exception:
+            log.exception("c %d: '%s' failed", client.fd, names[row.number])
+            return INTERNAL_ERROR
 
     client.waiting = True
     if asked.scope == "any":
@@ -298,7 +312,7 @@ def may_wait(
             # Redis will say what is wrong with it.
             return True
         value = value * 10 + (data[arg.offset + index] - 48)
-    return 1 <= value <= (pool.timeout if pool.timeout else 1000)
+    return 1 <= value <= (pool.timeout if pool.timeout else WAIT_MAX)
 
 
 # To one server -------------------------------------------------------------------------------------

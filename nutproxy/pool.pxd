@@ -11,6 +11,7 @@ cdef class ServerPool:
     cdef readonly object config        # PoolConfig
     cdef readonly object context       # Context
     cdef readonly str name
+    cdef readonly set client_conns     # its open clients
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router
     cdef readonly object resolve       # resolve(host, port, callback), off the loop
@@ -28,7 +29,6 @@ cdef class ServerPool:
     cdef size_t max_queue
     cdef public uint64_t total_connections
     cdef public uint64_t rejected_connections
-    cdef public int64_t curr_connections
     cdef public uint64_t total_requests
     cdef public uint64_t total_net_in
     cdef public uint64_t total_net_out

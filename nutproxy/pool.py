@@ -43,6 +43,7 @@ class ServerPool:
         self.config = config
         self.resolve = resolve
         self.name = config.name
+        self.client_conns = set()
         self.redis_auth = config.redis_auth
         self.redis_db = config.redis_db
         self.timeout = config.timeout or 0
@@ -170,10 +171,13 @@ class ServerPool:
         for server in self.servers:
             server.preconnect()
 
+    @property
+    def curr_connections(self) -> int:
+        return len(self.client_conns)
+
     def clients(self) -> list:
         """This pool's client connections, oldest first."""
-        found = [conn for conn in self.loop.conns if getattr(conn, "pool", None) is self]
-        return sorted(found, key=lambda conn: conn.id)
+        return sorted(self.client_conns, key=lambda client: client.id)
 
     def close(self) -> None:
         for server in self.servers:

@@ -44,7 +44,6 @@ def proxy_recv(conn: Conn) -> cython.int:
         client.recv_done = req_recv_done
         client.recv_error = req_recv_error
         self.pool.total_connections += 1
-        self.pool.curr_connections += 1
         conn.loop.open(client, fd)
     conn.mark_ready()
     return 0
