@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -219,47 +220,82 @@ class RedisServer(ServerProcess):
             return False
 
 
-class NutcrackerServer(ServerProcess):
-    """twemproxy with the configuration `config`.
+class ProxyServer(ServerProcess):
+    """A proxy with the configuration `config`, in twemproxy's format.
 
     In it `listen: auto` stands for a free port of the loopback, which `ports` then gives for the
-    name of the pool. `arguments` are nutcracker's own.
+    name of the pool. `arguments` are the program's own.
     """
-
-    stats_port: int
 
     def __init__(self, config: str, *arguments: str) -> None:
         super().__init__()
         self.config = config
         self.arguments = arguments
         self.ports: dict[str, int] = {}
+        self.extra_ports = 0
 
     def choose_ports(self) -> None:
         pool = ""
-        ports = iter(free_ports(1 + len(re.findall(r"listen: auto$", self.config, re.M))))
+        autos = len(re.findall(r"listen: auto$", self.config, re.M))
+        ports = free_ports(self.extra_ports + autos)
+        self.spare_ports = ports[autos:]
+        taken = iter(ports)
         lines = []
         for line in self.config.splitlines():
             if line.endswith(":") and not line.startswith((" ", "#")):
                 pool = line[:-1]
             elif line.strip() == "listen: auto":
-                self.ports[pool] = next(ports)
+                self.ports[pool] = next(taken)
                 line = line.replace("auto", f"{HOST}:{self.ports[pool]}")
             lines.append(line + "\n")
-        self.stats_port = next(ports)
-        (self.directory / "nutcracker.yml").write_text("".join(lines))
+        self.config_file.write_text("".join(lines))
 
-    def command(self) -> list[str]:
-        return [
-            "nutcracker",
-            *("-c", str(self.directory / "nutcracker.yml")),
-            *("-a", HOST, "-s", str(self.stats_port)),
-            *self.arguments,
-        ]
+    @property
+    def config_file(self) -> Path:
+        return self.directory / "proxy.yml"
+
+    @property
+    def port(self) -> int:
+        """The port of the first `listen: auto`."""
+        return next(iter(self.ports.values()))
 
     def ready(self) -> bool:
         try:
-            for port in (self.stats_port, *self.ports.values()):
+            for port in self.ports.values():
                 connect(port).close()
         except OSError:
             return False
         return True
+
+
+class NutproxyServer(ProxyServer):
+    """nutproxy, in the foreground. Its log is `output`."""
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "nutproxy",
+            *("-c", str(self.config_file)),
+            *self.arguments,
+        ]
+
+
+class NutcrackerServer(ProxyServer):
+    """twemproxy."""
+
+    def __init__(self, config: str, *arguments: str) -> None:
+        super().__init__(config, *arguments)
+        self.extra_ports = 1
+
+    @property
+    def stats_port(self) -> int:
+        return self.spare_ports[0]
+
+    def command(self) -> list[str]:
+        return [
+            "nutcracker",
+            *("-c", str(self.config_file)),
+            *("-a", HOST, "-s", str(self.stats_port)),
+            *self.arguments,
+        ]

@@ -19,3 +19,9 @@ cdef int redis_parse_rsp(Conn conn, Parser* parser, const char* data, size_t len
 cdef int parser_arg(Parser* parser, size_t offset, size_t length) noexcept
 cdef size_t put_length(char* target, char kind, int64_t value) noexcept
 cdef int64_t read_length(const char* data, size_t* pos) noexcept
+
+cdef class Framer:
+    cdef Conn conn
+    cdef Parser parser
+    cdef bint requests
+    cdef bytes buffer

@@ -23,14 +23,16 @@ of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not amo
 """
 
 import cython
-from cython.cimports.libc.stdlib import realloc
+from cython.cimports.libc.stdlib import free, realloc
 from cython.cimports.libc.string import memchr
+from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
     PARSE_SKIP,
     Arg,
+    parser_reset,
 )
 
 # PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
@@ -505,3 +507,60 @@ def read_length(data, pos):
         at += 1
     pos[0] = at + 2
     return -value if negative else value
+
+
+@cython.cclass
+class Framer:
+    """The parsers without a socket: bytes in, messages out, for tests and tools.
+
+    `requests` chooses the side: True for requests, False for replies. `max_bulk` is in bytes.
+    """
+
+    def __init__(self, requests: bool, max_bulk: int = 512 * 1024 * 1024):
+        self.conn = Conn()
+        self.conn.max_args = ARGS_MAX
+        self.conn.max_bulk = max_bulk
+        self.conn.max_request = 1 << 40
+        self.requests = requests
+        self.buffer = b""
+
+    def __dealloc__(self):
+        free(self.parser.argv)
+
+    def feed(self, data: bytes) -> list:
+        """The messages that are complete with these bytes: for a request its arguments as a list of
+        bytes (of an inline command the words, or None if its quotes are unbalanced), for a reply its
+        bytes. Raises ValueError with the parser's text when the framing is broken."""
+        found: list = []
+        result: cython.int
+        index: cython.uint
+        arg: cython.pointer(Arg)
+        whole: bytes
+        self.buffer += data
+        while self.buffer:
+            whole = self.buffer
+            if self.requests:
+                result = redis_parse_req(
+                    self.conn, cython.address(self.parser), whole, len(whole)
+                )
+            else:
+                result = redis_parse_rsp(
+                    self.conn, cython.address(self.parser), whole, len(whole)
+                )
+            if result == PARSE_AGAIN:
+                break
+            if result == PARSE_ERROR:
+                raise ValueError(self.parser.error.decode())
+            if result == PARSE_OK and not self.requests:
+                found.append(whole[: self.parser.pos])
+            elif result == PARSE_OK and self.parser.line:
+                found.append(split_inline(whole[: self.parser.pos].rstrip(b"\r\n")))
+            elif result == PARSE_OK:
+                argv = []
+                for index in range(self.parser.argc):
+                    arg = cython.address(self.parser.argv[index])
+                    argv.append(whole[arg.offset : arg.offset + arg.length])
+                found.append(argv)
+            self.buffer = whole[self.parser.pos :]
+            parser_reset(cython.address(self.parser))
+        return found

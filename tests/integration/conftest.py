@@ -1,0 +1,45 @@
+# tests/integration/conftest.py: servers that a module's tests share
+"""Redis servers and proxies in front of them, started once for each test module.
+
+Tests that stop, kill or fill their servers start their own (tests.servers).
+"""
+
+import pytest
+
+from tests.servers import NutproxyServer, RedisServer
+
+POOL = """\
+{name}:
+  listen: auto
+  hash: fnv1a_64
+  hash_tag: "{{}}"
+  distribution: ketama
+  redis: true
+{options}  servers:
+{servers}"""
+
+
+def pool(name, servers, **options):
+    """A pool of these RedisServers in twemproxy's format, named s1, s2, …"""
+    return POOL.format(
+        name=name,
+        options="".join(f"  {key}: {value}\n" for key, value in options.items()),
+        servers="".join(
+            f"   - 127.0.0.1:{server.port}:1 s{number}\n"
+            for number, server in enumerate(servers, start=1)
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def shards():
+    """Three Redis servers."""
+    with RedisServer() as one, RedisServer() as two, RedisServer() as three:
+        yield [one, two, three]
+
+
+@pytest.fixture(scope="module")
+def proxy(shards):
+    """A proxy with the pool `alpha` over the three, and `one` over the first alone."""
+    with NutproxyServer(pool("alpha", shards) + pool("one", shards[:1])) as proxy:
+        yield proxy
