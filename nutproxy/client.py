@@ -3,14 +3,14 @@
 
     recv ─> parse ─> recv_done (dispatch.py) ─> omsg_q ─> send
 
-**Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending` bytes
-of unanswered requests and unsent replies, is not read any more until both have fallen to half: its own
-socket fills, and it waits. One message above the bound is always let in, or a large value could never
-pass.
+**Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending`
+bytes of unanswered requests and unsent replies, is not read any more until both have fallen to
+half: its own socket fills, and it waits. One message above the bound is always let in, or a large
+value could never pass.
 
-**The end.** A client that has closed its sending side still gets the replies that it is owed. When it
-has gone altogether, its requests keep their places in the servers' queues without it. After broken
-framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
+**The end.** A client that has closed its sending side still gets the replies that it is owed. When
+it has gone altogether, its requests keep their places in the servers' queues without it. After
+broken framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
 """
 
 import socket
@@ -129,9 +129,7 @@ class ClientConn(Conn):
                 self.omsg_q.count > pool.max_requests // 2 or self.pending > pool.max_pending // 2
             )
         else:
-            self.paused = (
-                self.omsg_q.count >= pool.max_requests or self.pending >= pool.max_pending
-            )
+            self.paused = self.omsg_q.count >= pool.max_requests or self.pending >= pool.max_pending
 
     @property
     def authenticated(self) -> bool:

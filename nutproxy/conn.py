@@ -12,8 +12,8 @@
             waits    done, but not yet its turn           omsg_q: [SET x ]
 
 A client's omsg_q holds its requests in the order in which they came, whatever server they went to,
-and is emptied from the front as replies come in. A server's imsg_q holds requests to be written; once
-written they move to its omsg_q and wait there for their replies, which come in the same order.
+and is emptied from the front as replies come in. A server's imsg_q holds requests to be written;
+once written they move to its omsg_q and wait there for their replies, which come in the same order.
 
 The loop calls through the handlers and knows neither roles nor protocols:
 
@@ -29,18 +29,18 @@ The loop calls through the handlers and knows neither roles nor protocols:
     active      is it worth keeping when the peer has closed its side?
     enqueue_inq, dequeue_inq, enqueue_outq, dequeue_outq
 
-**Input.** A connection that waits for nothing owns no buffer. Bytes are received into the loop's one
-scratch and parsed where they landed; what is left of a partial message is kept in `tail`. A short tail
-is laid before the next bytes in the scratch. A long one, or the start of a message that has announced
-its size, becomes a buffer that further bytes are received straight into, and which the message takes
-with it when it is complete: a large value is never copied. Each byte is parsed once, wherever the
-input is cut.
+**Input.** A connection that waits for nothing owns no buffer. Bytes are received into the loop's
+one scratch and parsed where they landed; what is left of a partial message is kept in `tail`. A
+short tail is laid before the next bytes in the scratch. A long one, or the start of a message that
+has announced its size, becomes a buffer that further bytes are received straight into, and which
+the message takes with it when it is complete: a large value is never copied. Each byte is parsed
+once, wherever the input is cut.
 
 **Output.** One gathered write a connection and turn: small bodies are laid side by side, large ones
 are pointed at. Write interest is asked for only after the socket has refused bytes.
 
-A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends, so that
-events already fetched for it find it, closed.
+A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends, so
+that events already fetched for it find it, closed.
 """
 
 import logging
@@ -48,7 +48,7 @@ import os
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, errno
-from cython.cimports.libc.stdlib import calloc, free, malloc, realloc
+from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memmove
 from cython.cimports.nutproxy.csys import (
     CLOCK_MONOTONIC,
@@ -76,7 +76,6 @@ from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
-    PARSE_SKIP,
     parser_reset,
 )
 from cython.cimports.nutproxy.timer import WaitQueue
@@ -143,9 +142,7 @@ class Loop:
         """Read the clock: once a turn."""
         time: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(time))
-        self.now = (
-            cython.cast(cython.longlong, time.tv_sec) * 1000 + time.tv_nsec // 1000000
-        )
+        self.now = cython.cast(cython.longlong, time.tv_sec) * 1000 + time.tv_nsec // 1000000
 
     def open(self, conn, fd):
         """Take `fd`, which must not block, into the loop as this connection's."""
@@ -180,7 +177,8 @@ class Loop:
 
 @cython.cclass
 class Conn:
-    """The part of a connection that all roles share. A role sets every handler before `Loop.open`."""
+    """The part of a connection that all roles share. A role sets every handler before
+    `Loop.open`."""
 
     def __cinit__(self):
         self.fd = -1
@@ -228,9 +226,7 @@ class Conn:
         loop: Loop = self.loop
         size: cython.size_t = length
         if self.partial is cython.NULL:
-            self.partial = cython.cast(
-                cython.pointer(Parser), malloc(cython.sizeof(Parser))
-            )
+            self.partial = cython.cast(cython.pointer(Parser), malloc(cython.sizeof(Parser)))
             if self.partial is cython.NULL:
                 return -1
             # The argument table moves too; the shared parser makes itself a new one.
@@ -246,7 +242,9 @@ class Conn:
         if data == self.tail:
             if self.grow_tail(size) < 0:
                 return -1
-        elif self.tail is not cython.NULL and data > self.tail and data < self.tail + self.tail_size:
+        elif (
+            self.tail is not cython.NULL and data > self.tail and data < self.tail + self.tail_size
+        ):
             memmove(self.tail, data, length)
             if self.grow_tail(size) < 0:
                 return -1
@@ -402,13 +400,12 @@ def conn_send(conn):
     left: cython.size_t
     bodies: cython.size_t
     count: cython.Py_ssize_t
-    turn: cython.int
     base: cython.p_char
     joined: cython.bint
 
     if conn.fd < 0 or conn.blocked:
         return 0
-    for turn in range(SENDS_PER_TURN):
+    for _ in range(SENDS_PER_TURN):
         cursor = cython.NULL
         skip = conn.sent
         total = packed = pieces = bodies = 0

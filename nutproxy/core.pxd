@@ -11,7 +11,7 @@ cdef class Context:
     cdef readonly list pools
     cdef readonly list proxies
     cdef readonly WakeConn waker
-    cdef public bint stopped
+    cdef bint stopped
     cdef readonly double started       # monotonic seconds
     cdef readonly str config_file
     cdef readonly str version

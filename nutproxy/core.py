@@ -131,8 +131,12 @@ class Context:
         self.waker = WakeConn(self.loop, sock, callback)
 
     def run(self) -> None:
-        """Serve until `stopped` is set."""
+        """Serve until `stop` is called."""
         core_loop(self)
+
+    def stop(self) -> None:
+        """Leave the loop at the end of this turn."""
+        self.stopped = True
 
     def timeout(self):
         """How long the poller may wait, in milliseconds."""

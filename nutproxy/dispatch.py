@@ -21,21 +21,18 @@ Only errors and LOCAL commands other than a bare PING touch Python objects.
 import logging
 
 import cython
+import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.cpython.object import PyObject
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.nutproxy.client import REPLY_OFF, REPLY_ON, REPLY_SKIP, ClientConn
-from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_ALL,
     MERGE_BY_SERVER,
     MERGE_KEYS,
     MERGE_QUERY,
     MSG_NOREPLY,
     MSG_SHUTDOWN,
-    Split,
     msg_constant,
     msg_copy,
     msg_get,
@@ -49,7 +46,6 @@ from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
-    ALL,
     ANY,
     FORWARD,
     LOCAL,
@@ -61,8 +57,6 @@ from cython.cimports.nutproxy.proto.table import (
     same_word,
 )
 from cython.cimports.nutproxy.server import Server, ServerConn
-
-import hiredis
 
 from nutproxy.local import HANDLERS, Query
 from nutproxy.proto import errors
@@ -155,14 +149,13 @@ def req_recv_error(conn, parser):
     return answer(cython.cast(ClientConn, conn), b"-ERR " + text + b"\r\n", 0, True)
 
 
-# Answers of the proxy's own ------------------------------------------------------------------------
+# Answers of the proxy's own
+# ------------------------------------------------------------------------
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def answer(
-    client: ClientConn, text: bytes, flags: cython.uint, error: cython.bint
-) -> cython.int:
+def answer(client: ClientConn, text: bytes, flags: cython.uint, error: cython.bint) -> cython.int:
     """A complete reply, in its turn."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
@@ -199,12 +192,15 @@ def unknown(
 def arguments(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
     """The arguments as bytes objects, for commands that are not on the data path."""
     index: cython.uint
-    return [
-        PyBytes_FromStringAndSize(
-            data + parser.argv[index].offset, cython.cast(cython.Py_ssize_t, parser.argv[index].length)
+    found: list = []
+    for index in range(parser.argc):
+        found.append(
+            PyBytes_FromStringAndSize(
+                data + parser.argv[index].offset,
+                cython.cast(cython.Py_ssize_t, parser.argv[index].length),
+            )
         )
-        for index in range(parser.argc)
-    ]
+    return found
 
 
 @cython.cfunc
@@ -291,9 +287,7 @@ def query(
         servers = [] if server is None else [server]
     else:
         servers = client.pool.live_servers()
-    return send_all(
-        client, row, request, len(request), servers, MERGE_QUERY, finish, flags
-    )
+    return send_all(client, row, request, len(request), servers, MERGE_QUERY, finish, flags)
 
 
 @cython.cfunc
@@ -315,14 +309,13 @@ def may_wait(
     return 1 <= value <= (pool.timeout if pool.timeout else WAIT_MAX)
 
 
-# To one server -------------------------------------------------------------------------------------
+# To one server
+# -------------------------------------------------------------------------------------
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def forward(
-    client: ClientConn, msg: cython.pointer(Msg), server: Server
-) -> cython.int:
+def forward(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
     """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
     pool: ServerPool = client.pool
     conn: ServerConn = server.conn_for(client.id, client.resp)
@@ -455,7 +448,8 @@ def has_option(
     return False
 
 
-# To several servers --------------------------------------------------------------------------------
+# To several servers
+# --------------------------------------------------------------------------------
 
 
 @cython.cfunc
@@ -505,9 +499,7 @@ def to_all(
     flags: cython.uint,
 ) -> cython.int:
     """The same request to every live server."""
-    return send_all(
-        client, row, data, length, client.pool.live_servers(), merge, extra, flags
-    )
+    return send_all(client, row, data, length, client.pool.live_servers(), merge, extra, flags)
 
 
 @cython.cfunc
@@ -524,14 +516,13 @@ def send_all(
 ) -> cython.int:
     msg: cython.pointer(Msg) = cython.NULL
     frag: cython.pointer(Msg)
-    server: Server
     index: cython.uint
     if not servers:
         client.waiting = False
         return answer(client, client.pool.dead_reply(), flags, True)
     parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
     if merge == MERGE_BY_SERVER:
-        extra = [cython.cast(Server, server).name.encode() for server in servers]
+        extra = [server.name.encode() for server in servers]
     if extra is not None:
         Py_INCREF(extra)
         msg.split.extra = cython.cast(cython.p_void, extra)
@@ -548,9 +539,7 @@ def send_all(
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def send_frags(
-    client: ClientConn, msg: cython.pointer(Msg), servers: list
-) -> cython.int:
+def send_frags(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> cython.int:
     """Queue every fragment for its server. The last that fails at once may already end it."""
     index: cython.uint
     count: cython.uint = msg.split.nfrag
@@ -609,9 +598,7 @@ def split_keys(
         return forward_one(client, row, data, parser, server, flags)
 
     # sequence: by key, its fragment. sizes: by fragment, its bytes and its number of keys.
-    sequence = cython.cast(
-        cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint))
-    )
+    sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
     sizes = cython.cast(
         cython.pointer(cython.size_t),
         malloc(2 * len(pool.servers) * cython.sizeof(cython.size_t)),

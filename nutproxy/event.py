@@ -73,7 +73,7 @@ class Poller:
         return self.control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, data)
 
     def wait(self, timeout):
-        """Fill `events`; the number of them. `timeout` in milliseconds, -1 for ever, 0 not at all."""
+        """Fill `events`; how many. `timeout` in milliseconds, -1 for ever, 0 not at all."""
         count: cython.int
         with cython.nogil:
             count = epoll_wait(self.ep, self.events, self.nevents, timeout)

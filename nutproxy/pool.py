@@ -5,9 +5,9 @@
 
 The ring holds the servers that are not ejected; it is rebuilt when one is ejected or returns.
 
-Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the order
-in which they were queued, which is the order in which they expire. That costs a few pointers a request
-and no search.
+Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the
+order in which they were queued, which is the order in which they expire. That costs a few pointers
+a request and no search.
 """
 
 import logging
@@ -16,7 +16,6 @@ import os
 import cython
 from cython.cimports.libc.errno import ETIMEDOUT
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
@@ -130,7 +129,7 @@ class ServerPool:
         return self.deadlines.timeout_next.deadline
 
     def expire(self):
-        """Answer the requests whose deadline has passed, each alone: its neighbours go on waiting."""
+        """Answer requests whose deadline has passed, each alone: its neighbours go on waiting."""
         msg: cython.pointer(Msg)
         conn: ServerConn
         start: cython.longlong

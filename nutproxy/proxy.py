@@ -30,13 +30,12 @@ def proxy_recv(conn: Conn) -> cython.int:
     self: ProxyConn = cython.cast(ProxyConn, conn)
     client: ClientConn
     fd: cython.int
-    count: cython.int
-    for count in range(ACCEPTS_PER_TURN):
+    for _ in range(ACCEPTS_PER_TURN):
         fd = accept4(conn.fd, cython.NULL, cython.NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd < 0:
             if errno == EAGAIN:
                 return 0
-            if errno == EINTR or errno == ECONNABORTED:
+            if errno in (EINTR, ECONNABORTED):
                 continue
             self.pause(errno)
             return 0

@@ -1,10 +1,10 @@
 # nutproxy/resolver.py: names, looked up off the loop
 """`Resolver.resolve(host, port, callback)` calls back with a (family, address) for a socket.
 
-Literal addresses are answered at once. A name is looked up by a thread of its own, since getaddrinfo
-blocks for as long as a name server likes; threads are few, because a server that cannot be reached is
-tried again only after its back-off. The answer is put into a queue and the loop is woken, which calls
-back in the loop.
+Literal addresses are answered at once. A name is looked up by a thread of its own, since
+getaddrinfo blocks for as long as a name server likes; threads are few, because a server that cannot
+be reached is tried again only after its back-off. The answer is put into a queue and the loop is
+woken, which calls back in the loop.
 """
 
 import contextlib

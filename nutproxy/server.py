@@ -21,12 +21,12 @@ While it is down, requests for it fail at once with the cause; no client request
 whether it is back, a probe is: with a growing back-off, and every `server_retry_timeout` once it is
 ejected. A reply on an old connection also ends "down", for a server that was stopped and continues.
 
-A failure counts only when what failed had begun after the last counted failure, so that one event is
-counted once, however many connections and requests it takes with it.
+A failure counts only when what failed had begun after the last counted failure, so that one event
+is counted once, however many connections and requests it takes with it.
 
-**What happens to requests when a connection ends.** What has been written, even in part, is answered
-with the cause and never sent twice. What has not been written moves once to a new connection, if this
-one had been ready: it may have died unnoticed.
+**What happens to requests when a connection ends.** What has been written, even in part, is
+answered with the cause and never sent twice. What has not been written moves once to a new
+connection, if this one had been ready: it may have died unnoticed.
 """
 
 import errno as errors
@@ -35,6 +35,7 @@ import os
 import socket
 
 import cython
+import hiredis
 from cython.cimports.libc.errno import ECONNRESET, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import (
@@ -63,8 +64,6 @@ from cython.cimports.nutproxy.msg.request import (
 )
 from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail, rsp_recv_done
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
-
-import hiredis
 
 log = logging.getLogger("nutproxy")
 
@@ -163,7 +162,9 @@ def server_connected(conn: Conn) -> cython.int:
     self.reader = hiredis.Reader()
     self.steps, payload = self.server.handshake(self.resp)
     # A new socket takes these few bytes at once; one that does not is as good as dead.
-    if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(payload):
+    if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
+        payload
+    ):
         conn.err = ECONNRESET
         return conn.close(conn)
     return 0
@@ -314,7 +315,9 @@ class ServerConn(Conn):
 
     def start(self, family: int, address: object) -> None:
         """Begin to connect."""
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         result = sock.connect_ex(address)
@@ -466,7 +469,7 @@ class Server:
         return [conn for conn in self.conns2 + self.conns3 if conn is not None]
 
     def silent_conns(self, limit: int) -> list:
-        """The connections on which replies have been due for `limit` milliseconds without a byte."""
+        """The connections on which a reply has been due for `limit` ms without a byte."""
         conn: ServerConn
         silent = []
         for conn in self.open_conns():
@@ -513,8 +516,8 @@ class Server:
                 self.connect(2, slot, False)
 
     def failed(self, begun: int, cause: str) -> None:
-        """Count a failure of what had begun at `begun` (milliseconds of the loop's clock), unless it
-        belongs to a failure that has been counted."""
+        """Count a failure of what had begun at `begun` (milliseconds of the loop's clock), unless
+        it belongs to a failure that has been counted."""
         if begun <= self.last_failure:
             return
         self.last_failure = self.loop.now
@@ -574,8 +577,8 @@ class Server:
             self.preconnect()
 
     def request_timed_out(self, conn, start):
-        """A request has waited for its whole timeout. If its connection has been silent for as long,
-        the server is suspect: others need not wait to find out, a probe does."""
+        """A request has waited for its whole timeout. If its connection has been silent for as
+        long, the server is suspect: others need not wait to find out, a probe does."""
         if conn.silence() < self.grace():
             return 0
         self.failed(start, os.strerror(ETIMEDOUT))

@@ -8,8 +8,8 @@ These are few (a handful a server), so a heap of Python objects carries them. De
 are many and do not stand here: those of one pool are all equally long, so each pool appends them to
 a queue of its own, in order, at no cost (pool.py).
 
-A cancelled timer stays until it surfaces; cancelling is O(1). A timer never runs inside the call that
-armed it.
+A cancelled timer stays until it surfaces; cancelling is O(1). A timer never runs inside the call
+that armed it.
 """
 
 import logging
@@ -54,7 +54,7 @@ class WaitQueue:
         return cython.cast(Timer, self.heap[0][2]).expires
 
     def run(self, now):
-        """Run what has expired; the number of callbacks. One that raises does not stop the others."""
+        """Run what has expired; how many. One that raises does not stop the others."""
         count: cython.int = 0
         last: cython.longlong = self.serial
         while self.heap and self.heap[0][0] <= now and self.heap[0][1] <= last:

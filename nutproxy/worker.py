@@ -1,8 +1,8 @@
 # nutproxy/worker.py: one event-loop process
 """Builds a Context from a Config and runs it.
 
-A worker gets everything that it needs as values: a checked Config, and listening sockets. It reads no
-file and decides nothing about processes, so that a master can start several of them.
+A worker gets everything that it needs as values: a checked Config, and listening sockets. It reads
+no file and decides nothing about processes, so that a master can start several of them.
 """
 
 from __future__ import annotations
@@ -72,13 +72,17 @@ def serve(config: Config, sockets: Mapping[str, socket.socket], mbuf_size: int) 
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
-    resolver = Resolver(lambda: writing.send(b"\0") and None)
+
+    def wake() -> None:
+        writing.send(b"\0")
+
+    resolver = Resolver(wake)
 
     def woken(data: bytes) -> None:
         for number in data:
             if number in (signal.SIGTERM, signal.SIGINT):
                 log.warning("signal %d (%s), stopping", number, signal.Signals(number).name)
-                context.stopped = True
+                context.stop()
         resolver.deliver()
 
     context.wake_with(reading, woken)
@@ -103,7 +107,7 @@ def ignore(number: int, frame: object) -> None:
 
 
 def run(config: Config, options: object = None) -> int:
-    """Serve `config` in the foreground; the exit code. Refusals go to standard error, one a line."""
+    """Serve `config` in the foreground; the exit code. Refusals go to standard error."""
     memcached = [pool.name for pool in config.pools if not pool.redis]
     for name in memcached:
         print(

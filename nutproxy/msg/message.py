@@ -142,18 +142,14 @@ def split_get(nfrag, nkeys):
     """A Split with room for its fragments and key sequence in one block, NULL without memory."""
     split: cython.pointer(Split)
     head: cython.size_t = cython.sizeof(Split) + nfrag * cython.sizeof(cython.pointer(Msg))
-    split = cython.cast(
-        cython.pointer(Split), calloc(1, head + nkeys * cython.sizeof(cython.uint))
-    )
+    split = cython.cast(cython.pointer(Split), calloc(1, head + nkeys * cython.sizeof(cython.uint)))
     if split is cython.NULL:
         return cython.NULL
     split.frags = cython.cast(
         cython.pointer(cython.pointer(Msg)),
         cython.cast(cython.p_char, split) + cython.sizeof(Split),
     )
-    split.sequence = cython.cast(
-        cython.pointer(uint32_t), cython.cast(cython.p_char, split) + head
-    )
+    split.sequence = cython.cast(cython.pointer(uint32_t), cython.cast(cython.p_char, split) + head)
     split.nfrag = nfrag
     split.nkeys = nkeys
     return split

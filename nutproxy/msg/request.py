@@ -6,8 +6,8 @@
     req_send_done   it has been written: from imsg_q to omsg_q, where it waits for its reply
     dequeue_outq    its reply has come
 
-What was cancelled before its first byte was written has lost its bytes; it passes through the gathered
-write as nothing and leaves the queue at `req_send_done`.
+What was cancelled before its first byte was written has lost its bytes; it passes through the
+gathered write as nothing and leaves the queue at `req_send_done`.
 """
 
 import cython
@@ -22,10 +22,7 @@ from cython.cimports.nutproxy.msg.message import (
 
 def req_send_next(conn, cursor):
     msg: cython.pointer(Msg)
-    if cursor[0] is cython.NULL:
-        msg = conn.imsg_q.head
-    else:
-        msg = cursor[0].server_next
+    msg = conn.imsg_q.head if cursor[0] is cython.NULL else cursor[0].server_next
     if msg is cython.NULL:
         return cython.NULL
     cursor[0] = msg

@@ -7,7 +7,8 @@
     rsp_send_done   it has been written: it leaves the queue
 
 A request can be answered before its server has replied: its deadline has passed, or its client has
-gone. It then keeps its place in the server's omsg_q, and the reply that still comes is dropped here.
+gone. It then keeps its place in the server's omsg_q, and the reply that still comes is dropped
+here.
 """
 
 import cython
@@ -86,7 +87,9 @@ def rsp_recv_done(conn, data, parser):
     """A reply has come on a server connection whose omsg_q is not empty."""
     msg: cython.pointer(Msg) = conn.dequeue_outq(conn)
     failed: cython.bint = False
-    if not msg.flags & MSG_DONE and (msg.client is not cython.NULL or msg.parent is not cython.NULL):
+    if not msg.flags & MSG_DONE and (
+        msg.client is not cython.NULL or msg.parent is not cython.NULL
+    ):
         if parser.kind == b"-" or parser.kind == b"!":
             msg.flags |= MSG_ERROR
         failed = conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0
@@ -103,10 +106,7 @@ def rsp_recv_done(conn, data, parser):
 def rsp_send_next(conn, cursor):
     """Replies leave in the order of the requests: nothing behind one that is not answered yet."""
     msg: cython.pointer(Msg)
-    if cursor[0] is cython.NULL:
-        msg = conn.omsg_q.head
-    else:
-        msg = cursor[0].client_next
+    msg = conn.omsg_q.head if cursor[0] is cython.NULL else cursor[0].client_next
     if msg is cython.NULL or not msg.flags & MSG_DONE:
         return cython.NULL
     cursor[0] = msg

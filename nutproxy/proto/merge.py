@@ -3,15 +3,15 @@
 
 Fragments' replies have passed the parser of replies, and came from connections of the client's
 protocol version, so their elements are copied as they are. If a fragment failed, its error is the
-command's: a server's own error is passed through, and where other fragments have changed data the text
-says so. Every merge is linear in the bytes that it copies.
+command's: a server's own error is passed through, and where other fragments have changed data the
+text says so. Every merge is linear in the bytes that it copies.
 """
 
 import cython
+import hiredis
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_ALL,
     MERGE_AND,
     MERGE_BY_SERVER,
     MERGE_CONCAT,
@@ -32,8 +32,6 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
 from cython.cimports.nutproxy.proto.redis import put_length, read_length, redis_parse_rsp
 from cython.cimports.nutproxy.proto.table import Row
-
-import hiredis
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 
@@ -65,7 +63,9 @@ def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.siz
 @cython.exceptval(-1, check=False)
 def put_text(parent: cython.pointer(Msg), text: bytes) -> cython.int:
     if (
-        msg_copy(parent, cython.address(parent.rsp), cython.cast(cython.p_const_char, text), len(text))
+        msg_copy(
+            parent, cython.address(parent.rsp), cython.cast(cython.p_const_char, text), len(text)
+        )
         < 0
     ):
         raise MemoryError
@@ -82,7 +82,10 @@ def put_error(
     text: bytes = failed.rsp.data[: failed.rsp.length]
     parent.flags |= MSG_ERROR | (failed.flags & MSG_LOCAL_ERROR)
     if written and text[:1] == b"-":
-        text = text[: len(text) - 2] + b"; other keys of this '%s' may have been changed\r\n" % row.name
+        text = (
+            text[: len(text) - 2]
+            + b"; other keys of this '%s' may have been changed\r\n" % row.name
+        )
     return put_text(parent, text)
 
 

@@ -3,23 +3,24 @@
 
 Both parsers take the bytes of a message that are there so far and say PARSE_OK (it ends at
 `parser.pos`), PARSE_AGAIN (more bytes are needed; nothing that was looked at is looked at again),
-PARSE_SKIP (an empty line, an empty array: drop it) or PARSE_ERROR. They copy nothing and own nothing
-but the argument table.
+PARSE_SKIP (an empty line, an empty array: drop it) or PARSE_ERROR. They copy nothing and own
+nothing but the argument table.
 
 Requests are arrays of bulk strings, or inline commands:
 
     *2\\r\\n $3\\r\\nGET\\r\\n $1\\r\\nk\\r\\n           argv = [(8, 3), (17, 1)]
     GET k\\r\\n                                  parser.line: `split_inline` takes its words
 
-A request is checked as strictly as a Redis server checks it, and in one respect more strictly: the two
-bytes behind a line and behind a bulk must be CR LF, where Redis skips them unseen. What has passed here
-cannot make a server see other requests than the proxy saw. Texts of errors are Redis' own
-(networking.c of Redis 7).
+A request is checked as strictly as a Redis server checks it, and in one respect more strictly: the
+two bytes behind a line and behind a bulk must be CR LF, where Redis skips them unseen. What has
+passed here cannot make a server see other requests than the proxy saw. Texts of errors are Redis'
+own (networking.c of Redis 7).
 
-Replies are counted, not built: `rest` is the number of elements that are still to come, an aggregate
-adds its elements to it, and the reply is complete at zero. So depth costs nothing. An attribute (`|`)
-adds its elements without being one. A push (`>`) is one only as a message of its own. Formats are those
-of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not among them.
+Replies are counted, not built: `rest` is the number of elements that are still to come, an
+aggregate adds its elements to it, and the reply is complete at zero. So depth costs nothing. An
+attribute (`|`) adds its elements without being one. A push (`>`) is one only as a message of its
+own. Formats are those of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not
+among them.
 """
 
 import cython
@@ -55,9 +56,9 @@ def number_line(
     value: cython.pointer(cython.longlong),
     end: cython.pointer(cython.size_t),
 ) -> cython.int:
-    """The integer from `pos` to its CR LF, as strict as Redis' string2ll: no plus sign, no space, no
-    leading zero, no overflow. `end` is behind the line. A line of at most 23 bytes may be looked at
-    once more when it arrives in pieces."""
+    """The integer from `pos` to its CR LF, as strict as Redis' string2ll: no plus sign, no space,
+    no leading zero, no overflow. `end` is behind the line. A line of at most 23 bytes may be looked
+    at once more when it arrives in pieces."""
     negative: cython.bint = False
     digits: cython.int = 0
     number: cython.ulonglong = 0
@@ -118,9 +119,7 @@ def parser_arg(parser, offset, length):
     grown: cython.pointer(Arg)
     if parser.argc == parser.argv_room:
         room = parser.argv_room * 2 if parser.argv_room else 16
-        grown = cython.cast(
-            cython.pointer(Arg), realloc(parser.argv, room * cython.sizeof(Arg))
-        )
+        grown = cython.cast(cython.pointer(Arg), realloc(parser.argv, room * cython.sizeof(Arg)))
         if grown is cython.NULL:
             return -1
         parser.argv = grown
@@ -132,8 +131,8 @@ def parser_arg(parser, offset, length):
 
 
 def redis_parse_req(conn, parser, data, length):
-    """One request. `conn` gives the bounds: max_args and max_bulk (smaller before AUTH), max_request
-    (bytes of a whole request)."""
+    """One request. `conn` gives the bounds: max_args and max_bulk (smaller before AUTH),
+    max_request (bytes of a whole request)."""
     value: cython.longlong = 0
     end: cython.size_t = 0
     result: cython.int
@@ -425,12 +424,14 @@ def redis_parse_rsp(conn, parser, data, length):
 
         if kind == b"$" or kind == b"*" or kind == b":" or kind == b"%" or kind == b"~":
             pass
-        elif kind == b"+" or kind == b"-" or kind == b"_" or kind == b"," or kind == b"#":
-            result = text_line(parser, data, length)
-            if result != PARSE_OK:
-                return result
-            continue
-        elif kind == b"(":
+        elif (
+            kind == b"+"
+            or kind == b"-"
+            or kind == b"_"
+            or kind == b","
+            or kind == b"#"
+            or kind == b"("
+        ):
             result = text_line(parser, data, length)
             if result != PARSE_OK:
                 return result
@@ -529,7 +530,8 @@ class Framer:
 
     def feed(self, data: bytes) -> list:
         """The messages that are complete with these bytes: for a request its arguments as a list of
-        bytes (of an inline command the words, or None if its quotes are unbalanced), for a reply its
+        bytes (of an inline command the words, or None if its quotes are unbalanced), for a reply
+        its
         bytes. Raises ValueError with the parser's text when the framing is broken."""
         found: list = []
         result: cython.int
@@ -540,13 +542,9 @@ class Framer:
         while self.buffer:
             whole = self.buffer
             if self.requests:
-                result = redis_parse_req(
-                    self.conn, cython.address(self.parser), whole, len(whole)
-                )
+                result = redis_parse_req(self.conn, cython.address(self.parser), whole, len(whole))
             else:
-                result = redis_parse_rsp(
-                    self.conn, cython.address(self.parser), whole, len(whole)
-                )
+                result = redis_parse_rsp(self.conn, cython.address(self.parser), whole, len(whole))
             if result == PARSE_AGAIN:
                 break
             if result == PARSE_ERROR:

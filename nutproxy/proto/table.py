@@ -55,7 +55,9 @@ def slot_of(name: cython.p_const_char, length: cython.size_t, seed: cython.uint)
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def same(data: cython.p_const_char, word: cython.p_const_char, length: cython.size_t) -> cython.bint:
+def same(
+    data: cython.p_const_char, word: cython.p_const_char, length: cython.size_t
+) -> cython.bint:
     """`word` is lower case."""
     index: cython.size_t
     for index in range(length):
@@ -233,7 +235,7 @@ def row_numbers() -> dict[str, int]:
 @cython.exceptval(-1, check=False)
 def build() -> cython.int:
     global rows, slots
-    number: cython.int = 0
+    number: cython.int
     slot: cython.uint
     row: cython.pointer(Row)
     index: cython.int
@@ -245,14 +247,13 @@ def build() -> cython.int:
     )
     if rows is cython.NULL or slots is cython.NULL:
         raise MemoryError
-    for command in COMMANDS.values():
+    for number, command in enumerate(COMMANDS.values()):
         row = cython.address(rows[number])
         fill(row, number, command)
         slot = slot_of(row.name, row.length, 2166136261) & (SLOTS - 1)
         while slots[slot] is not cython.NULL:
             slot = (slot + 1) & (SLOTS - 1)
         slots[slot] = row
-        number += 1
     for command in COMMANDS.values():
         if " " in command.name:
             container: bytes = command.name.split()[0].encode()
