@@ -17,6 +17,8 @@ cdef class ClientConn(Conn):
     cdef int mode                      # ReplyMode
     cdef bint paused                   # over a bound: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next is looked at
+    cdef public bint barrier           # protocol switched: the queue must drain before the next
+    cdef bint lingering                # all is sent: what still comes is dropped
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
     cdef readonly double created       # monotonic seconds
@@ -27,3 +29,4 @@ cdef class ClientConn(Conn):
     cdef public bint no_touch
 
     cdef void check_bounds(self) noexcept
+    cdef int linger(self) except -1

@@ -17,7 +17,9 @@ import socket
 import time
 
 import cython
+from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.msg.message import Msg, msg_put
 from cython.cimports.nutproxy.msg.response import (
     rsp_dequeue,
@@ -33,6 +35,9 @@ UNAUTHENTICATED_BULK = 16384
 # A request as a whole: Redis' client-query-buffer-limit, or twice the largest value.
 REQUEST_MAX = 1 << 30
 
+# Milliseconds that a closing connection waits for the client to close.
+LINGER = 1000
+
 next_id = cython.declare(cython.ulonglong, 0)
 REPLY_MODES = ("on", "off", "skip")
 
@@ -43,6 +48,11 @@ def client_recv_next(conn: Conn) -> cython.bint:
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.closing or client.waiting:
         return False
+    if client.barrier:
+        # Its requests go over other connections now: those on the old ones come first.
+        if conn.omsg_q.head is not cython.NULL:
+            return False
+        client.barrier = False
     client.check_bounds()
     return not client.paused
 
@@ -59,6 +69,8 @@ def client_active(conn: Conn) -> cython.bint:
 def client_send_done(conn: Conn) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
     rsp_send_done(conn)
+    if client.barrier and conn.omsg_q.head is cython.NULL:
+        conn.mark_ready()
     if client.paused:
         client.check_bounds()
         if not client.paused:
@@ -73,12 +85,28 @@ def client_close(conn: Conn) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.fd < 0:
         return 0
+    if conn.closing and not (conn.eof or conn.err or client.lingering):
+        return client.linger()
     client.pool.client_conns.discard(client)
     client.pool.total_net_in += conn.recv_bytes
     client.pool.total_net_out += conn.send_bytes
     conn.shut()
     while conn.omsg_q.head is not cython.NULL:
         msg_put(conn.dequeue_outq(conn))
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_discard(conn: Conn) -> cython.int:
+    """Drop what a client still sends after its last reply."""
+    count: cython.Py_ssize_t = recv(conn.fd, conn.loop.scratch, conn.loop.mbuf_size, 0)
+    if count < 0 and errno in (EAGAIN, EINTR):
+        return 0
+    if count <= 0:
+        conn.eof = True
+        return client_close(conn)
+    conn.mark_ready()
     return 0
 
 
@@ -120,6 +148,19 @@ class ClientConn(Conn):
         self.dequeue_inq = client_no_dequeue
         self.enqueue_outq = rsp_enqueue
         self.dequeue_outq = rsp_dequeue
+
+    def linger(self):
+        """Everything owed is sent. Closing now, with bytes unread, would reset the connection and
+        could take the last reply from the client: wait until it has closed, or a second."""
+        self.lingering = True
+        shutdown(self.fd, SHUT_WR)
+        self.recv = client_discard
+        self.mark_ready()
+        self.loop.timers.schedule(self.loop.now + LINGER, self.end)
+        return 0
+
+    def end(self) -> None:
+        client_close(self)
 
     def check_bounds(self):
         """Pause above a bound, go on at half of it."""

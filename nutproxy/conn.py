@@ -43,9 +43,6 @@ A connection that is closed in the middle of a turn stays in `Loop.closed` until
 that events already fetched for it find it, closed.
 """
 
-import logging
-import os
-
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
@@ -79,8 +76,6 @@ from cython.cimports.nutproxy.msg.parse import (
     parser_reset,
 )
 from cython.cimports.nutproxy.timer import WaitQueue
-
-log = logging.getLogger("nutproxy")
 
 # A message that has announced its size is received in pieces of this many chunks: a bound for one
 # turn, and few system calls for a large value.
@@ -507,8 +502,3 @@ def conn_events(conn, events):
         conn.loop.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
         conn.mark_flush()
     return 0
-
-
-def error_text(err: int) -> str:
-    """strerror, in the words that people search their logs for."""
-    return os.strerror(err)

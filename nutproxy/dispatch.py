@@ -62,6 +62,7 @@ from nutproxy.local import HANDLERS, Query
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.redis import split_inline
+from nutproxy.server import NOPROTO
 
 log = logging.getLogger("nutproxy")
 
@@ -241,6 +242,7 @@ def local_command(
 ) -> cython.int:
     """A command that the proxy answers itself."""
     msg: cython.pointer(Msg)
+    resp: cython.int = client.resp
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         msg = msg_get()
         if msg is cython.NULL:
@@ -254,6 +256,7 @@ def local_command(
     except Exception:
         log.exception("c %d: '%s' failed", client.fd, names[row.number])
         reply = INTERNAL_ERROR
+    client.barrier = client.resp != resp
     if isinstance(reply, Query):
         return query(client, row, reply, flags)
     if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
@@ -274,9 +277,12 @@ def query(
     request: bytes = hiredis.pack_command(tuple(asked.argv))
 
     def finish(replies):
+        resp: cython.int = client.resp
         client.resume()
         try:
-            return asked.finish(replies)
+            reply = asked.finish(replies)
+            client.barrier = client.resp != resp
+            return reply
         except Exception:
             log.exception("c %d: '%s' failed", client.fd, names[row.number])
             return INTERNAL_ERROR
@@ -321,9 +327,7 @@ def forward(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cyt
     conn: ServerConn = server.conn_for(client.id, client.resp)
     if conn is None:
         pool.forward_errors += 1
-        if client.resp == 3 and server.no_resp3:
-            return msg_fail(msg, b"-NOPROTO unsupported protocol version\r\n")
-        return msg_fail(msg, server.error)
+        return msg_fail(msg, server.error if server.down else NOPROTO)
     if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
         pool.forward_errors += 1
         return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))

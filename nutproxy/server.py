@@ -29,7 +29,6 @@ answered with the cause and never sent twice. What has not been written moves on
 connection, if this one had been ready: it may have died unnoticed.
 """
 
-import errno as errors
 import logging
 import os
 import socket
@@ -67,6 +66,8 @@ from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
 
 log = logging.getLogger("nutproxy")
 
+# What a client of RESP3 is told by a server that is too old for HELLO.
+NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
 # Milliseconds until a server that is down is probed: at first, and at most.
 BACKOFF_MIN = 100
 BACKOFF_MAX = 1000
@@ -230,6 +231,8 @@ def server_close(conn: Conn) -> cython.int:
     if self.cause is None:
         self.cause = os.strerror(conn.err or ECONNRESET)
     text = server.error_reply(self.cause)
+    if self.resp == 3 and server.no_resp3 and not was_ready:
+        text = NOPROTO
     server.closed(self, was_ready, waited)
 
     while conn.omsg_q.head is not cython.NULL:
@@ -314,17 +317,28 @@ class ServerConn(Conn):
         self.start(answer[0], answer[1])
 
     def start(self, family: int, address: object) -> None:
-        """Begin to connect."""
+        """Begin to connect. What the system refuses at once ends the connection at once."""
+        try:
+            self.open(family, address)
+        except OSError as error:
+            self.fail(error.strerror or str(error))
+
+    def open(self, family: int, address: object) -> None:
         sock = socket.socket(
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        result = sock.connect_ex(address)
-        if result not in (0, errors.EINPROGRESS):
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            # EAGAIN of a unix socket, whose backlog is full, will not connect later.
+            if family == socket.AF_UNIX:
+                sock.close()
+                raise
+        except OSError:
             sock.close()
-            self.fail(os.strerror(result))
-            return
+            raise
         self.state = SERVER_CONNECTING
         self.blocked = True
         self.loop.open(self, sock.detach())
@@ -375,7 +389,7 @@ class Server:
         when the connection fails at once."""
         slot: cython.int = client % self.connections
         conns: list = self.conns3 if resp == 3 else self.conns2
-        if self.down:
+        if self.down or (resp == 3 and self.no_resp3):
             return None
         conn = cython.cast(ServerConn, conns[slot])
         if conn is None:
@@ -461,6 +475,8 @@ class Server:
                 old.fail(os.strerror(ETIMEDOUT))
             return
         log.info("s %d %s: connected, RESP%d", conn.fd, self, conn.resp)
+        # It may have been upgraded since its last connection.
+        self.no_resp3 = False
         if self.down and not self.ejected:
             self.set_up("has returned")
         conn.mark_flush()

@@ -11,7 +11,10 @@ gone. It then keeps its place in the server's omsg_q, and the reply that still c
 here.
 """
 
+import logging
+
 import cython
+from cython.cimports.libc.string import strlen
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_DONE,
@@ -21,11 +24,14 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_TIMED,
     client_append,
     client_pop,
+    msg_constant,
     msg_copy,
     msg_drop,
     msg_put,
 )
 from cython.cimports.nutproxy.proto.merge import redis_merge
+
+log = logging.getLogger("nutproxy")
 
 
 def deadline_append(queue, msg):
@@ -57,7 +63,7 @@ def msg_done(msg):
     if parent is not cython.NULL:
         parent.split.ndone += 1
         if parent.split.ndone == parent.split.nfrag:
-            redis_merge(parent)
+            merge_frags(parent)
             msg_done(parent)
         return 0
     if msg.client is cython.NULL:
@@ -69,6 +75,21 @@ def msg_done(msg):
     msg.held = msg.rsp.length
     if client.omsg_q.head == msg:
         client.mark_flush()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
+    """The reply of a command in parts. What goes wrong here is no fault of the connection that
+    brought the last part."""
+    text: cython.p_const_char = b"-ERR internal error of nutproxy, see its log\r\n"
+    try:
+        redis_merge(parent)
+    except Exception:
+        log.exception("replies could not be merged")
+        msg_constant(parent, cython.address(parent.rsp), text, strlen(text))
+        parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
     return 0
 
 
