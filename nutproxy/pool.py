@@ -58,7 +58,7 @@ class ServerPool:
             config.hash,
             config.distribution,
             config.hash_tag,
-            [(os.fsencode(server.name), server.weight) for server in config.servers],
+            [(server.name.encode(), server.weight) for server in config.servers],
         )
         numbers = row_numbers()
         self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))

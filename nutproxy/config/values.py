@@ -24,6 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nutproxy.hashkit.order import server_order_key
+
 MAX_INT = 2**31 - 1
 MAX_PORT = 65535
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un holds 108 with the terminator
@@ -124,9 +126,8 @@ class ServerConfig:
 
 
 def index_order(name: str) -> tuple[int, bytes]:
-    """Sort key of twemproxy's order for pools and servers: shorter names first, then by bytes."""
-    encoded = name.encode()
-    return len(encoded), encoded
+    """The order of pools and servers, by their names: that of the ring."""
+    return server_order_key(name.encode())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
