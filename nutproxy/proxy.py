@@ -11,14 +11,24 @@ import socket
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, errno
+from cython.cimports.libc.string import strlen
 from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.conn import Conn
-from cython.cimports.nutproxy.csys import SOCK_CLOEXEC, SOCK_NONBLOCK, accept4
+from cython.cimports.nutproxy.csys import (
+    MSG_NOSIGNAL,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    accept4,
+    close,
+    send,
+)
 from cython.cimports.nutproxy.dispatch import req_recv_done, req_recv_error
 
 log = logging.getLogger("nutproxy")
 
 ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
+# Redis' text for a client beyond client_connections.
+FULL = cython.declare(cython.p_const_char, b"-ERR max number of clients reached\r\n")
 # Milliseconds until the next try when the process has no descriptor left.
 ACCEPT_PAUSE = 100
 
@@ -39,6 +49,11 @@ def proxy_recv(conn: Conn) -> cython.int:
                 continue
             self.pause(errno)
             return 0
+        if self.most and len(self.pool.client_conns) >= self.most:
+            send(fd, FULL, strlen(FULL), MSG_NOSIGNAL)
+            close(fd)
+            self.pool.rejected_connections += 1
+            continue
         client = ClientConn(self.pool)
         client.recv_done = req_recv_done
         client.recv_error = req_recv_error
@@ -67,6 +82,7 @@ class ProxyConn(Conn):
 
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
+        self.most = pool.config.client_connections
         self.loop = pool.loop
         self.sock = sock
         self.address = str(pool.config.listen)
@@ -108,7 +124,8 @@ def listen(config) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit it. Without it pipelines stall for 40 ms.
+        # Accepted sockets inherit both. Without TCP_NODELAY pipelines stall for 40 ms.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.tcpkeepalive)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(name)
         sock.listen(config.backlog)

@@ -329,6 +329,9 @@ class ServerConn(Conn):
         )
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.server.pool.config.tcpkeepalive
+            )
         try:
             sock.connect(address)
         except BlockingIOError:
