@@ -107,6 +107,19 @@ def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.
     return True
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def list_sweep(items: cython.pointer(ConnList)) -> cython.void:
+    """Drop the connections that have been closed."""
+    index: cython.size_t
+    kept: cython.size_t = 0
+    for index in range(items.count):
+        if cython.cast(Conn, items.items[index]).fd >= 0:
+            items.items[kept] = items.items[index]
+            kept += 1
+    items.count = kept
+
+
 @cython.cclass
 class Loop:
     """What the connections of one worker share: clock, poller, scratch, and the lists of those with
@@ -157,16 +170,11 @@ class Loop:
 
     def sweep(self):
         """The end of a turn: let go of the connections that were closed in it."""
-        index: cython.size_t
-        kept: cython.size_t = 0
-        if not self.closed:
-            return 0
-        for index in range(self.ready.count):
-            if cython.cast(Conn, self.ready.items[index]).fd >= 0:
-                self.ready.items[kept] = self.ready.items[index]
-                kept += 1
-        self.ready.count = kept
-        self.closed.clear()
+        if self.closed:
+            list_sweep(cython.address(self.ready))
+            list_sweep(cython.address(self.flush_servers))
+            list_sweep(cython.address(self.flush_clients))
+            self.closed.clear()
         return 0
 
 

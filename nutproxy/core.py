@@ -45,6 +45,7 @@ import os
 import time
 
 import cython
+from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
 from cython.cimports.nutproxy.msg.message import messages_trim
 from cython.cimports.nutproxy.pool import ServerPool
@@ -158,18 +159,20 @@ class Context:
     def flush(self, conns):
         """Call the send handler of every connection that has something queued."""
         conn: Conn
-        index: cython.size_t = 0
-        # Closing a server can queue requests for another: the list may grow meanwhile.
-        while index < conns.count:
+        index: cython.size_t
+        # What is added meanwhile waits for the next turn: a connection that has more than one turn's
+        # writes, and servers that take over the requests of one that has just closed.
+        count: cython.size_t = conns.count
+        for index in range(count):
             conn = cython.cast(Conn, conns.items[index])
-            index += 1
             conn.in_flush = False
             if conn.fd >= 0 and not conn.blocked:
                 try:
                     conn.send(conn)
                 except Exception:
                     self.failed(conn)
-        conns.count = 0
+        conns.count -= count
+        memmove(conns.items, conns.items + count, conns.count * cython.sizeof(cython.p_void))
         return 0
 
     def failed(self, conn: Conn) -> None:
