@@ -160,8 +160,8 @@ class Context:
         """Call the send handler of every connection that has something queued."""
         conn: Conn
         index: cython.size_t
-        # What is added meanwhile waits for the next turn: a connection that has more than one turn's
-        # writes, and servers that take over the requests of one that has just closed.
+        # What is added meanwhile waits for the next turn: a connection with more than one turn's
+        # writes, a server that takes over the requests of one that has just closed.
         count: cython.size_t = conns.count
         for index in range(count):
             conn = cython.cast(Conn, conns.items[index])
