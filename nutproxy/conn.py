@@ -328,6 +328,7 @@ def conn_recv(conn):
                 return conn.close(conn)
             return 0
         conn.recv_bytes += count
+        conn.heard = loop.now
         have += count
         if cython.cast(cython.size_t, count) == room or conn.hup:
             conn.mark_ready()

@@ -19,7 +19,7 @@ cdef class ServerConn(Conn):
     cdef readonly int state
     cdef readonly bint probe           # asks whether a server that was down is back
     cdef readonly int64_t begun        # when the connect began
-    cdef int64_t waiting_since         # when it last got a byte, or began to wait for one
+    cdef int64_t waiting_since         # when it began to wait for replies
     cdef list steps                    # handshake replies that are due, by name
     cdef object reader                 # decodes them
     cdef Timer limit                   # on connect and handshake together

@@ -99,7 +99,6 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if conn.omsg_q.head is cython.NULL:
         self.cause = "the server sent a reply that nobody had asked for"
         return conn.close(conn)
-    self.waiting_since = conn.loop.now
     server.failures = 0
     server.responses += 1
     if server.down and not server.ejected:
@@ -305,7 +304,7 @@ class ServerConn(Conn):
         """For how long a reply has been due without a byte from the server, in milliseconds."""
         if self.state == SERVER_READY and self.omsg_q.head is cython.NULL:
             return 0
-        return self.loop.now - self.waiting_since
+        return self.loop.now - max(self.waiting_since, self.heard)
 
     def resolved(self, answer):
         """The name has been looked up: a (family, address) or an OSError."""
@@ -521,7 +520,7 @@ class Server:
                 conn.cause,
             )
             if waited:
-                self.failed(conn.waiting_since, conn.cause)
+                self.failed(self.loop.now - conn.silence(), conn.cause)
             if self.pool.config.preconnect and not self.down:
                 self.loop.timers.schedule(self.loop.now, self.preconnect)
             return
