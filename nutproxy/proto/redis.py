@@ -163,6 +163,8 @@ def redis_parse_req(conn, parser, data, length):
             return PARSE_SKIP
         parser.rest = value
         parser.state = REQ_LENGTH
+    elif parser.state == REQ_LINE:
+        return redis_parse_line(parser, data, length)
 
     while True:
         if parser.state == REQ_LENGTH:
@@ -242,6 +244,8 @@ def redis_parse_line(
 
 
 SPACE = b" \t\n\v\f\r"
+# Redis skips all of SPACE between words and behind a quote, but ends no bare word at \v or \f.
+WORD_END = b" \t\n\r"
 ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}
 
 
@@ -284,7 +288,7 @@ def split_inline(line: bytes) -> list[bytes] | None:
                 break
             elif quote:
                 word.append(char)
-            elif char in SPACE:
+            elif char in WORD_END:
                 break
             elif char in (34, 39):
                 quote = char
@@ -360,20 +364,20 @@ def text_line(
     kind: cython.char = data[parser.pos]
     if parser.scan <= parser.pos:
         parser.scan = parser.pos + 1
-    while True:
-        found = cython.cast(
-            cython.p_const_char, memchr(data + parser.scan, b"\r", length - parser.scan)
-        )
-        if found is cython.NULL:
-            parser.scan = length
-            return PARSE_AGAIN
-        parser.scan = found - data
-        if parser.scan + 1 == length:
-            return PARSE_AGAIN
-        if found[1] == b"\n":
-            break
-        parser.scan += 1
+    found = cython.cast(
+        cython.p_const_char, memchr(data + parser.scan, b"\r", length - parser.scan)
+    )
+    if found is cython.NULL:
+        parser.scan = length
+        return PARSE_AGAIN
+    parser.scan = found - data
+    if parser.scan + 1 == length:
+        return PARSE_AGAIN
     size = found - text
+    # Strict clients end their connection over a CR or an LF within a line, and no server sends one.
+    if found[1] != b"\n" or memchr(text, b"\n", size) is not cython.NULL:
+        parser.error = b"malformed line"
+        return PARSE_ERROR
     if kind == b"_":
         valid = size == 0
     elif kind == b"#":
@@ -406,6 +410,9 @@ def redis_parse_rsp(conn, parser, data, length):
                 return PARSE_AGAIN
             if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
                 parser.error = b"bulk without CR LF"
+                return PARSE_ERROR
+            if parser.length and data[parser.need - parser.length + 1] != b":":
+                parser.error = b"verbatim string without a format"
                 return PARSE_ERROR
             parser.pos = parser.need
             parser.rest -= 1
@@ -444,6 +451,9 @@ def redis_parse_rsp(conn, parser, data, length):
             data, parser.pos + 1, length, cython.address(value), cython.address(end)
         )
         if result != PARSE_OK:
+            if kind == b">":
+                # Seen as the first element again when the rest of its line has come.
+                parser.kind = 0
             parser.error = b"malformed length or number"
             return result
         if kind == b":":
@@ -459,6 +469,8 @@ def redis_parse_rsp(conn, parser, data, length):
                 return PARSE_ERROR
             parser.pos = end
             parser.need = end + value + 2
+            # Only a verbatim string's content has a form: three bytes, a colon, the text.
+            parser.length = value if kind == b"=" else 0
             parser.state = RSP_BULK
         else:
             if value == -1 and kind == b"*":
@@ -531,34 +543,46 @@ class Framer:
     def feed(self, data: bytes) -> list:
         """The messages that are complete with these bytes: for a request its arguments as a list of
         bytes (of an inline command the words, or None if its quotes are unbalanced), for a reply
-        its
-        bytes. Raises ValueError with the parser's text when the framing is broken."""
+        its bytes. Broken framing raises ValueError with the parser's text; where messages came
+        before it, they are returned first and the next call raises."""
         found: list = []
         result: cython.int
         index: cython.uint
         arg: cython.pointer(Arg)
-        whole: bytes
-        self.buffer += data
-        while self.buffer:
-            whole = self.buffer
+        whole: bytes = self.buffer + data
+        text: cython.p_const_char = whole
+        length: cython.size_t = len(whole)
+        start: cython.size_t = 0
+        end: cython.size_t
+        while start < length:
             if self.requests:
-                result = redis_parse_req(self.conn, cython.address(self.parser), whole, len(whole))
+                result = redis_parse_req(
+                    self.conn, cython.address(self.parser), text + start, length - start
+                )
             else:
-                result = redis_parse_rsp(self.conn, cython.address(self.parser), whole, len(whole))
+                result = redis_parse_rsp(
+                    self.conn, cython.address(self.parser), text + start, length - start
+                )
             if result == PARSE_AGAIN:
                 break
             if result == PARSE_ERROR:
-                raise ValueError(self.parser.error.decode())
+                error: bytes = self.parser.error
+                parser_reset(cython.address(self.parser))
+                if not found:
+                    raise ValueError(error.decode())
+                break
+            end = start + self.parser.pos
             if result == PARSE_OK and not self.requests:
-                found.append(whole[: self.parser.pos])
+                found.append(text[start:end])
             elif result == PARSE_OK and self.parser.line:
-                found.append(split_inline(whole[: self.parser.pos].rstrip(b"\r\n")))
+                found.append(split_inline(text[start:end].rstrip(b"\r\n")))
             elif result == PARSE_OK:
                 argv = []
                 for index in range(self.parser.argc):
                     arg = cython.address(self.parser.argv[index])
-                    argv.append(whole[arg.offset : arg.offset + arg.length])
+                    argv.append(text[start + arg.offset : start + arg.offset + arg.length])
                 found.append(argv)
-            self.buffer = whole[self.parser.pos :]
+            start = end
             parser_reset(cython.address(self.parser))
+        self.buffer = whole[start:]
         return found
