@@ -180,6 +180,7 @@ class ClientConn(Conn):
     def authenticated(self, value: bool):
         self.needs_auth = not value
         bulk: cython.longlong = self.pool.config.proto_max_bulk_len
+        self.bulk_limit = bulk
         self.max_args = UNAUTHENTICATED_ARGS if self.needs_auth else 2147483647
         self.max_bulk = min(UNAUTHENTICATED_BULK, bulk) if self.needs_auth else bulk
         self.max_request = max(REQUEST_MAX, 2 * bulk)

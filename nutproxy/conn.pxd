@@ -80,6 +80,7 @@ cdef class Conn:
 
     cdef int64_t max_args              # bounds for the parser of requests
     cdef int64_t max_bulk
+    cdef int64_t bulk_limit            # what max_bulk is after AUTH
     cdef size_t max_request
     cdef size_t pending                # bytes of requests and replies in omsg_q
     cdef ConnList* flush_list          # where it is flushed: with the servers or the clients

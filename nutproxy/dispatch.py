@@ -74,6 +74,8 @@ names: list = list(COMMANDS)
 # Argument numbers of keys; a command with more than this many arguments brings its own table.
 KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
+# No argument of an inline command is longer, nor are there more of them.
+INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # What a client is told when a local handler has a fault; the log has the rest.
 INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
 # WAIT blocks the shared connection for the time that it names: milliseconds at most, where the pool
@@ -143,9 +145,13 @@ def req_recv_done(conn, data, parser):
 
 def req_recv_error(conn, parser):
     """Broken framing: what is owed, Redis' error text, the end."""
+    char: cython.char = parser.error_char
     text: bytes = parser.error
     if b"%c" in text:
-        text = text.replace(b"%c", parser.error_char.to_bytes(1, "little"))
+        # An error is one line.
+        if char == b"\r" or char == b"\n":
+            char = b" "
+        text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
     conn.closing = True
     return answer(cython.cast(ClientConn, conn), b"-ERR " + text + b"\r\n", 0, True)
 
@@ -213,6 +219,9 @@ def inline_command(
     words = split_inline(data[: parser.pos].rstrip(b"\r\n"))
     array: bytes
     again: Parser
+    result: cython.int
+    max_args: cython.longlong = client.max_args
+    max_bulk: cython.longlong = client.max_bulk
     if words is None:
         parser.error = b"Protocol error: unbalanced quotes in request"
         return req_recv_error(client, parser)
@@ -223,8 +232,16 @@ def inline_command(
     again.argv_room = 0
     parser_reset(cython.address(again))
     again.rest = 0
+    # The request lies in the array now, not in the buffer that the line came in.
+    free(client.loop.block)
+    client.loop.block = cython.NULL
     try:
-        if redis_parse_req(client, cython.address(again), array, len(array)) != PARSE_OK:
+        # The bounds before AUTH are for announced sizes; a line is there already, and short.
+        client.max_args = client.max_bulk = INLINE_BOUND
+        result = redis_parse_req(client, cython.address(again), array, len(array))
+        client.max_args = max_args
+        client.max_bulk = max_bulk
+        if result != PARSE_OK:
             return req_recv_error(client, cython.address(again))
         return req_recv_done(client, array, cython.address(again))
     finally:

@@ -194,7 +194,7 @@ def redis_parse_req(conn, parser, data, length):
                 )
             if value < 0 or value > conn.max_bulk:
                 # Before AUTH the bound is a small one, and has a text of its own.
-                if value >= 0 and conn.max_args < ARGS_MAX:
+                if 0 <= value <= conn.bulk_limit:
                     parser.error = b"Protocol error: unauthenticated bulk length"
                 else:
                     parser.error = b"Protocol error: invalid bulk length"
@@ -533,6 +533,7 @@ class Framer:
         self.conn = Conn()
         self.conn.max_args = ARGS_MAX
         self.conn.max_bulk = max_bulk
+        self.conn.bulk_limit = max_bulk
         self.conn.max_request = 1 << 40
         self.requests = requests
         self.buffer = b""
