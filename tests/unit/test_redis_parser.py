@@ -571,11 +571,12 @@ replies = st.one_of(
 
 def by_hiredis(data):
     """How many replies hiredis sees in `data`, and its error behind them or None."""
-    reader = hiredis.Reader()
+    more = object()
+    reader = hiredis.Reader(notEnoughData=more)
     reader.feed(data)
     count = 0
     try:
-        while reader.gets() is not False:
+        while reader.gets() is not more:
             count += 1
     except hiredis.ProtocolError as error:
         return count, str(error)
