@@ -2,9 +2,9 @@
 """`Resolver.resolve(host, port, callback)` calls back with a (family, address) for a socket.
 
 Literal addresses are answered at once. A name is looked up by a thread of its own, since
-getaddrinfo blocks for as long as a name server likes; threads are few, because a server that cannot
-be reached is tried again only after its back-off. The answer is put into a queue and the loop is
-woken, which calls back in the loop.
+getaddrinfo blocks for as long as a name server likes, and one name must not wait for another. Who
+asks for a name that is being looked up shares the answer, so there are never more threads than
+names. The answer is put into a queue and the loop is woken, which calls back in the loop.
 """
 
 import contextlib
@@ -23,19 +23,23 @@ class Resolver:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
-        self.answers: deque[tuple[Callback, Answer]] = deque()
+        self.answers: deque[tuple[tuple[str, int], Answer]] = deque()
+        self.asked: dict[tuple[str, int], list[Callback]] = {}
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:
         try:
             version = ipaddress.ip_address(host).version
         except ValueError:
-            threading.Thread(
-                target=self._look_up, args=(host, port, callback), daemon=True, name=f"dns {host}"
-            ).start()
+            callbacks = self.asked.setdefault((host, port), [])
+            callbacks.append(callback)
+            if len(callbacks) == 1:
+                threading.Thread(
+                    target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
+                ).start()
             return
         callback((socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port)))
 
-    def _look_up(self, host: str, port: int, callback: Callback) -> None:
+    def _look_up(self, host: str, port: int) -> None:
         answer: Answer
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -44,12 +48,13 @@ class Resolver:
             answer = error
         except UnicodeError:
             answer = OSError(f"{host!r} is not a host name")
-        self.answers.append((callback, answer))
+        self.answers.append(((host, port), answer))
         with contextlib.suppress(OSError):
             self.wake()
 
     def deliver(self) -> None:
         """In the loop: hand the answers to those who asked."""
         while self.answers:
-            callback, answer = self.answers.popleft()
-            callback(answer)
+            name, answer = self.answers.popleft()
+            for callback in self.asked.pop(name):
+                callback(answer)
