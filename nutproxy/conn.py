@@ -162,7 +162,7 @@ class Loop:
     def body_receive(self, msg, body, data, length):
         """A message's bytes out of the receive buffer: the buffer itself where it is the message's
         own, else a copy. -1 when memory has run out."""
-        if self.block is not cython.NULL:
+        if self.block is not cython.NULL and self.block == data:
             msg_take(msg, body, self.block, length)
             self.block = cython.NULL
             return 0
@@ -279,6 +279,7 @@ def conn_recv(conn):
     room: cython.size_t
     start: cython.size_t = 0
     left: cython.size_t
+    size: cython.size_t
     count: cython.Py_ssize_t
     result: cython.int
     in_tail: cython.bint = False
@@ -358,8 +359,10 @@ def conn_recv(conn):
                 data = loop.scratch
                 have = left
             else:
+                # Closing the connection frees its parser.
+                size = parser.pos
                 conn.recv_done(conn, data + start, parser)
-                start += parser.pos
+                start += size
         else:
             start += parser.pos
         if conn.fd < 0:
@@ -489,12 +492,16 @@ def conn_send(conn):
 
 
 def conn_events(conn, events):
-    """What the poller has told of one connection: error first, then read, then write."""
+    """What the poller has told of one connection: error first, then read, then write. A connection
+    that can be read is told its error by `recv`, behind the bytes that had come before it: they may
+    be replies, or say why."""
     length: socklen_t = cython.sizeof(cython.int)
     err: cython.int = 0
     if conn.fd < 0:
         return 0
-    if events & EPOLLERR:
+    if events & EPOLLERR and not (
+        events & EPOLLIN and conn.recv_next is not cython.NULL and conn.recv_next(conn)
+    ):
         getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
         if err:
             conn.err = err
