@@ -35,7 +35,7 @@ import socket
 
 import cython
 import hiredis
-from cython.cimports.libc.errno import ECONNRESET, ETIMEDOUT
+from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
@@ -68,11 +68,21 @@ log = logging.getLogger("nutproxy")
 
 # What a client of RESP3 is told by a server that is too old for HELLO.
 NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
+# Why a connection ends whose end says nothing about its server.
+NOT_NEEDED = "not needed"
 # Milliseconds until a server that is down is probed: at first, and at most.
 BACKOFF_MIN = 100
 BACKOFF_MAX = 1000
+# The least that is meant by a server_retry_timeout: 0 must not keep the processor busy.
+RETRY_MIN = 10
 # Milliseconds for connect and handshake where the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
+
+
+@cython.cfunc
+def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
+    """The text of an error reply."""
+    return data[1 : parser.pos].decode(errors="replace").rstrip()
 
 
 @cython.cfunc
@@ -90,6 +100,17 @@ def server_active(conn: Conn) -> cython.bint:
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
+def server_recv(conn: Conn) -> cython.int:
+    """Every byte is a sign of life, also one of a reply that takes longer than a timeout."""
+    before: cython.ulonglong = conn.recv_bytes
+    result: cython.int = conn_recv(conn)
+    if conn.recv_bytes != before:
+        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+    return result
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
 def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """A reply. Nobody waits for a push: no connection has subscribed to anything."""
     self: ServerConn = cython.cast(ServerConn, conn)
@@ -97,7 +118,12 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if parser.kind == b">":
         return 0
     if conn.omsg_q.head is cython.NULL:
-        self.cause = "the server sent a reply that nobody had asked for"
+        # An error while a request is being written is about that request, of which the server will
+        # not read the rest.
+        if conn.sent > 0 and parser.kind == b"-":
+            self.cause = f"refused the request: {line_of(data, parser)}"
+        else:
+            self.cause = "the server sent a reply that nobody had asked for"
         return conn.close(conn)
     server.failures = 0
     server.responses += 1
@@ -118,15 +144,14 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
 @cython.exceptval(-1, check=False)
 def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """A reply to the next step of the handshake, or an error that came before it was asked for
-    (maxclients, protected mode)."""
+    (maxclients, protected mode), maybe before the connect has been seen to end."""
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Server = self.server
     if parser.kind == b">":
         return 0
     self.reader.feed(data[: parser.pos])
     reply = self.reader.gets()
-    self.waiting_since = conn.loop.now
-    step = self.steps.pop(0)
+    step = self.steps.pop(0) if self.steps else ""
     refusal = server.judge(step, reply)
     if refusal is not None:
         self.cause = refusal
@@ -158,8 +183,6 @@ def server_connected(conn: Conn) -> cython.int:
     self.state = SERVER_HANDSHAKE
     self.waiting_since = conn.loop.now
     conn.send = server_no_send
-    conn.recv_done = server_handshake
-    self.reader = hiredis.Reader()
     self.steps, payload = self.server.handshake(self.resp)
     # A new socket takes these few bytes at once; one that does not is as good as dead.
     if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
@@ -179,10 +202,32 @@ def server_send_done(conn: Conn) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_send(conn: Conn) -> cython.int:
+    """While no reply is due, a server that takes bytes is a sign of life."""
+    before: cython.ulonglong = conn.send_bytes
+    result: cython.int = conn_send(conn)
+    if conn.omsg_q.head is cython.NULL and conn.send_bytes != before:
+        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+    return result
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def idle(conn: Conn) -> cython.bint:
+    """Nothing to write, nothing due."""
+    return conn.imsg_q.head is cython.NULL and conn.omsg_q.head is cython.NULL
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    self: ServerConn = cython.cast(ServerConn, conn)
+    if self.state == SERVER_READY and idle(conn):
+        self.waiting_since = conn.loop.now
     msg.queued = msg.req.length
-    cython.cast(ServerConn, conn).server.queued += msg.queued
+    self.server.queued += msg.queued
     req_enqueue_inq(conn, msg)
 
 
@@ -228,7 +273,8 @@ def server_close(conn: Conn) -> cython.int:
         self.limit.cancel()
     conn.shut()
     if self.cause is None:
-        self.cause = os.strerror(conn.err or ECONNRESET)
+        # EPIPE is a reset that was seen while writing.
+        self.cause = os.strerror(ECONNRESET if conn.err in (0, EPIPE) else conn.err)
     text = server.error_reply(self.cause)
     if self.resp == 3 and server.no_resp3 and not was_ready:
         text = NOPROTO
@@ -284,11 +330,12 @@ class ServerConn(Conn):
         self.begun = self.loop.now
         self.waiting_since = self.loop.now
         self.state = SERVER_RESOLVING
+        self.reader = hiredis.Reader()
         self.flush_list = cython.address(self.loop.flush_servers)
-        self.recv = conn_recv
+        self.recv = server_recv
         self.recv_next = server_recv_next
         self.parse = redis_parse_rsp
-        self.recv_done = server_recv_done
+        self.recv_done = server_handshake
         self.recv_error = server_recv_error
         self.send = server_connected
         self.send_next = req_send_next
@@ -301,8 +348,9 @@ class ServerConn(Conn):
         self.dequeue_outq = server_dequeue_outq
 
     def silence(self):
-        """For how long a reply has been due without a byte from the server, in milliseconds."""
-        if self.state == SERVER_READY and self.omsg_q.head is cython.NULL:
+        """For how long the server has owed a sign of life, in milliseconds: a byte of a reply, or,
+        while no reply is due, room for more of a request."""
+        if self.state == SERVER_READY and idle(self):
             return 0
         return self.loop.now - max(self.waiting_since, self.heard)
 
@@ -349,6 +397,11 @@ class ServerConn(Conn):
     def fail(self, cause: str) -> None:
         """End it for a reason of our own."""
         self.cause = cause
+        server_close(self)
+
+    def drop(self) -> None:
+        """End it because it is not needed: that says nothing about the server."""
+        self.cause = NOT_NEEDED
         server_close(self)
 
     def expire(self) -> None:
@@ -433,14 +486,17 @@ class Server:
         """What a handshake's reply means: None is well, else why the connection is of no use."""
         refused = isinstance(reply, hiredis.ReplyError)
         text = str(reply)
-        if step == "HELLO":
-            if refused:
-                self.no_resp3 = True
-                return f"HELLO 3 failed: {text}"
-            self.pool.server_version = (reply.get(b"version") or b"").decode() or None
-            return None
+        if not step:
+            return text if refused else "the server sent a reply that nobody had asked for"
         if not refused:
+            if step == "HELLO" and isinstance(reply, dict):
+                self.pool.server_version = reply.get(b"version", b"").decode() or None
             return None
+        if text.startswith(("ERR max number of clients", "DENIED")):
+            return text
+        if step == "HELLO":
+            self.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
+            return f"HELLO 3 failed: {text}"
         if step == "AUTH":
             return f"redis_auth failed: {text}"
         if step == "SELECT":
@@ -449,27 +505,29 @@ class Server:
             return text
         if text.startswith("NOAUTH"):
             return f"redis_auth is not set, but the server wants it: {text}"
-        if text.startswith(("ERR max number of clients", "DENIED")):
-            return text
         # MISCONF, BUSY, NOPERM and their like: it is there and answers.
         return None
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has gone well: requests may flow."""
+        old: ServerConn
         conn.state = SERVER_READY
         conn.recv_done = server_recv_done
-        conn.send = conn_send
+        conn.send = server_send
+        conn.waiting_since = self.loop.now
         conn.reader = None
         conn.limit.cancel()
         if conn is self.probing:
             self.probing = None
             conn.probe = False
             stuck = self.silent_conns(self.grace())
-            old = self.conns2[conn.slot]
-            if old is not None and old not in stuck:
+            for old in self.open_conns():
+                # Nothing proves that one without requests has outlived what the server went through.
+                if old.state == SERVER_READY and idle(old):
+                    old.drop()
+            if self.conns2[conn.slot] is not None and self.conns2[conn.slot] not in stuck:
                 # It has begun to answer meanwhile: two are one too many.
-                conn.cause = "not needed"
-                server_close(conn)
+                conn.drop()
             else:
                 self.conns2[conn.slot] = conn
             self.set_up("has returned")
@@ -506,7 +564,7 @@ class Server:
             conns[conn.slot] = None
         if conn is self.probing:
             self.probing = None
-        if conn.cause == "not needed":
+        if conn.cause == NOT_NEEDED:
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
             # It is up, only too old for this protocol version.
@@ -550,6 +608,9 @@ class Server:
     def eject(self, cause: str) -> None:
         self.ejected = True
         self.failures = 0
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
         log.warning(
             "%s ejected for at least %d ms: %s", self, self.pool.config.server_retry_timeout, cause
         )
@@ -565,7 +626,12 @@ class Server:
             self.down = True
             self.backoff = BACKOFF_MIN
             log.warning("%s is down: %s", self, cause)
-        delay = self.pool.config.server_retry_timeout if self.ejected else self.backoff
+        elif self.retry is not None or self.probing is not None:
+            # The next probe is on its way: what fails beside it does not put it off.
+            return
+        delay = self.backoff
+        if self.ejected:
+            delay = max(self.pool.config.server_retry_timeout, RETRY_MIN)
         self.backoff = min(self.backoff * 2, BACKOFF_MAX)
         self.probe_in(delay)
 
@@ -587,6 +653,9 @@ class Server:
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
+        if self.probing is not None:
+            # An older connection was faster.
+            self.probing.drop()
         log.warning("%s %s", self, how)
         if self.ejected:
             self.ejected = False
@@ -621,5 +690,4 @@ class Server:
         if self.probing is not None:
             conns.append(self.probing)
         for conn in conns:
-            conn.cause = "not needed"
-            server_close(conn)
+            conn.drop()
