@@ -1,0 +1,270 @@
+"""When connections to servers are opened, what their handshake may find, and when they are renewed."""
+
+import threading
+
+import pytest
+
+from tests.integration.conftest import pool
+from tests.scripted import (
+    DENIED,
+    LOADING,
+    MAXCLIENTS,
+    NOAUTH,
+    UNKNOWN,
+    Client,
+    ScriptedServer,
+    answer,
+    info,
+    keys_of,
+    never,
+    value_of,
+)
+from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
+
+SERVERS = (1, 2, 3)
+
+
+def test_preconnect_opens_all_connections_of_every_server_at_the_start():
+    with ScriptedServer() as one, ScriptedServer() as two:
+        servers = [one, two]
+        with NutproxyServer(pool("alpha", servers, preconnect="true", server_connections=4)):
+            wait_until(lambda: [server.accepted for server in servers] == [4, 4], "preconnect")
+
+
+def test_preconnect_opens_the_connections_of_a_server_that_comes_up_later():
+    with ScriptedServer() as late:
+        late.refuse()
+        with NutproxyServer(pool("alpha", [late], preconnect="true", server_connections=4)):
+            late.listen()
+            wait_until(lambda: late.accepted >= 4, "preconnect of a server that comes up later")
+
+
+def test_without_preconnect_only_the_server_of_a_request_is_connected():
+    with ScriptedServer() as one, ScriptedServer() as two, ScriptedServer() as three:
+        servers = [one, two, three]
+        with NutproxyServer(pool("alpha", servers, server_connections=4)) as proxy:
+            [key] = keys_of(2, SERVERS, 1)
+            assert pipeline(proxy.port, [("GET", key)]) == [value_of(key)]
+            assert [server.accepted for server in servers] == [0, 1, 0]
+
+
+def test_a_client_keeps_to_one_connection_and_clients_share_them_all():
+    with ScriptedServer() as server:
+        with NutproxyServer(pool("alpha", [server], server_connections=2)) as proxy:
+            with Client(proxy.port) as one, Client(proxy.port) as two:
+                for _ in range(10):
+                    assert one.ask("GET", "one") == value_of(b"one")
+                    assert two.ask("GET", "two") == value_of(b"two")
+            used = sorted(session.requests for session in server.sessions)
+            assert used == [[[b"GET", b"one"]] * 10, [[b"GET", b"two"]] * 10]
+
+
+def test_a_restarted_server_is_connected_again():
+    with RedisServer() as redis, NutproxyServer(pool("alpha", [redis])) as proxy:
+        with Client(proxy.port) as client:
+            assert client.ask("SET", "a", "1") == b"OK"
+            redis.restart()
+            wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
+            assert client.ask("GET", "a") == b"2"
+
+
+def test_a_preconnected_server_that_is_restarted_is_connected_again_without_a_request():
+    with ScriptedServer() as server:
+        options = {"preconnect": "true", "server_connections": 2}
+        with NutproxyServer(pool("alpha", [server], **options)):
+            wait_until(lambda: server.accepted == 2, "preconnect")
+            server.close_all()
+            wait_until(lambda: server.accepted >= 4, "reconnect")
+
+
+def by_name(config):
+    return config.replace("   - 127.0.0.1:", "   - localhost:")
+
+
+def test_a_server_with_a_host_name_works_and_is_connected_again():
+    with RedisServer() as redis, NutproxyServer(by_name(pool("alpha", [redis]))) as proxy:
+        with Client(proxy.port) as client:
+            assert client.ask("SET", "a", "1") == b"OK"
+            redis.restart()
+            wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
+
+
+def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_server():
+    with ScriptedServer() as one, ScriptedServer() as two:
+        config = pool("alpha", [one, two]).replace(
+            f"127.0.0.1:{one.port}", f"nutproxy-test.invalid:{one.port}"
+        )
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            [lost] = keys_of(1, (1, 2), 1)
+            [found] = keys_of(2, (1, 2), 1)
+            error = client.error("GET", lost)
+            assert error.startswith("ERR server 's1' of pool 'alpha': cannot resolve host: ")
+            assert client.ask("GET", found) == value_of(found)
+
+
+# What the handshake finds
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_a_server_that_has_too_many_clients_is_named_with_its_own_words(resp):
+    with ScriptedServer(lambda session: None, greeting=MAXCLIENTS) as full, ScriptedServer() as two:
+        with NutproxyServer(pool("alpha", [full, two])) as proxy, Client(proxy.port) as client:
+            [refused] = keys_of(1, (1, 2), 1)
+            [served] = keys_of(2, (1, 2), 1)
+            client.ask("GET", served)
+            assert resp == 2 or client.ask("HELLO", "3")
+            expected = "ERR server 's1' of pool 'alpha': ERR max number of clients reached"
+            for _ in range(5):
+                assert client.error("GET", refused) == expected
+            assert client.ask("GET", served) == value_of(served)
+            full.greeting, full.script = b"", answer
+            wait_until(lambda: client.ask("GET", refused) == value_of(refused), "room for clients")
+
+
+def test_a_server_in_protected_mode_is_named_with_its_own_words():
+    with ScriptedServer(never, greeting=DENIED) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            expected = "ERR server 's1' of pool 'alpha': DENIED Redis is running in protected mode."
+            assert client.error("GET", "a") == expected
+
+
+def test_a_server_that_loads_its_data_gets_no_request_until_it_is_ready():
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = LOADING
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            expected = "LOADING server 's1' of pool 'alpha': Redis is loading the dataset in memory"
+            for _ in range(50):
+                assert client.error("GET", "a") == expected
+            assert server.requests == []
+            server.handshake[b"PING"] = b"+PONG\r\n"
+            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the end of loading")
+
+
+def test_a_server_that_wants_a_password_which_the_pool_does_not_have_is_of_no_use():
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = NOAUTH
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            error = client.error("GET", "a")
+            assert error == (
+                "ERR server 's1' of pool 'alpha': redis_auth is not set, but the server wants it: "
+                "NOAUTH Authentication required."
+            )
+            assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(b"AUTH", "redis_auth failed: ERR no"), (b"SELECT", "redis_db 3 failed: ERR no")],
+)
+def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, words):
+    with ScriptedServer() as server:
+        server.handshake[command] = b"-ERR no\r\n"
+        config = pool("alpha", [server], redis_auth="secret", redis_db=3)
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client.ask("AUTH", "secret") == b"OK"
+            assert client.error("GET", "a") == f"ERR server 's1' of pool 'alpha': {words}"
+            assert server.requests == []
+            server.handshake[command] = b"+OK\r\n"
+            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
+
+
+def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = b""
+        with NutproxyServer(pool("alpha", [server], timeout=200)) as proxy:
+            with Client(proxy.port) as client:
+                expected = "ERR server 's1' of pool 'alpha': Connection timed out"
+                assert client.error("SET", "never", "sent") == expected
+                server.handshake[b"PING"] = b"+PONG\r\n"
+                wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
+                assert [b"SET", b"never", b"sent"] not in server.requests
+
+
+def test_a_malformed_handshake_is_told():
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = b"PONG\r\n"
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            error = client.error("GET", "a")
+            assert error.startswith("ERR server 's1' of pool 'alpha': malformed reply")
+
+
+# Servers that are too old for RESP3
+
+
+def test_a_pool_whose_servers_are_too_old_for_hello_says_so_and_serves_resp2():
+    with ScriptedServer() as server:
+        server.handshake[b"HELLO"] = UNKNOWN
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            assert client.error("HELLO", "3") == "NOPROTO unsupported protocol version"
+            assert client.ask("GET", "a") == value_of(b"a")
+            assert client.error("HELLO", "2") == "NOPROTO unsupported protocol version"
+            assert client.ask("GET", "b") == value_of(b"b")
+
+
+def test_one_server_that_is_too_old_refuses_resp3_without_a_connect_for_each_request():
+    with ScriptedServer() as one, ScriptedServer() as two:
+        [old] = keys_of(1, (1, 2), 1)
+        [new] = keys_of(2, (1, 2), 1)
+        with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
+            assert client.ask("HELLO", "3")[b"proto"] == 3
+            one.handshake[b"HELLO"] = UNKNOWN
+            for _ in range(20):
+                assert client.error("GET", old) == "NOPROTO unsupported protocol version"
+                assert client.ask("GET", new) == value_of(new)
+            assert pipeline(proxy.port, [("GET", old)]) == [value_of(old)]
+            assert one.accepted <= 3
+
+
+# Requests whose connection died before they were written
+
+
+def processed(proxy):
+    return info(proxy.port, "stats")["total_commands_processed"]
+
+
+def stalled(go):
+    """A script that reads no request until `go`, then resets the connection."""
+
+    def script(session):
+        session.shake()
+        session.wait(go)
+        session.reset()
+
+    return script
+
+
+def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
+    go = threading.Event()
+    scripts = iter([stalled(go)])
+
+    def script(session):
+        next(scripts, answer)(session)
+
+    with ScriptedServer(script) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            value = b"x" * 1_000_000
+            client.send(("SET", "a0", value))
+            wait_until(lambda: server.sessions, "the first connection")
+            client.send(*[("SET", f"a{number}", value) for number in range(1, 24)])
+            wait_until(lambda: processed(proxy) >= 24, "all requests")
+            go.set()
+            replies = client.replies(24)
+        failed = [str(reply) for reply in replies if reply != b"OK"]
+        assert set(failed) == {"ERR server 's1' of pool 'alpha': Connection reset by peer"}
+        assert replies == [*replies[: len(failed)], *[b"OK"] * (24 - len(failed))]
+        sent = [request[1] for request in server.requests]
+        assert sent == [b"a%d" % number for number in range(len(failed), 24)]
+
+
+def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
+    go = threading.Event()
+    with ScriptedServer(stalled(go)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            client.send(*[("SET", "a", b"x" * 1_000_000)] * 24)
+            wait_until(lambda: processed(proxy) >= 24, "all requests")
+            go.set()
+            replies = client.replies(24)
+            assert {str(reply) for reply in replies} == {
+                "ERR server 's1' of pool 'alpha': Connection reset by peer"
+            }
+            assert server.accepted == 2

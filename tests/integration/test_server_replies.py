@@ -1,0 +1,268 @@
+"""Servers that die in the middle of a reply, lie, or say more than they were asked: what fails is what
+they owed, and nothing else."""
+
+import threading
+
+import pytest
+
+from tests.integration.conftest import pool
+from tests.scripted import (
+    Client,
+    ScriptedServer,
+    answer,
+    bulk,
+    keys_of,
+    reply_to,
+    value_of,
+)
+from tests.servers import NutproxyServer, wait_until
+
+SERVERS = (1, 2, 3)
+RESET = "ERR server 's1' of pool 'alpha': Connection reset by peer"
+
+
+def special(command, act):
+    """A script that does `act(session, request)` for one command and answers the others."""
+
+    def script(session):
+        while session.open and (request := session.receive()):
+            if request[0] == command:
+                act(session, request)
+            else:
+                session.send(reply_to(request))
+
+    return script
+
+
+def assert_only_one_request_fails(act, expected):
+    """A HGET that the server treats with `act` fails with a text that begins with `expected`; what
+    other servers are asked in the same pipeline, and what is asked later, is answered."""
+    with ScriptedServer(special(b"HGET", act)) as one, ScriptedServer() as two:
+        [bad] = keys_of(1, (1, 2), 1)
+        [good] = keys_of(2, (1, 2), 1)
+        with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
+            for _ in range(3):
+                client.send(("GET", bad), ("GET", good), ("HGET", bad, "f"), ("GET", good))
+                replies = client.replies(4)
+                assert str(replies.pop(2)).startswith(expected)
+                assert replies == [value_of(bad), value_of(good), value_of(good)]
+                assert client.ask("GET", bad) == value_of(bad)
+            assert one.requests.count([b"HGET", bad, b"f"]) == 3
+            assert two.accepted == 1
+
+
+def half_a_reply_and_close(session, request):
+    session.send(b"$10\r\nhalf")
+    session.close()
+
+
+def half_a_reply_and_reset(session, request):
+    session.send(b"$10\r\nhalf")
+    session.reset()
+
+
+def no_reply_and_close(session, request):
+    session.close()
+
+
+def no_reply_and_reset(session, request):
+    session.reset()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [half_a_reply_and_close, half_a_reply_and_reset, no_reply_and_close, no_reply_and_reset],
+)
+def test_a_connection_that_ends_fails_only_what_it_owed(act):
+    assert_only_one_request_fails(act, RESET)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"?what\r\n",
+        b"\r\n",
+        b"\0\0\0",
+        b"$x\r\n",
+        b"$-2\r\n",
+        b"$3\r\nabcXY",
+        b"$99999999999999999999\r\n",
+        b":12x\r\n",
+        b":\r\n",
+        b"*-5\r\n",
+        b"*2\r\n+one\r\n?two\r\n",
+        b"*1\r\n>1\r\n+push\r\n",
+        b"%x\r\n",
+        b"=2\r\nab\r\n",
+    ],
+)
+def test_a_malformed_reply_fails_only_its_request(reply):
+    assert_only_one_request_fails(
+        lambda session, request: session.send(reply),
+        "ERR server 's1' of pool 'alpha': malformed reply (",
+    )
+
+
+def test_replies_that_came_before_a_reset_are_delivered():
+    def act(session, request):
+        session.send(bulk(b"the last words"))
+        session.reset()
+
+    with ScriptedServer(special(b"HGET", act)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            for _ in range(20):
+                assert client.ask("HGET", "a", "f") == b"the last words"
+
+
+def test_a_reply_that_comes_one_byte_at_a_time_is_one_reply():
+    def act(session, request):
+        session.send_bytes(b"*3\r\n$5\r\nhello\r\n*2\r\n:-17\r\n$-1\r\n$0\r\n\r\n")
+
+    with ScriptedServer(special(b"LRANGE", act)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            client.send(("LRANGE", "a", "0", "9"), ("GET", "b"))
+            assert client.replies(2) == [[b"hello", [-17, None], b""], value_of(b"b")]
+
+
+def test_a_stray_reply_closes_its_connection_and_reaches_nobody():
+    def act(session, request):
+        session.send(bulk(b"asked for") + bulk(b"stray"))
+
+    with ScriptedServer(special(b"HGET", act)) as one, ScriptedServer() as two:
+        [key] = keys_of(1, (1, 2), 1)
+        [other] = keys_of(2, (1, 2), 1)
+        with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
+            for number in range(1, 4):
+                assert client.ask("HGET", key, "f") == b"asked for"
+                assert client.ask("GET", key) == value_of(key)
+                assert client.ask("GET", other) == value_of(other)
+                assert one.accepted == number + 1
+            assert two.accepted == 1
+
+
+@pytest.mark.parametrize("resp", ["2", "3"])
+def test_pushes_are_not_taken_for_replies(resp):
+    def act(session, request):
+        push = b">3\r\n$7\r\nmessage\r\n+channel\r\n:1\r\n"
+        session.send(push + bulk(b"one") + push)
+
+    with ScriptedServer(special(b"HGET", act)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            assert client.ask("HELLO", resp)
+            connections = server.accepted + (resp == "3")
+            for _ in range(3):
+                client.send(("HGET", "a", "f"), ("GET", "b"))
+                assert client.replies(2) == [b"one", value_of(b"b")]
+            assert server.accepted == connections
+
+
+def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
+    go = threading.Event()
+
+    def refuse_early(session):
+        session.shake()
+        session.sock.recv(100)
+        session.send(b"-ERR Protocol error: too long\r\n")
+        session.wait(go)
+
+    scripts = iter([refuse_early])
+    with ScriptedServer(lambda session: next(scripts, answer)(session)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            assert client.error("SET", "a", b"x" * 20_000_000) == (
+                "ERR server 's1' of pool 'alpha': refused the request: ERR Protocol error: too long"
+            )
+            go.set()
+            assert client.ask("GET", "b") == value_of(b"b")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "BUSY Redis is busy running a script.",
+        "READONLY You can't write against a read only replica.",
+    ],
+)
+def test_a_server_s_own_error_is_passed_through_to_its_request_alone(error):
+    def act(session, request):
+        session.send(f"-{error}\r\n".encode())
+
+    with ScriptedServer(special(b"SET", act)) as server:
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            client.send(("GET", "a"), ("SET", "a", "1"), ("GET", "a"), ("GET", "b"))
+            replies = client.replies(4)
+            assert str(replies.pop(1)) == error
+            assert replies == [value_of(b"a"), value_of(b"a"), value_of(b"b")]
+            assert server.accepted == 1
+
+
+# Commands in parts, one of which fails
+
+
+@pytest.fixture
+def parts():
+    """Three servers, of which the second resets what it is asked to MGET, DEL or MSET; a proxy; and
+    keys that lie on the three."""
+
+    def act(session):
+        while session.open and (request := session.receive()):
+            if request[0] in (b"MGET", b"DEL", b"MSET"):
+                session.reset()
+            else:
+                session.send(reply_to(request) if request[0] != b"TOUCH" else b":1\r\n")
+
+    def count(session, request):
+        session.send(b":1\r\n")
+
+    with ScriptedServer(special(b"DEL", count)) as one, ScriptedServer(act) as two:
+        with ScriptedServer(special(b"DEL", count)) as three:
+            servers = [one, two, three]
+            with NutproxyServer(pool("alpha", servers)) as proxy, Client(proxy.port) as client:
+                yield client, [key for number in SERVERS for key in keys_of(number, SERVERS, 2)]
+
+
+CAUSE = "ERR server 's2' of pool 'alpha': Connection reset by peer"
+
+
+def test_mget_with_a_failing_part_is_one_error_and_the_connection_stays_open(parts):
+    client, keys = parts
+    client.send(("GET", keys[0]), ("MGET", *keys), ("MGET", *keys[:2], *keys[4:]))
+    first, failed, rest = client.replies(3)
+    assert first == value_of(keys[0])
+    assert str(failed) == CAUSE
+    assert rest == [value_of(key) for key in [*keys[:2], *keys[4:]]]
+    assert client.ask("GET", keys[2]) == value_of(keys[2])
+
+
+@pytest.mark.parametrize("command", ["DEL", "MSET"])
+def test_a_write_with_a_failing_part_says_that_others_may_have_been_applied(parts, command):
+    client, keys = parts
+    words = [word for key in keys for word in ((key, "x") if command == "MSET" else (key,))]
+    name = command.lower()
+    expected = f"{CAUSE}; other keys of this '{name}' may have been changed"
+    assert client.error(command, *words) == expected
+    assert client.ask("GET", keys[0]) == value_of(keys[0])
+
+
+def test_late_replies_of_other_parts_disturb_nobody():
+    go = threading.Event()
+
+    def late(session, request):
+        session.wait(go)
+        session.send(reply_to(request))
+
+    with ScriptedServer(special(b"MGET", late)) as one, ScriptedServer() as two:
+        config = pool("alpha", [one, two], timeout=300)
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            keys = [*keys_of(1, (1, 2), 2), *keys_of(2, (1, 2), 2)]
+            expected = "ERR server 's1' of pool 'alpha': Connection timed out"
+            client.send(("MGET", *keys), ("GET", keys[2]))
+            failed, other = client.replies(2)
+            assert str(failed) == expected
+            assert other == value_of(keys[2])
+            go.set()
+            wait_until(lambda: client.ask("GET", keys[0]) == value_of(keys[0]), "its return")
+            for _ in range(5):
+                assert client.ask("MGET", *keys) == [value_of(key) for key in keys]
+                assert client.ask("GET", keys[0]) == value_of(keys[0])

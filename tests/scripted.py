@@ -1,0 +1,277 @@
+# tests/scripted.py: a server and a client that do exactly what a test says
+"""What real servers will not do on demand.
+
+    def script(session):
+        request = session.receive()          [b"GET", b"a"], or None at the end of the connection
+        session.send(b"$3\\r\\nab")
+        session.reset()
+
+    with ScriptedServer(script) as server, NutproxyServer(pool("alpha", [server])) as proxy: ...
+
+Each connection runs the script in a thread of its own. PING, HELLO, AUTH and SELECT are answered as
+`server.handshake` says, a table of replies by command that a test may change at any time, and are not
+seen by the script. The default script is that of a server which has a value for every key
+(`value_of`). When the script returns, the connection is closed.
+
+`server.requests` holds what all scripts have received, in order, `session.requests` what one has;
+`server.accepted` counts connections. `refuse()` closes the port, so that connects are refused;
+`listen()` opens it again.
+
+`Client` is a connection to the proxy that can send without reading, and say what has come.
+"""
+
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+
+import hiredis
+
+from nutproxy.hashkit.router import Router
+from tests.servers import DEADLINE, HOST, connect, pipeline
+
+PONG = b"+PONG\r\n"
+OK = b"+OK\r\n"
+MAXCLIENTS = b"-ERR max number of clients reached\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
+DENIED = b"-DENIED Redis is running in protected mode.\r\n"
+NOAUTH = b"-NOAUTH Authentication required.\r\n"
+UNKNOWN = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
+HELLO3 = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
+HELLO2 = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
+
+
+def bulk(value):
+    return b"$%d\r\n%s\r\n" % (len(value), value)
+
+
+def value_of(key):
+    """The value that the default script has for a key."""
+    return b"value of " + key
+
+
+def answer(session):
+    """The default script: GET and MGET find every key, everything else is +OK."""
+    while request := session.receive():
+        session.send(reply_to(request))
+
+
+def reply_to(request):
+    if request[0] == b"GET":
+        return bulk(value_of(request[1]))
+    if request[0] == b"MGET":
+        return b"*%d\r\n" % len(request[1:]) + b"".join(bulk(value_of(key)) for key in request[1:])
+    return OK
+
+
+def never(session):
+    """The script of a server that takes requests and answers none."""
+    while session.receive():
+        pass
+
+
+class Session:
+    """One connection of a ScriptedServer, the `number`th it has accepted, from 1."""
+
+    def __init__(self, server, sock, number):
+        self.server = server
+        self.sock = sock
+        self.number = number
+        self.reader = hiredis.Reader()
+        self.requests = []
+        self.open = True
+
+    def shake(self):
+        """The handshake alone: what comes behind it stays in the socket."""
+        self.receive(until_ready=True)
+
+    def receive(self, until_ready=False):
+        """The next request that is not part of the handshake; None when the proxy has closed."""
+        while True:
+            request = self.next_request()
+            if request is None:
+                return None
+            if request[0] in self.server.handshake:
+                self.send(self.handshake(request))
+                if until_ready and request[0] == b"PING":
+                    return None
+                continue
+            self.requests.append(request)
+            self.server.requests.append(request)
+            return request
+
+    def handshake(self, request):
+        if request[0] == b"HELLO" and self.server.handshake[b"HELLO"] is None:
+            return HELLO3 if request[1] == b"3" else HELLO2
+        return self.server.handshake[request[0]]
+
+    def next_request(self):
+        # An array of bulks is as good a reply as it is a request.
+        while (request := self.reader.gets()) is False:
+            try:
+                received = self.sock.recv(65536)
+            except OSError:
+                return None
+            if not received:
+                return None
+            self.reader.feed(received)
+        return request
+
+    def send(self, data):
+        with contextlib.suppress(OSError):
+            self.sock.sendall(data)
+
+    def send_bytes(self, data):
+        """One byte a segment."""
+        for index in range(len(data)):
+            self.send(data[index : index + 1])
+
+    def wait(self, event):
+        """Until the test sets this threading.Event."""
+        if not event.wait(DEADLINE):
+            raise TimeoutError("the test has not let the server go on")
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def reset(self):
+        """Close with a reset instead of a goodbye."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+
+class ScriptedServer:
+    """A server of one script. `greeting` is sent to each connection before anything else."""
+
+    def __init__(self, script=answer, greeting=b""):
+        self.script = script
+        self.greeting = greeting
+        self.handshake = {b"PING": PONG, b"HELLO": None, b"AUTH": OK, b"SELECT": OK}
+        self.requests = []
+        self.sessions = []
+        self.accepted = 0
+        self.port = 0
+        self.listener = None
+        self.threads = []
+
+    def __enter__(self):
+        self.listen()
+        return self
+
+    def __exit__(self, *_):
+        self.refuse()
+        self.close_all()
+        for thread in self.threads:
+            thread.join(DEADLINE)
+
+    def listen(self):
+        """Accept connections, on the same port as before."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, self.port))
+        listener.listen(128)
+        self.port = listener.getsockname()[1]
+        self.listener = listener
+        self.run(self.accept, listener)
+
+    def refuse(self):
+        """Close the port. Connections that are open stay."""
+        if self.listener is not None:
+            # Without it, an accept that waits keeps the port open.
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.listener = None
+
+    def close_all(self):
+        """Close every connection that is open now."""
+        for session in list(self.sessions):
+            session.close()
+
+    def run(self, function, *arguments):
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+
+    def accept(self, listener):
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.accepted += 1
+            session = Session(self, sock, self.accepted)
+            self.sessions.append(session)
+            self.run(self.converse, session)
+
+    def converse(self, session):
+        session.send(self.greeting)
+        try:
+            self.script(session)
+        finally:
+            session.close()
+            session.open = False
+
+
+class Client:
+    """A connection to a port of the loopback that speaks RESP."""
+
+    def __init__(self, port):
+        self.sock = connect(port)
+        self.reader = hiredis.Reader(notEnoughData=...)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def send(self, *commands):
+        self.sock.sendall(b"".join(hiredis.pack_command(command) for command in commands))
+
+    def reply(self):
+        """The next reply; an error reply is a hiredis.ReplyError. TimeoutError without one,
+        ConnectionError when the proxy has closed."""
+        while (reply := self.reader.gets()) is ...:
+            received = self.sock.recv(65536)
+            if not received:
+                raise ConnectionError("closed by the proxy")
+            self.reader.feed(received)
+        return reply
+
+    def replies(self, count):
+        return [self.reply() for _ in range(count)]
+
+    def ask(self, *command):
+        """Send one command and return its reply."""
+        self.send(command)
+        return self.reply()
+
+    def error(self, *command):
+        """The text of the error reply to a command."""
+        reply = self.ask(*command)
+        assert isinstance(reply, hiredis.ReplyError), reply
+        return str(reply)
+
+
+def keys_of(server, servers, count, prefix="key"):
+    """`count` keys that the pool of conftest.pool keeps on its server number `server`, of the server
+    numbers `servers` that are in its ring. Numbers begin at 1, as in s1."""
+    total = max(3, *servers)
+    names = [(b"s%d" % number, 1) for number in range(1, total + 1)]
+    router = Router("fnv1a_64", "ketama", b"{}", names)
+    router.set_live([number in servers for number in range(1, total + 1)])
+    keys = (f"{prefix}:{number}".encode() for number in itertools.count())
+    found = (key for key in keys if router.explain(key).server == server - 1)
+    return list(itertools.islice(found, count))
+
+
+def info(port, section):
+    """The fields of a section of the proxy's INFO. Of `clients`, `memory` and `stats` no server is
+    asked."""
+    [text] = pipeline(port, [("INFO", section)])
+    lines = (line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+    return {name: int(value) if value.isdigit() else value for name, value in lines}
