@@ -366,7 +366,7 @@ def forward_one(
     row: cython.pointer(Row),
     data: cython.p_char,
     parser: cython.pointer(Parser),
-    server: Server,
+    server: Server | None,
     flags: cython.uint,
 ) -> cython.int:
     """The whole request to one server."""
