@@ -100,17 +100,6 @@ def server_active(conn: Conn) -> cython.bint:
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def server_recv(conn: Conn) -> cython.int:
-    """Every byte is a sign of life, also one of a reply that takes longer than a timeout."""
-    before: cython.ulonglong = conn.recv_bytes
-    result: cython.int = conn_recv(conn)
-    if conn.recv_bytes != before:
-        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
-    return result
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
 def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """A reply. Nobody waits for a push: no connection has subscribed to anything."""
     self: ServerConn = cython.cast(ServerConn, conn)
@@ -332,7 +321,7 @@ class ServerConn(Conn):
         self.state = SERVER_RESOLVING
         self.reader = hiredis.Reader()
         self.flush_list = cython.address(self.loop.flush_servers)
-        self.recv = server_recv
+        self.recv = conn_recv
         self.recv_next = server_recv_next
         self.parse = redis_parse_rsp
         self.recv_done = server_handshake
@@ -522,7 +511,7 @@ class Server:
             conn.probe = False
             stuck = self.silent_conns(self.grace())
             for old in self.open_conns():
-                # Nothing proves that one without requests has outlived what the server went through.
+                # Nothing proves that one without requests has outlived what happened.
                 if old.state == SERVER_READY and idle(old):
                     old.drop()
             if self.conns2[conn.slot] is not None and self.conns2[conn.slot] not in stuck:
