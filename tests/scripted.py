@@ -8,9 +8,9 @@
 
     with ScriptedServer(script) as server, NutproxyServer(pool("alpha", [server])) as proxy: ...
 
-Each connection runs the script in a thread of its own. PING, HELLO, AUTH and SELECT are answered as
-`server.handshake` says, a table of replies by command that a test may change at any time, and are not
-seen by the script. The default script is that of a server which has a value for every key
+Each connection runs the script in a thread of its own. PING, HELLO, AUTH and SELECT are answered
+as `server.handshake` says, a table of replies by command that a test may change at any time, and
+are not seen by the script. The default script is that of a server which has a value for every key
 (`value_of`). When the script returns, the connection is closed.
 
 `server.requests` holds what all scripts have received, in order, `session.requests` what one has;
@@ -21,6 +21,7 @@ seen by the script. The default script is that of a server which has a value for
 """
 
 import contextlib
+import hashlib
 import itertools
 import socket
 import struct
@@ -69,6 +70,12 @@ def never(session):
     """The script of a server that takes requests and answers none."""
     while session.receive():
         pass
+
+
+def reset(sock):
+    """Close a socket with a reset instead of a goodbye."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 class Session:
@@ -139,8 +146,7 @@ class Session:
 
     def reset(self):
         """Close with a reset instead of a goodbye."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        reset(self.sock)
 
 
 class ScriptedServer:
@@ -257,14 +263,15 @@ class Client:
         return str(reply)
 
 
-def keys_of(server, servers, count, prefix="key"):
-    """`count` keys that the pool of conftest.pool keeps on its server number `server`, of the server
+def keys_of(server, servers, count):
+    """`count` keys that the pool of conftest.pool keeps on its server number `server`, of those
     numbers `servers` that are in its ring. Numbers begin at 1, as in s1."""
     total = max(3, *servers)
     names = [(b"s%d" % number, 1) for number in range(1, total + 1)]
     router = Router("fnv1a_64", "ketama", b"{}", names)
     router.set_live([number in servers for number in range(1, total + 1)])
-    keys = (f"{prefix}:{number}".encode() for number in itertools.count())
+    # FNV leaves keys that differ in their last digits alone close together on the ring.
+    keys = (hashlib.md5(b"%d" % number).hexdigest().encode() for number in itertools.count())
     found = (key for key in keys if router.explain(key).server == server - 1)
     return list(itertools.islice(found, count))
 

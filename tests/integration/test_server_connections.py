@@ -1,4 +1,4 @@
-"""When connections to servers are opened, what their handshake may find, and when they are renewed."""
+"""When connections to servers are opened, what handshakes find, and when they are renewed."""
 
 import threading
 
@@ -49,23 +49,28 @@ def test_without_preconnect_only_the_server_of_a_request_is_connected():
 
 
 def test_a_client_keeps_to_one_connection_and_clients_share_them_all():
-    with ScriptedServer() as server:
-        with NutproxyServer(pool("alpha", [server], server_connections=2)) as proxy:
-            with Client(proxy.port) as one, Client(proxy.port) as two:
-                for _ in range(10):
-                    assert one.ask("GET", "one") == value_of(b"one")
-                    assert two.ask("GET", "two") == value_of(b"two")
-            used = sorted(session.requests for session in server.sessions)
-            assert used == [[[b"GET", b"one"]] * 10, [[b"GET", b"two"]] * 10]
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server], server_connections=2)) as proxy,
+    ):
+        with Client(proxy.port) as one, Client(proxy.port) as two:
+            for _ in range(10):
+                assert one.ask("GET", "one") == value_of(b"one")
+                assert two.ask("GET", "two") == value_of(b"two")
+        used = sorted(session.requests for session in server.sessions)
+        assert used == [[[b"GET", b"one"]] * 10, [[b"GET", b"two"]] * 10]
 
 
 def test_a_restarted_server_is_connected_again():
-    with RedisServer() as redis, NutproxyServer(pool("alpha", [redis])) as proxy:
-        with Client(proxy.port) as client:
-            assert client.ask("SET", "a", "1") == b"OK"
-            redis.restart()
-            wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
-            assert client.ask("GET", "a") == b"2"
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.ask("SET", "a", "1") == b"OK"
+        redis.restart()
+        wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
+        assert client.ask("GET", "a") == b"2"
 
 
 def test_a_preconnected_server_that_is_restarted_is_connected_again_without_a_request():
@@ -82,11 +87,14 @@ def by_name(config):
 
 
 def test_a_server_with_a_host_name_works_and_is_connected_again():
-    with RedisServer() as redis, NutproxyServer(by_name(pool("alpha", [redis]))) as proxy:
-        with Client(proxy.port) as client:
-            assert client.ask("SET", "a", "1") == b"OK"
-            redis.restart()
-            wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
+    with (
+        RedisServer() as redis,
+        NutproxyServer(by_name(pool("alpha", [redis]))) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.ask("SET", "a", "1") == b"OK"
+        redis.restart()
+        wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
 
 
 def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_server():
@@ -107,25 +115,32 @@ def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_serv
 
 @pytest.mark.parametrize("resp", [2, 3])
 def test_a_server_that_has_too_many_clients_is_named_with_its_own_words(resp):
-    with ScriptedServer(lambda session: None, greeting=MAXCLIENTS) as full, ScriptedServer() as two:
-        with NutproxyServer(pool("alpha", [full, two])) as proxy, Client(proxy.port) as client:
-            [refused] = keys_of(1, (1, 2), 1)
-            [served] = keys_of(2, (1, 2), 1)
-            client.ask("GET", served)
-            assert resp == 2 or client.ask("HELLO", "3")
-            expected = "ERR server 's1' of pool 'alpha': ERR max number of clients reached"
-            for _ in range(5):
-                assert client.error("GET", refused) == expected
-            assert client.ask("GET", served) == value_of(served)
-            full.greeting, full.script = b"", answer
-            wait_until(lambda: client.ask("GET", refused) == value_of(refused), "room for clients")
+    with (
+        ScriptedServer(lambda session: None, greeting=MAXCLIENTS) as full,
+        ScriptedServer() as two,
+        NutproxyServer(pool("alpha", [full, two])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        [refused] = keys_of(1, (1, 2), 1)
+        [served] = keys_of(2, (1, 2), 1)
+        client.ask("GET", served)
+        assert resp == 2 or client.ask("HELLO", "3")
+        expected = "ERR server 's1' of pool 'alpha': ERR max number of clients reached"
+        for _ in range(5):
+            assert client.error("GET", refused) == expected
+        assert client.ask("GET", served) == value_of(served)
+        full.greeting, full.script = b"", answer
+        wait_until(lambda: client.ask("GET", refused) == value_of(refused), "room for clients")
 
 
 def test_a_server_in_protected_mode_is_named_with_its_own_words():
-    with ScriptedServer(never, greeting=DENIED) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            expected = "ERR server 's1' of pool 'alpha': DENIED Redis is running in protected mode."
-            assert client.error("GET", "a") == expected
+    with (
+        ScriptedServer(never, greeting=DENIED) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        expected = "ERR server 's1' of pool 'alpha': DENIED Redis is running in protected mode."
+        assert client.error("GET", "a") == expected
 
 
 def test_a_server_that_loads_its_data_gets_no_request_until_it_is_ready():
@@ -171,13 +186,15 @@ def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, 
 def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
     with ScriptedServer() as server:
         server.handshake[b"PING"] = b""
-        with NutproxyServer(pool("alpha", [server], timeout=200)) as proxy:
-            with Client(proxy.port) as client:
-                expected = "ERR server 's1' of pool 'alpha': Connection timed out"
-                assert client.error("SET", "never", "sent") == expected
-                server.handshake[b"PING"] = b"+PONG\r\n"
-                wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
-                assert [b"SET", b"never", b"sent"] not in server.requests
+        with (
+            NutproxyServer(pool("alpha", [server], timeout=200)) as proxy,
+            Client(proxy.port) as client,
+        ):
+            expected = "ERR server 's1' of pool 'alpha': Connection timed out"
+            assert client.error("SET", "never", "sent") == expected
+            server.handshake[b"PING"] = b"+PONG\r\n"
+            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
+            assert [b"SET", b"never", b"sent"] not in server.requests
 
 
 def test_a_malformed_handshake_is_told():
@@ -258,13 +275,16 @@ def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
 
 def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
     go = threading.Event()
-    with ScriptedServer(stalled(go)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            client.send(*[("SET", "a", b"x" * 1_000_000)] * 24)
-            wait_until(lambda: processed(proxy) >= 24, "all requests")
-            go.set()
-            replies = client.replies(24)
-            assert {str(reply) for reply in replies} == {
-                "ERR server 's1' of pool 'alpha': Connection reset by peer"
-            }
-            assert server.accepted == 2
+    with (
+        ScriptedServer(stalled(go)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(*[("SET", "a", b"x" * 1_000_000)] * 24)
+        wait_until(lambda: processed(proxy) >= 24, "all requests")
+        go.set()
+        replies = client.replies(24)
+        assert {str(reply) for reply in replies} == {
+            "ERR server 's1' of pool 'alpha': Connection reset by peer"
+        }
+        assert server.accepted == 2

@@ -1,5 +1,6 @@
-"""Servers that die in the middle of a reply, lie, or say more than they were asked: what fails is what
-they owed, and nothing else."""
+"""Servers that die in the middle of a reply, lie, or say more than they were asked.
+
+What fails is what they owed, and nothing else."""
 
 import threading
 
@@ -108,20 +109,26 @@ def test_replies_that_came_before_a_reset_are_delivered():
         session.send(bulk(b"the last words"))
         session.reset()
 
-    with ScriptedServer(special(b"HGET", act)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            for _ in range(20):
-                assert client.ask("HGET", "a", "f") == b"the last words"
+    with (
+        ScriptedServer(special(b"HGET", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(20):
+            assert client.ask("HGET", "a", "f") == b"the last words"
 
 
 def test_a_reply_that_comes_one_byte_at_a_time_is_one_reply():
     def act(session, request):
         session.send_bytes(b"*3\r\n$5\r\nhello\r\n*2\r\n:-17\r\n$-1\r\n$0\r\n\r\n")
 
-    with ScriptedServer(special(b"LRANGE", act)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            client.send(("LRANGE", "a", "0", "9"), ("GET", "b"))
-            assert client.replies(2) == [[b"hello", [-17, None], b""], value_of(b"b")]
+    with (
+        ScriptedServer(special(b"LRANGE", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(("LRANGE", "a", "0", "9"), ("GET", "b"))
+        assert client.replies(2) == [[b"hello", [-17, None], b""], value_of(b"b")]
 
 
 def test_a_stray_reply_closes_its_connection_and_reaches_nobody():
@@ -146,14 +153,17 @@ def test_pushes_are_not_taken_for_replies(resp):
         push = b">3\r\n$7\r\nmessage\r\n+channel\r\n:1\r\n"
         session.send(push + bulk(b"one") + push)
 
-    with ScriptedServer(special(b"HGET", act)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            assert client.ask("HELLO", resp)
-            connections = server.accepted + (resp == "3")
-            for _ in range(3):
-                client.send(("HGET", "a", "f"), ("GET", "b"))
-                assert client.replies(2) == [b"one", value_of(b"b")]
-            assert server.accepted == connections
+    with (
+        ScriptedServer(special(b"HGET", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.ask("HELLO", resp)
+        connections = server.accepted + (resp == "3")
+        for _ in range(3):
+            client.send(("HGET", "a", "f"), ("GET", "b"))
+            assert client.replies(2) == [b"one", value_of(b"b")]
+        assert server.accepted == connections
 
 
 def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
@@ -166,13 +176,16 @@ def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
         session.wait(go)
 
     scripts = iter([refuse_early])
-    with ScriptedServer(lambda session: next(scripts, answer)(session)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            assert client.error("SET", "a", b"x" * 20_000_000) == (
-                "ERR server 's1' of pool 'alpha': refused the request: ERR Protocol error: too long"
-            )
-            go.set()
-            assert client.ask("GET", "b") == value_of(b"b")
+    with (
+        ScriptedServer(lambda session: next(scripts, answer)(session)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.error("SET", "a", b"x" * 20_000_000) == (
+            "ERR server 's1' of pool 'alpha': refused the request: ERR Protocol error: too long"
+        )
+        go.set()
+        assert client.ask("GET", "b") == value_of(b"b")
 
 
 @pytest.mark.parametrize(
@@ -188,13 +201,16 @@ def test_a_server_s_own_error_is_passed_through_to_its_request_alone(error):
     def act(session, request):
         session.send(f"-{error}\r\n".encode())
 
-    with ScriptedServer(special(b"SET", act)) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
-            client.send(("GET", "a"), ("SET", "a", "1"), ("GET", "a"), ("GET", "b"))
-            replies = client.replies(4)
-            assert str(replies.pop(1)) == error
-            assert replies == [value_of(b"a"), value_of(b"a"), value_of(b"b")]
-            assert server.accepted == 1
+    with (
+        ScriptedServer(special(b"SET", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(("GET", "a"), ("SET", "a", "1"), ("GET", "a"), ("GET", "b"))
+        replies = client.replies(4)
+        assert str(replies.pop(1)) == error
+        assert replies == [value_of(b"a"), value_of(b"a"), value_of(b"b")]
+        assert server.accepted == 1
 
 
 # Commands in parts, one of which fails
@@ -215,11 +231,14 @@ def parts():
     def count(session, request):
         session.send(b":1\r\n")
 
-    with ScriptedServer(special(b"DEL", count)) as one, ScriptedServer(act) as two:
-        with ScriptedServer(special(b"DEL", count)) as three:
-            servers = [one, two, three]
-            with NutproxyServer(pool("alpha", servers)) as proxy, Client(proxy.port) as client:
-                yield client, [key for number in SERVERS for key in keys_of(number, SERVERS, 2)]
+    with (
+        ScriptedServer(special(b"DEL", count)) as one,
+        ScriptedServer(act) as two,
+        ScriptedServer(special(b"DEL", count)) as three,
+    ):
+        servers = [one, two, three]
+        with NutproxyServer(pool("alpha", servers)) as proxy, Client(proxy.port) as client:
+            yield client, [key for number in SERVERS for key in keys_of(number, SERVERS, 2)]
 
 
 CAUSE = "ERR server 's2' of pool 'alpha': Connection reset by peer"

@@ -1,0 +1,338 @@
+"""Clients that leave, flood, or are many, while servers come and go.
+
+Everybody gets their own replies, and everything is given back."""
+
+import random
+import signal
+import threading
+
+import hiredis
+import pytest
+
+from tests.integration.conftest import pool
+from tests.scripted import Client, ScriptedServer, info, keys_of, reply_to, reset, value_of
+from tests.servers import (
+    DEADLINE,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    pipeline,
+    wait_until,
+)
+
+SERVERS = (1, 2, 3)
+
+
+def connected(proxy):
+    return info(proxy.port, "clients")["connected_clients"]
+
+
+def memory(proxy):
+    return info(proxy.port, "memory")["used_memory_rss"]
+
+
+# Clients that leave
+
+
+def test_clients_that_leave_with_requests_in_flight_leave_nothing_behind():
+    go = threading.Event()
+
+    def script(session):
+        while request := session.receive():
+            session.wait(go)
+            session.send(reply_to(request))
+
+    with (
+        ScriptedServer(script) as one,
+        ScriptedServer(script) as two,
+        NutproxyServer(pool("alpha", [one, two])) as proxy,
+    ):
+        keys = [*keys_of(1, (1, 2), 2), *keys_of(2, (1, 2), 2)]
+        clients = [connect(proxy.port) for _ in range(300)]
+        for number, client in enumerate(clients):
+            commands = [("GET", f"of {number}"), ("MGET", *keys), ("GET", keys[number % 4])]
+            client.sendall(b"".join(hiredis.pack_command(command) for command in commands))
+        wait_until(lambda: connected(proxy) == 301, "all clients")
+        # One that only says that it sends no more may still want its replies.
+        for client in clients[::2]:
+            reset(client)
+        for client in clients[1::2]:
+            client.close()
+        wait_until(lambda: connected(proxy) == 151, "the end of those that were reset")
+        with Client(proxy.port) as clean:
+            clean.send(("MGET", *keys), *[("GET", key) for key in keys])
+            go.set()
+            values = [value_of(key) for key in keys]
+            assert clean.replies(5) == [values, *values]
+            for number in range(100):
+                assert clean.ask("GET", f"clean {number}") == value_of(b"clean %d" % number)
+        wait_until(lambda: connected(proxy) == 1, "the clients' end")
+        assert (one.accepted, two.accepted) == (1, 1)
+
+
+def test_memory_comes_back_when_clients_with_large_replies_have_left():
+    with RedisServer() as redis, NutproxyServer(pool("alpha", [redis])) as proxy:
+        assert pipeline(proxy.port, [("SET", "large", b"x" * 1_000_000)]) == [b"OK"]
+        before = memory(proxy)
+        clients = [connect(proxy.port) for _ in range(10)]
+        for client in clients:
+            client.sendall(hiredis.pack_command(("GET", "large")) * 20)
+        wait_until(lambda: memory(proxy) > before + 50_000_000, "replies that nobody reads")
+        for client in clients:
+            client.close()
+        wait_until(lambda: connected(proxy) == 1, "the clients' end")
+        wait_until(lambda: memory(proxy) < before + 20_000_000, "the memory's return")
+
+
+def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
+    go = threading.Event()
+
+    def script(session):
+        while request := session.receive():
+            session.wait(go)
+            session.send(reply_to(request))
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(("GET", "a"), ("PING",), ("GET", "b"))
+        client.sock.shutdown(1)
+        wait_until(lambda: server.requests, "a request")
+        go.set()
+        assert client.replies(3) == [value_of(b"a"), b"PONG", value_of(b"b")]
+        with pytest.raises(ConnectionError):
+            client.reply()
+
+
+# Bounds
+
+
+def send_in_background(client, *commands):
+    thread = threading.Thread(target=client.send, args=commands, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_client_with_more_requests_than_its_limit_gets_everything_in_order():
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server], client_max_requests=16)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        names = [b"%d" % number for number in range(20000)]
+        sending = send_in_background(
+            client, *[("ECHO" if int(name) % 3 else "GET", name) for name in names]
+        )
+        for name in names:
+            assert client.reply() == (name if int(name) % 3 else value_of(name))
+        sending.join(DEADLINE)
+
+
+def test_a_client_is_not_read_above_its_limit_of_requests():
+    go = threading.Event()
+
+    def script(session):
+        session.shake()
+        session.wait(go)
+        while request := session.receive():
+            session.send(reply_to(request))
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], client_max_requests=16)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send(*[("GET", number) for number in range(1000)])
+        processed = "total_commands_processed"
+        wait_until(lambda: info(proxy.port, "stats")[processed] >= 16, "requests")
+        asked = info(proxy.port, "stats")[processed]
+        # The questions of this test count as well.
+        assert asked <= 16 + 100
+        go.set()
+        assert client.replies(1000) == [value_of(b"%d" % number) for number in range(1000)]
+
+
+def test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order():
+    value = b"v" * 100_000
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], client_max_pending="64kb")) as proxy,
+        Client(proxy.port) as client,
+    ):
+        names = [b"%d" % number for number in range(200)]
+        commands = [
+            command for name in names for command in [("SET", name, name + value), ("GET", name)]
+        ]
+        sending = send_in_background(client, *commands)
+        for name in names:
+            assert client.replies(2) == [b"OK", name + value]
+        sending.join(DEADLINE)
+
+
+def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], server_max_queue="1mb")) as proxy,
+        Client(proxy.port) as first,
+        Client(proxy.port) as second,
+    ):
+        value = b"x" * 600_000
+        assert first.ask("SET", "a", value) == b"OK"
+        redis.stop()
+        first.send(("SET", "b", value))
+        wait_until(lambda: info(proxy.port, "stats")["total_commands_processed"] >= 2, "a request")
+        full = "ERR server 's1' of pool 'alpha': its queue is full (server_max_queue)"
+        # Its first request may come before the other's.
+        second.send(*[("SET", "c", value)] * 3)
+        assert {str(reply) for reply in second.replies(3)} == {full}
+        redis.cont()
+        assert first.reply() == b"OK"
+        assert second.ask("SET", "c", value) == b"OK"
+
+
+# The end of the proxy
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_clients_connected_and_servers_dead(number):
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        RedisServer() as three,
+        NutproxyServer(pool("alpha", [one, two, three], timeout=10000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        dead, stopped, live = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
+        assert client.ask("SET", stopped, "x") == b"OK"
+        one.kill()
+        two.stop()
+        client.send(("GET", dead), ("SET", live, "x"), ("GET", stopped))
+        assert str(client.reply()) == "ERR server 's1' of pool 'alpha': Connection refused"
+        assert client.reply() == b"OK"
+        proxy.process.send_signal(number)
+        assert proxy.process.wait(DEADLINE) == 0
+
+
+# Everything at once
+
+
+class Chaos(threading.Thread):
+    """A client that pipelines at random until `end`, and knows what each reply may be.
+
+    A value says whose it is: `client:key:number`. What comes back for a key is one of its own
+    values, or nothing (its server has been restarted), or an error of the proxy.
+    """
+
+    def __init__(self, number, port, end, errors):
+        super().__init__(daemon=True)
+        self.number = number
+        self.port = port
+        self.end = end
+        self.errors = errors
+        self.random = random.Random(number)
+        self.written = 0
+        self.answered = 0
+        self.wrong = []
+
+    def command(self):
+        """A command, and whether a reply can be its answer."""
+        kind = self.random.choice(["SET", "GET", "GET", "MGET", "ECHO", "DEL"])
+        keys = [f"{self.number}:{self.random.randrange(30)}" for _ in range(3)]
+        if kind == "SET":
+            self.written += 1
+            return (kind, keys[0], f"{keys[0]}:{self.written}"), lambda reply: reply == b"OK"
+        if kind == "GET":
+            return (kind, keys[0]), lambda reply: self.is_value(reply, keys[0])
+        if kind == "MGET":
+            return (
+                (kind, *keys),
+                lambda reply: (
+                    isinstance(reply, list)
+                    and len(reply) == 3
+                    and all(self.is_value(one, key) for one, key in zip(reply, keys, strict=True))
+                ),
+            )
+        if kind == "ECHO":
+            return (kind, keys[0]), lambda reply: reply == keys[0].encode()
+        return (kind, *keys[:2]), lambda reply: reply in (0, 1, 2)
+
+    def is_value(self, reply, key):
+        if reply is None:
+            return True
+        head, _, number = reply.rpartition(b":") if isinstance(reply, bytes) else (b"", b"", b"")
+        return head == key.encode() and 0 < int(number) <= self.written
+
+    def run(self):
+        try:
+            with Client(self.port) as client:
+                while not self.end.is_set():
+                    asked = [self.command() for _ in range(self.random.randrange(1, 20))]
+                    client.send(*[command for command, _ in asked])
+                    for command, is_answer in asked:
+                        self.judge(command, is_answer, client.reply())
+        except Exception as error:
+            self.wrong.append(error)
+
+    def judge(self, command, is_answer, reply):
+        if isinstance(reply, hiredis.ReplyError):
+            text = str(reply)
+            if not text.startswith("ERR server 's2' of pool 'alpha': "):
+                self.wrong.append((command, text))
+            self.errors[text.partition("': ")[2].partition(";")[0]] = True
+        elif not is_answer(reply):
+            self.wrong.append((command, reply))
+        self.answered += 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"auto_eject_hosts": "true", "server_failure_limit": 1, "server_retry_timeout": 50},
+    ],
+    ids=["kept", "ejected"],
+)
+def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(options):
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        RedisServer() as three,
+        NutproxyServer(
+            pool("alpha", [one, two, three], timeout=200, server_connections=2, **options)
+        ) as proxy,
+    ):
+        end = threading.Event()
+        errors = {}
+        clients = [Chaos(number, proxy.port, end, errors) for number in range(32)]
+        [key] = keys_of(2, SERVERS, 1)
+
+        def told(text):
+            errors.clear()
+            wait_until(lambda: any(text in error for error in list(errors)), f"told: {text}")
+
+        def back():
+            down = "nutproxy_servers_down"
+            wait_until(lambda: info(proxy.port, "server")[down] == 0, "its return")
+            wait_until(lambda: pipeline(proxy.port, [("SET", key, "x")]) == [b"OK"], "its answer")
+
+        for client in clients:
+            client.start()
+        try:
+            for _ in range(5):
+                two.stop()
+                told("Connection timed out")
+                two.cont()
+                back()
+                two.kill()
+                told("Connection re")
+                two.restart()
+                back()
+        finally:
+            end.set()
+            for client in clients:
+                client.join(DEADLINE)
+        assert [client.wrong for client in clients] == [[]] * 32
+        assert min(client.answered for client in clients) > 0
+        wait_until(lambda: connected(proxy) == 1, "the clients' end")

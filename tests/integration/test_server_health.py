@@ -1,0 +1,421 @@
+"""Servers that are dead, slow or gone for a while: who is told, and when they are asked again."""
+
+import contextlib
+import threading
+
+import pytest
+
+from tests.integration.conftest import pool
+from tests.scripted import (
+    LOADING,
+    MAXCLIENTS,
+    PONG,
+    Client,
+    ScriptedServer,
+    answer,
+    bulk,
+    info,
+    keys_of,
+    never,
+    reply_to,
+    value_of,
+)
+from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
+
+SERVERS = (1, 2, 3)
+
+
+def cause(number, text):
+    return f"ERR server 's{number}' of pool 'alpha': {text}"
+
+
+@contextlib.contextmanager
+def three(**options):
+    """Three Redis servers of this test's own, a proxy before them and a client."""
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        RedisServer() as last,
+        NutproxyServer(pool("alpha", [one, two, last], **options)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        yield [one, two, last], proxy, client
+
+
+# Down
+
+
+def test_a_refused_connect_is_answered_at_once_and_no_other_server_suffers():
+    with three(timeout=10000) as (servers, _, client):
+        [dead] = keys_of(2, SERVERS, 1)
+        [live] = keys_of(3, SERVERS, 1)
+        servers[1].kill()
+        for _ in range(20):
+            client.send(("SET", live, "x"), ("GET", dead), ("GET", live))
+            replies = client.replies(3)
+            assert str(replies.pop(1)) == cause(2, "Connection refused")
+            assert replies == [b"OK", b"x"]
+
+
+def test_requests_for_a_dead_server_do_not_connect_to_it_each():
+    with (
+        ScriptedServer(lambda session: None, greeting=MAXCLIENTS) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        expected = cause(1, "ERR max number of clients reached")
+        client.send(*[("GET", "a")] * 1000)
+        assert {str(reply) for reply in client.replies(1000)} == {expected}
+        for _ in range(200):
+            assert client.error("GET", "a") == expected
+        assert server.accepted < 100
+
+
+def test_a_server_that_was_dead_is_found_again_without_ejection():
+    with three() as (servers, _, client):
+        [key] = keys_of(2, SERVERS, 1)
+        servers[1].kill()
+        assert client.error("GET", key) == cause(2, "Connection refused")
+        servers[1].restart()
+        wait_until(lambda: client.ask("SET", key, "x") == b"OK", "the server's return")
+
+
+def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes():
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        server.refuse()
+        assert client.error("GET", "a") == cause(1, "Connection refused")
+        server.listen()
+        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the server's coming")
+
+
+def test_a_unix_socket_that_is_not_there_is_told_and_found_when_it_comes():
+    with RedisServer() as redis:
+        config = pool("alpha", [redis]).replace(f"127.0.0.1:{redis.port}", str(redis.unix_path))
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client.ask("SET", "a", "x") == b"OK"
+            redis.kill()
+            redis.unix_path.unlink()
+            wait_until(lambda: "No such file" in client.error("GET", "a"), "an error")
+            redis.restart()
+            wait_until(lambda: client.ask("SET", "a", "x") == b"OK", "the server's return")
+
+
+# Timeouts
+
+
+def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_nothing():
+    with three(timeout=300) as (servers, proxy, client):
+        [key] = keys_of(1, SERVERS, 1)
+        [other] = keys_of(3, SERVERS, 1)
+        assert client.ask("SET", key, "x") == b"OK"
+        servers[0].stop()
+        client.send(*[("GET", key)] * 10, ("SET", other, "y"))
+        replies = client.replies(11)
+        assert replies.pop() == b"OK"
+        assert {str(reply) for reply in replies} == {cause(1, "Connection timed out")}
+        # If each of these waited for its timeout, they would not end before the test is given up.
+        for _ in range(1000):
+            assert client.error("GET", key) == cause(1, "Connection timed out")
+        assert pipeline(proxy.port, [("GET", other)]) == [b"y"]
+        servers[0].cont()
+        wait_until(lambda: client.ask("GET", key) == b"x", "the server's return")
+
+
+def test_a_request_is_never_answered_twice():
+    with three(timeout=200) as (servers, _, client):
+        key, *others = keys_of(1, SERVERS, 20)
+        assert client.ask("SET", key, "late") == b"OK"
+        for _ in range(3):
+            servers[0].stop()
+            client.send(*[("GET", key)] * 5)
+            assert {str(reply) for reply in client.replies(5)} == {cause(1, "Connection timed out")}
+            servers[0].cont()
+            wait_until(lambda: client.ask("GET", key) == b"late", "the server's return")
+            for number, other in enumerate(others):
+                client.send(("SET", other, number), ("GET", other), ("ECHO", other))
+                assert client.replies(3) == [b"OK", b"%d" % number, other]
+
+
+def test_a_timed_out_request_does_not_fail_its_neighbours():
+    """The server is slow with one reply, of which it sends a byte now and then."""
+    finish = threading.Event()
+    value = b"s" * 100_000
+
+    def script(session):
+        while request := session.receive():
+            if request[1] != b"slow":
+                session.send(reply_to(request))
+                continue
+            reply = bulk(value)
+            for index in range(len(reply)):
+                if finish.wait(0.005):
+                    session.send(reply[index:])
+                    break
+                session.send(reply[index : index + 1])
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
+        Client(proxy.port) as slow,
+        Client(proxy.port) as neighbour,
+    ):
+        assert slow.error("GET", "slow") == cause(1, "Connection timed out")
+        neighbour.send(("GET", "a"), ("GET", "b"))
+        wait_until(lambda: info(proxy.port, "stats")["total_commands_processed"] >= 3, "requests")
+        finish.set()
+        assert neighbour.replies(2) == [value_of(b"a"), value_of(b"b")]
+        slow.send(("GET", "c"), ("ECHO", "end"))
+        assert slow.replies(2) == [value_of(b"c"), b"end"]
+        assert server.accepted == 1
+
+
+def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connection():
+    """As long as bytes come, the connection is not silent."""
+    finish = threading.Event()
+
+    def script(session):
+        while request := session.receive():
+            reply = reply_to(request)
+            while request[1] == b"slow" and not finish.wait(0.005):
+                session.send(b">1\r\n+still here\r\n")
+            session.send(reply)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=1000)) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as next_client,
+        Client(proxy.port) as last_client,
+    ):
+        for each in (client, next_client, last_client):
+            assert each.error("GET", "slow") == cause(1, "Connection timed out")
+        finish.set()
+        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "an answer")
+        assert server.accepted == 1
+
+
+def test_a_connection_that_stays_silent_is_closed():
+    with (
+        ScriptedServer(never) as server,
+        NutproxyServer(pool("alpha", [server], timeout=200)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.error("GET", "a") == cause(1, "Connection timed out")
+        server.script = answer
+        wait_until(lambda: not server.sessions[0].open, "the end of the silent connection")
+        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "an answer")
+
+
+def test_requests_that_timed_out_unsent_are_never_sent():
+    """More than the sockets between can hold, for a server that has been stopped."""
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], timeout=300, client_max_pending="1gb")) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.ask("SET", "first", "x") == b"OK"
+        redis.stop()
+        keys = [f"big{number}" for number in range(40)]
+        client.send(*[("SET", key, b"x" * 1_000_000) for key in keys])
+        assert {str(reply) for reply in client.replies(40)} == {cause(1, "Connection timed out")}
+        redis.cont()
+        wait_until(lambda: client.ask("GET", "first") == b"x", "the server's return")
+        written = client.ask("EXISTS", *keys)
+        assert written < 40
+        assert client.ask("EXISTS", *keys[:written]) == written
+
+
+def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent():
+    go = threading.Event()
+
+    def script(session):
+        session.receive()
+        session.send(bulk(b"the last"))
+        session.wait(go)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=300)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.ask("GET", "a") == b"the last"
+        server.handshake[b"PING"] = b""
+        server.script = answer
+        assert client.error("SET", "a", b"x" * 20_000_000) == cause(1, "Connection timed out")
+        wait_until(lambda: "timed out" in client.error("GET", "a"), "an error")
+        # If each of these waited for its timeout, they would not end before the test is given up.
+        for _ in range(1000):
+            assert client.error("GET", "a") == cause(1, "Connection timed out")
+        server.handshake[b"PING"] = PONG
+        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "a new connection")
+        go.set()
+
+
+# Ejection
+
+EJECT = {"auto_eject_hosts": "true", "server_retry_timeout": 200, "server_failure_limit": 2}
+NOBODY = "ERR pool 'alpha' has no live server: Connection refused"
+
+
+def ejects(proxy):
+    return info(proxy.port, "stats")["server_ejects"]
+
+
+def test_an_ejected_server_s_keys_go_to_the_others_and_come_back_with_it():
+    with three(timeout=300, **EJECT) as (servers, proxy, client):
+        keys = keys_of(2, SERVERS, 40)
+        servers[1].kill()
+        client.send(*[("GET", key) for key in keys])
+        for reply in client.replies(len(keys)):
+            assert str(reply) == cause(2, "Connection refused")
+        wait_until(lambda: ejects(proxy) == 1, "the ejection")
+
+        for number in (1, 3):
+            moved = [key for key in keys if key in set(keys_of(number, (1, 3), 400))]
+            assert moved
+            client.send(*[("SET", key, number) for key in moved])
+            assert set(client.replies(len(moved))) == {b"OK"}
+            found = pipeline(servers[number - 1].port, [("GET", key) for key in moved])
+            assert found == [b"%d" % number] * len(moved)
+
+        servers[1].restart()
+        wait_until(lambda: client.ask("GET", keys[0]) is None, "the server's return")
+        client.send(*[("SET", key, "back") for key in keys])
+        assert set(client.replies(len(keys))) == {b"OK"}
+        found = pipeline(servers[1].port, [("GET", key) for key in keys])
+        assert found == [b"back"] * len(keys)
+
+
+def test_refused_connects_count_as_failures_of_one_server():
+    with three(**EJECT | {"server_failure_limit": 3}) as (servers, proxy, client):
+        [key] = keys_of(2, SERVERS, 1)
+        servers[1].kill()
+        assert client.error("GET", key) == cause(2, "Connection refused")
+        wait_until(lambda: client.ask("GET", key) is None, "the ejection")
+        assert ejects(proxy) == 1
+
+
+def test_a_stopped_server_is_ejected_and_returns_when_it_continues():
+    with three(timeout=200, **EJECT | {"server_failure_limit": 1}) as (servers, proxy, client):
+        [key] = keys_of(2, SERVERS, 1)
+        assert client.ask("SET", key, "second") == b"OK"
+        servers[1].stop()
+        assert client.error("GET", key) == cause(2, "Connection timed out")
+        assert client.ask("GET", key) is None
+        assert ejects(proxy) == 1
+        servers[1].cont()
+        wait_until(lambda: client.ask("GET", key) == b"second", "the server's return")
+
+
+def test_no_request_fails_between_the_ejection_and_the_return():
+    """Though it is probed: it accepts connections, and says that it is loading."""
+    with (
+        ScriptedServer() as one,
+        ScriptedServer() as two,
+        NutproxyServer(pool("alpha", [one, two], **EJECT)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        [key] = keys_of(1, (1, 2), 1)
+        one.handshake[b"PING"] = LOADING
+        assert client.error("GET", key).startswith("LOADING server 's1' of pool 'alpha': Redis is")
+        wait_until(lambda: ejects(proxy) == 1, "the ejection")
+        probes = one.accepted
+
+        def served():
+            assert client.ask("GET", key) == value_of(key)
+            return one.accepted >= probes + 4
+
+        wait_until(served, "four probes")
+        assert one.requests == []
+        assert ejects(proxy) == 1
+        one.handshake[b"PING"] = PONG
+
+        def returned():
+            assert client.ask("GET", key) == value_of(key)
+            return one.requests
+
+        wait_until(returned, "the server's return")
+
+
+def owing(proxy, server, count):
+    """Clients of which each waits for a reply of the server, over all its connections."""
+    before = len(server.requests)
+    clients = [Client(proxy.port) for _ in range(count)]
+    for client in clients:
+        client.send(("HGET", "a", "f"))
+    wait_until(lambda: len(server.requests) == before + count, "requests in flight")
+    return clients
+
+
+def lose_all(proxy, server, count):
+    """One event that takes all connections of the server with it, each with a request in flight."""
+    clients = owing(proxy, server, count)
+    server.close_all()
+    for client in clients:
+        assert str(client.reply()) == cause(1, "Connection reset by peer")
+        client.sock.close()
+
+
+def hold_hget(session):
+    while request := session.receive():
+        if request[0] != b"HGET":
+            session.send(reply_to(request))
+
+
+def test_one_event_on_many_connections_is_one_failure():
+    with (
+        ScriptedServer(hold_hget) as server,
+        NutproxyServer(pool("alpha", [server], server_connections=8, **EJECT)) as proxy,
+    ):
+        lose_all(proxy, server, 8)
+        assert ejects(proxy) == 0
+        lose_all(proxy, server, 8)
+        assert ejects(proxy) == 1
+
+
+def test_replies_end_a_row_of_failures():
+    with (
+        ScriptedServer(hold_hget) as server,
+        NutproxyServer(pool("alpha", [server], **EJECT)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for _ in range(4):
+            lose_all(proxy, server, 1)
+            assert client.ask("GET", "a") == value_of(b"a")
+        assert ejects(proxy) == 0
+
+
+def test_when_all_servers_are_ejected_requests_are_refused_at_once():
+    with three(timeout=10000, **EJECT) as (servers, proxy, client):
+        keys = [key for number in SERVERS for key in keys_of(number, SERVERS, 1)]
+        for server in servers:
+            server.kill()
+        # As servers leave the ring, every key comes to each of those that are left.
+        wait_until(lambda: client.error("GET", keys[0]) == NOBODY, "the last ejection")
+        for command in [("GET", keys[0]), ("MGET", *keys), ("DBSIZE",), ("SET", keys[2], "x")]:
+            assert client.error(*command) == NOBODY
+        assert client.ask("PING") == b"PONG"
+        servers[0].restart()
+        wait_until(lambda: client.ask("SET", keys[2], "x") == b"OK", "a server's return")
+        assert pipeline(servers[0].port, [("GET", keys[2])]) == [b"x"]
+        assert ejects(proxy) == 3
+
+
+@pytest.mark.parametrize("retry", [0, 1])
+def test_a_short_retry_timeout_does_not_keep_the_processor_busy(retry):
+    with (
+        ScriptedServer(lambda session: None, greeting=MAXCLIENTS) as server,
+        NutproxyServer(pool("alpha", [server], **EJECT | {"server_retry_timeout": retry})) as proxy,
+        Client(proxy.port) as client,
+    ):
+        wait_until(lambda: client.error("GET", "a") == NOBODY, "the ejection")
+        before = server.accepted
+        asked = 0
+        while server.accepted < before + 5:
+            assert client.error("GET", "a") == NOBODY
+            asked += 1
+        assert asked > 5
