@@ -1,0 +1,890 @@
+"""What becomes of a command, by its behaviour, over live connections.
+
+Where Redis has a reply of its own, it is asked for it.
+"""
+
+import re
+from collections import Counter
+
+import hiredis
+import pytest
+
+from nutproxy.hashkit.router import Router
+from tests.client import Client, request, requests, talk, words
+from tests.integration.conftest import pool
+from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
+
+ROUTER = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1), (b"s3", 1)])
+
+
+def tag_of(shard):
+    """A key, or hash tag, of this shard of pool alpha: 0, 1 or 2."""
+    return next(f"t{n}" for n in range(1000) if ROUTER.explain(f"t{n}".encode()).server == shard)
+
+
+A, B, C = (tag_of(shard) for shard in range(3))
+
+
+@pytest.fixture(scope="module")
+def alpha(proxy):
+    return proxy.ports["alpha"]
+
+
+@pytest.fixture(scope="module")
+def one(proxy):
+    return proxy.ports["one"]
+
+
+@pytest.fixture(autouse=True)
+def empty(shards):
+    for shard in shards:
+        pipeline(shard.port, [("FLUSHALL",), ("SCRIPT", "FLUSH"), ("FUNCTION", "FLUSH")])
+
+
+@pytest.fixture
+def client(alpha):
+    with Client(alpha) as client:
+        yield client
+
+
+def on_each(shards, *command):
+    return [pipeline(shard.port, [command])[0] for shard in shards]
+
+
+def holds(shards):
+    return [sorted(reply) for reply in on_each(shards, "KEYS", "*")]
+
+
+# Keys of one server -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"SINTER {A} {B}",
+        f"SUNIONSTORE {A} {B} {C}",
+        f"RENAME {A} {B}",
+        f"COPY {A} {B}",
+        f"MSETNX {A} 1 {B} 2",
+        f"PFCOUNT {A} {B}",
+        f"ZUNION 2 {A} {B}",
+        f"ZUNIONSTORE {A} 1 {B}",
+        f"EVAL return 2 {A} {B}",
+        f"SORT {A} STORE {B}",
+        f"GEORADIUS {A} 0 0 1 m STORE {B}",
+        f"XREAD STREAMS {A} {B} 0 0",
+        f"LMPOP 2 {A} {B} LEFT",
+        f"BITOP AND {A} {A} {B}",
+    ],
+)
+def test_keys_on_different_servers_are_refused_with_the_way_out(client, shards, command):
+    name = command.split()[0]
+    assert words(client(*command.split())) == (
+        f"CROSSSLOT Keys of '{name}' are on different servers of pool 'alpha'; "
+        "keys that share what is between '{}' share a server"
+    )
+    assert client("PING") == b"PONG"
+    assert holds(shards) == [[], [], []]
+
+
+def test_without_a_hash_tag_the_refusal_names_the_option(shards):
+    config = pool("plain", shards).replace('  hash_tag: "{}"\n', "")
+    with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+        assert words(client("SINTER", A, B)) == (
+            "CROSSSLOT Keys of 'SINTER' are on different servers of pool 'plain'; "
+            "with hash_tag: '{}' keys that share what is between the braces share a server"
+        )
+
+
+def test_keys_with_one_tag_work_together(client):
+    for tag in (A, B, C):
+        client("SADD", f"{{{tag}}}x", "1", "2")
+        client("SADD", f"{{{tag}}}y", "2", "3")
+        assert client("SINTERSTORE", f"{{{tag}}}z", f"{{{tag}}}x", f"{{{tag}}}y") == 1
+        assert client("MSETNX", f"a{{{tag}}}", "1", f"b{{{tag}}}", "2") == 1
+        script = "return redis.call('get', KEYS[2])"
+        assert client("EVAL", script, "2", f"a{{{tag}}}", f"b{{{tag}}}") == b"2"
+
+
+def test_keys_behind_numkeys_are_what_routes(client, shards):
+    """twemproxy hashes the number (ZUNION) or the first argument of any command."""
+    for shard, tag in enumerate((A, B, C)):
+        client("ZADD", tag, "1", "m")
+        assert client("ZUNION", "1", tag) == [b"m"]
+        assert client("ZINTER", "1", tag) == [b"m"]
+        assert client("OBJECT", "ENCODING", tag) == b"listpack"
+        assert client("XADD", f"{{{tag}}}s", "1-1", "f", "v") == b"1-1"
+        assert client("XREAD", "COUNT", "1", "STREAMS", f"{{{tag}}}s", "0") == [
+            [f"{{{tag}}}s".encode(), [[b"1-1", [b"f", b"v"]]]]
+        ]
+        assert holds(shards)[shard] == sorted([tag.encode(), f"{{{tag}}}s".encode()])
+
+
+def test_blocking_reads_of_streams_are_refused_and_others_are_not(client):
+    client("XADD", A, "1-1", "f", "v")
+    client("XGROUP", "CREATE", A, "BLOCK", "0")
+    for command in (f"XREAD BLOCK 0 STREAMS {A} $", f"XREAD COUNT 1 block 5 STREAMS {A} 0"):
+        refusal = words(client(*command.split()))
+        assert refusal == "ERR 'XREAD BLOCK' is not supported by nutproxy"
+    refusal = words(client(*f"XREADGROUP GROUP g c BLOCK 1 STREAMS {A} >".split()))
+    assert refusal == "ERR 'XREADGROUP BLOCK' is not supported by nutproxy"
+    entries = [[A.encode(), [[b"1-1", [b"f", b"v"]]]]]
+    assert client("XREADGROUP", "GROUP", "BLOCK", "BLOCK", "STREAMS", A, ">") == entries
+
+
+# Split commands ---------------------------------------------------------------------------------
+
+
+def test_split_commands_keep_the_order_of_keys_and_their_duplicates(client, shards):
+    keys = [f"{n}:key" for n in range(50)]
+    pairs = [word for key in keys for word in (key, f"value of {key}")]
+    assert client("MSET", *pairs) == b"OK"
+    assert all(holds(shards))
+    asked = [*keys[::-1], "none", *keys[10:20], keys[0], keys[0], "none"]
+    values = [None if key == "none" else f"value of {key}".encode() for key in asked]
+    assert client("MGET", *asked) == values
+    assert client("EXISTS", *keys, *keys, "none") == 100
+    assert client("TOUCH", *keys, keys[3], "none") == 51
+    assert client("DEL", keys[0], keys[0], *keys[1:5], "none") == 5
+    assert client("UNLINK", *keys) == 45
+    assert holds(shards) == [[], [], []]
+
+
+def test_last_value_of_a_duplicate_key_stays(client):
+    assert client("MSET", A, "1", B, "x", A, "2", C, "y", A, "3") == b"OK"
+    assert client("MGET", A, B, C) == [b"3", b"x", b"y"]
+
+
+def test_split_commands_of_100_000_keys(client):
+    keys = [b"key:%d" % n for n in range(100_000)]
+    pairs = [word for number, key in enumerate(keys) for word in (key, b"%d" % number)]
+    assert client("MSET", *pairs) == b"OK"
+    assert client("DBSIZE") == 100_000
+    assert client("EXISTS", *keys, *keys[:7]) == 100_007
+    assert client("MGET", *keys) == pairs[1::2]
+    assert client("DEL", *keys) == 100_000
+    assert client("MGET", *keys) == [None] * 100_000
+
+
+def test_split_values_may_hold_anything(client):
+    values = [b"", b"\r\n", b"*1\r\n$4\r\nPING\r\n", bytes(range(256)), b"x" * 70_000]
+    keys = [b"k\r\n%d" % n for n in range(len(values))]
+    pairs = [word for pair in zip(keys, values, strict=True) for word in pair]
+    assert client("MSET", *pairs) == b"OK"
+    assert client("MGET", *keys, b"") == [*values, None]
+    assert client("MSET", b"", b"empty key", A, b"1", B, b"2") == b"OK"
+    assert client("MGET", B, b"", A) == [b"2", b"empty key", b"1"]
+
+
+def test_half_a_pair_is_the_wrong_number_of_arguments(client, shards):
+    for command in (f"MSET {A} 1 {B}", f"MSET {A} {B} {C}", f"MSET {A} 1 {B} 2 {C}"):
+        refusal = words(client(*command.split()))
+        assert refusal == "ERR wrong number of arguments for 'mset' command"
+    assert holds(shards) == [[], [], []]
+
+
+def test_inline_commands_are_split_too(client):
+    client.send_bytes(f"MSET {A} 1 {B} \"two words\" {C} ''\r\nmget {C} {B} {A}\n".encode())
+    assert client.replies(2) == [b"OK", [b"", b"two words", b"1"]]
+    client.send_bytes(f'\r\n\r\n   \r\nset {A} "\\x00\\xff\\r\\n"\r\nGET {A}\r\n'.encode())
+    assert client.replies(2) == [b"OK", b"\x00\xff\r\n"]
+
+
+# Commands for all servers -----------------------------------------------------------------------
+
+
+def test_counts_and_names_of_keys_come_from_all_servers(client, shards):
+    client("MSET", A, "1", B, "2", C, "3", "other", "4")
+    assert client("DBSIZE") == 4
+    assert sorted(client("KEYS", "*")) == sorted([A.encode(), B.encode(), C.encode(), b"other"])
+    assert client("KEYS", "nothing*") == []
+    assert client("FLUSHDB", "SYNC") == b"OK"
+    assert client("DBSIZE") == 0
+    client("MSET", A, "1", B, "2", C, "3")
+    assert client("FLUSHALL", "ASYNC") == b"OK"
+    assert holds(shards) == [[], [], []]
+    assert words(client("FLUSHALL", "NOSUCH")) == "ERR syntax error"
+
+
+def test_scripts_are_loaded_into_every_server(client, shards):
+    script = "return redis.call('get', KEYS[1])"
+    sha = client("SCRIPT", "LOAD", script)
+    assert on_each(shards, "SCRIPT", "EXISTS", sha) == [[1], [1], [1]]
+    client("MSET", A, "1", B, "2", C, "3")
+    assert [client("EVALSHA", sha, "1", key) for key in (A, B, C)] == [b"1", b"2", b"3"]
+    only_one = pipeline(shards[1].port, [("SCRIPT", "LOAD", "return 1")])[0]
+    assert client("SCRIPT", "EXISTS", sha, only_one, "f" * 40, sha) == [1, 0, 0, 1]
+    assert client("SCRIPT", "FLUSH") == b"OK"
+    assert client("SCRIPT", "EXISTS", sha) == [0]
+    assert words(client("EVALSHA", sha, "1", A)).startswith("NOSCRIPT")
+    assert words(client("SCRIPT", "LOAD", "this is no Lua")).startswith("ERR Error compiling")
+
+
+LIBRARY = """#!lua name=shop
+redis.register_function('price', function(keys) return redis.call('get', keys[1]) end)
+"""
+
+
+def test_functions_are_the_same_on_every_server(client, shards):
+    assert client("FUNCTION", "LOAD", LIBRARY) == b"shop"
+    assert words(client("FUNCTION", "LOAD", LIBRARY)) == "ERR Library 'shop' already exists"
+    assert client("FUNCTION", "LOAD", "REPLACE", LIBRARY) == b"shop"
+    client("MSET", A, "1", B, "2", C, "3")
+    assert [client("FCALL", "price", "1", key) for key in (A, B, C)] == [b"1", b"2", b"3"]
+    [library] = client("FUNCTION", "LIST")
+    assert library[:2] == [b"library_name", b"shop"]
+    dump = client("FUNCTION", "DUMP")
+    assert client("FUNCTION", "DELETE", "shop") == b"OK"
+    assert on_each(shards, "FUNCTION", "LIST") == [[], [], []]
+    assert client("FUNCTION", "RESTORE", dump) == b"OK"
+    assert all(on_each(shards, "FUNCTION", "LIST"))
+    assert client("FUNCTION", "FLUSH") == b"OK"
+    assert on_each(shards, "FUNCTION", "LIST") == [[], [], []]
+    assert words(client("FUNCTION", "DELETE", "shop")) == "ERR Library not found"
+
+
+def test_random_key_comes_from_a_server_that_has_one(client):
+    assert client("RANDOMKEY") is None
+    for key in (A, B, C):
+        client("SET", key, "1")
+        assert client("RANDOMKEY") == key.encode()
+        client("DEL", key)
+
+
+def test_wait_does_not_hold_up_others_for_long(client):
+    client("SET", A, "1")
+    assert client("WAIT", "0", "100") == 0
+    assert client("WAIT", "1", "1") == 0
+    refusal = "ERR 'WAIT' is supported with a timeout of 1 to 1000 ms: it holds up other clients"
+    for timeout in ("0", "1001", "99999999999"):
+        assert words(client("WAIT", "0", timeout)) == refusal
+    assert words(client("WAIT", "0", "x")) == "ERR timeout is not an integer or out of range"
+
+
+# Answered by the proxy --------------------------------------------------------------------------
+
+
+def test_hello_has_the_fields_and_version_of_redis(client, shards):
+    with Client(shards[0].port) as redis:
+        expected = redis("HELLO", "3")
+    for version in (2, 3):
+        reply = client("HELLO", str(version))
+        if version == 2:
+            reply = dict(zip(reply[::2], reply[1::2], strict=True))
+        assert reply == {**expected, b"id": client("CLIENT", "ID"), b"proto": version}
+    assert client("HELLO")[b"proto"] == 3
+
+
+def test_hello_that_is_refused_changes_nothing(client):
+    for command, text in {
+        "HELLO 4": "NOPROTO unsupported protocol version",
+        "HELLO 1": "NOPROTO unsupported protocol version",
+        "HELLO x": "ERR Protocol version is not an integer or out of range",
+        "HELLO 3 NOSUCH": "ERR Syntax error in HELLO option 'NOSUCH'",
+        "HELLO 3 SETNAME": "ERR Syntax error in HELLO option 'SETNAME'",
+        "HELLO 3 AUTH nobody x": "WRONGPASS invalid username-password pair or user is disabled.",
+    }.items():
+        assert words(client(*command.split())) == text
+        assert b"resp=2" in client("CLIENT", "INFO")
+    assert client("HELLO", "3", "AUTH", "default", "any", "SETNAME", "me")[b"proto"] == 3
+    assert client("CLIENT", "GETNAME") == b"me"
+
+
+def test_protocol_may_change_back_and_forth_within_one_packet(alpha):
+    data = requests(
+        f"HSET h f v {B} w",
+        "HGETALL h",
+        "HELLO 3",
+        "HGETALL h",
+        f"MGET {A} {B} {C}",
+        "HELLO 2",
+        f"MGET {A} {B} {C}",
+        "HGETALL h",
+        "HELLO 3",
+        "GET none",
+        "RANDOMKEY",
+        "RESET",
+        "GET none",
+        "HELLO 3 SETNAME me",
+        "CLIENT GETNAME",
+        "SMEMBERS none",
+        "QUIT",
+    )
+    received = talk(alpha, data)
+    pairs = b"$1\r\nf\r\n$1\r\nv\r\n$%d\r\n%b\r\n$1\r\nw\r\n" % (len(B), B.encode())
+    greeting = rb"%7\r\n(?:\$6\r\nserver\r\n.*?modules\r\n\*0\r\n)"
+    old_greeting = rb"\*14\r\n(?:\$6\r\nserver\r\n.*?modules\r\n\*0\r\n)"
+    expected = [
+        b":2\r\n*4\r\n" + pairs,
+        greeting,
+        b"%2\r\n" + pairs + b"*3\r\n_\r\n_\r\n_\r\n",
+        old_greeting,
+        b"*3\r\n$-1\r\n$-1\r\n$-1\r\n" + b"*4\r\n" + pairs,
+        greeting,
+        b"_\r\n$1\r\nh\r\n+RESET\r\n$-1\r\n",
+        greeting,
+        b"$2\r\nme\r\n~0\r\n+OK\r\n",
+    ]
+    pattern = b"".join(
+        part if part in (greeting, old_greeting) else re.escape(part) for part in expected
+    )
+    assert re.fullmatch(pattern, received, re.DOTALL), received
+
+
+def test_types_of_resp3_pass_through(alpha, shards):
+    """Byte for byte what the server says."""
+    key = f"{{{A}}}"
+    data = requests(
+        f"HSET {key}h f v",
+        f"HGETALL {key}h",
+        f"SADD {key}s m",
+        f"SMEMBERS {key}s",
+        f"ZADD {key}z 1.5 m",
+        f"ZSCORE {key}z m",
+        f"ZSCORE {key}z none",
+        f"ZRANGE {key}z 0 -1 WITHSCORES",
+        f"GET {key}none",
+        f"LRANGE {key}none 0 -1",
+        f"LPOP {key}none",
+        f"INCRBYFLOAT {key}f 1.25",
+        f"EVAL return{{true,1,'x'}} 1 {key}",
+        f"GEOADD {key}g 13.361389 38.115556 Palermo",
+        f"GEOPOS {key}g Palermo none",
+        f"INCR {key}h",
+        f"EXISTS {key}h",
+        "NOSUCH x",
+        "GET",
+    )
+    data += request("EVAL", "redis.setresp(3); return redis.call('hgetall', KEYS[1])", 1, key + "h")
+    data += request("EVAL", "return {double=3.5}", 1, key)
+    data += request("EVAL", "return {big_number='12345678901234567890'}", 1, key)
+    data += request("EVAL", "return {verbatim_string={string='x',format='txt'}}", 1, key)
+    data += request("EVAL", "redis.setresp(3); return {true,false,{map={a=1}}}", 1, key)
+    for version in (b"", request("HELLO", "2"), request("HELLO", "3")):
+        skipped = len(talk(shards[0].port, version))
+        expected = talk(shards[0].port, version + data)[skipped:]
+        pipeline(shards[0].port, [("FLUSHALL",)])
+        received = talk(alpha, version + data)
+        assert received.endswith(expected)
+        assert len(received) == len(expected) + len(talk(alpha, version))
+        pipeline(shards[0].port, [("FLUSHALL",)])
+
+
+def test_clients_of_both_versions_each_get_their_own_forms(alpha):
+    with Client(alpha) as old, Client(alpha) as new:
+        new("HELLO", "3")
+        for key in (A, B, C):
+            old("ZADD", f"z{{{key}}}", "0.5", "m")
+            old("HSET", f"h{{{key}}}", "f", "v")
+        for _ in range(50):
+            for client in (old, new):
+                for key in (A, B, C):
+                    client.send("ZSCORE", f"z{{{key}}}", "m")
+                    client.send("HGETALL", f"h{{{key}}}")
+                client.send("MGET", A, B, C)
+                client.send("RANDOMKEY")
+            assert old.replies(7) == [b"0.5", [b"f", b"v"]] * 3 + [[None] * 3]
+            assert new.replies(7) == [0.5, {b"f": b"v"}] * 3 + [[None] * 3]
+            assert isinstance(old.reply(), bytes)
+            assert isinstance(new.reply(), bytes)
+
+
+def test_replies_that_the_proxy_merges_have_the_clients_version(alpha):
+    data = requests(f"MGET {A} {B}", "RANDOMKEY", "KEYS *", "CLIENT GETNAME", "FUNCTION STATS")
+    old = talk(alpha, data)
+    new = talk(alpha, request("HELLO", "3") + data)[len(talk(alpha, request("HELLO", "3"))) :]
+    assert old.startswith(b"*2\r\n$-1\r\n$-1\r\n$-1\r\n*0\r\n$-1\r\n*6\r\n$2\r\ns1\r\n*4\r\n")
+    assert new.startswith(b"*2\r\n_\r\n_\r\n_\r\n*0\r\n_\r\n%3\r\n$2\r\ns1\r\n%2\r\n")
+
+
+def test_select_takes_the_only_database(client):
+    assert client("SELECT", "0") == b"OK"
+    assert words(client("SELECT", "1")).startswith("ERR databases are not supported by nutproxy")
+    assert words(client("SELECT", "x")) == "ERR value is not an integer or out of range"
+    assert client("PING") == b"PONG"
+
+
+def test_reset_makes_the_connection_as_new(client):
+    client("HELLO", "3", "SETNAME", "me")
+    client("CLIENT", "NO-EVICT", "ON")
+    assert client("RESET") == b"RESET"
+    line = client("CLIENT", "INFO").decode()
+    assert " name= " in line
+    assert " flags=N " in line
+    assert " resp=2 " in line
+
+
+def test_clients_see_themselves_and_others_of_their_pool(alpha, one):
+    with Client(alpha) as me, Client(alpha) as other, Client(one) as stranger:
+        assert me("CLIENT", "SETNAME", "me") == b"OK"
+        assert me("CLIENT", "SETINFO", "LIB-NAME", "test") == b"OK"
+        assert me("CLIENT", "SETINFO", "LIB-VER", "1.2") == b"OK"
+        assert other("CLIENT", "SETNAME", "other") == b"OK"
+        assert stranger("CLIENT", "SETNAME", "stranger") == b"OK"
+        line = me("CLIENT", "INFO").decode()
+        mine = dict(field.split("=", 1) for field in line.split())
+        assert mine["id"] == str(me("CLIENT", "ID"))
+        assert mine["addr"] == "{}:{}".format(*me.socket.getsockname())
+        assert mine["laddr"] == f"127.0.0.1:{alpha}"
+        assert (mine["name"], mine["lib-name"], mine["lib-ver"]) == ("me", "test", "1.2")
+        assert mine["cmd"] == "client|info"
+        names = {re.search(r" name=(\S*) ", line)[1] for line in listed(me)}
+        assert {"me", "other"} <= names
+        assert "stranger" not in names
+        [only] = listed(me, "ID", str(other("CLIENT", "ID")))
+        assert " name=other " in only
+
+
+def listed(client, *arguments):
+    return client("CLIENT", "LIST", *arguments).decode().splitlines()
+
+
+@pytest.mark.parametrize("command", ["CLIENT TRACKING ON", "CLIENT MAINT_NOTIFICATIONS ON"])
+def test_what_clients_try_and_can_do_without_is_an_error(client, command):
+    assert words(client(*command.split())).startswith("ERR ")
+    assert client("PING") == b"PONG"
+
+
+def test_client_reply_decides_what_is_answered(alpha):
+    switched = requests(
+        "CLIENT REPLY OFF",
+        f"SET {A} 1",
+        f"MGET {A} {B} {C}",
+        "PING",
+        "NOSUCH",
+        "GET",
+        "ECHO x",
+        "DBSIZE",
+        f"SINTER {A} {B}",
+        "CLIENT REPLY SKIP",
+        f"GET {A}",
+        "CLIENT REPLY ON",
+        f"GET {A}",
+    )
+    assert talk(alpha, switched) == b"+OK\r\n$1\r\n1\r\n"
+    skipped = requests(
+        f"GET {A}",
+        "CLIENT REPLY SKIP",
+        f"SET {A} 2",
+        f"GET {A}",
+        "CLIENT REPLY SKIP",
+        f"MGET {A} {B}",
+        f"MGET {A} {B}",
+        "CLIENT REPLY SKIP",
+        "PING",
+        "PING",
+    )
+    assert talk(alpha, skipped) == b"$1\r\n1\r\n$1\r\n2\r\n*2\r\n$1\r\n2\r\n$-1\r\n+PONG\r\n"
+
+
+def test_info_has_the_sections_and_sums_up_keys(client, shards):
+    client("MSET", A, "1", B, "2", C, "3")
+    client("EXPIRE", A, "1000")
+    text = client("INFO").decode()
+    assert re.findall(r"^# (\w+)\r$", text, re.MULTILINE) == [
+        "Server",
+        "Clients",
+        "Memory",
+        "Stats",
+        "Keyspace",
+    ]
+    fields = dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+    version = pipeline(shards[0].port, [("INFO", "server")])[0].decode()
+    assert f"redis_version:{fields['redis_version']}\r\n" in version
+    assert fields["nutproxy_servers"] == "3"
+    assert fields["db0"].startswith("keys=3,expires=1,")
+    assert client("INFO", "keyspace").startswith(b"# Keyspace\r\ndb0:keys=3,expires=1,")
+    assert client("INFO", "clients").startswith(b"# Clients\r\nconnected_clients:1\r\n")
+    assert client("INFO", "nosuch") == b""
+    assert client("INFO", "everything").count(b"# ") == 5
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "COMMAND COUNT",
+        "COMMAND INFO get mget nosuch",
+        "COMMAND DOCS set",
+        "COMMAND LIST FILTERBY PATTERN h*",
+        "COMMAND GETKEYS MSET a 1 b 2",
+        "COMMAND GETKEYSANDFLAGS GET k",
+        "ECHO hello",
+        "PING hello",
+    ],
+)
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_server_independent_answers_are_those_of_redis(alpha, shards, command, version):
+    replies = []
+    for port in (alpha, shards[0].port):
+        with Client(port) as client:
+            client("HELLO", version)
+            replies.append(client(*command.split()))
+    if command.startswith("COMMAND LIST"):
+        replies = [sorted(reply) for reply in replies]
+    assert replies[0] == replies[1]
+
+
+def test_time_is_now(client, shards):
+    before = int(pipeline(shards[0].port, [("TIME",)])[0][0])
+    seconds, microseconds = map(int, client("TIME"))
+    after = int(pipeline(shards[0].port, [("TIME",)])[0][0])
+    assert before <= seconds <= after
+    assert 0 <= microseconds < 1_000_000
+    assert b"nutproxy ver. " in client("LOLWUT")
+
+
+def test_quit_is_answered_after_what_came_before_and_ends_it(alpha, shards):
+    data = requests(f"SET {A} 1", f"GET {A}", f"MGET {A} {B}", "QUIT", f"SET {A} 2", "NOSUCH")
+    with Client(alpha) as client:
+        client.send_bytes(data)
+        replies = client.replies(4)
+        assert replies == [b"OK", b"1", [b"1", None], b"OK"]
+        assert client.closed()
+    assert pipeline(shards[0].port, [("GET", A)]) == [b"1"]
+
+
+# AUTH -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def locked():
+    """A pool whose servers want a password, which clients must have too."""
+    password = ("--requirepass", "secret")
+    with (
+        RedisServer(*password) as one,
+        RedisServer(*password) as two,
+        NutproxyServer(pool("locked", [one, two], redis_auth="secret")) as proxy,
+    ):
+        yield proxy
+
+
+def test_nothing_is_answered_before_auth(locked):
+    noauth = "NOAUTH Authentication required."
+    with Client(locked.port) as client:
+        for command in ("PING", "GET k", "MGET a b c", "DBSIZE", "INFO", "CLIENT ID", "TIME"):
+            assert words(client(*command.split())) == noauth
+        assert words(client("HELLO", "3")).startswith("NOAUTH HELLO must be called")
+        assert words(client("AUTH", "wrong")) == "ERR invalid password"
+        assert words(client("AUTH", "nobody", "secret")).startswith("WRONGPASS ")
+        assert client("AUTH", "secret") == b"OK"
+        assert client("MSET", "a", "1", "b", "2", "c", "3") == b"OK"
+        assert client("MGET", "a", "b", "c") == [b"1", b"2", b"3"]
+        assert words(client("AUTH", "wrong")) == "ERR invalid password"
+        assert words(client("GET", "a")) == noauth
+        assert client("AUTH", "default", "secret") == b"OK"
+        assert client("RESET") == b"RESET"
+        assert words(client("GET", "a")) == noauth
+        assert client("QUIT") == b"OK"
+        assert client.closed()
+
+
+def test_auth_concerns_what_is_behind_it_in_the_same_packet(locked):
+    with Client(locked.port) as client:
+        client.send_bytes(requests("GET k", "AUTH secret", "SET k 1", "AUTH no", "GET k"))
+        replies = client.replies(5)
+    assert [str(reply) for reply in replies[::3]] == [
+        "NOAUTH Authentication required.",
+        "ERR invalid password",
+    ]
+    assert replies[1:3] == [b"OK", b"OK"]
+    assert words(replies[4]) == "NOAUTH Authentication required."
+
+
+def test_hello_may_carry_the_password(locked):
+    with Client(locked.port) as client:
+        client.send_bytes(
+            requests("HELLO 3 AUTH default wrong", "HELLO 3 AUTH default secret", "HSET h f v")
+        )
+        client.send("HGETALL", "h")
+        refused, greeting, _, value = client.replies(4)
+        assert words(refused).startswith("WRONGPASS ")
+        assert greeting[b"proto"] == 3
+        assert value == {b"f": b"v"}
+
+
+def test_strangers_cannot_announce_large_requests(locked):
+    with Client(locked.port) as client:
+        client.send_bytes(b"*11\r\n")
+        assert words(client.reply()) == "ERR Protocol error: unauthenticated multibulk length"
+        assert client.closed()
+    with Client(locked.port) as client:
+        client.send_bytes(b"*2\r\n$3\r\nGET\r\n$16385\r\n")
+        assert words(client.reply()) == "ERR Protocol error: unauthenticated bulk length"
+        assert client.closed()
+
+
+def test_auth_without_a_password_is_an_error(client):
+    assert words(client("AUTH", "x")) == "ERR Client sent AUTH, but no password is set"
+    assert client("AUTH", "default", "x") == b"OK"
+
+
+# Administration, deny_commands, and what is not offered --------------------------------------------
+
+
+ADMIN = """\
+CONFIG GET maxmemory
+CONFIG SET maxmemory 0
+CONFIG RESETSTAT
+DEBUG SLEEP 0
+SHUTDOWN NOSAVE
+REPLICAOF NO ONE
+ACL LIST
+MODULE LIST
+SAVE
+BGSAVE
+LASTSAVE
+CLUSTER INFO
+LATENCY LATEST
+SLOWLOG GET
+ROLE
+FAILOVER
+""".splitlines()
+
+
+@pytest.mark.parametrize("command", ADMIN)
+def test_administration_is_refused_unless_the_pool_allows_it(client, shards, command):
+    refusal = words(client(*command.split()))
+    assert re.fullmatch(
+        r"NOPERM '[A-Z ]+' is an administration command, "
+        r"pool 'alpha' does not set admin_commands: true",
+        refusal,
+    )
+    assert client("PING") == b"PONG"
+    assert on_each(shards, "PING") == [b"PONG"] * 3
+
+
+@pytest.fixture(scope="module")
+def managed():
+    """Two servers, and a pool of them that allows administration."""
+    with (
+        RedisServer("--enable-debug-command", "yes") as one,
+        RedisServer("--enable-debug-command", "yes") as two,
+        NutproxyServer(pool("managed", [one, two], admin_commands="true")) as proxy,
+    ):
+        yield proxy, [one, two]
+
+
+def test_configuration_is_set_on_every_server(managed):
+    proxy, servers = managed
+    with Client(proxy.port) as client:
+        assert client("CONFIG", "SET", "maxmemory-samples", "7") == b"OK"
+        assert (
+            on_each(servers, "CONFIG", "GET", "maxmemory-samples")
+            == [[b"maxmemory-samples", b"7"]] * 2
+        )
+        assert client("CONFIG", "GET", "maxmemory-samples") == [b"maxmemory-samples", b"7"]
+        assert words(client("CONFIG", "SET", "nosuch", "1")).startswith("ERR ")
+        assert client("CONFIG", "RESETSTAT") == b"OK"
+
+
+def test_administration_reaches_every_server(managed):
+    proxy, servers = managed
+    with Client(proxy.port) as client:
+        assert client("DEBUG", "SLEEP", "0") == b"OK"
+        assert client("SAVE") == b"OK"
+        assert [(server.directory / "dump.rdb").exists() for server in servers] == [True, True]
+        assert client("LASTSAVE") == min(on_each(servers, "LASTSAVE"))
+        assert client("CONFIG", "SET", "slowlog-log-slower-than", "0") == b"OK"
+        client("MGET", *(f"{n}:key" for n in range(50)))
+        assert client("CONFIG", "SET", "slowlog-log-slower-than", "10000") == b"OK"
+        logged = client("SLOWLOG", "GET", "128")
+        assert len(logged) == client("SLOWLOG", "LEN") == sum(on_each(servers, "SLOWLOG", "LEN"))
+        assert sum(entry[3][0].upper() == b"MGET" for entry in logged) == 2
+        assert client("SLOWLOG", "RESET") == b"OK"
+        assert client("SLOWLOG", "LEN") == 0
+        assert client("LATENCY", "LATEST") == [b"s1", [], b"s2", []]
+        assert client("LATENCY", "RESET") == 0
+        assert [reply[0] for reply in client("ROLE")[1::2]] == [b"master", b"master"]
+        assert client("REPLICAOF", "NO", "ONE") == b"OK"
+
+
+def test_shutdown_reaches_every_server():
+    with RedisServer() as one, RedisServer() as two:
+        config = pool("managed", [one, two], admin_commands="true")
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client("SHUTDOWN", "NOSAVE") == b"OK"
+            wait_until(lambda: not one.running() and not two.running(), "end of both servers")
+            assert client("PING") == b"PONG"
+            assert "Connection refused" in words(client("GET", "k"))
+
+
+@pytest.fixture(scope="module")
+def strict(shards):
+    """A pool that denies KEYS, all of SCRIPT, and CONFIG SET where administration is allowed."""
+    denied = '["KEYS", "script", "config set", "ping"]'
+    config = pool("strict", shards, admin_commands="true", deny_commands=denied)
+    with NutproxyServer(config) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("KEYS *", "KEYS"),
+        ("keys *", "KEYS"),
+        ("SCRIPT LOAD x", "SCRIPT LOAD"),
+        ("SCRIPT FLUSH", "SCRIPT FLUSH"),
+        ("CONFIG SET maxmemory 1", "CONFIG SET"),
+        ("PING", "PING"),
+    ],
+)
+def test_denied_commands_are_refused(strict, command, name):
+    with Client(strict.port) as client:
+        refusal = words(client(*command.split()))
+        assert refusal == f"NOPERM '{name}' is denied by deny_commands of pool 'strict'"
+        assert client("CONFIG", "GET", "maxmemory") == [b"maxmemory", b"0"]
+
+
+NOT_YET = """\
+SCAN 0
+SUBSCRIBE c
+PSUBSCRIBE *
+UNSUBSCRIBE
+SSUBSCRIBE c
+PUBLISH c m
+SPUBLISH c m
+MULTI
+EXEC
+DISCARD
+WATCH k
+UNWATCH
+BLPOP k 0
+BRPOP k 0
+BLMOVE a b LEFT LEFT 0
+BRPOPLPUSH a b 0
+BZPOPMIN k 0
+BLMPOP 0 1 k LEFT
+BZMPOP 0 1 k MIN
+MONITOR
+SYNC
+PSYNC ? -1
+MOVE k 1
+SWAPDB 0 1
+READONLY
+ASKING
+CLIENT KILL TYPE normal
+CLIENT PAUSE 1000
+CLIENT TRACKING ON
+""".splitlines()
+
+
+def test_what_is_not_supported_says_so_in_its_turn(client):
+    for command in NOT_YET:
+        client.send("SET", A, command)
+        client.send(*command.split())
+        client.send("GET", A)
+    for command in NOT_YET:
+        ok, refusal, value = client.replies(3)
+        assert (ok, value) == (b"OK", command.encode())
+        name = re.match(r"(CLIENT \w+|\w+)", command)[0]
+        assert words(refusal) == f"ERR '{name}' is not supported by nutproxy"
+
+
+WRONG = """\
+GET
+GET a b
+SET a
+MGET
+MSET
+MSET a
+DEL
+EXISTS
+HSET h f
+EVAL
+EVAL x
+ECHO
+SELECT
+AUTH
+DBSIZE x
+KEYS
+NOSUCH
+nosuch a b
+GETT k
+FOO 'bar
+CLIENT
+CLIENT NOSUCH
+CLIENT SETNAME
+CONFIG NOSUCH
+CONFIG
+SCRIPT NOSUCH x
+OBJECT NOSUCH k
+EVAL x y k
+EVAL x -1 k
+EVAL x 5 k
+ZUNION x k
+ZUNION 3 k
+XREAD STREAMS a b 0
+SORT
+BITOP NOSUCH a b
+SET a b NOSUCH
+EXPIRE a x
+PING a b
+TIME x
+RANDOMKEY x
+FLUSHALL x y
+HELLO x
+COMMAND NOSUCH
+FUNCTION NOSUCH
+XADD
+LMPOP 0 k LEFT
+WAIT 0
+""".splitlines()
+
+
+@pytest.mark.parametrize("name", ["one", "alpha"])
+def test_wrong_commands_get_the_texts_of_redis_in_their_turn(proxy, shards, name):
+    data = b"".join(
+        request("SET", A, command) + request(*command.split()) + request("GET", A)
+        for command in WRONG
+    )
+    data += request("x" * 300, "y" * 300, "z") + request("a\r\nb", "c\r\nd") + request("\0a", "\0b")
+    data += request("") + request("", "x")
+    expected = talk(shards[0].port, data)
+    assert expected.count(b"\r\n") > 3 * len(WRONG)
+    assert talk(proxy.ports[name], data) == expected
+
+
+def test_requests_of_web_browsers_are_cut_off(alpha, shards):
+    for first in (b"POST / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+        with Client(alpha) as client:
+            client.send_bytes(first + b"Content-Length: 9\r\n\r\n" + request("SET", A, "stolen"))
+            while True:
+                try:
+                    words(client.reply())
+                except ConnectionError:
+                    break
+    assert holds(shards) == [[], [], []]
+
+
+def test_replies_of_all_kinds_come_in_the_order_of_the_requests(alpha):
+    """Local, forwarded to each server, split, to all, refused, and broken, many times over."""
+    with Client(alpha) as client:
+        client("MSET", A, "1", B, "2", C, "3")
+        kinds = [
+            ("PING", b"PONG"),
+            (f"GET {A}", b"1"),
+            (f"MGET {C} {B} {A}", [b"3", b"2", b"1"]),
+            (f"GET {B}", b"2"),
+            ("DBSIZE", 3),
+            (f"GET {C}", b"3"),
+            ("NOSUCH", "ERR unknown command 'NOSUCH', with args beginning with: "),
+            (f"EXISTS {A} {B} {A}", 3),
+            ("ECHO x", b"x"),
+            ("GET", "ERR wrong number of arguments for 'get' command"),
+            ("SELECT 0", b"OK"),
+            (f"LPUSH {A} x", "WRONGTYPE Operation against a key holding the wrong kind of value"),
+        ]
+        client.send_bytes(requests(*(command for command, _ in kinds)) * 200)
+        for _ in range(200):
+            for command, expected in kinds:
+                reply = client.reply()
+                if isinstance(reply, hiredis.ReplyError):
+                    reply = str(reply)
+                assert reply == expected, command
+
+
+def test_keys_are_spread_as_the_router_says(client, shards):
+    keys = [f"key:{n}" for n in range(300)]
+    client("MSET", *(word for key in keys for word in (key, "v")))
+    counts = Counter(ROUTER.explain(key.encode()).server for key in keys)
+    assert [len(held) for held in holds(shards)] == [counts[shard] for shard in range(3)]
