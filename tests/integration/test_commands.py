@@ -618,7 +618,7 @@ def test_auth_without_a_password_is_an_error(client):
     assert client("AUTH", "default", "x") == b"OK"
 
 
-# Administration, deny_commands, and what is not offered --------------------------------------------
+# Administration, deny_commands, and what is not offered ----------------------------------
 
 
 ADMIN = """\
