@@ -6,7 +6,8 @@
 **Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending`
 bytes of unanswered requests and unsent replies, is not read any more until both have fallen to
 half: its own socket fills, and it waits. One message above the bound is always let in, or a large
-value could never pass.
+value could never pass. A request counts with the size that its reply is expected to have, which is
+that of late ones; a new client begins with few requests and earns more by small replies.
 
 **The end.** A client that has closed its sending side still gets the replies that it is owed. When
 it has gone altogether, its requests keep their places in the servers' queues without it. After
@@ -37,6 +38,8 @@ REQUEST_MAX = 1 << 30
 
 # Milliseconds that a closing connection waits for the client to close.
 LINGER = 1000
+# A client's requests in flight before the size of its replies is known.
+FIRST_REQUESTS = cython.declare(cython.size_t, 64)
 
 next_id = cython.declare(cython.ulonglong, 0)
 REPLY_MODES = ("on", "off", "skip")
@@ -134,6 +137,7 @@ class ClientConn(Conn):
         self.created = time.monotonic()
         self.last = self.loop.now
         self.authenticated = not pool.redis_auth
+        self.expected = pool.max_pending // FIRST_REQUESTS
         pool.client_conns.add(self)
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = conn_recv

@@ -69,6 +69,12 @@ def msg_done(msg):
     if msg.client is cython.NULL:
         return 0
     client = cython.cast(Conn, msg.client)
+    if msg.row is not cython.NULL:
+        # Grows at once, shrinks by an eighth: one large reply among many small ones counts too.
+        if msg.rsp.length > client.expected:
+            client.expected = msg.rsp.length
+        else:
+            client.expected -= (client.expected - msg.rsp.length + 7) >> 3
     if msg.flags & MSG_NOREPLY:
         msg_drop(cython.address(msg.rsp))
     client.pending += msg.rsp.length - msg.held
@@ -141,8 +147,10 @@ def rsp_send_done(conn):
 
 
 def rsp_enqueue(conn, msg):
-    """A request of this client: its place in the order of replies."""
+    """A request of this client: its place in the order of replies. Until its reply has come it
+    counts with the size that replies to this client have had of late."""
     msg.client = cython.cast(cython.p_void, conn)
+    msg.held += conn.expected
     conn.pending += msg.held
     client_append(cython.address(conn.omsg_q), msg)
 
