@@ -331,6 +331,23 @@ def test_protocol_may_change_back_and_forth_within_one_packet(alpha):
     assert re.fullmatch(pattern, received, re.DOTALL), received
 
 
+def test_change_of_protocol_overtakes_nothing(alpha):
+    """Each version has server connections of its own."""
+    value = b"v" * 300_000
+    for turn in range(20):
+        with Client(alpha) as client:
+            for version in (3, 2, 3):
+                client.send_bytes(
+                    request("SET", A, value)
+                    + requests(f"GET {A}", f"HELLO {version}", f"MSET {A} {turn} {B} 1", f"GET {A}")
+                )
+            for _ in range(3):
+                first, second, _, third, last = client.replies(5)
+                assert (first, third) == (b"OK", b"OK")
+                assert second == value
+                assert last == b"%d" % turn
+
+
 def behind_hello(received):
     """What follows the reply to a HELLO, or all of it."""
     return received.rpartition(b"modules\r\n*0\r\n")[2]
