@@ -26,7 +26,8 @@ NOTHING = object()  # in the place of a reply that is not complete
 
 def request(*words: str | bytes | int) -> bytes:
     """A command as an array of bulk strings."""
-    return hiredis.pack_command(words)
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # any mix of them
+    return packed
 
 
 def requests(*commands: str) -> bytes:
