@@ -282,3 +282,15 @@ def info(port, section):
     [text] = pipeline(port, [("INFO", section)])
     lines = (line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
     return {name: int(value) if value.isdigit() else value for name, value in lines}
+
+
+class RequestCount:
+    """How many requests a proxy has taken since its start, without those that ask for this."""
+
+    def __init__(self, port):
+        self.port = port
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        return info(self.port, "stats")["total_commands_processed"] - self.asked

@@ -10,7 +10,16 @@ import hiredis
 import pytest
 
 from tests.integration.conftest import pool
-from tests.scripted import Client, ScriptedServer, info, keys_of, reply_to, reset, value_of
+from tests.scripted import (
+    Client,
+    RequestCount,
+    ScriptedServer,
+    info,
+    keys_of,
+    reply_to,
+    reset,
+    value_of,
+)
 from tests.servers import (
     DEADLINE,
     NutproxyServer,
@@ -145,11 +154,10 @@ def test_a_client_is_not_read_above_its_limit_of_requests():
         Client(proxy.port) as client,
     ):
         client.send(*[("GET", number) for number in range(1000)])
-        processed = "total_commands_processed"
-        wait_until(lambda: info(proxy.port, "stats")[processed] >= 16, "requests")
-        asked = info(proxy.port, "stats")[processed]
-        # The questions of this test count as well.
-        assert asked <= 16 + 100
+        taken = RequestCount(proxy.port)
+        wait_until(lambda: taken() >= 16, "requests")
+        for _ in range(50):
+            assert taken() == 16
         go.set()
         assert client.replies(1000) == [value_of(b"%d" % number) for number in range(1000)]
 
@@ -182,9 +190,9 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
         assert first.ask("SET", "a", value) == b"OK"
         redis.stop()
         first.send(("SET", "b", value))
-        wait_until(lambda: info(proxy.port, "stats")["total_commands_processed"] >= 2, "a request")
+        taken = RequestCount(proxy.port)
+        wait_until(lambda: taken() == 2, "the request")
         full = "ERR server 's1' of pool 'alpha': its queue is full (server_max_queue)"
-        # Its first request may come before the other's.
         second.send(*[("SET", "c", value)] * 3)
         assert {str(reply) for reply in second.replies(3)} == {full}
         redis.cont()
@@ -278,7 +286,8 @@ class Chaos(threading.Thread):
     def judge(self, command, is_answer, reply):
         if isinstance(reply, hiredis.ReplyError):
             text = str(reply)
-            if not text.startswith("ERR server 's2' of pool 'alpha': "):
+            # A loaded machine may make any of them late.
+            if not text.startswith(("ERR server 's", "ERR pool 'alpha' has no live server")):
                 self.wrong.append((command, text))
             self.errors[text.partition("': ")[2].partition(";")[0]] = True
         elif not is_answer(reply):
@@ -287,20 +296,24 @@ class Chaos(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "arguments"),
     [
-        {},
-        {"auto_eject_hosts": "true", "server_failure_limit": 1, "server_retry_timeout": 50},
+        ({}, []),
+        (
+            {"auto_eject_hosts": "true", "server_failure_limit": 1, "server_retry_timeout": 50},
+            ["-m", "512"],
+        ),
     ],
     ids=["kept", "ejected"],
 )
-def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(options):
+def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(options, arguments):
     with (
         RedisServer() as one,
         RedisServer() as two,
         RedisServer() as three,
         NutproxyServer(
-            pool("alpha", [one, two, three], timeout=200, server_connections=2, **options)
+            pool("alpha", [one, two, three], timeout=400, server_connections=2, **options),
+            *arguments,
         ) as proxy,
     ):
         end = threading.Event()
@@ -308,8 +321,9 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
         clients = [Chaos(number, proxy.port, end, errors) for number in range(32)]
         [key] = keys_of(2, SERVERS, 1)
 
-        def told(text):
+        def told(text, happening):
             errors.clear()
+            happening()
             wait_until(lambda: any(text in error for error in list(errors)), f"told: {text}")
 
         def back():
@@ -321,12 +335,10 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
             client.start()
         try:
             for _ in range(5):
-                two.stop()
-                told("Connection timed out")
+                told("Connection timed out", two.stop)
                 two.cont()
                 back()
-                two.kill()
-                told("Connection re")
+                told("Connection re", two.kill)
                 two.restart()
                 back()
         finally:
