@@ -504,7 +504,7 @@ def test_a_reply_of_any_depth_and_of_many_elements():
     assert outcome(False, [data, data]) == ([data, data], None)
 
 
-# hiredis as the oracle
+# hiredis as the oracle. Attributes are not shown to it: it counts them as elements of their own.
 
 
 line_text = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=20).map(
