@@ -254,7 +254,8 @@ def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
         next(scripts, answer)(session)
 
     with ScriptedServer(script) as server:
-        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+        config = pool("alpha", [server], client_max_pending="1gb")
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
             value = b"x" * 1_000_000
             client.send(("SET", "a0", value))
             wait_until(lambda: server.sessions, "the first connection")
@@ -274,7 +275,7 @@ def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
     go = threading.Event()
     with (
         ScriptedServer(stalled(go)) as server,
-        NutproxyServer(pool("alpha", [server])) as proxy,
+        NutproxyServer(pool("alpha", [server], client_max_pending="1gb")) as proxy,
         Client(proxy.port) as client,
     ):
         client.send(*[("SET", "a", b"x" * 1_000_000)] * 24)
