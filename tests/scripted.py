@@ -162,16 +162,19 @@ class ScriptedServer:
         self.port = 0
         self.listener = None
         self.threads = []
+        self.faults = []
 
     def __enter__(self):
         self.listen()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self.refuse()
         self.close_all()
         for thread in self.threads:
             thread.join(DEADLINE)
+        if self.faults and kind is None:
+            raise self.faults[0]
 
     def listen(self):
         """Accept connections, on the same port as before."""
@@ -217,6 +220,8 @@ class ScriptedServer:
         session.send(self.greeting)
         try:
             self.script(session)
+        except TimeoutError as fault:
+            self.faults.append(fault)
         finally:
             session.close()
             session.open = False

@@ -254,8 +254,10 @@ def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
         next(scripts, answer)(session)
 
     with ScriptedServer(script) as server:
-        config = pool("alpha", [server], client_max_pending="1gb")
-        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+        with (
+            NutproxyServer(pool("alpha", [server], client_max_pending="1gb")) as proxy,
+            Client(proxy.port) as client,
+        ):
             value = b"x" * 1_000_000
             client.send(("SET", "a0", value))
             wait_until(lambda: server.sessions, "the first connection")
