@@ -1,5 +1,6 @@
 # nutproxy/resolver.py: names, looked up off the loop
-"""`Resolver.resolve(host, port, callback)` calls back with a (family, address) for a socket.
+"""`Resolver.resolve(host, port, callback)` calls back with the addresses of a name, as
+(family, address) pairs for a socket in the order of preference, or with an OSError.
 
 Literal addresses are answered at once. A name is looked up by a thread of its own, since
 getaddrinfo blocks for as long as a name server likes, and one name must not wait for another. Who
@@ -13,8 +14,9 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
-Answer = tuple[int, tuple[str, int]] | OSError
+Answer = list[tuple[int, Any]] | OSError
 Callback = Callable[[Answer], None]
 
 
@@ -37,13 +39,13 @@ class Resolver:
                     target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
                 ).start()
             return
-        callback((socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port)))
+        callback([(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))])
 
     def _look_up(self, host: str, port: int) -> None:
         answer: Answer
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answer = (found[0][0], found[0][4])  # type: ignore[assignment]
+            answer = [(family, address) for family, _, _, _, address in found]
         except OSError as error:
             answer = error
         except UnicodeError:

@@ -20,6 +20,7 @@ cdef class ServerConn(Conn):
     cdef readonly bint probe           # asks whether a server that was down is back
     cdef readonly int64_t begun        # when the connect began
     cdef int64_t waiting_since         # when it began to wait for replies
+    cdef list addresses                # to be tried when this one cannot be reached
     cdef list steps                    # handshake replies that are due, by name
     cdef object reader                 # decodes them
     cdef Timer limit                   # on connect and handshake together

@@ -41,6 +41,7 @@ from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
     SO_ERROR,
     SOL_SOCKET,
+    close,
     getsockopt,
     send,
     socklen_t,
@@ -257,6 +258,12 @@ def server_close(conn: Conn) -> cython.int:
 
     if self.state == SERVER_CLOSED:
         return 0
+    if self.state == SERVER_CONNECTING and self.cause is None and self.addresses:
+        close(conn.fd)
+        conn.fd = -1
+        conn.err = 0
+        self.start(self.addresses)
+        return 0
     self.state = SERVER_CLOSED
     if self.limit is not None:
         self.limit.cancel()
@@ -344,20 +351,28 @@ class ServerConn(Conn):
         return self.loop.now - max(self.waiting_since, self.heard)
 
     def resolved(self, answer):
-        """The name has been looked up: a (family, address) or an OSError."""
+        """The name has been looked up: (family, address) pairs, or an OSError."""
         if self.state != SERVER_RESOLVING:
             return
         if isinstance(answer, OSError):
             self.fail(f"cannot resolve host: {answer.strerror or answer}")
             return
-        self.start(answer[0], answer[1])
+        self.start(answer)
 
-    def start(self, family: int, address: object) -> None:
-        """Begin to connect. What the system refuses at once ends the connection at once."""
-        try:
-            self.open(family, address)
-        except OSError as error:
-            self.fail(error.strerror or str(error))
+    def start(self, addresses: list) -> None:
+        """Begin to connect to the first address that the system does not refuse at once. The others
+        are for when it cannot be reached: `localhost` is two, and a server may listen on one."""
+        cause = ""
+        self.addresses = list(addresses)
+        while self.addresses:
+            family, address = self.addresses.pop(0)
+            try:
+                self.open(family, address)
+            except OSError as error:
+                cause = error.strerror or str(error)
+            else:
+                return
+        self.fail(cause)
 
     def open(self, family: int, address: object) -> None:
         sock = socket.socket(
@@ -452,7 +467,7 @@ class Server:
             self.loop.now + (self.pool.config.timeout or HANDSHAKE_LIMIT), conn.expire
         )
         if address.family == "unix":
-            conn.start(socket.AF_UNIX, address.path)
+            conn.start([(socket.AF_UNIX, address.path)])
         else:
             self.pool.resolve(address.host, address.port, conn.resolved)
         return None if conn.state == SERVER_CLOSED else conn

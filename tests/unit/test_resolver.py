@@ -60,7 +60,7 @@ def names(monkeypatch):
 def test_a_literal_address_is_answered_at_once_without_a_lookup(names, literal, family):
     loop = Loop()
     loop.resolve(literal)
-    assert loop.answers == [(literal, (family, (literal, 6379)))]
+    assert loop.answers == [(literal, [(family, (literal, 6379))])]
     assert names.asked == []
 
 
@@ -70,9 +70,9 @@ def test_a_name_that_hangs_does_not_hold_up_another(names):
     loop = Loop()
     loop.resolve("hangs")
     loop.resolve("quick")
-    assert loop.deliver(1) == [("quick", (socket.AF_INET, ("10.0.0.2", 6379)))]
+    assert loop.deliver(1) == [("quick", [(socket.AF_INET, ("10.0.0.2", 6379))])]
     names.gates["hangs"].set()
-    assert loop.deliver(2)[1] == ("hangs", (socket.AF_INET, ("10.0.0.1", 6379)))
+    assert loop.deliver(2)[1] == ("hangs", [(socket.AF_INET, ("10.0.0.1", 6379))])
 
 
 def test_who_asks_for_a_name_that_is_being_looked_up_shares_the_answer(names):
@@ -82,7 +82,7 @@ def test_who_asks_for_a_name_that_is_being_looked_up_shares_the_answer(names):
     for _ in range(50):
         loop.resolve("hangs")
     names.gates["hangs"].set()
-    assert loop.deliver(50) == [("hangs", (socket.AF_INET, ("10.0.0.1", 6379)))] * 50
+    assert loop.deliver(50) == [("hangs", [(socket.AF_INET, ("10.0.0.1", 6379))])] * 50
     assert names.asked == ["hangs"]
 
 
@@ -93,7 +93,7 @@ def test_a_name_is_looked_up_again_when_it_is_asked_for_again(names):
     loop.deliver(1)
     names.addresses = {"moves": "10.0.0.2"}
     loop.resolve("moves")
-    assert [answer[1][0] for _, answer in loop.deliver(2)] == ["10.0.0.1", "10.0.0.2"]
+    assert [answer[0][1][0] for _, answer in loop.deliver(2)] == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_an_unknown_name_is_answered_with_the_cause(names):
