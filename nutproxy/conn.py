@@ -352,9 +352,11 @@ def conn_recv(conn):
                 loop.block = data
                 conn.tail = cython.NULL
                 conn.tail_size = 0
-                conn.recv_done(conn, data, parser)
-                free(loop.block)
-                loop.block = cython.NULL
+                try:
+                    conn.recv_done(conn, data, parser)
+                finally:
+                    free(loop.block)
+                    loop.block = cython.NULL
                 in_tail = False
                 data = loop.scratch
                 have = left
