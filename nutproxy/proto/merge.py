@@ -2,15 +2,17 @@
 """The reply of a command that was sent in parts, by the response policy of its row.
 
 Fragments' replies have passed the parser of replies, and came from connections of the client's
-protocol version, so their elements are copied as they are. If a fragment failed, its error is the
-command's: a server's own error is passed through, and where other fragments have changed data the
-text says so. Every merge is linear in the bytes that it copies.
+protocol version, so their elements are used as they are. Small ones are copied side by side; a
+large one stays where it was received, and is sent from there (`piece_behind`). If a fragment
+failed, its error is the command's: a server's own error is passed through, and where other
+fragments have changed data the text says so. Every merge is linear in the bytes that it copies.
 """
 
 import cython
 import hiredis
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy
+from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.message import (
     MERGE_AND,
     MERGE_BY_SERVER,
@@ -21,17 +23,24 @@ from cython.cimports.nutproxy.msg.message import (
     MERGE_ONE,
     MERGE_QUERY,
     MERGE_SUM,
+    MSG_DONE,
     MSG_ERROR,
     MSG_LOCAL_ERROR,
+    MSG_NOREPLY,
     Body,
     Split,
+    msg_constant,
     msg_copy,
     msg_drop,
+    msg_get,
     msg_reserve,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
 from cython.cimports.nutproxy.proto.redis import put_length, read_length, redis_parse_rsp
 from cython.cimports.nutproxy.proto.table import Row
+
+# An element of this many bytes is not copied again. Below, a copy costs less than a message does.
+PIECE_MIN = cython.declare(cython.size_t, 65536)
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 
@@ -140,6 +149,8 @@ def redis_merge(parent):
         result = merge_first(parent)
     else:
         result = put_text(parent, good.rsp.data[: good.rsp.length])
+    if parent.split is cython.NULL:
+        return result
     for index in range(split.nfrag):
         msg_drop(cython.address(split.frags[index].rsp))
     return result
@@ -148,13 +159,19 @@ def redis_merge(parent):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
-    """MGET: every fragment's elements in turn, in the order of the keys."""
+    """MGET: every fragment's elements in turn, in the order of the keys.
+
+    The buffer has room for all, but only the small elements are written to it, and the system gives
+    a
+    large block its pages when they are written."""
     split: cython.pointer(Split) = parent.split
     frag: cython.pointer(Msg)
     target: cython.p_char
     size: cython.size_t = 32
     at: cython.size_t
     length: cython.size_t
+    cut: cython.size_t = 0
+    last: cython.pointer(Msg) = parent
     index: cython.uint
     elements: cython.longlong = 0
     cursors: cython.pointer(cython.size_t) = cython.cast(
@@ -182,13 +199,55 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
             if length >= frag.rsp.length:
                 return unexpected(parent)
             size = element_size(frag.rsp.data + length, frag.rsp.length - length)
-            memcpy(target + at, frag.rsp.data + length, size)
-            at += size
+            if size < PIECE_MIN or parent.flags & MSG_NOREPLY:
+                memcpy(target + at, frag.rsp.data + length, size)
+                at += size
+            else:
+                if last == parent:
+                    parent.rsp.length = at
+                else:
+                    last = piece_behind(last, target + cut, at - cut)
+                last = piece_behind(last, frag.rsp.data + length, size)
+                cut = at
             cursors[split.sequence[index]] += size
-        parent.rsp.length = at
+        if last == parent:
+            parent.rsp.length = at
+            return 0
+        last = piece_behind(last, target + cut, at - cut)
+        # The pieces point into the buffer and into the fragments: the last to be sent owns both.
+        last.req = parent.rsp
+        last.split = split
+        parent.rsp.heap = False
+        parent.split = cython.NULL
+    except MemoryError:
+        # Without an owner behind them the pieces are nothing.
+        frag = parent
+        while frag != last:
+            frag = frag.client_next
+            msg_drop(cython.address(frag.rsp))
+        raise
     finally:
         free(cursors)
     return 0
+
+
+def piece_behind(msg, data, length):
+    """The next part of a reply, as an answered message behind `msg` in its client's queue."""
+    client: Conn = cython.cast(Conn, msg.client)
+    piece: cython.pointer(Msg) = msg_get()
+    if piece is cython.NULL:
+        raise MemoryError
+    msg_constant(piece, cython.address(piece.rsp), data, length)
+    piece.flags = MSG_DONE
+    piece.client = msg.client
+    piece.held = length
+    client.pending += length
+    piece.client_next = msg.client_next
+    msg.client_next = piece
+    if client.omsg_q.tail == msg:
+        client.omsg_q.tail = piece
+    client.omsg_q.count += 1
+    return piece
 
 
 @cython.cfunc

@@ -1,0 +1,65 @@
+# tests/integration/test_large_values.py: large values in merged replies
+"""An MGET whose values lie on several servers, some of them large, some small, some missing."""
+
+import random
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.integration.conftest import pool
+from tests.servers import NutproxyServer, wait_until
+
+
+@pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_large_and_small_values_keep_their_places(shards, arguments, protocol):
+    chance = random.Random(f"{arguments} {protocol}")
+    sizes = [0, 1, 200, 5000, 65000, 65536, 70000, 300000]
+    values = {
+        f"k{number}": chance.randbytes(chance.choice(sizes)) if chance.random() < 0.8 else None
+        for number in range(60)
+    }
+    with (
+        NutproxyServer(pool("alpha", shards), *arguments) as proxy,
+        redis.Redis(port=proxy.port, protocol=protocol) as client,
+    ):
+        client.flushall()
+        client.mset({key: value for key, value in values.items() if value is not None})
+        for _ in range(5):
+            keys = chance.choices(list(values), k=chance.randint(2, 80))
+            pipeline = client.pipeline(transaction=False)
+            pipeline.echo("before")
+            pipeline.mget(keys)
+            pipeline.echo("after")
+            before, found, after = pipeline.execute()
+            assert (before, after) == (b"before", b"after")
+            assert found == [values[key] for key in keys]
+
+
+def memory(proxy, field):
+    """A field of the process' memory, in bytes."""
+    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
+
+
+def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
+    size = 100 * 1024 * 1024
+    with (
+        NutproxyServer(pool("alpha", shards)) as proxy,
+        redis.Redis(port=proxy.port) as client,
+    ):
+        client.flushall()
+        idle = memory(proxy, "VmRSS")
+        keys = ["a", "b", "c", "d"]
+        for key in keys:
+            client.set(key, key.encode() * size)
+        found = client.mget(keys)
+        assert [len(value) for value in found] == [size] * 4
+        assert [value[:1] + value[-1:] for value in found] == [b"aa", b"bb", b"cc", b"dd"]
+        # Four values at once are needed; a second copy of them would double that.
+        assert memory(proxy, "VmHWM") - idle < 1.5 * 4 * size
+        wait_until(lambda: memory(proxy, "VmRSS") - idle < size, "memory to be given back")
+        client.flushall()
