@@ -5,6 +5,7 @@
         client("SET", "k", "v")          one command and its reply
         client.send("GET", "k")          or apart: sent now,
         client.reply()                   read later
+        client.error("FOO")              the text of the error that comes back
         client.send_bytes(b"*1\\r\\n$4")   anything at all
         client.closed()                  the other side has closed, and sent nothing more
 
@@ -82,6 +83,14 @@ class Client:
 
     def send(self, *command: str | bytes | int) -> None:
         self.socket.sendall(request(*command))
+
+    def pipeline(self, *commands: tuple[str | bytes | int, ...]) -> None:
+        """Send several commands at once."""
+        self.socket.sendall(b"".join(request(*command) for command in commands))
+
+    def error(self, *command: str | bytes | int) -> str:
+        """The text of the error reply to a command."""
+        return words(self(*command))
 
     def send_bytes(self, data: bytes) -> None:
         self.socket.sendall(data)

@@ -16,8 +16,6 @@ are not seen by the script. The default script is that of a server which has a v
 `server.requests` holds what all scripts have received, in order, `session.requests` what one has;
 `server.accepted` counts connections. `refuse()` closes the port, so that connects are refused;
 `listen()` opens it again.
-
-`Client` is a connection to the proxy that can send without reading, and say what has come.
 """
 
 import contextlib
@@ -30,7 +28,7 @@ import threading
 import hiredis
 
 from nutproxy.hashkit.router import Router
-from tests.servers import DEADLINE, HOST, connect, pipeline
+from tests.servers import DEADLINE, HOST, pipeline
 
 PONG = b"+PONG\r\n"
 OK = b"+OK\r\n"
@@ -225,47 +223,6 @@ class ScriptedServer:
         finally:
             session.close()
             session.open = False
-
-
-class Client:
-    """A connection to a port of the loopback that speaks RESP."""
-
-    def __init__(self, port):
-        self.sock = connect(port)
-        self.reader = hiredis.Reader(notEnoughData=...)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.sock.close()
-
-    def send(self, *commands):
-        self.sock.sendall(b"".join(hiredis.pack_command(command) for command in commands))
-
-    def reply(self):
-        """The next reply; an error reply is a hiredis.ReplyError. TimeoutError without one,
-        ConnectionError when the proxy has closed."""
-        while (reply := self.reader.gets()) is ...:
-            received = self.sock.recv(65536)
-            if not received:
-                raise ConnectionError("closed by the proxy")
-            self.reader.feed(received)
-        return reply
-
-    def replies(self, count):
-        return [self.reply() for _ in range(count)]
-
-    def ask(self, *command):
-        """Send one command and return its reply."""
-        self.send(command)
-        return self.reply()
-
-    def error(self, *command):
-        """The text of the error reply to a command."""
-        reply = self.ask(*command)
-        assert isinstance(reply, hiredis.ReplyError), reply
-        return str(reply)
 
 
 def keys_of(server, servers, count):

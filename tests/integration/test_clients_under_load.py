@@ -9,9 +9,9 @@ import threading
 import hiredis
 import pytest
 
+from tests.client import Client
 from tests.integration.conftest import pool
 from tests.scripted import (
-    Client,
     RequestCount,
     ScriptedServer,
     info,
@@ -69,12 +69,12 @@ def test_clients_that_leave_with_requests_in_flight_leave_nothing_behind():
             client.close()
         wait_until(lambda: connected(proxy) == 151, "the end of those that were reset")
         with Client(proxy.port) as clean:
-            clean.send(("MGET", *keys), *[("GET", key) for key in keys])
+            clean.pipeline(("MGET", *keys), *[("GET", key) for key in keys])
             go.set()
             values = [value_of(key) for key in keys]
             assert clean.replies(5) == [values, *values]
             for number in range(100):
-                assert clean.ask("GET", f"clean {number}") == value_of(b"clean %d" % number)
+                assert clean("GET", f"clean {number}") == value_of(b"clean %d" % number)
         wait_until(lambda: connected(proxy) == 1, "the clients' end")
         assert (one.accepted, two.accepted) == (1, 1)
 
@@ -106,8 +106,8 @@ def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
-        client.send(("GET", "a"), ("PING",), ("GET", "b"))
-        client.sock.shutdown(1)
+        client.pipeline(("GET", "a"), ("PING",), ("GET", "b"))
+        client.socket.shutdown(1)
         wait_until(lambda: server.requests, "a request")
         go.set()
         assert client.replies(3) == [value_of(b"a"), b"PONG", value_of(b"b")]
@@ -119,7 +119,7 @@ def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
 
 
 def send_in_background(client, *commands):
-    thread = threading.Thread(target=client.send, args=commands, daemon=True)
+    thread = threading.Thread(target=client.pipeline, args=commands, daemon=True)
     thread.start()
     return thread
 
@@ -153,7 +153,7 @@ def test_a_client_is_not_read_above_its_limit_of_requests():
         NutproxyServer(pool("alpha", [server], client_max_requests=16)) as proxy,
         Client(proxy.port) as client,
     ):
-        client.send(*[("GET", number) for number in range(1000)])
+        client.pipeline(*[("GET", number) for number in range(1000)])
         taken = RequestCount(proxy.port)
         wait_until(lambda: taken() >= 16, "requests")
         for _ in range(50):
@@ -187,17 +187,17 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
         Client(proxy.port) as second,
     ):
         value = b"x" * 600_000
-        assert first.ask("SET", "a", value) == b"OK"
+        assert first("SET", "a", value) == b"OK"
         redis.stop()
-        first.send(("SET", "b", value))
+        first.pipeline(("SET", "b", value))
         taken = RequestCount(proxy.port)
         wait_until(lambda: taken() == 2, "the request")
         full = "ERR server 's1' of pool 'alpha': its queue is full (server_max_queue)"
-        second.send(*[("SET", "c", value)] * 3)
+        second.pipeline(*[("SET", "c", value)] * 3)
         assert {str(reply) for reply in second.replies(3)} == {full}
         redis.cont()
         assert first.reply() == b"OK"
-        assert second.ask("SET", "c", value) == b"OK"
+        assert second("SET", "c", value) == b"OK"
 
 
 # The end of the proxy
@@ -213,10 +213,10 @@ def test_a_signal_ends_it_with_clients_connected_and_servers_dead(number):
         Client(proxy.port) as client,
     ):
         dead, stopped, live = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
-        assert client.ask("SET", stopped, "x") == b"OK"
+        assert client("SET", stopped, "x") == b"OK"
         one.kill()
         two.stop()
-        client.send(("GET", dead), ("SET", live, "x"), ("GET", stopped))
+        client.pipeline(("GET", dead), ("SET", live, "x"), ("GET", stopped))
         assert str(client.reply()) == "ERR server 's1' of pool 'alpha': Connection refused"
         assert client.reply() == b"OK"
         proxy.process.send_signal(number)
@@ -277,7 +277,7 @@ class Chaos(threading.Thread):
             with Client(self.port) as client:
                 while not self.end.is_set():
                     asked = [self.command() for _ in range(self.random.randrange(1, 20))]
-                    client.send(*[command for command, _ in asked])
+                    client.pipeline(*[command for command, _ in asked])
                     for command, is_answer in asked:
                         self.judge(command, is_answer, client.reply())
         except Exception as error:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.client import Client
 from tests.integration.conftest import pool
 from tests.scripted import (
     DENIED,
@@ -11,7 +12,6 @@ from tests.scripted import (
     MAXCLIENTS,
     NOAUTH,
     UNKNOWN,
-    Client,
     RequestCount,
     ScriptedServer,
     answer,
@@ -55,8 +55,8 @@ def test_a_client_keeps_to_one_connection_and_clients_share_them_all():
     ):
         with Client(proxy.port) as one, Client(proxy.port) as two:
             for _ in range(10):
-                assert one.ask("GET", "one") == value_of(b"one")
-                assert two.ask("GET", "two") == value_of(b"two")
+                assert one("GET", "one") == value_of(b"one")
+                assert two("GET", "two") == value_of(b"two")
         used = sorted(session.requests for session in server.sessions)
         assert used == [[[b"GET", b"one"]] * 10, [[b"GET", b"two"]] * 10]
 
@@ -67,10 +67,10 @@ def test_a_restarted_server_is_connected_again():
         NutproxyServer(pool("alpha", [redis])) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("SET", "a", "1") == b"OK"
+        assert client("SET", "a", "1") == b"OK"
         redis.restart()
-        wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
-        assert client.ask("GET", "a") == b"2"
+        wait_until(lambda: client("SET", "a", "2") == b"OK", "the server's return")
+        assert client("GET", "a") == b"2"
 
 
 def test_a_preconnected_server_that_is_restarted_is_connected_again_without_a_request():
@@ -92,9 +92,9 @@ def test_a_server_with_a_host_name_works_and_is_connected_again():
         NutproxyServer(by_name(pool("alpha", [redis]))) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("SET", "a", "1") == b"OK"
+        assert client("SET", "a", "1") == b"OK"
         redis.restart()
-        wait_until(lambda: client.ask("SET", "a", "2") == b"OK", "the server's return")
+        wait_until(lambda: client("SET", "a", "2") == b"OK", "the server's return")
 
 
 def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_server():
@@ -107,7 +107,7 @@ def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_serv
             [found] = keys_of(2, (1, 2), 1)
             error = client.error("GET", lost)
             assert error.startswith("ERR server 's1' of pool 'alpha': cannot resolve host: ")
-            assert client.ask("GET", found) == value_of(found)
+            assert client("GET", found) == value_of(found)
 
 
 # What the handshake finds
@@ -123,14 +123,14 @@ def test_a_server_that_has_too_many_clients_is_named_with_its_own_words(resp):
     ):
         [refused] = keys_of(1, (1, 2), 1)
         [served] = keys_of(2, (1, 2), 1)
-        client.ask("GET", served)
-        assert resp == 2 or client.ask("HELLO", "3")
+        client("GET", served)
+        assert resp == 2 or client("HELLO", "3")
         expected = "ERR server 's1' of pool 'alpha': ERR max number of clients reached"
         for _ in range(5):
             assert client.error("GET", refused) == expected
-        assert client.ask("GET", served) == value_of(served)
+        assert client("GET", served) == value_of(served)
         full.greeting, full.script = b"", answer
-        wait_until(lambda: client.ask("GET", refused) == value_of(refused), "room for clients")
+        wait_until(lambda: client("GET", refused) == value_of(refused), "room for clients")
 
 
 def test_a_server_in_protected_mode_is_named_with_its_own_words():
@@ -152,7 +152,7 @@ def test_a_server_that_loads_its_data_gets_no_request_until_it_is_ready():
                 assert client.error("GET", "a") == expected
             assert server.requests == []
             server.handshake[b"PING"] = b"+PONG\r\n"
-            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the end of loading")
+            wait_until(lambda: client("GET", "a") == value_of(b"a"), "the end of loading")
 
 
 def test_a_server_that_wants_a_password_which_the_pool_does_not_have_is_of_no_use():
@@ -176,11 +176,11 @@ def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, 
         server.handshake[command] = b"-ERR no\r\n"
         config = pool("alpha", [server], redis_auth="secret", redis_db=3)
         with NutproxyServer(config) as proxy, Client(proxy.port) as client:
-            assert client.ask("AUTH", "secret") == b"OK"
+            assert client("AUTH", "secret") == b"OK"
             assert client.error("GET", "a") == f"ERR server 's1' of pool 'alpha': {words}"
             assert server.requests == []
             server.handshake[command] = b"+OK\r\n"
-            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
+            wait_until(lambda: client("GET", "a") == value_of(b"a"), "the handshake")
 
 
 def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
@@ -193,7 +193,7 @@ def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
             expected = "ERR server 's1' of pool 'alpha': Connection timed out"
             assert client.error("SET", "never", "sent") == expected
             server.handshake[b"PING"] = b"+PONG\r\n"
-            wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the handshake")
+            wait_until(lambda: client("GET", "a") == value_of(b"a"), "the handshake")
             assert [b"SET", b"never", b"sent"] not in server.requests
 
 
@@ -213,9 +213,9 @@ def test_a_pool_whose_servers_are_too_old_for_hello_says_so_and_serves_resp2():
         server.handshake[b"HELLO"] = UNKNOWN
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
             assert client.error("HELLO", "3") == "NOPROTO unsupported protocol version"
-            assert client.ask("GET", "a") == value_of(b"a")
+            assert client("GET", "a") == value_of(b"a")
             assert client.error("HELLO", "2") == "NOPROTO unsupported protocol version"
-            assert client.ask("GET", "b") == value_of(b"b")
+            assert client("GET", "b") == value_of(b"b")
 
 
 def test_one_server_that_is_too_old_refuses_resp3_without_a_connect_for_each_request():
@@ -223,11 +223,11 @@ def test_one_server_that_is_too_old_refuses_resp3_without_a_connect_for_each_req
         [old] = keys_of(1, (1, 2), 1)
         [new] = keys_of(2, (1, 2), 1)
         with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
-            assert client.ask("HELLO", "3")[b"proto"] == 3
+            assert client("HELLO", "3")[b"proto"] == 3
             one.handshake[b"HELLO"] = UNKNOWN
             for _ in range(20):
                 assert client.error("GET", old) == "NOPROTO unsupported protocol version"
-                assert client.ask("GET", new) == value_of(new)
+                assert client("GET", new) == value_of(new)
             assert pipeline(proxy.port, [("GET", old)]) == [value_of(old)]
             assert one.accepted <= 3
 
@@ -259,9 +259,9 @@ def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
             Client(proxy.port) as client,
         ):
             value = b"x" * 1_000_000
-            client.send(("SET", "a0", value))
+            client.pipeline(("SET", "a0", value))
             wait_until(lambda: server.sessions, "the first connection")
-            client.send(*[("SET", f"a{number}", value) for number in range(1, 24)])
+            client.pipeline(*[("SET", f"a{number}", value) for number in range(1, 24)])
             taken = RequestCount(proxy.port)
             wait_until(lambda: taken() == 24, "all requests")
             go.set()
@@ -280,7 +280,7 @@ def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
         NutproxyServer(pool("alpha", [server], client_max_pending="1gb")) as proxy,
         Client(proxy.port) as client,
     ):
-        client.send(*[("SET", "a", b"x" * 1_000_000)] * 24)
+        client.pipeline(*[("SET", "a", b"x" * 1_000_000)] * 24)
         taken = RequestCount(proxy.port)
         wait_until(lambda: taken() == 24, "all requests")
         go.set()

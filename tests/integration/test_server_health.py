@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
+from tests.client import Client
 from tests.integration.conftest import pool
 from tests.scripted import (
     LOADING,
     MAXCLIENTS,
     PONG,
-    Client,
     RequestCount,
     ScriptedServer,
     answer,
@@ -52,7 +52,7 @@ def test_a_refused_connect_is_answered_at_once_and_no_other_server_suffers():
         [live] = keys_of(3, SERVERS, 1)
         servers[1].kill()
         for _ in range(20):
-            client.send(("SET", live, "x"), ("GET", dead), ("GET", live))
+            client.pipeline(("SET", live, "x"), ("GET", dead), ("GET", live))
             replies = client.replies(3)
             assert str(replies.pop(1)) == cause(2, "Connection refused")
             assert replies == [b"OK", b"x"]
@@ -65,7 +65,7 @@ def test_requests_for_a_dead_server_do_not_connect_to_it_each():
         Client(proxy.port) as client,
     ):
         expected = cause(1, "ERR max number of clients reached")
-        client.send(*[("GET", "a")] * 1000)
+        client.pipeline(*[("GET", "a")] * 1000)
         assert {str(reply) for reply in client.replies(1000)} == {expected}
         for _ in range(200):
             assert client.error("GET", "a") == expected
@@ -78,7 +78,7 @@ def test_a_server_that_was_dead_is_found_again_without_ejection():
         servers[1].kill()
         assert client.error("GET", key) == cause(2, "Connection refused")
         servers[1].restart()
-        wait_until(lambda: client.ask("SET", key, "x") == b"OK", "the server's return")
+        wait_until(lambda: client("SET", key, "x") == b"OK", "the server's return")
 
 
 def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes():
@@ -90,19 +90,19 @@ def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes():
         server.refuse()
         assert client.error("GET", "a") == cause(1, "Connection refused")
         server.listen()
-        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "the server's coming")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "the server's coming")
 
 
 def test_a_unix_socket_that_is_not_there_is_told_and_found_when_it_comes():
     with RedisServer() as redis:
         config = pool("alpha", [redis]).replace(f"127.0.0.1:{redis.port}", str(redis.unix_path))
         with NutproxyServer(config) as proxy, Client(proxy.port) as client:
-            assert client.ask("SET", "a", "x") == b"OK"
+            assert client("SET", "a", "x") == b"OK"
             redis.kill()
             redis.unix_path.unlink()
             wait_until(lambda: "No such file" in client.error("GET", "a"), "an error")
             redis.restart()
-            wait_until(lambda: client.ask("SET", "a", "x") == b"OK", "the server's return")
+            wait_until(lambda: client("SET", "a", "x") == b"OK", "the server's return")
 
 
 # Timeouts
@@ -112,9 +112,9 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
     with three(timeout=500) as (servers, proxy, client):
         [key] = keys_of(1, SERVERS, 1)
         [other] = keys_of(3, SERVERS, 1)
-        assert client.ask("SET", key, "x") == b"OK"
+        assert client("SET", key, "x") == b"OK"
         servers[0].stop()
-        client.send(*[("GET", key)] * 10, ("SET", other, "y"))
+        client.pipeline(*[("GET", key)] * 10, ("SET", other, "y"))
         replies = client.replies(11)
         assert replies.pop() == b"OK"
         assert {str(reply) for reply in replies} == {cause(1, "Connection timed out")}
@@ -123,21 +123,21 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
             assert client.error("GET", key) == cause(1, "Connection timed out")
         assert pipeline(proxy.port, [("GET", other)]) == [b"y"]
         servers[0].cont()
-        wait_until(lambda: client.ask("GET", key) == b"x", "the server's return")
+        wait_until(lambda: client("GET", key) == b"x", "the server's return")
 
 
 def test_a_request_is_never_answered_twice():
     with three(timeout=500) as (servers, _, client):
         key, *others = keys_of(1, SERVERS, 20)
-        assert client.ask("SET", key, "late") == b"OK"
+        assert client("SET", key, "late") == b"OK"
         for _ in range(3):
             servers[0].stop()
-            client.send(*[("GET", key)] * 5)
+            client.pipeline(*[("GET", key)] * 5)
             assert {str(reply) for reply in client.replies(5)} == {cause(1, "Connection timed out")}
             servers[0].cont()
-            wait_until(lambda: client.ask("GET", key) == b"late", "the server's return")
+            wait_until(lambda: client("GET", key) == b"late", "the server's return")
             for number, other in enumerate(others):
-                client.send(("SET", other, number), ("GET", other), ("ECHO", other))
+                client.pipeline(("SET", other, number), ("GET", other), ("ECHO", other))
                 assert client.replies(3) == [b"OK", b"%d" % number, other]
 
 
@@ -165,12 +165,12 @@ def test_a_timed_out_request_does_not_fail_its_neighbours():
         Client(proxy.port) as neighbour,
     ):
         assert slow.error("GET", "slow") == cause(1, "Connection timed out")
-        neighbour.send(("GET", "a"), ("GET", "b"))
+        neighbour.pipeline(("GET", "a"), ("GET", "b"))
         taken = RequestCount(proxy.port)
         wait_until(lambda: taken() == 3, "all requests")
         finish.set()
         assert neighbour.replies(2) == [value_of(b"a"), value_of(b"b")]
-        slow.send(("GET", "c"), ("ECHO", "end"))
+        slow.pipeline(("GET", "c"), ("ECHO", "end"))
         assert slow.replies(2) == [value_of(b"c"), b"end"]
         assert server.accepted == 1
 
@@ -196,7 +196,7 @@ def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connecti
         for each in (client, next_client, last_client):
             assert each.error("GET", "slow") == cause(1, "Connection timed out")
         finish.set()
-        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "an answer")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
         assert server.accepted == 1
 
 
@@ -209,7 +209,7 @@ def test_a_connection_that_stays_silent_is_closed():
         assert client.error("GET", "a") == cause(1, "Connection timed out")
         server.script = answer
         wait_until(lambda: not server.sessions[0].open, "the end of the silent connection")
-        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "an answer")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
 
 
 def test_requests_that_timed_out_unsent_are_never_sent():
@@ -219,16 +219,16 @@ def test_requests_that_timed_out_unsent_are_never_sent():
         NutproxyServer(pool("alpha", [redis], timeout=500, client_max_pending="1gb")) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("SET", "first", "x") == b"OK"
+        assert client("SET", "first", "x") == b"OK"
         redis.stop()
         keys = [f"big{number}" for number in range(40)]
-        client.send(*[("SET", key, b"x" * 1_000_000) for key in keys])
+        client.pipeline(*[("SET", key, b"x" * 1_000_000) for key in keys])
         assert {str(reply) for reply in client.replies(40)} == {cause(1, "Connection timed out")}
         redis.cont()
-        wait_until(lambda: client.ask("GET", "first") == b"x", "the server's return")
-        written = client.ask("EXISTS", *keys)
+        wait_until(lambda: client("GET", "first") == b"x", "the server's return")
+        written = client("EXISTS", *keys)
         assert written < 40
-        assert client.ask("EXISTS", *keys[:written]) == written
+        assert client("EXISTS", *keys[:written]) == written
 
 
 def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent():
@@ -244,7 +244,7 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent(
         NutproxyServer(pool("alpha", [server], timeout=300)) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("GET", "a") == b"the last"
+        assert client("GET", "a") == b"the last"
         server.handshake[b"PING"] = b""
         server.script = answer
         assert client.error("SET", "a", b"x" * 20_000_000) == cause(1, "Connection timed out")
@@ -253,7 +253,7 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent(
         for _ in range(1000):
             assert client.error("GET", "a") == cause(1, "Connection timed out")
         server.handshake[b"PING"] = PONG
-        wait_until(lambda: client.ask("GET", "a") == value_of(b"a"), "a new connection")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a new connection")
         go.set()
 
 
@@ -271,7 +271,7 @@ def test_an_ejected_server_s_keys_go_to_the_others_and_come_back_with_it():
     with three(timeout=500, **EJECT) as (servers, proxy, client):
         keys = keys_of(2, SERVERS, 40)
         servers[1].kill()
-        client.send(*[("GET", key) for key in keys])
+        client.pipeline(*[("GET", key) for key in keys])
         for reply in client.replies(len(keys)):
             assert str(reply) == cause(2, "Connection refused")
         wait_until(lambda: ejects(proxy) == 1, "the ejection")
@@ -279,14 +279,14 @@ def test_an_ejected_server_s_keys_go_to_the_others_and_come_back_with_it():
         for number in (1, 3):
             moved = [key for key in keys if key in set(keys_of(number, (1, 3), 400))]
             assert moved
-            client.send(*[("SET", key, number) for key in moved])
+            client.pipeline(*[("SET", key, number) for key in moved])
             assert set(client.replies(len(moved))) == {b"OK"}
             found = pipeline(servers[number - 1].port, [("GET", key) for key in moved])
             assert found == [b"%d" % number] * len(moved)
 
         servers[1].restart()
-        wait_until(lambda: client.ask("GET", keys[0]) is None, "the server's return")
-        client.send(*[("SET", key, "back") for key in keys])
+        wait_until(lambda: client("GET", keys[0]) is None, "the server's return")
+        client.pipeline(*[("SET", key, "back") for key in keys])
         assert set(client.replies(len(keys))) == {b"OK"}
         found = pipeline(servers[1].port, [("GET", key) for key in keys])
         assert found == [b"back"] * len(keys)
@@ -297,20 +297,20 @@ def test_refused_connects_count_as_failures_of_one_server():
         [key] = keys_of(2, SERVERS, 1)
         servers[1].kill()
         assert client.error("GET", key) == cause(2, "Connection refused")
-        wait_until(lambda: client.ask("GET", key) is None, "the ejection")
+        wait_until(lambda: client("GET", key) is None, "the ejection")
         assert ejects(proxy) == 1
 
 
 def test_a_stopped_server_is_ejected_and_returns_when_it_continues():
     with three(timeout=500, **EJECT | {"server_failure_limit": 1}) as (servers, proxy, client):
         [key] = keys_of(2, SERVERS, 1)
-        assert client.ask("SET", key, "second") == b"OK"
+        assert client("SET", key, "second") == b"OK"
         servers[1].stop()
         assert client.error("GET", key) == cause(2, "Connection timed out")
-        assert client.ask("GET", key) is None
+        assert client("GET", key) is None
         assert ejects(proxy) == 1
         servers[1].cont()
-        wait_until(lambda: client.ask("GET", key) == b"second", "the server's return")
+        wait_until(lambda: client("GET", key) == b"second", "the server's return")
 
 
 def test_no_request_fails_between_the_ejection_and_the_return():
@@ -328,7 +328,7 @@ def test_no_request_fails_between_the_ejection_and_the_return():
         probes = one.accepted
 
         def served():
-            assert client.ask("GET", key) == value_of(key)
+            assert client("GET", key) == value_of(key)
             return one.accepted >= probes + 4
 
         wait_until(served, "four probes")
@@ -337,7 +337,7 @@ def test_no_request_fails_between_the_ejection_and_the_return():
         one.handshake[b"PING"] = PONG
 
         def returned():
-            assert client.ask("GET", key) == value_of(key)
+            assert client("GET", key) == value_of(key)
             return one.requests
 
         wait_until(returned, "the server's return")
@@ -348,7 +348,7 @@ def owing(proxy, server, count):
     before = len(server.requests)
     clients = [Client(proxy.port) for _ in range(count)]
     for client in clients:
-        client.send(("HGET", "a", "f"))
+        client.pipeline(("HGET", "a", "f"))
     wait_until(lambda: len(server.requests) == before + count, "requests in flight")
     return clients
 
@@ -359,7 +359,7 @@ def lose_all(proxy, server, count):
     server.close_all()
     for client in clients:
         assert str(client.reply()) == cause(1, "Connection reset by peer")
-        client.sock.close()
+        client.socket.close()
 
 
 def hold_hget(session):
@@ -387,7 +387,7 @@ def test_replies_end_a_row_of_failures():
     ):
         for _ in range(4):
             lose_all(proxy, server, 1)
-            assert client.ask("GET", "a") == value_of(b"a")
+            assert client("GET", "a") == value_of(b"a")
         assert ejects(proxy) == 0
 
 
@@ -400,9 +400,9 @@ def test_when_all_servers_are_ejected_requests_are_refused_at_once():
         wait_until(lambda: client.error("GET", keys[0]) == NOBODY, "the last ejection")
         for command in [("GET", keys[0]), ("MGET", *keys), ("DBSIZE",), ("SET", keys[2], "x")]:
             assert client.error(*command) == NOBODY
-        assert client.ask("PING") == b"PONG"
+        assert client("PING") == b"PONG"
         servers[0].restart()
-        wait_until(lambda: client.ask("SET", keys[2], "x") == b"OK", "a server's return")
+        wait_until(lambda: client("SET", keys[2], "x") == b"OK", "a server's return")
         assert pipeline(servers[0].port, [("GET", keys[2])]) == [b"x"]
         assert ejects(proxy) == 3
 

@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
+from tests.client import Client
 from tests.integration.conftest import pool
 from tests.scripted import (
-    Client,
     ScriptedServer,
     answer,
     bulk,
@@ -43,11 +43,11 @@ def assert_only_one_request_fails(act, expected):
         [good] = keys_of(2, (1, 2), 1)
         with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
             for _ in range(3):
-                client.send(("GET", bad), ("GET", good), ("HGET", bad, "f"), ("GET", good))
+                client.pipeline(("GET", bad), ("GET", good), ("HGET", bad, "f"), ("GET", good))
                 replies = client.replies(4)
                 assert str(replies.pop(2)).startswith(expected)
                 assert replies == [value_of(bad), value_of(good), value_of(good)]
-                assert client.ask("GET", bad) == value_of(bad)
+                assert client("GET", bad) == value_of(bad)
             assert one.requests.count([b"HGET", bad, b"f"]) == 3
             assert two.accepted == 1
 
@@ -114,7 +114,7 @@ def test_replies_that_came_before_the_end_of_a_connection_are_delivered():
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("HGET", "a", "f") == b"the last words"
+        assert client("HGET", "a", "f") == b"the last words"
 
 
 def test_a_reply_that_comes_one_byte_at_a_time_is_one_reply():
@@ -126,7 +126,7 @@ def test_a_reply_that_comes_one_byte_at_a_time_is_one_reply():
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
-        client.send(("LRANGE", "a", "0", "9"), ("GET", "b"))
+        client.pipeline(("LRANGE", "a", "0", "9"), ("GET", "b"))
         assert client.replies(2) == [[b"hello", [-17, None], b""], value_of(b"b")]
 
 
@@ -139,9 +139,9 @@ def test_a_stray_reply_closes_its_connection_and_reaches_nobody():
         [other] = keys_of(2, (1, 2), 1)
         with NutproxyServer(pool("alpha", [one, two])) as proxy, Client(proxy.port) as client:
             for number in range(1, 4):
-                assert client.ask("HGET", key, "f") == b"asked for"
-                assert client.ask("GET", key) == value_of(key)
-                assert client.ask("GET", other) == value_of(other)
+                assert client("HGET", key, "f") == b"asked for"
+                assert client("GET", key) == value_of(key)
+                assert client("GET", other) == value_of(other)
                 assert one.accepted == number + 1
             assert two.accepted == 1
 
@@ -157,10 +157,10 @@ def test_pushes_are_not_taken_for_replies(resp):
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
-        assert client.ask("HELLO", resp)
+        assert client("HELLO", resp)
         connections = server.accepted + (resp == "3")
         for _ in range(3):
-            client.send(("HGET", "a", "f"), ("GET", "b"))
+            client.pipeline(("HGET", "a", "f"), ("GET", "b"))
             assert client.replies(2) == [b"one", value_of(b"b")]
         assert server.accepted == connections
 
@@ -184,7 +184,7 @@ def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
             "ERR server 's1' of pool 'alpha': refused the request: ERR Protocol error: too long"
         )
         go.set()
-        assert client.ask("GET", "b") == value_of(b"b")
+        assert client("GET", "b") == value_of(b"b")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_server_s_own_error_is_passed_through_to_its_request_alone(error):
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
-        client.send(("GET", "a"), ("SET", "a", "1"), ("GET", "a"), ("GET", "b"))
+        client.pipeline(("GET", "a"), ("SET", "a", "1"), ("GET", "a"), ("GET", "b"))
         replies = client.replies(4)
         assert str(replies.pop(1)) == error
         assert replies == [value_of(b"a"), value_of(b"a"), value_of(b"b")]
@@ -245,12 +245,12 @@ CAUSE = "ERR server 's2' of pool 'alpha': Connection reset by peer"
 
 def test_mget_with_a_failing_part_is_one_error_and_the_connection_stays_open(parts):
     client, keys = parts
-    client.send(("GET", keys[0]), ("MGET", *keys), ("MGET", *keys[:2], *keys[4:]))
+    client.pipeline(("GET", keys[0]), ("MGET", *keys), ("MGET", *keys[:2], *keys[4:]))
     first, failed, rest = client.replies(3)
     assert first == value_of(keys[0])
     assert str(failed) == CAUSE
     assert rest == [value_of(key) for key in [*keys[:2], *keys[4:]]]
-    assert client.ask("GET", keys[2]) == value_of(keys[2])
+    assert client("GET", keys[2]) == value_of(keys[2])
 
 
 @pytest.mark.parametrize("command", ["DEL", "MSET"])
@@ -260,7 +260,7 @@ def test_a_write_with_a_failing_part_says_that_others_may_have_been_applied(part
     name = command.lower()
     expected = f"{CAUSE}; other keys of this '{name}' may have been changed"
     assert client.error(command, *words) == expected
-    assert client.ask("GET", keys[0]) == value_of(keys[0])
+    assert client("GET", keys[0]) == value_of(keys[0])
 
 
 def test_late_replies_of_other_parts_disturb_nobody():
@@ -275,12 +275,12 @@ def test_late_replies_of_other_parts_disturb_nobody():
         with NutproxyServer(config) as proxy, Client(proxy.port) as client:
             keys = [*keys_of(1, (1, 2), 2), *keys_of(2, (1, 2), 2)]
             expected = "ERR server 's1' of pool 'alpha': Connection timed out"
-            client.send(("MGET", *keys), ("GET", keys[2]))
+            client.pipeline(("MGET", *keys), ("GET", keys[2]))
             failed, other = client.replies(2)
             assert str(failed) == expected
             assert other == value_of(keys[2])
             go.set()
-            wait_until(lambda: client.ask("GET", keys[0]) == value_of(keys[0]), "its return")
+            wait_until(lambda: client("GET", keys[0]) == value_of(keys[0]), "its return")
             for _ in range(5):
-                assert client.ask("MGET", *keys) == [value_of(key) for key in keys]
-                assert client.ask("GET", keys[0]) == value_of(keys[0])
+                assert client("MGET", *keys) == [value_of(key) for key in keys]
+                assert client("GET", keys[0]) == value_of(keys[0])
