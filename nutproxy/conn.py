@@ -277,12 +277,7 @@ def conn_recv(conn):
     data: cython.p_char
     have: cython.size_t
     room: cython.size_t
-    start: cython.size_t = 0
-    left: cython.size_t
-    size: cython.size_t
     count: cython.Py_ssize_t
-    result: cython.int
-    in_tail: cython.bint = False
 
     if conn.fd < 0 or not conn.recv_next(conn):
         return 0
@@ -296,7 +291,6 @@ def conn_recv(conn):
         parser = conn.partial
         have = conn.tail_length
         if conn.tail_size > TAIL_SMALL:
-            in_tail = True
             data = conn.tail
             room = conn.tail_size - have
             if parser.need > have:
@@ -333,6 +327,22 @@ def conn_recv(conn):
         have += count
         if cython.cast(cython.size_t, count) == room or conn.hup:
             conn.mark_ready()
+    return conn_parse(conn, parser, data, have)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def conn_parse(
+    conn: Conn, parser: cython.pointer(Parser), data: cython.p_char, have: cython.size_t
+) -> cython.int:
+    """Hand every message that is complete to recv_done, and keep the rest. `data` is the scratch,
+    or the tail itself if that is a large one."""
+    loop: Loop = conn.loop
+    in_tail: cython.bint = data == conn.tail
+    start: cython.size_t = 0
+    left: cython.size_t
+    size: cython.size_t
+    result: cython.int
 
     while start < have:
         result = conn.parse(conn, parser, data + start, have - start)
