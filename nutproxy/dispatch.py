@@ -61,6 +61,7 @@ from cython.cimports.nutproxy.server import Server, ServerConn
 from nutproxy.local import HANDLERS, Query
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.merge import decode
 from nutproxy.proto.redis import split_inline
 from nutproxy.server import NOPROTO
 
@@ -297,7 +298,7 @@ def query(
         resp: cython.int = client.resp
         client.resume()
         try:
-            reply = asked.finish(replies)
+            reply = asked.finish(decode(replies))
             client.barrier = client.resp != resp
             return reply
         except Exception:

@@ -275,16 +275,25 @@ def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
 
 
 @cython.cfunc
-def decoded(parent: cython.pointer(Msg)) -> list:
-    """The fragments' replies as Python objects; errors are hiredis.ReplyError objects."""
+def texts(parent: cython.pointer(Msg)) -> list:
+    """The fragments' replies as they came."""
     split: cython.pointer(Split) = parent.split
     index: cython.uint
     replies: list = []
     for index in range(split.nfrag):
-        reader = hiredis.Reader()
-        reader.feed(split.frags[index].rsp.data[: split.frags[index].rsp.length])
-        replies.append(reader.gets())
+        replies.append(split.frags[index].rsp.data[: split.frags[index].rsp.length])
     return replies
+
+
+def decode(replies: list) -> list:
+    """Replies as Python objects; errors are hiredis.ReplyError objects. Raises what hiredis raises:
+    a map whose key is an array, say, is a reply but no dict."""
+    found: list = []
+    for reply in replies:
+        reader = hiredis.Reader()
+        reader.feed(reply)
+        found.append(reader.gets())
+    return found
 
 
 @cython.cfunc
@@ -298,14 +307,14 @@ def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_minima(parent: cython.pointer(Msg)) -> cython.int:
-    return put_numbers(parent, [min(column) for column in zip(*decoded(parent), strict=True)])
+    return put_numbers(parent, [min(column) for column in zip(*decode(texts(parent)), strict=True)])
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_and(parent: cython.pointer(Msg)) -> cython.int:
     """agg_logical_and: SCRIPT EXISTS is 1 where every server says 1."""
-    replies: list = decoded(parent)
+    replies: list = decode(texts(parent))
     if any(not isinstance(reply, list) or len(reply) != len(replies[0]) for reply in replies):
         return unexpected(parent)
     return put_numbers(parent, [int(all(column)) for column in zip(*replies, strict=True)])
@@ -378,4 +387,4 @@ def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
 @cython.exceptval(-1, check=False)
 def merge_query(parent: cython.pointer(Msg)) -> cython.int:
     """A local handler asked the servers; it makes the reply."""
-    return put_text(parent, cython.cast(object, parent.split.extra)(decoded(parent)))
+    return put_text(parent, cython.cast(object, parent.split.extra)(texts(parent)))

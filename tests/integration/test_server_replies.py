@@ -284,3 +284,12 @@ def test_late_replies_of_other_parts_disturb_nobody():
             for _ in range(5):
                 assert client("MGET", *keys) == [value_of(key) for key in keys]
                 assert client("GET", keys[0]) == value_of(keys[0])
+
+
+def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_longer():
+    """HELLO waits for what the server says to it; a map whose key is a map is no Python object."""
+    with ScriptedServer() as server, NutproxyServer(pool("alpha", [server])) as proxy:
+        server.handshake[b"HELLO"] = b"%1\r\n%0\r\n:1\r\n"
+        with Client(proxy.port) as client:
+            assert client.error("HELLO", "2").startswith("ERR internal error of nutproxy")
+            assert client("PING") == b"PONG"
