@@ -117,9 +117,11 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         return conn.close(conn)
     server.failures = 0
     server.responses += 1
+    rsp_recv_done(conn, data, parser)
+    # Behind the pairing: what it opens may fail at once, and that may close this connection.
     if server.down and not server.ejected:
         server.set_up("has replied again")
-    return rsp_recv_done(conn, data, parser)
+    return 0
 
 
 @cython.cfunc
