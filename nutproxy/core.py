@@ -171,6 +171,8 @@ class Context:
                     conn.send(conn)
                 except Exception:
                     self.failed(conn)
+        if count == 0:
+            return 0
         conns.count -= count
         memmove(conns.items, conns.items + count, conns.count * cython.sizeof(cython.p_void))
         return 0
