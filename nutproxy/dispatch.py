@@ -63,7 +63,6 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
 from nutproxy.proto.redis import split_inline
-from nutproxy.server import NOPROTO
 
 log = logging.getLogger("nutproxy")
 
@@ -345,7 +344,7 @@ def forward(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cyt
     conn: ServerConn = server.conn_for(client.id, client.resp)
     if conn is None:
         pool.forward_errors += 1
-        return msg_fail(msg, server.error if server.down else NOPROTO)
+        return msg_fail(msg, server.refusal)
     if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
         pool.forward_errors += 1
         return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))

@@ -41,6 +41,8 @@ cdef class Server:
     cdef readonly bint ejected         # and it is not in the ring
     cdef readonly bint no_resp3        # too old for HELLO
     cdef readonly bytes error          # what a request is answered while it is down
+    cdef readonly bytes refusal        # why conn_for has no connection: an error reply
+    cdef dict refusals                 # by version and slot: until when, and why
     cdef readonly int failures
     cdef readonly int64_t last_failure # when the last counted failure was noticed
     cdef readonly int64_t backoff      # milliseconds until the next probe

@@ -21,6 +21,9 @@ While it is down, requests for it fail at once with the cause; no client request
 whether it is back, a probe is: with a growing back-off, and every `server_retry_timeout` once it is
 ejected. A reply on an old connection also ends "down", for a server that was stopped and continues.
 
+A connection that is refused while others of the same server are in use (maxclients) concerns its
+slot alone: requests of that slot fail for a second, then it is tried again.
+
 A failure counts only when what failed had begun after the last counted failure, so that one event
 is counted once, however many connections and requests it takes with it.
 
@@ -427,6 +430,7 @@ class Server:
         self.connections = pool.config.server_connections
         self.conns2 = [None] * self.connections
         self.conns3 = [None] * self.connections
+        self.refusals = {}
         self.backoff = BACKOFF_MIN
         self.last_failure = -1
 
@@ -446,19 +450,31 @@ class Server:
         return f"-{code} {self}: {cause}\r\n".encode()
 
     def conn_for(self, client, resp):
-        """The connection for requests of this client, opened if need be. None while it is down, or
-        when the connection fails at once."""
+        """The connection for requests of this client, opened if need be. None when there can be
+        none now: `refusal` is then what the client is told."""
         slot: cython.int = client % self.connections
         conns: list = self.conns3 if resp == 3 else self.conns2
-        if self.down or (resp == 3 and self.no_resp3):
+        if self.down:
+            self.refusal = self.error
+            return None
+        if resp == 3 and self.no_resp3:
+            self.refusal = NOPROTO
             return None
         conn = cython.cast(ServerConn, conns[slot])
         if conn is None:
-            return self.connect(resp, slot, False)
+            return self.open_slot(resp, slot)
         return conn
 
+    def open_slot(self, resp: int, slot: int):
+        """Connect for this slot, unless it was refused a moment ago."""
+        until, refusal = self.refusals.get((resp, slot), (0, b""))
+        if self.loop.now < until:
+            self.refusal = refusal
+            return None
+        return self.connect(resp, slot, False)
+
     def connect(self, resp: int, slot: int, probe: bool):
-        """Open a connection. None if that failed at once; the server is then down."""
+        """Open a connection. None if that failed at once."""
         conn = ServerConn(self, resp, slot, probe)
         address = self.config.address
         if probe:
@@ -588,14 +604,28 @@ class Server:
             if self.pool.config.preconnect and not self.down:
                 self.loop.timers.schedule(self.loop.now, self.preconnect)
             return
+        if not conn.probe and self.serves():
+            # It takes no more connections (maxclients), but those that it has are in use.
+            log.warning("%s: no further connection: %s", self, conn.cause)
+            self.refusal = self.error_reply(conn.cause)
+            self.refusals[conn.resp, conn.slot] = (self.loop.now + BACKOFF_MAX, self.refusal)
+            return
         self.failed(conn.begun, conn.cause)
         self.set_down(conn.cause)
+
+    def serves(self) -> bool:
+        """Is there a connection that requests flow over?"""
+        conn: ServerConn
+        for conn in self.open_conns():
+            if conn.state == SERVER_READY and conn.silence() < self.grace():
+                return True
+        return False
 
     def preconnect(self) -> None:
         """Open every connection that is missing."""
         for slot in range(self.connections):
             if not self.down and self.conns2[slot] is None:
-                self.connect(2, slot, False)
+                self.open_slot(2, slot)
 
     def failed(self, begun: int, cause: str) -> None:
         """Count a failure of what had begun at `begun` (milliseconds of the loop's clock), unless
@@ -627,7 +657,7 @@ class Server:
 
     def set_down(self, cause: str) -> None:
         """Requests fail at once from now on; arm the next probe."""
-        self.error = self.error_reply(cause)
+        self.error = self.refusal = self.error_reply(cause)
         if not self.down:
             self.down = True
             self.backoff = BACKOFF_MIN
@@ -655,6 +685,7 @@ class Server:
     def set_up(self, how: str) -> None:
         self.down = False
         self.failures = 0
+        self.refusals.clear()
         self.error = None
         if self.retry is not None:
             self.retry.cancel()

@@ -421,3 +421,24 @@ def test_a_short_retry_timeout_does_not_keep_the_processor_busy(retry):
             assert client.error("GET", "a") == NOBODY
             asked += 1
         assert asked > 5
+
+
+def test_server_that_takes_no_more_connections_still_serves_those_it_has():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis])) as proxy,
+        Client(redis.port) as direct,
+        Client(proxy.port) as old,
+        Client(proxy.port) as new,
+    ):
+        assert old("SET", "k", "v") == b"OK"
+        assert new("HELLO", "3")[b"proto"] == 3
+        # Two are connected: this client, and nutproxy for those that speak RESP2.
+        assert direct("CONFIG", "SET", "maxclients", "2") == b"OK"
+        assert new.error("GET", "k") == (
+            "ERR server 's1' of pool 'alpha': ERR max number of clients reached"
+        )
+        for _ in range(10):
+            assert old("GET", "k") == b"v"
+        assert direct("CONFIG", "SET", "maxclients", "100") == b"OK"
+        wait_until(lambda: new("GET", "k") == b"v", "a connection for RESP3")
