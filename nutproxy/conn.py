@@ -44,7 +44,7 @@ that events already fetched for it find it, closed.
 """
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, EINTR, errno
+from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memmove
 from cython.cimports.nutproxy.csys import (
@@ -401,6 +401,7 @@ def conn_parse(
     if left == 0:
         conn.drop_tail()
     elif conn.keep_tail(data + start, left, parser) < 0:
+        conn.err = ENOMEM
         raise MemoryError
     return 0
 

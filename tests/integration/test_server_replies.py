@@ -2,7 +2,9 @@
 
 What fails is what they owed, and nothing else."""
 
+import resource
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -293,3 +295,22 @@ def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_long
         with Client(proxy.port) as client:
             assert client.error("HELLO", "2").startswith("ERR internal error of nutproxy")
             assert client("PING") == b"PONG"
+
+
+def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
+    def large(session, request):
+        session.send(b"$268435456\r\n" + b"x" * 65536)
+
+    with (
+        ScriptedServer(special(b"HGET", large)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("GET", "a") == value_of(b"a")
+        pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + (64 << 20)
+        resource.prlimit(proxy.pid, resource.RLIMIT_AS, (most, most))
+        assert client.error("HGET", "a", "b") == RESET.replace(
+            "Connection reset by peer", "Cannot allocate memory"
+        )
+        assert client("GET", "a") == value_of(b"a")
