@@ -602,7 +602,11 @@ class Server:
             if waited:
                 self.failed(self.loop.now - conn.silence(), conn.cause)
             if self.pool.config.preconnect and not self.down:
-                self.loop.timers.schedule(self.loop.now, self.preconnect)
+                # A server that closes what it has just accepted would do so again at once.
+                young = self.loop.now - conn.begun < BACKOFF_MAX
+                self.loop.timers.schedule(
+                    self.loop.now + (BACKOFF_MIN if young else 0), self.preconnect
+                )
             return
         if not conn.probe and self.serves():
             # It takes no more connections (maxclients), but those that it has are in use.

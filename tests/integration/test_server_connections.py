@@ -1,6 +1,7 @@
 """When connections to servers are opened, what handshakes find, and when they are renewed."""
 
 import threading
+import time
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_a_preconnected_server_that_is_restarted_is_connected_again_without_a_re
 
 def by_name(config):
     return config.replace("   - 127.0.0.1:", "   - localhost:")
+
+
+def test_a_server_that_closes_what_it_has_accepted_is_not_connected_as_fast_as_it_can():
+    times = []
+
+    def slam(session):
+        times.append(time.monotonic())
+        session.shake()
+
+    with (
+        ScriptedServer(slam) as server,
+        NutproxyServer(pool("alpha", [server], preconnect="true")),
+    ):
+        wait_until(lambda: len(times) > 10, "reconnects")
+        assert times[10] - times[0] > 0.5
 
 
 def test_a_server_with_a_host_name_works_and_is_connected_again():
