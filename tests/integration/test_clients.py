@@ -1,12 +1,14 @@
 """The clients that people use, as they use them; and many of them, and large values."""
 
 import asyncio
+import fcntl
 import os
 import pty
 import random
 import resource
 import select
 import socket
+import struct
 import subprocess
 import termios
 import time
@@ -285,7 +287,8 @@ class Terminal:
 
     def __init__(self, command):
         self.master, slave = pty.openpty()
-        termios.tcsetwinsize(slave, (24, 200))
+        # termios.tcsetwinsize needs Python 3.11.
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 200, 0, 0))
         environment = {**os.environ, "TERM": "xterm", "HOME": "/nonexistent"}
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, env=environment, close_fds=True

@@ -1,6 +1,7 @@
 """The command line: flags, commands, output, exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,20 +156,21 @@ def test_help_names_every_flag_and_command(capsys, flag):
         "-t, --test-conf",
         "-d, --daemonize",
         "-D, --describe-stats",
-        "-v N, --verbose N",
-        "-o FILE, --output FILE",
-        "-c FILE, --conf-file FILE",
-        "-s N, --stats-port N",
-        "-a ADDRESS, --stats-addr ADDRESS",
-        "-i N, --stats-interval N",
-        "-p FILE, --pid-file FILE",
-        "-m N, --mbuf-size N",
+        "-v, --verbose N",
+        "-o, --output FILE",
+        "-c, --conf-file FILE",
+        "-s, --stats-port N",
+        "-a, --stats-addr ADDRESS",
+        "-i, --stats-interval N",
+        "-p, --pid-file FILE",
+        "-m, --mbuf-size N",
         "\n  check",
         "\n  route",
         "\n  schema",
         "\n  demo",
     ):
-        assert name in out.replace("\n    ", "\n  ")
+        # Before Python 3.13 argparse shows the argument behind the short form too.
+        assert name in re.sub(r"(-\w) \w+,", r"\1,", out.replace("\n    ", "\n  "))
 
 
 def test_help_of_a_command(capsys):
