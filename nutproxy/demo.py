@@ -100,14 +100,27 @@ def main(argv: list[str]) -> int:
 class Child:
     """A process that is stopped with the demo; its output goes to NAME.log in the directory."""
 
-    def __init__(self, name: str, port: int, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path) -> None:
         self.name = name
-        self.port = port
+        self.port = 0  # until it is started
         self.log = directory / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def start_on_free_port(self, command: Callable[[], list[str]], preferred: int = 0) -> None:
+        """Starts on the preferred port, or on another one where somebody else has that. Between the
+        look and the start somebody else may have taken it: then the next one is tried."""
+        while True:
+            self.port = free_port(preferred)
+            try:
+                return self.start(command())
+            except Failed:
+                self.stop()
+                if free_port(self.port) == self.port:
+                    raise
+
     def start(self, command: list[str]) -> None:
-        """Starts the command and returns when it answers PING; raises Failed if it never does."""
+        """Starts the command and returns when it answers on its port; raises Failed if it never
+        does."""
         package = Path(nutproxy.__file__).parent.parent
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         with self.log.open("ab") as log:
@@ -124,7 +137,7 @@ class Child:
                 preexec_fn=die_with_parent,
             )
         wait_until(
-            lambda: process.poll() is not None or answers_ping(self.port),
+            lambda: process.poll() is not None or answers(self.port, process.pid),
             f"{self.name} does not answer on {HOST}:{self.port}",
         )
         if process.poll() is not None:
@@ -161,31 +174,33 @@ class Demo:
         self.servers = [self.start_server(name, stack) for name in SERVERS]
         self.direct = {server.name: self.client(server.port, stack) for server in self.servers}
 
-        port = free_port(PORT)
-        if port != PORT:
-            say(f"   Port {PORT} is taken; nutproxy uses {port}.\n")
         self.configuration = self.directory / "nutproxy.yml"
-        self.configuration.write_text(
-            CONFIGURATION.format(
-                pool=POOL,
-                host=HOST,
-                port=port,
-                servers="\n".join(f"   - {HOST}:{s.port}:1 {s.name}" for s in self.servers),
-            )
-        )
-        self.proxy = Child("nutproxy", port, self.directory)
+        self.proxy = Child("nutproxy", self.directory)
         stack.callback(self.proxy.stop)
-        self.proxy.start([sys.executable, "-m", "nutproxy", "-c", str(self.configuration)])
-        self.through = self.client(port, stack)
+        self.proxy.start_on_free_port(self.proxy_command, PORT)
+        if self.proxy.port != PORT:
+            say(f"   Port {PORT} is taken; nutproxy uses {self.proxy.port}.\n")
+        self.through = self.client(self.proxy.port, stack)
         for child in (*self.servers, self.proxy):
             say(f"   {child.name:9} {HOST}:{child.port}")
 
     def start_server(self, name: str, stack: contextlib.ExitStack) -> Child:
-        server = Child(name, free_port(), self.directory)
+        server = Child(name, self.directory)
         stack.callback(server.stop)
         (self.directory / name).mkdir()
-        server.start(self.server_command(server))
+        server.start_on_free_port(lambda: self.server_command(server))
         return server
+
+    def proxy_command(self) -> list[str]:
+        self.configuration.write_text(
+            CONFIGURATION.format(
+                pool=POOL,
+                host=HOST,
+                port=self.proxy.port,
+                servers="\n".join(f"   - {HOST}:{s.port}:1 {s.name}" for s in self.servers),
+            )
+        )
+        return [sys.executable, "-m", "nutproxy", "-c", str(self.configuration)]
 
     def server_command(self, server: Child) -> list[str]:
         # With its append-only file a server comes back with the keys that it had.
@@ -361,13 +376,22 @@ def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.02)
 
 
-def answers_ping(port: int) -> bool:
+def answers(port: int, pid: int) -> bool:
+    """Whether process `pid` serves that port: another one may, while `pid` fails to take it."""
+    expected = b"\r\nprocess_id:%d\r\n" % pid
+    received = b""
     try:
-        with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
-            connection.sendall(b"*1\r\n$4\r\nPING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+        # Who does not answer at once is asked again, unless the child has ended meanwhile.
+        with socket.create_connection((HOST, port), timeout=0.5) as connection:
+            connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nQUIT\r\n")
+            while expected not in received:
+                more = connection.recv(65536)
+                if not more:
+                    return False
+                received += more
     except OSError:
         return False
+    return True
 
 
 def free_port(preferred: int = 0) -> int:
