@@ -296,8 +296,10 @@ class PoolSettings(Keys):
     )
     client_max_pending: Size = key(
         32 * MB,
-        "Bytes of unanswered requests and unsent replies of one client; above this bound its"
-        " socket is not read until replies have left.",
+        "Bytes of unanswered requests and unsent replies of one client; at this bound its socket"
+        " is not read until replies have left. A request in flight counts with the size that its"
+        " reply is expected to have, too: that of the client's latest replies, and one 64th of"
+        " this bound before the first has come.",
         example="64mb",
         unit="bytes",
         written="32mb",
