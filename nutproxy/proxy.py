@@ -58,7 +58,13 @@ def proxy_recv(conn: Conn) -> cython.int:
         client.recv_done = req_recv_done
         client.recv_error = req_recv_error
         self.pool.total_connections += 1
-        conn.loop.open(client, fd)
+        try:
+            conn.loop.open(client, fd)
+        except OSError as error:
+            # epoll has a limit of its own (max_user_watches). It costs a client, not the listener.
+            client.close(client)
+            self.pause(error.errno)
+            return 0
     conn.mark_ready()
     return 0
 
