@@ -22,6 +22,8 @@ cdef class ClientConn(Conn):
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
     cdef readonly double created       # monotonic seconds
+    cdef str peer_text                 # its address, once somebody has asked; None before
+    cdef str local_text
     cdef public str name
     cdef public str lib_name
     cdef public str lib_ver

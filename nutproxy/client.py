@@ -199,11 +199,16 @@ class ClientConn(Conn):
 
     @property
     def peer(self) -> str:
-        return self._address("getpeername")
+        # Kept: CLIENT LIST asks every client of the pool, while all of them wait.
+        if self.peer_text is None:
+            self.peer_text = self._address("getpeername")
+        return self.peer_text
 
     @property
     def local_addr(self) -> str:
-        return self._address("getsockname")
+        if self.local_text is None:
+            self.local_text = self._address("getsockname")
+        return self.local_text
 
     def _address(self, call: str) -> str:
         if self.fd < 0:
