@@ -13,6 +13,7 @@ commands that need them, so `check` works where they are not built.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -92,7 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"This is {PROG}-{__version__}")
         return 0
     commands = {"check": _check, "route": _route, "schema": _schema}
-    return commands.get(flags.command, _main_command)(flags)
+    try:
+        code = commands.get(flags.command, _main_command)(flags)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads this has seen enough, as `head` has. Python would complain at exit, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
 
 # Parsing.
@@ -278,6 +286,18 @@ def _main_command(flags: argparse.Namespace) -> int:
     return _run(flags)
 
 
+def _is_compiled() -> bool:
+    """Whether the event core can be imported; says what to do if it cannot."""
+    spec = importlib.util.find_spec("nutproxy.core")
+    if spec is not None and str(spec.origin).endswith(".py"):
+        _notice(
+            f"{os.path.dirname(str(spec.origin))} is not compiled: run `make build` there, or"
+            " `pip install .` and not from its directory"
+        )
+        return False
+    return True
+
+
 def _run(flags: argparse.Namespace) -> int:
     ignored = [
         name for value, name in WITHOUT_FUNCTION.items() if getattr(flags, value) is not None
@@ -286,7 +306,7 @@ def _run(flags: argparse.Namespace) -> int:
         verb = "has" if len(ignored) == 1 else "have"
         _notice(f"{', '.join(ignored)} {verb} no function in this version")
     config = _load_or_explain(flags)
-    if config is None:
+    if config is None or not _is_compiled():
         return 1
     from nutproxy.worker import run
 
@@ -329,6 +349,8 @@ def _route(flags: argparse.Namespace) -> int:
             f"{config.path} has no pool '{flags.pool}'{did_you_mean(flags.pool, pools)};"
             f" pools: {', '.join(pools)}"
         )
+        return 1
+    if not _is_compiled():
         return 1
     from nutproxy.hashkit.router import Router
 

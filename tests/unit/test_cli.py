@@ -1,7 +1,9 @@
 """The command line: flags, commands, output, exit codes."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+import nutproxy
 from nutproxy import __version__
 from nutproxy.cli import main
 from nutproxy.config import Options, load, schema
@@ -342,3 +345,34 @@ def test_module_is_the_command(write):
     )
     assert (done.returncode, done.stdout) == (0, WARNED_FINDINGS)
     assert done.stderr == "nutproxy: configuration file 'f.yml' syntax is ok\n"
+
+
+# Surroundings.
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "nutproxy", "schema"], stdout=closed, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("arguments", [["route", "p", "key"], []])
+def test_a_package_that_is_not_compiled_says_so(tmp_path, arguments):
+    package = Path(nutproxy.__file__).parent
+    shutil.copytree(package, tmp_path / "nutproxy", ignore=shutil.ignore_patterns("*.so"))
+    (tmp_path / "f.yml").write_text(GOOD)
+    done = subprocess.run(
+        [sys.executable, "-m", "nutproxy", "-c", "f.yml", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"nutproxy: {tmp_path}/nutproxy is not compiled: run `make build` there, or"
+        " `pip install .` and not from its directory\n"
+    )
