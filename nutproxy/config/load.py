@@ -63,6 +63,7 @@ _YAML_HINTS = (
     (re.compile(r"\blisten:\s*\*:"), "write 0.0.0.0 for all addresses"),
     (re.compile(r"^ *\t"), "indent with spaces, not with tabs"),
 )
+_MAPPING_HINT = "look at the indentation here and above, and for a missing space behind a colon"
 
 Section = TypeVar("Section", bound=Keys)
 
@@ -188,7 +189,10 @@ class _Loader:
             elif table.pool is None and _is_empty(node):
                 pass
             else:
-                self._problem(table, None, "is not a mapping of keys and values")
+                hint = ""
+                if table.name in PoolKeys.model_fields:
+                    hint = "; it is a key of pools, indent it below its pool"
+                self._problem(table, None, f"is not a mapping of keys and values{hint}")
                 continue
             yield table
         if first_lines.keys() <= set(RESERVED):
@@ -457,6 +461,9 @@ def _parse(path: str) -> yaml.Node:
 
 def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     mark = error.problem_mark or error.context_mark
+    if mark is not None and error.context_mark is not None and mark.index >= len(text.rstrip()):
+        # Something is never closed: what counts is where it begins.
+        mark = error.context_mark
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if mark is None:
         return Unreadable(f"YAML syntax: {message}")
@@ -465,7 +472,11 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     for pattern, hint in _YAML_HINTS:
         if pattern.search(source):
             message = f"{message}; {hint}"
-    return Unreadable(f"YAML syntax: {message}", mark.line + 1)
+    if message == "mapping values are not allowed here":
+        message = f"{message}; {_MAPPING_HINT}"
+    # The end of the text is no line that anybody could look at; the last one is.
+    line = min(mark.line + 1, len(text.rstrip().splitlines()))
+    return Unreadable(f"YAML syntax: {message}", line)
 
 
 def _line(node: yaml.Node) -> int:

@@ -557,6 +557,11 @@ def test_reserved_section_may_be_empty(findings, section):
 
 def test_pool_that_is_not_a_mapping(findings):
     assert findings("p: 5\n") == ["f.yml:1: pool 'p': is not a mapping of keys and values"]
+    assert findings("p:\nredis: true\n") == [
+        "f.yml:1: pool 'p': is not a mapping of keys and values",
+        "f.yml:2: pool 'redis': is not a mapping of keys and values; it is a key of pools, indent"
+        " it below its pool",
+    ]
 
 
 def test_key_and_pool_names_must_be_plain_text(findings):
@@ -607,7 +612,21 @@ def test_file_without_a_pool(findings, text):
         ),
         (
             b"a: 'b\n",
+            "f.yml:1: YAML syntax: while scanning a quoted scalar, found unexpected end of stream",
+        ),
+        (
+            b"a:\n  listen: 'b\n  redis: true\n",
             "f.yml:2: YAML syntax: while scanning a quoted scalar, found unexpected end of stream",
+        ),
+        (
+            b"a:\n  hash_tag: {\n\n",
+            "f.yml:2: YAML syntax: while parsing a flow node, expected the node content, but found"
+            " '<stream end>'",
+        ),
+        (
+            b"a:\n  listen:127.0.0.1:22\n  redis: true\n",
+            "f.yml:3: YAML syntax: mapping values are not allowed here; look at the indentation"
+            " here and above, and for a missing space behind a colon",
         ),
     ],
 )
