@@ -7,12 +7,14 @@ no file and decides nothing about processes, so that a master can start several 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from logging.handlers import QueueHandler, QueueListener
+import time
+from collections.abc import Iterator, Mapping
+from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from queue import SimpleQueue
 
 from nutproxy.config import Config, PoolConfig
@@ -22,24 +24,103 @@ from nutproxy.resolver import Resolver
 
 log = logging.getLogger("nutproxy")
 
-# twemproxy's levels (0 to 11) in logging's terms; what is not listed is above it.
-LEVELS = {0: 60, 1: logging.CRITICAL, 2: logging.CRITICAL, 3: logging.ERROR, 4: logging.WARNING}
+# What an operator wants to see of a proxy that is well: syslog's level, which logging lacks.
+NOTICE = 25
+logging.addLevelName(NOTICE, "NOTICE")
+
+# twemproxy's levels in logging's terms, by number; what is above them is DEBUG.
+LEVELS = (
+    60,
+    logging.CRITICAL,
+    logging.CRITICAL,
+    logging.ERROR,
+    logging.WARNING,
+    NOTICE,
+    logging.INFO,
+)
+
+# How often the same line is logged in so many seconds.
+BURST = 10
+BURST_SECONDS = 60.0
+# Different lines that are remembered for it.
+BURST_LINES = 1000
+
+END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def log_level(verbose: int) -> int:
     """The least level that is logged with `-v verbose`."""
-    return LEVELS.get(verbose, logging.INFO if verbose < 7 else logging.DEBUG)
+    return LEVELS[verbose] if verbose < len(LEVELS) else logging.DEBUG
+
+
+class Repeats(logging.Filter):
+    """Leaves out what has been said often enough: a server that fails with every request, or a
+    process without descriptors, does not fill the disk. The next line of the kind tells how many
+    are missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: dict[str, tuple[float, int]] = {}  # since when, how often
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        now = time.monotonic()
+        since, count = self.said.get(text, (now, 0))
+        if now - since >= BURST_SECONDS:
+            if count > BURST:
+                record.msg = f"{text} ({count - BURST} more of these in {now - since:.0f} s)"
+                record.args = ()
+            since, count = now, 0
+        if len(self.said) >= BURST_LINES:
+            self.said.clear()
+        self.said[text] = since, count + 1
+        return count < BURST
+
+
+class LogHandler(logging.Handler):
+    """Writes lines to a file, which it opens again when it has been moved away or deleted, or to
+    standard error. What cannot be written is lost; the first time, standard error tells why."""
+
+    def __init__(self, output: str | None) -> None:
+        super().__init__()
+        self.writer = WatchedFileHandler(output) if output else logging.StreamHandler(sys.stderr)
+        self.writer.handleError = self.lost  # type: ignore[method-assign]
+        self.losing = False
+
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:
+        self.writer.setFormatter(fmt)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.writer.emit(record)
+        except OSError:
+            # A file that cannot be opened again.
+            self.lost(record)
+
+    def lost(self, record: logging.LogRecord) -> None:
+        if not self.losing:
+            self.losing = True
+            with contextlib.suppress(OSError):
+                print(
+                    f"nutproxy: cannot write the log: {reason(sys.exc_info()[1])}", file=sys.stderr
+                )
+
+
+def reason(error: BaseException | None) -> str:
+    """The text of an error without its number."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def start_log(verbose: int, output: str | None) -> QueueListener:
     """Log to `output` (standard error if None), from a thread: the loop never waits for a disk.
     Raises OSError."""
-    handler = logging.FileHandler(output) if output else logging.StreamHandler(sys.stderr)
+    handler = LogHandler(output)
     handler.setFormatter(
         logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     )
     queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
     log.handlers[:] = [QueueHandler(queue)]
+    log.filters[:] = [Repeats()]
     log.setLevel(log_level(verbose))
     log.propagate = False
     listener = QueueListener(queue, handler)
@@ -56,8 +137,7 @@ def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
             try:
                 found[pool.name] = listen(pool)
             except OSError as error:
-                reason = error.strerror or str(error)
-                text = f"pool '{pool.name}': cannot listen on {pool.listen}: {reason}"
+                text = f"pool '{pool.name}': cannot listen on {pool.listen}: {reason(error)}"
                 raise OSError(error.errno, text) from error
     except OSError:
         for sock in found.values():
@@ -66,12 +146,39 @@ def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
     return found
 
 
-def serve(config: Config, sockets: Mapping[str, socket.socket], mbuf_size: int) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
-    context = Context(mbuf_size, config.path)
+@contextlib.contextmanager
+def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket pair: the number of each signal that comes meanwhile can be read from the first, and
+    threads write zeros to the second to wake the loop. SIGHUP is among them, so that it does not
+    end the process: twemproxy's users send it when they have rotated the log."""
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
+    # The C-level handler writes the signal's number to the descriptor.
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, ignore) for number in (*END_SIGNALS, signal.SIGHUP)}
+    try:
+        yield reading, writing
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        writing.close()
+
+
+def ignore(number: int, frame: object) -> None:
+    """A Python handler must be there for the wakeup descriptor to be written to."""
+
+
+def serve(
+    config: Config,
+    sockets: Mapping[str, socket.socket],
+    mbuf_size: int,
+    wakeup: tuple[socket.socket, socket.socket],
+) -> None:
+    """Run a worker until SIGTERM or SIGINT; `wakeup` is the pair of `signals`."""
+    context = Context(mbuf_size, config.path)
+    reading, writing = wakeup
 
     def wake() -> None:
         writing.send(b"\0")
@@ -80,30 +187,21 @@ def serve(config: Config, sockets: Mapping[str, socket.socket], mbuf_size: int) 
 
     def woken(data: bytes) -> None:
         for number in data:
-            if number in (signal.SIGTERM, signal.SIGINT):
-                log.warning("signal %d (%s), stopping", number, signal.Signals(number).name)
+            if number in END_SIGNALS:
+                log.log(NOTICE, "signal %d (%s), stopping", number, signal.Signals(number).name)
                 context.stop()
+            elif number == signal.SIGHUP:
+                # The line itself opens the file again when it was moved away.
+                log.log(NOTICE, "signal %d (SIGHUP), reopening log file", number)
         resolver.deliver()
 
     context.wake_with(reading, woken)
     for pool in config.pools:
         context.add_pool(pool, sockets[pool.name], resolver.resolve)
-
-    # The C-level handler writes the signal's number to the descriptor, which wakes the loop.
-    handlers = {number: signal.signal(number, ignore) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     try:
         context.run()
     finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         context.close()
-        writing.close()
-
-
-def ignore(number: int, frame: object) -> None:
-    """A Python handler must be there for the wakeup descriptor to be written to."""
 
 
 def run(config: Config, options: object = None) -> int:
@@ -117,6 +215,12 @@ def run(config: Config, options: object = None) -> int:
         )
     if memcached:
         return 1
+    # Before the first client can come, and whoever waits for that can send a signal.
+    with signals() as wakeup:
+        return listen_and_serve(config, wakeup)
+
+
+def listen_and_serve(config: Config, wakeup: tuple[socket.socket, socket.socket]) -> int:
     try:
         sockets = open_listeners(config.pools)
     except OSError as error:
@@ -125,14 +229,19 @@ def run(config: Config, options: object = None) -> int:
     try:
         listener = start_log(config.globals.verbose, config.globals.output)
     except OSError as error:
-        print(f"nutproxy: cannot write the log: {error}", file=sys.stderr)
+        path = config.globals.output
+        print(f"nutproxy: cannot write the log '{path}': {reason(error)}", file=sys.stderr)
         return 1
     try:
         for pool in config.pools:
-            log.warning(
-                "pool '%s' listens on %s, %d servers", pool.name, pool.listen, len(pool.servers)
+            log.log(
+                NOTICE,
+                "pool '%s' listens on %s, servers: %d",
+                pool.name,
+                pool.listen,
+                len(pool.servers),
             )
-        serve(config, sockets, config.globals.mbuf_size)
+        serve(config, sockets, config.globals.mbuf_size, wakeup)
     finally:
         listener.stop()
     return 0

@@ -135,15 +135,18 @@ class GlobalConfig(Keys):
 
     verbose: Integer = key(
         5,
-        "Log level: 0 emergency, 1 alert, 2 critical, 3 error, 4 warning, 5 notice, 6 info,"
-        " 7 debug, 8 to 11 more and more of it. Flag `-v`.",
+        "Log level, with twemproxy's numbers: 3 (error) logs what is wrong with nutproxy itself,"
+        " 4 (warning) also servers that go down and return, 5 (notice) also the start, the end and"
+        " signals, 6 (info) also each connection to a server. 0 to 2 log nothing yet, 7 to 11 the"
+        " same as 6. A line that repeats is logged ten times a minute. Flag `-v`.",
         example=6,
         minimum=0,
         maximum=VERBOSE_MAX,
     )
     output: File = key(
         None,
-        "File that the log is appended to; standard error where it is not set. Flag `-o`.",
+        "File that the log is appended to; standard error where it is not set. A file that has been"
+        " moved away or deleted is opened anew at the next line. Flag `-o`.",
         example="/var/log/nutproxy/nutproxy.log",
         accepts="a path",
     )
