@@ -582,7 +582,7 @@ def test_stray_reply_reaches_nobody():
     replies = {"stray": b"$1\r\na\r\n$5\r\nstray\r\n", "k": b"$1\r\nk\r\n"}
     with (
         ScriptedServer(replies) as server,
-        NutproxyServer(pool("alpha", [server])) as proxy,
+        NutproxyServer(pool("alpha", [server]), "-v", "6") as proxy,
         Client(proxy.port) as client,
     ):
         for turn in range(1, 6):
