@@ -179,7 +179,8 @@ class Context:
 
     def failed(self, conn: Conn) -> None:
         """A handler has raised: the fault stays with its connection."""
-        log.exception("c %d: internal error, the connection is closed", conn.fd)
+        whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
+        log.exception("c %d of %s: internal error, the connection is closed", conn.fd, whose)
         conn.close(conn)
 
     def turn(self):

@@ -82,6 +82,9 @@ class ServerPool:
         if self.timeout:
             self.watch_silence()
 
+    def __str__(self) -> str:
+        return f"pool '{self.name}'"
+
     def __dealloc__(self):
         free(self.denied)
         free(self.scratch)

@@ -49,7 +49,7 @@ def proxy_recv(conn: Conn) -> cython.int:
                 continue
             self.pause(errno)
             return 0
-        if self.most and len(self.pool.client_conns) >= self.most:
+        if self.most and cython.cast(cython.size_t, len(self.pool.client_conns)) >= self.most:
             send(fd, FULL, strlen(FULL), MSG_NOSIGNAL)
             close(fd)
             self.pool.rejected_connections += 1
@@ -102,7 +102,14 @@ class ProxyConn(Conn):
 
     def pause(self, err: int) -> None:
         if self.again is None:
-            log.error("p %d %s: accept failed: %s", self.fd, self.address, os.strerror(err))
+            log.error(
+                "p %d pool '%s' on %s: accept failed: %s%s",
+                self.fd,
+                self.pool.name,
+                self.address,
+                os.strerror(err),
+                "; raise the limit on open files (ulimit -n)" if err == errors.EMFILE else "",
+            )
             self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
 
     def resume(self) -> None:

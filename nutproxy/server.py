@@ -593,11 +593,13 @@ class Server:
             log.warning("%s: %s", self, conn.cause)
             return
         if was_ready:
+            # An idle connection that ends is nothing to tell of, unless something was wrong.
             log.log(
-                logging.WARNING if waited else logging.INFO,
-                "%s: connection closed: %s",
+                logging.WARNING if waited or conn.cause != self.ended() else logging.INFO,
+                "%s at %s: connection closed: %s",
                 self,
-                conn.cause,
+                self.address,
+                conn.cause if conn.err or conn.cause != self.ended() else "by the server",
             )
             if waited:
                 self.failed(self.loop.now - conn.silence(), conn.cause)
@@ -610,7 +612,7 @@ class Server:
             return
         if not conn.probe and self.serves():
             # It takes no more connections (maxclients), but those that it has are in use.
-            log.warning("%s: no further connection: %s", self, conn.cause)
+            log.warning("%s at %s: no further connection: %s", self, self.address, conn.cause)
             self.refusal = self.error_reply(conn.cause)
             self.refusals[conn.resp, conn.slot] = (self.loop.now + BACKOFF_MAX, self.refusal)
             return
@@ -624,6 +626,11 @@ class Server:
             if conn.state == SERVER_READY and conn.silence() < self.grace():
                 return True
         return False
+
+    @staticmethod
+    def ended() -> str:
+        """The cause of a connection that the server has closed without a word."""
+        return os.strerror(ECONNRESET)
 
     def preconnect(self) -> None:
         """Open every connection that is missing."""
@@ -665,7 +672,7 @@ class Server:
         if not self.down:
             self.down = True
             self.backoff = BACKOFF_MIN
-            log.warning("%s is down: %s", self, cause)
+            log.warning("%s is down: %s (%s)", self, cause, self.address)
         elif self.retry is not None or self.probing is not None:
             # The next probe is on its way: what fails beside it does not put it off.
             return

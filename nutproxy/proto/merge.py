@@ -91,10 +91,10 @@ def put_error(
     text: bytes = failed.rsp.data[: failed.rsp.length]
     parent.flags |= MSG_ERROR | (failed.flags & MSG_LOCAL_ERROR)
     if written and text[:1] == b"-":
-        text = (
-            text[: len(text) - 2]
-            + b"; other keys of this '%s' may have been changed\r\n" % row.name
-        )
+        others: bytes = b"other servers may have obeyed this '%s'"
+        if row.specs > 0:
+            others = b"other keys of this '%s' may have been changed"
+        text = text[: len(text) - 2] + b"; " + others % row.name + b"\r\n"
     return put_text(parent, text)
 
 

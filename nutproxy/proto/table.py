@@ -39,8 +39,8 @@ MERGES = {
     "by_server": MERGE_BY_SERVER,
     None: MERGE_CONCAT,
 }
-# Splits whose parts change data: when one fails, others may have been applied.
-PARTIAL = ("mset", "del", "unlink")
+# Commands in parts that change data: when one fails, others may have been applied.
+PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
 
 
 @cython.cfunc

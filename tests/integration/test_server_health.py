@@ -442,3 +442,20 @@ def test_server_that_takes_no_more_connections_still_serves_those_it_has():
             assert old("GET", "k") == b"v"
         assert direct("CONFIG", "SET", "maxclients", "100") == b"OK"
         wait_until(lambda: new("GET", "k") == b"v", "a connection for RESP3")
+
+
+def test_flushall_with_a_dead_server_says_that_others_may_have_obeyed():
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        NutproxyServer(pool("alpha", [one, two])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        [key] = keys_of(1, (1, 2), 1)
+        assert client("SET", key, "v") == b"OK"
+        two.kill()
+        assert client.error("FLUSHALL") == (
+            "ERR server 's2' of pool 'alpha': Connection refused; "
+            "other servers may have obeyed this 'flushall'"
+        )
+        assert client("GET", key) is None
