@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -204,6 +205,13 @@ def serve(
         context.close()
 
 
+def raise_descriptor_limit() -> None:
+    """To the hard limit. The usual soft one, 1024, is meant for select(); when clients have used it
+    up, connections to servers fail too."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run(config: Config, options: object = None) -> int:
     """Serve `config` in the foreground; the exit code. Refusals go to standard error."""
     memcached = [pool.name for pool in config.pools if not pool.redis]
@@ -226,6 +234,7 @@ def listen_and_serve(config: Config, wakeup: tuple[socket.socket, socket.socket]
     except OSError as error:
         print(f"nutproxy: {error.strerror}", file=sys.stderr)
         return 1
+    raise_descriptor_limit()
     try:
         listener = start_log(config.globals.verbose, config.globals.output)
     except OSError as error:
