@@ -49,8 +49,6 @@ cdef class Loop:
     cdef ConnList flush_clients
     cdef readonly set conns            # every open connection
     cdef readonly list closed          # closed in this turn, kept until its end
-    cdef readonly uint64_t recv_calls
-    cdef readonly uint64_t send_calls
 
     cdef void tick(self) noexcept
     cdef int body_receive(self, Msg* msg, Body* body, char* data, size_t length) noexcept

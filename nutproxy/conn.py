@@ -307,7 +307,6 @@ def conn_recv(conn):
         conn.held = False
         conn.mark_ready()
     else:
-        loop.recv_calls += 1
         count = recv(conn.fd, data + have, room, 0)
         if count < 0:
             if errno == EAGAIN:
@@ -464,11 +463,9 @@ def conn_send(conn):
         count = 0
         if pieces == 1:
             count = send(conn.fd, loop.iov[0].iov_base, loop.iov[0].iov_len, MSG_NOSIGNAL)
-            loop.send_calls += 1
         elif pieces > 1:
             message = msghdr(msg_iov=cython.address(loop.iov[0]), msg_iovlen=pieces)
             count = sendmsg(conn.fd, cython.address(message), MSG_NOSIGNAL)
-            loop.send_calls += 1
         if count < 0:
             if errno == EINTR:
                 continue

@@ -24,12 +24,10 @@ cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
         pass
-    struct sockaddr_storage:
-        unsigned short ss_family
     struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
-    int AF_UNIX, SOL_SOCKET, SO_ERROR
+    int SOL_SOCKET, SO_ERROR
     int SOCK_NONBLOCK, SOCK_CLOEXEC
     int MSG_NOSIGNAL, SHUT_WR
     int accept4(int fd, sockaddr* addr, socklen_t* addrlen, int flags)

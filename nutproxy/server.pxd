@@ -17,7 +17,6 @@ cdef class ServerConn(Conn):
     cdef readonly int resp             # the protocol version that it speaks: 2 or 3
     cdef readonly int slot             # which of its server's connections of this version
     cdef readonly int state
-    cdef readonly bint probe           # asks whether a server that was down is back
     cdef readonly int64_t begun        # when the connect began
     cdef int64_t waiting_since         # when it began to wait for replies
     cdef list addresses                # to be tried when this one cannot be reached

@@ -38,7 +38,7 @@ import socket
 
 import cython
 import hiredis
-from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
+from cython.cimports.libc.errno import ECONNRESET, ENOMEM, EPIPE, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
@@ -322,12 +322,11 @@ def settle(msg: cython.pointer(Msg), text: bytes) -> cython.int:
 class ServerConn(Conn):
     """One connection to a server, of protocol version `resp`, in its slot of that version."""
 
-    def __init__(self, server: Server, resp: cython.int, slot: cython.int, probe: cython.bint):
+    def __init__(self, server: Server, resp: cython.int, slot: cython.int):
         self.loop = server.loop
         self.server = server
         self.resp = resp
         self.slot = slot
-        self.probe = probe
         self.begun = self.loop.now
         self.waiting_since = self.loop.now
         self.state = SERVER_RESOLVING
@@ -475,7 +474,7 @@ class Server:
 
     def connect(self, resp: int, slot: int, probe: bool):
         """Open a connection. None if that failed at once."""
-        conn = ServerConn(self, resp, slot, probe)
+        conn = ServerConn(self, resp, slot)
         address = self.config.address
         if probe:
             self.probing = conn
@@ -541,7 +540,6 @@ class Server:
         conn.limit.cancel()
         if conn is self.probing:
             self.probing = None
-            conn.probe = False
             stuck = self.silent_conns(self.grace())
             for old in self.open_conns():
                 # Nothing proves that one without requests has outlived what happened.
@@ -584,7 +582,8 @@ class Server:
         conns = self.conns3 if conn.resp == 3 else self.conns2
         if conns[conn.slot] is conn:
             conns[conn.slot] = None
-        if conn is self.probing:
+        probe = conn is self.probing
+        if probe:
             self.probing = None
         if conn.cause == NOT_NEEDED:
             return
@@ -601,7 +600,8 @@ class Server:
                 self.address,
                 conn.cause if conn.err or conn.cause != self.ended() else "by the server",
             )
-            if waited:
+            # Memory that runs out here says nothing about the server.
+            if waited and conn.err != ENOMEM:
                 self.failed(self.loop.now - conn.silence(), conn.cause)
             if self.pool.config.preconnect and not self.down:
                 # A server that closes what it has just accepted would do so again at once.
@@ -610,7 +610,7 @@ class Server:
                     self.loop.now + (BACKOFF_MIN if young else 0), self.preconnect
                 )
             return
-        if not conn.probe and self.serves():
+        if not probe and self.serves():
             # It takes no more connections (maxclients), but those that it has are in use.
             log.warning("%s at %s: no further connection: %s", self, self.address, conn.cause)
             self.refusal = self.error_reply(conn.cause)
@@ -730,8 +730,10 @@ class Server:
             server_close(conn)
 
     def close(self) -> None:
-        """The proxy ends."""
+        """The proxy ends: nothing is connected again."""
         conn: ServerConn
+        self.down = True
+        self.error = self.error_reply("nutproxy stops")
         if self.retry is not None:
             self.retry.cancel()
         conns = self.open_conns()
