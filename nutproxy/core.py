@@ -181,7 +181,11 @@ class Context:
         """A handler has raised: the fault stays with its connection."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
         log.exception("c %d of %s: internal error, the connection is closed", conn.fd, whose)
-        conn.close(conn)
+        try:
+            conn.close(conn)
+        except Exception:
+            log.exception("it could not be closed in order")
+            conn.shut()
 
     def turn(self):
         loop: Loop = self.loop
@@ -195,7 +199,10 @@ class Context:
         loop.timers.run(loop.now)
         for pool in self.pools:
             if pool.timeout:
-                pool.expire()
+                try:
+                    pool.expire()
+                except Exception:
+                    log.exception("%s: a request that timed out could not be answered", pool)
 
         again = loop.ready_now
         loop.ready_now = loop.ready

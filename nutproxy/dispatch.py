@@ -310,6 +310,9 @@ def query(
         servers = [] if server is None else [server]
     else:
         servers = client.pool.live_servers()
+        if not servers:
+            # INFO is wanted most when every server is ejected.
+            return answer(client, finish([]), flags, False)
     return send_all(client, row, request, len(request), servers, MERGE_QUERY, finish, flags)
 
 

@@ -401,6 +401,7 @@ def test_when_all_servers_are_ejected_requests_are_refused_at_once():
         for command in [("GET", keys[0]), ("MGET", *keys), ("DBSIZE",), ("SET", keys[2], "x")]:
             assert client.error(*command) == NOBODY
         assert client("PING") == b"PONG"
+        assert b"nutproxy_servers_ejected:3\r\n" in client("INFO")
         servers[0].restart()
         wait_until(lambda: client("SET", keys[2], "x") == b"OK", "a server's return")
         assert pipeline(servers[0].port, [("GET", keys[2])]) == [b"x"]
