@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import HOST, PATIENCE, Peer, call, program
+from bench.peers import HOST, PATIENCE, Peer, call, pinned, program
 
 KEYS = 10_000
 KEY = "key:__rand_int__"
@@ -87,7 +87,7 @@ def run(peer: Peer, row: Row, requests: int) -> Sample:
 def load(peer: Peer, row: Row, requests: int, *options: str) -> list[str]:
     words = ["-h", HOST, "-p", str(peer.ports[row.pool]), "-n", str(requests), "-r", str(KEYS)]
     words += ["-c", str(row.clients), "-P", str(row.pipeline), *options]
-    return [program("redis-benchmark"), *words, *row.command]
+    return pinned([program("redis-benchmark"), *words, *row.command], load=True)
 
 
 def thread_time(pid: int) -> int:

@@ -72,6 +72,19 @@ def program(name: str) -> str:
     return path
 
 
+def pinned(command: list[str], load: bool = False) -> list[str]:
+    """The command on the processor of the load generator, or on that of the proxies and servers.
+
+    Left to the scheduler, a run is in one of two states, depending on which two of load, proxy and
+    server share a processor; the same proxy then costs 6 or 9 us a request. Kept apart from the
+    load, a proxy always has requests waiting, which is the state that its capacity depends on.
+    """
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        return command
+    return [program("taskset"), "-c", str(processors[0 if load else 1]), *command]
+
+
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process, from its first answer on that port until it has been stopped."""
@@ -79,7 +92,7 @@ def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            command, cwd=log.parent, env=environment, stdout=output, stderr=output
+            pinned(command), cwd=log.parent, env=environment, stdout=output, stderr=output
         ) as process,
     ):
         try:
