@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from tests.integration.conftest import pool
+from tests.scripted import keys_of
 from tests.servers import NutproxyServer, wait_until
 
 
@@ -53,12 +54,12 @@ def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
     ):
         client.flushall()
         idle = memory(proxy, "VmRSS")
-        keys = ["a", "b", "c", "d"]
-        for key in keys:
-            client.set(key, key.encode() * size)
+        keys = [*keys_of(1, (1, 2, 3), 2), *keys_of(2, (1, 2, 3), 1), *keys_of(3, (1, 2, 3), 1)]
+        for number, key in enumerate(keys):
+            client.set(key, b"%d" % number * size)
         found = client.mget(keys)
         assert [len(value) for value in found] == [size] * 4
-        assert [value[:1] + value[-1:] for value in found] == [b"aa", b"bb", b"cc", b"dd"]
+        assert [value[:1] + value[-1:] for value in found] == [b"00", b"11", b"22", b"33"]
         # Four values at once are needed; a second copy of them would double that.
         assert memory(proxy, "VmHWM") - idle < 1.5 * 4 * size
         wait_until(lambda: memory(proxy, "VmRSS") - idle < size, "memory to be given back")
