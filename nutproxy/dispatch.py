@@ -231,7 +231,6 @@ def inline_command(
     again.argv = cython.NULL
     again.argv_room = 0
     parser_reset(cython.address(again))
-    again.rest = 0
     # The request lies in the array now, not in the buffer that the line came in.
     free(client.loop.block)
     client.loop.block = cython.NULL

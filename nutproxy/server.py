@@ -538,6 +538,8 @@ class Server:
         conn.waiting_since = self.loop.now
         conn.reader = None
         conn.limit.cancel()
+        # It may have been upgraded since its last connection.
+        self.no_resp3 = False
         if conn is self.probing:
             self.probing = None
             stuck = self.silent_conns(self.grace())
@@ -555,8 +557,6 @@ class Server:
                 old.fail(os.strerror(ETIMEDOUT))
             return
         log.info("s %d %s: connected, RESP%d", conn.fd, self, conn.resp)
-        # It may have been upgraded since its last connection.
-        self.no_resp3 = False
         if self.down and not self.ejected:
             self.set_up("has returned")
         conn.mark_flush()

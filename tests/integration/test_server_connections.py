@@ -305,3 +305,23 @@ def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
             "ERR server 's1' of pool 'alpha': Connection reset by peer"
         }
         assert server.accepted == 2
+
+
+def test_server_that_was_too_old_for_hello_is_asked_again_after_its_return():
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        greeting = server.handshake[b"HELLO"]
+        assert client("HELLO", "3")[b"proto"] == 3
+        server.handshake[b"HELLO"] = b"-ERR unknown command 'HELLO'\r\n"
+        assert client.error("GET", "a") == "NOPROTO unsupported protocol version"
+        server.handshake[b"HELLO"] = greeting
+        server.refuse()
+        server.close_all()
+        with Client(proxy.port) as other:
+            wait_until(lambda: "refused" in str(other("GET", "a")), "the server to be down")
+            server.listen()
+            wait_until(lambda: other("GET", "a") == value_of(b"a"), "its return")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "RESP3 after its return")
