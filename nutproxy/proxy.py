@@ -22,7 +22,7 @@ from cython.cimports.nutproxy.csys import (
     close,
     send,
 )
-from cython.cimports.nutproxy.dispatch import req_recv_done, req_recv_error
+from cython.cimports.nutproxy.dispatch.redis import req_recv_done, req_recv_error
 
 log = logging.getLogger("nutproxy")
 

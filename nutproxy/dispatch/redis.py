@@ -1,4 +1,4 @@
-# nutproxy/dispatch.py: what becomes of a request
+# nutproxy/dispatch/redis.py: what becomes of a Redis request
 """The client role's recv_done: from a parsed request to the queues of servers.
 
     req_recv_done ── row of the command table ── arity, AUTH, deny_commands
@@ -11,9 +11,8 @@
          ├─ LOCAL     nutproxy.local; a Query asks servers and answers with what they say
          └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error, in its turn
 
-One function for each behaviour, none for a command. Every request ends as a message in the client's
-omsg_q, so its reply, of whatever origin, keeps its place. A request is copied out of the receive
-buffer only when it is forwarded.
+One function for each behaviour, none for a command. A request is copied out of the receive buffer
+only when it is forwarded.
 
 Only errors and LOCAL commands other than a bare PING touch Python objects.
 """
@@ -23,25 +22,27 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
+from cython.cimports.nutproxy.dispatch.forward import (
+    answer,
+    answer_constant,
+    ask,
+    forward_one,
+    parent_of,
+    send_all,
+    send_frags,
+)
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_BY_SERVER,
     MERGE_KEYS,
-    MERGE_QUERY,
     MSG_NOREPLY,
     MSG_SHUTDOWN,
-    msg_constant,
-    msg_copy,
-    msg_get,
+    Msg,
     msg_put,
     msg_reserve,
-    split_get,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Parser, parser_reset
-from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
 from cython.cimports.nutproxy.proto.table import (
@@ -51,12 +52,13 @@ from cython.cimports.nutproxy.proto.table import (
     LOCAL,
     SPLIT,
     UNSUPPORTED,
+    Row,
     row_find,
     row_find_sub,
     row_keys,
     same_word,
 )
-from cython.cimports.nutproxy.server import Server, ServerConn
+from cython.cimports.nutproxy.server import Server
 
 from nutproxy.local import HANDLERS, Query
 from nutproxy.proto import errors
@@ -127,7 +129,7 @@ def req_recv_done(conn, data, parser):
     if row.behaviour == LOCAL:
         return local_command(client, row, data, parser, flags)
     if row.behaviour == ANY:
-        return forward_one(client, row, data, parser, pool.any_server(), flags)
+        return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
     if row.behaviour == ADMIN and not pool.admin_commands:
         return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
     if row.behaviour == UNSUPPORTED:
@@ -140,7 +142,17 @@ def req_recv_done(conn, data, parser):
             flags,
             True,
         )
-    return to_all(client, row, data, parser.pos, row.merge, None, flags)
+    return send_all(
+        client,
+        row,
+        data,
+        parser.pos,
+        pool.live_servers(),
+        row.merge,
+        None,
+        flags,
+        MSG_SHUTDOWN if row.shutdown else 0,
+    )
 
 
 def req_recv_error(conn, parser):
@@ -158,26 +170,6 @@ def req_recv_error(conn, parser):
 
 # Answers of the proxy's own
 # ------------------------------------------------------------------------
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def answer(client: ClientConn, text: bytes, flags: cython.uint, error: cython.bint) -> cython.int:
-    """A complete reply, in its turn."""
-    msg: cython.pointer(Msg) = msg_get()
-    if msg is cython.NULL:
-        raise MemoryError
-    msg.flags = flags
-    if error:
-        client.pool.forward_errors += 1
-    if (
-        msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
-        < 0
-    ):
-        msg_put(msg)
-        raise MemoryError
-    client.enqueue_outq(client, msg)
-    return msg_done(msg)
 
 
 @cython.cfunc
@@ -257,16 +249,9 @@ def local_command(
     flags: cython.uint,
 ) -> cython.int:
     """A command that the proxy answers itself."""
-    msg: cython.pointer(Msg)
     resp: cython.int = client.resp
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
-        msg = msg_get()
-        if msg is cython.NULL:
-            raise MemoryError
-        msg.flags = flags
-        msg_constant(msg, cython.address(msg.rsp), b"+PONG\r\n", 7)
-        client.enqueue_outq(client, msg)
-        return msg_done(msg)
+        return answer_constant(client, b"+PONG\r\n", 7, flags)
     try:
         reply = handlers[row.number](client, arguments(data, parser))
     except Exception:
@@ -288,31 +273,22 @@ def local_command(
 def query(
     client: ClientConn, row: cython.pointer(Row), asked: object, flags: cython.uint
 ) -> cython.int:
-    """Ask the servers what a local handler wants to know. Until it has answered, the client's next
-    request is not looked at: HELLO changes how it is to be understood."""
-    request: bytes = hiredis.pack_command(tuple(asked.argv))
+    """Ask the servers what a local handler wants to know."""
 
     def finish(replies):
         resp: cython.int = client.resp
-        client.resume()
-        try:
-            reply = asked.finish(decode(replies))
-            client.barrier = client.resp != resp
-            return reply
-        except Exception:
-            log.exception("c %d: '%s' failed", client.fd, names[row.number])
-            return INTERNAL_ERROR
+        reply = asked.finish(decode(replies))
+        client.barrier = client.resp != resp
+        return reply
 
-    client.waiting = True
+    servers = client.pool.live_servers()
     if asked.scope == "any":
         server = client.pool.any_server()
         servers = [] if server is None else [server]
-    else:
-        servers = client.pool.live_servers()
         if not servers:
-            # INFO is wanted most when every server is ejected.
-            return answer(client, finish([]), flags, False)
-    return send_all(client, row, request, len(request), servers, MERGE_QUERY, finish, flags)
+            return answer(client, client.pool.dead_reply(), flags, True)
+    request = hiredis.pack_command(tuple(asked.argv))
+    return ask(client, row, request, servers, finish, INTERNAL_ERROR, flags)
 
 
 @cython.cfunc
@@ -340,56 +316,6 @@ def may_wait(
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def forward(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
-    """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
-    pool: ServerPool = client.pool
-    conn: ServerConn = server.conn_for(client.id, client.resp)
-    if conn is None:
-        pool.forward_errors += 1
-        return msg_fail(msg, server.refusal)
-    if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
-        pool.forward_errors += 1
-        return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
-    msg.start = client.loop.now
-    if pool.timeout:
-        msg.deadline = msg.start + pool.timeout
-        deadline_append(pool.deadlines, msg)
-    server.requests += 1
-    msg.refs += 1
-    conn.enqueue_inq(conn, msg)
-    conn.mark_flush()
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def forward_one(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    data: cython.p_char,
-    parser: cython.pointer(Parser),
-    server: Server | None,
-    flags: cython.uint,
-) -> cython.int:
-    """The whole request to one server."""
-    msg: cython.pointer(Msg)
-    if server is None:
-        return answer(client, client.pool.dead_reply(), flags, True)
-    msg = msg_get()
-    if msg is cython.NULL:
-        raise MemoryError
-    if client.loop.body_receive(msg, cython.address(msg.req), data, parser.pos) < 0:
-        msg_put(msg)
-        raise MemoryError
-    msg.flags = flags
-    msg.row = row
-    msg.held = msg.req.length
-    client.enqueue_outq(client, msg)
-    return forward(client, msg, server)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
 def forward_keys(
     client: ClientConn,
     row: cython.pointer(Row),
@@ -407,7 +333,7 @@ def forward_keys(
     if row.key:
         arg = cython.address(parser.argv[row.key])
         return forward_one(
-            client, row, data, parser, pool.route(data + arg.offset, arg.length), flags
+            client, row, data, parser.pos, pool.route(data + arg.offset, arg.length), flags
         )
     if row.option[0] and has_option(row, data, parser):
         return answer(
@@ -422,7 +348,7 @@ def forward_keys(
     try:
         count = row_keys(row, parser, data, keys, max(parser.argc, KEYS))
         if count <= 0:
-            return forward_one(client, row, data, parser, pool.any_server(), flags)
+            return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
         arg = cython.address(parser.argv[keys[0]])
         server = pool.route(data + arg.offset, arg.length)
         if server is not None and not pool.any_route:
@@ -430,7 +356,7 @@ def forward_keys(
                 arg = cython.address(parser.argv[keys[index]])
                 if pool.route(data + arg.offset, arg.length) is not server:
                     return answer(client, crossslot(pool, row), flags, True)
-        return forward_one(client, row, data, parser, server, flags)
+        return forward_one(client, row, data, parser.pos, server, flags)
     finally:
         if keys != cython.address(key_table[0]):
             free(keys)
@@ -473,103 +399,6 @@ def has_option(
 
 # To several servers
 # --------------------------------------------------------------------------------
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def parent_of(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    nfrag: cython.uint,
-    nkeys: cython.uint,
-    merge: Merge,
-    flags: cython.uint,
-    result: cython.pointer(cython.pointer(Msg)),
-) -> cython.int:
-    """The message that stands in the client's queue for a command sent in `nfrag` parts."""
-    msg: cython.pointer(Msg) = msg_get()
-    index: cython.uint
-    if msg is cython.NULL:
-        raise MemoryError
-    msg.split = split_get(nfrag, nkeys)
-    if msg.split is cython.NULL:
-        msg_put(msg)
-        raise MemoryError
-    for index in range(nfrag):
-        msg.split.frags[index] = msg_get()
-        if msg.split.frags[index] is cython.NULL:
-            msg_put(msg)
-            raise MemoryError
-        msg.split.frags[index].parent = msg
-        msg.split.frags[index].row = row
-    msg.split.merge = merge
-    msg.split.resp = client.resp
-    msg.flags = flags
-    msg.row = row
-    result[0] = msg
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def to_all(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    data: cython.p_const_char,
-    length: cython.size_t,
-    merge: Merge,
-    extra: object,
-    flags: cython.uint,
-) -> cython.int:
-    """The same request to every live server."""
-    return send_all(client, row, data, length, client.pool.live_servers(), merge, extra, flags)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def send_all(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    data: cython.p_const_char,
-    length: cython.size_t,
-    servers: list,
-    merge: Merge,
-    extra: object,
-    flags: cython.uint,
-) -> cython.int:
-    msg: cython.pointer(Msg) = cython.NULL
-    frag: cython.pointer(Msg)
-    index: cython.uint
-    if not servers:
-        client.waiting = False
-        return answer(client, client.pool.dead_reply(), flags, True)
-    parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
-    if merge == MERGE_BY_SERVER:
-        extra = [server.name.encode() for server in servers]
-    if extra is not None:
-        Py_INCREF(extra)
-        msg.split.extra = cython.cast(cython.p_void, extra)
-    for index in range(msg.split.nfrag):
-        frag = msg.split.frags[index]
-        if msg_copy(frag, cython.address(frag.req), data, length) < 0:
-            msg_put(msg)
-            raise MemoryError
-        if row.shutdown:
-            frag.flags |= MSG_SHUTDOWN
-    msg.held = length * msg.split.nfrag
-    return send_frags(client, msg, servers)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def send_frags(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> cython.int:
-    """Queue every fragment for its server. The last that fails at once may already end it."""
-    index: cython.uint
-    count: cython.uint = msg.split.nfrag
-    client.enqueue_outq(client, msg)
-    for index in range(count):
-        forward(client, msg.split.frags[index], cython.cast(Server, servers[index]))
-    return 0
 
 
 @cython.cfunc
@@ -618,7 +447,7 @@ def split_keys(
     arg = cython.address(parser.argv[1])
     server = pool.route(data + arg.offset, arg.length)
     if nkeys == 1 or server is None or len(pool.servers) == 1:
-        return forward_one(client, row, data, parser, server, flags)
+        return forward_one(client, row, data, parser.pos, server, flags)
 
     # sequence: by key, its fragment. sizes: by fragment, its bytes and its number of keys.
     sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
@@ -650,7 +479,7 @@ def split_keys(
                 sizes[2 * part] += header_size(arg.length) + arg.length + 2
             sizes[2 * part + 1] += 1
         if len(servers) == 1:
-            return forward_one(client, row, data, parser, server, flags)
+            return forward_one(client, row, data, parser.pos, server, flags)
 
         count = len(servers)
         parent_of(

@@ -1,0 +1,19 @@
+from libc.stdint cimport uint32_t
+
+from nutproxy.client cimport ClientConn
+from nutproxy.msg.message cimport Merge, Msg
+from nutproxy.server cimport Server
+
+cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
+cdef int answer_constant(ClientConn client, const char* text, size_t length,
+                         uint32_t flags) except -1
+cdef int forward(ClientConn client, Msg* msg, Server server) except -1
+cdef int forward_one(ClientConn client, void* row, char* data, size_t length, Server server,
+                     uint32_t flags) except -1
+cdef int parent_of(ClientConn client, void* row, uint32_t nfrag, uint32_t nkeys, Merge merge,
+                   uint32_t flags, Msg** result) except -1
+cdef int send_frags(ClientConn client, Msg* msg, list servers) except -1
+cdef int send_all(ClientConn client, void* row, const char* data, size_t length, list servers,
+                  Merge merge, object extra, uint32_t flags, uint32_t frag_flags) except -1
+cdef int ask(ClientConn client, void* row, bytes request, list servers, object finish,
+             bytes failure, uint32_t flags) except -1

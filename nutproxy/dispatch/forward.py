@@ -1,0 +1,180 @@
+# nutproxy/dispatch/forward.py: what dispatching does in every protocol
+"""From a request, whatever its protocol, to the queues of servers, or to an answer of our own.
+
+    answer        a complete reply, in its turn
+    forward_one   the whole request to one server
+    send_frags    the parts of a request to their servers; their replies are merged
+    send_all      the same bytes to several servers
+    ask           the same, for a local handler that makes the reply out of theirs
+
+Every request ends as a message in the client's omsg_q, so its reply, of whatever origin, keeps its
+place.
+"""
+
+import logging
+
+import cython
+from cython.cimports.cpython.ref import Py_INCREF
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_BY_SERVER,
+    MERGE_QUERY,
+    Msg,
+    msg_constant,
+    msg_copy,
+    msg_get,
+    msg_put,
+    split_get,
+)
+from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
+from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.server import Server, ServerConn
+
+log = logging.getLogger("nutproxy")
+
+
+def answer(client, text, flags, error):
+    """A complete reply, in its turn."""
+    msg: cython.pointer(Msg) = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.flags = flags
+    if error:
+        client.pool.forward_errors += 1
+    if (
+        msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
+        < 0
+    ):
+        msg_put(msg)
+        raise MemoryError
+    client.enqueue_outq(client, msg)
+    return msg_done(msg)
+
+
+def answer_constant(client, text, length, flags):
+    """The same, of bytes that outlive every message."""
+    msg: cython.pointer(Msg) = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.flags = flags
+    msg_constant(msg, cython.address(msg.rsp), text, length)
+    client.enqueue_outq(client, msg)
+    return msg_done(msg)
+
+
+def forward(client, msg, server):
+    """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
+    pool: ServerPool = client.pool
+    conn: ServerConn = server.conn_for(client.id, client.resp)
+    if conn is None:
+        pool.forward_errors += 1
+        return msg_fail(msg, server.refusal)
+    if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
+        pool.forward_errors += 1
+        return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
+    msg.start = client.loop.now
+    if pool.timeout:
+        msg.deadline = msg.start + pool.timeout
+        deadline_append(pool.deadlines, msg)
+    server.requests += 1
+    msg.refs += 1
+    conn.enqueue_inq(conn, msg)
+    conn.mark_flush()
+    return 0
+
+
+def forward_one(client, row, data, length, server, flags):
+    """The whole request to one server, None if no server is live."""
+    msg: cython.pointer(Msg) = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.flags = flags
+    msg.row = row
+    if server is not None:
+        if client.loop.body_receive(msg, cython.address(msg.req), data, length) < 0:
+            msg_put(msg)
+            raise MemoryError
+        msg.held = msg.req.length
+    client.enqueue_outq(client, msg)
+    if server is None:
+        client.pool.forward_errors += 1
+        return msg_fail(msg, client.pool.dead_reply())
+    return forward(client, msg, server)
+
+
+def parent_of(client, row, nfrag, nkeys, merge, flags, result):
+    """The message that stands in the client's queue for a command sent in `nfrag` parts."""
+    msg: cython.pointer(Msg) = msg_get()
+    index: cython.uint
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.split = split_get(nfrag, nkeys)
+    if msg.split is cython.NULL:
+        msg_put(msg)
+        raise MemoryError
+    for index in range(nfrag):
+        msg.split.frags[index] = msg_get()
+        if msg.split.frags[index] is cython.NULL:
+            msg_put(msg)
+            raise MemoryError
+        msg.split.frags[index].parent = msg
+        msg.split.frags[index].row = row
+    msg.split.merge = merge
+    msg.split.resp = client.resp
+    msg.flags = flags
+    msg.row = row
+    result[0] = msg
+    return 0
+
+
+def send_frags(client, msg, servers):
+    """Queue every fragment for its server. The last that fails at once may already end it."""
+    index: cython.uint
+    count: cython.uint = msg.split.nfrag
+    client.enqueue_outq(client, msg)
+    for index in range(count):
+        forward(client, msg.split.frags[index], cython.cast(Server, servers[index]))
+    return 0
+
+
+def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags):
+    """The same request to these servers, which may be none; every part gets `frag_flags`."""
+    msg: cython.pointer(Msg) = cython.NULL
+    frag: cython.pointer(Msg)
+    index: cython.uint
+    if not servers:
+        client.waiting = False
+        return answer(client, client.pool.dead_reply(), flags, True)
+    parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
+    if merge == MERGE_BY_SERVER:
+        extra = [server.name.encode() for server in servers]
+    if extra is not None:
+        Py_INCREF(extra)
+        msg.split.extra = cython.cast(cython.p_void, extra)
+    for index in range(msg.split.nfrag):
+        frag = msg.split.frags[index]
+        if msg_copy(frag, cython.address(frag.req), data, length) < 0:
+            msg_put(msg)
+            raise MemoryError
+        frag.flags |= frag_flags
+    msg.held = length * msg.split.nfrag
+    return send_frags(client, msg, servers)
+
+
+def ask(client, row, request, servers, finish, failure, flags):
+    """Ask these servers what a local handler wants to know; the reply is `finish(replies)`, or
+    `failure` if that raises. Until it has been made the client's next request is not looked at:
+    this one may change how it is to be understood."""
+
+    def finished(replies):
+        client.resume()
+        try:
+            return finish(replies)
+        except Exception:
+            log.exception("c %d: a reply could not be made", client.fd)
+            return failure
+
+    client.waiting = True
+    if not servers:
+        # Figures are wanted most when every server is ejected.
+        return answer(client, finished([]), flags, False)
+    return send_all(client, row, request, len(request), servers, MERGE_QUERY, finished, flags, 0)
