@@ -237,9 +237,8 @@ class _Loader:
             self._problem(table, "servers", "is empty, a pool needs at least one server")
         self._duplicate_listen(table, keys, listens)
         self._duplicate_servers(table, keys.servers)
-        own_auth = keys.redis_auth is not None and "redis_auth" in table.values
-        if own_auth and not keys.redis and "redis" not in table.faulty:
-            self._problem(table, "redis_auth", "is only valid for a Redis pool, set 'redis: true'")
+        if "redis" not in table.faulty | (defaults.faulty - table.values.keys()):
+            self._other_protocol(table, keys)
         pool = _pool_config(table.name, keys)
         self._warn(table, defaults, pool)
         return pool
@@ -272,6 +271,17 @@ class _Loader:
         for key, bad in bad_items.items():
             good[key] = [item for index, item in enumerate(good[key]) if index not in bad]
         return section.model_validate(good)
+
+    def _other_protocol(self, table: Table, keys: PoolKeys) -> None:
+        """A key of the pool's own that only the other protocol has."""
+        if keys.redis_auth is not None and "redis_auth" in table.values and not keys.redis:
+            self._problem(table, "redis_auth", "is only valid for a Redis pool, set 'redis: true'")
+        if keys.on_dead_server == "miss" and "on_dead_server" in table.values and keys.redis:
+            self._problem(
+                table,
+                "on_dead_server",
+                "'miss' is only valid for a Memcached pool, set 'redis: false'",
+            )
 
     def _duplicate_listen(
         self, table: Table, keys: PoolKeys, listens: dict[Address, Table]
@@ -375,7 +385,9 @@ def _float32(number: float) -> float:
 
 def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
     settings = {key: getattr(keys, key) for key in PoolSettings.model_fields}
-    if not keys.redis:
+    if keys.redis:
+        settings["on_dead_server"] = "error"
+    else:
         settings["redis_auth"] = None
     settings["deny_commands"] = frozenset(keys.deny_commands)
     return PoolConfig.model_construct(

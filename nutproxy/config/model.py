@@ -73,6 +73,7 @@ Hash = Annotated[
     BeforeValidator(values.scalar),
 ]
 Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
+OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar)]
 Command = Annotated[
     str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
 ]
@@ -243,6 +244,13 @@ class PoolSettings(Keys):
         example=2,
         minimum=0,
         maximum=MAX_INT,
+    )
+    on_dead_server: OnDeadServer = key(
+        "error",
+        "What a read becomes whose server is down or does not answer in time: `error`, the whole"
+        " request is answered with `SERVER_ERROR`; `miss`, the keys of that server count as not"
+        " found. Only for Memcached pools; from `defaults` it reaches Memcached pools only.",
+        example="miss",
     )
     auto_eject_hosts: Flag = key(
         False,

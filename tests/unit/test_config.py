@@ -251,6 +251,15 @@ def test_a_pool_takes_defaults_and_its_own_values_win(read):
     assert (b.redis, b.timeout, b.deny_commands) == (True, 5, {"flushall"})
 
 
+def test_on_dead_server_from_defaults_does_not_reach_redis_pools(read):
+    config, _ = read(
+        "defaults:\n  on_dead_server: miss\n"
+        "m:\n  listen: h:1\n  servers: [h:1:1]\n"
+        "r:\n  listen: h:2\n  redis: true\n  servers: [h:1:1]\n"
+    )
+    assert [pool.on_dead_server for pool in config.pools] == ["miss", "error"]
+
+
 def test_redis_auth_from_defaults_does_not_reach_memcached_pools(read):
     config, _ = read(
         "defaults:\n  redis_auth: pw\n"
@@ -502,6 +511,19 @@ def test_redis_auth_needs_a_redis_pool(findings):
         "f.yml:3: pool 'p': redis: warning: Memcached pools are not served by this version",
         "f.yml:4: pool 'p': redis_auth: is only valid for a Redis pool, set 'redis: true'",
     ]
+
+
+def test_on_dead_server_miss_needs_a_memcached_pool(findings):
+    assert findings(pool_text("on_dead_server: miss")) == [
+        "f.yml:4: pool 'p': on_dead_server: 'miss' is only valid for a Memcached pool,"
+        " set 'redis: false'",
+    ]
+
+
+def test_keys_of_one_protocol_are_not_judged_where_the_protocol_is_not_known(findings):
+    assert findings(
+        "defaults:\n  redis: maybe\np:\n  listen: h:1\n  redis_auth: pw\n  servers: [h:1:1]\n"
+    ) == ["f.yml:2: defaults.redis: 'maybe' is not a boolean, accepted: true, false"]
 
 
 @pytest.mark.parametrize(
@@ -889,6 +911,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
     own = {
         "admin_commands",
         "deny_commands",
+        "on_dead_server",
         "client_max_requests",
         "client_max_pending",
         "server_max_queue",
