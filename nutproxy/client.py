@@ -28,6 +28,7 @@ from cython.cimports.nutproxy.msg.response import (
     rsp_send_done,
     rsp_send_next,
 )
+from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
 from cython.cimports.nutproxy.proto.redis import redis_parse_req
 
 # Redis' bounds before AUTH: arguments of a command, and bytes of one.
@@ -142,7 +143,7 @@ class ClientConn(Conn):
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = conn_recv
         self.recv_next = client_recv_next
-        self.parse = redis_parse_req
+        self.parse = redis_parse_req if pool.config.redis else memcache_parse_req
         self.send = conn_send
         self.send_next = rsp_send_next
         self.send_done = client_send_done

@@ -80,6 +80,7 @@ cdef class Conn:
     cdef int64_t max_bulk
     cdef int64_t bulk_limit            # what max_bulk is after AUTH
     cdef size_t max_request
+    cdef int64_t swallow               # bytes of a value too large for us that are still to come
     cdef size_t pending                # bytes of requests and replies in omsg_q
     cdef size_t expected               # bytes that a reply is thought to have before it is there
     cdef ConnList* flush_list          # where it is flushed: with the servers or the clients

@@ -20,6 +20,7 @@ cdef class ServerPool:
     cdef readonly int redis_db
     cdef readonly bint any_route       # random: keys have no place of their own
     cdef bint admin_commands
+    cdef bint miss                     # a server that fails is taken for an empty one
     cdef uint8_t* denied               # by row number
     cdef uint32_t* scratch             # per server, for splitting
     cdef Msg* deadlines                # ring of requests in order of their deadlines

@@ -27,7 +27,8 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail
 from cython.cimports.nutproxy.server import Server, ServerConn
 
-from nutproxy.proto.table import row_numbers
+from nutproxy.proto.commands import COMMANDS as redis_commands
+from nutproxy.proto.memcache_commands import COMMANDS as memcache_commands
 
 log = logging.getLogger("nutproxy")
 
@@ -48,6 +49,7 @@ class ServerPool:
         self.timeout = config.timeout or 0
         self.admin_commands = config.admin_commands
         self.any_route = config.distribution == "random"
+        self.miss = config.on_dead_server == "miss"
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending
         self.max_queue = config.server_max_queue
@@ -60,7 +62,8 @@ class ServerPool:
             config.hash_tag,
             [(server.name.encode(), server.weight) for server in config.servers],
         )
-        numbers = row_numbers()
+        commands = redis_commands if config.redis else memcache_commands
+        numbers = {name: number for number, name in enumerate(commands)}
         self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
         self.scratch = cython.cast(
             cython.pointer(uint32_t), calloc(len(self.servers), cython.sizeof(uint32_t))
@@ -123,7 +126,8 @@ class ServerPool:
 
     def dead_reply(self) -> bytes:
         """What is answered when every server is ejected."""
-        return f"-ERR pool '{self.name}' has no live server: Connection refused\r\n".encode()
+        code = "-ERR" if self.config.redis else "SERVER_ERROR"
+        return f"{code} pool '{self.name}' has no live server: Connection refused\r\n".encode()
 
     def next_deadline(self):
         """When the next request expires, in milliseconds of the loop's clock; -1 without."""

@@ -22,7 +22,8 @@ from cython.cimports.nutproxy.csys import (
     close,
     send,
 )
-from cython.cimports.nutproxy.dispatch.redis import req_recv_done, req_recv_error
+from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
+from cython.cimports.nutproxy.dispatch.redis import redis_recv_done, redis_recv_error
 
 log = logging.getLogger("nutproxy")
 
@@ -55,8 +56,12 @@ def proxy_recv(conn: Conn) -> cython.int:
             self.pool.rejected_connections += 1
             continue
         client = ClientConn(self.pool)
-        client.recv_done = req_recv_done
-        client.recv_error = req_recv_error
+        if self.pool.config.redis:
+            client.recv_done = redis_recv_done
+            client.recv_error = redis_recv_error
+        else:
+            client.recv_done = memcache_recv_done
+            client.recv_error = memcache_recv_error
         self.pool.total_connections += 1
         try:
             conn.loop.open(client, fd)

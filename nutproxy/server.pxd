@@ -32,6 +32,7 @@ cdef class Server:
     cdef readonly object pool          # ServerPool
     cdef readonly object config        # ServerConfig
     cdef readonly str name
+    cdef readonly bint memcache        # speaks memcached's protocol, not Redis'
     cdef readonly int index
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None

@@ -4,8 +4,8 @@
     conn_for ─> [slot 0] [slot 1] …      a client keeps to one slot, so its requests stay in order
                    │
                    RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
-                   names are      connect()     AUTH, HELLO 3, SELECT, PING: until all have
-                   looked up                    been answered well, requests wait in imsg_q
+                   names are      connect()     AUTH, HELLO 3, SELECT, PING; memcached: version.
+                   looked up                    Until all are answered well, requests wait in imsg_q
                    off the loop
 
 Slots exist once for each protocol version that clients speak (RESP2, RESP3).
@@ -50,10 +50,14 @@ from cython.cimports.nutproxy.csys import (
     socklen_t,
 )
 from cython.cimports.nutproxy.msg.message import (
+    MSG_ANSWERED,
     MSG_CANCELLED,
     MSG_DONE,
+    MSG_NOREPLY,
+    MSG_QUIET,
     MSG_RETRIED,
     MSG_SHUTDOWN,
+    Msg,
     msg_put,
 )
 from cython.cimports.nutproxy.msg.parse import Parser
@@ -65,7 +69,13 @@ from cython.cimports.nutproxy.msg.request import (
     req_send_done,
     req_send_next,
 )
-from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail, rsp_recv_done
+from cython.cimports.nutproxy.msg.response import (
+    deadline_remove,
+    msg_fail,
+    rsp_receive,
+    rsp_recv_done,
+)
+from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR, Command, memcache_parse_rsp
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
 
 log = logging.getLogger("nutproxy")
@@ -86,7 +96,7 @@ HANDSHAKE_LIMIT = 10000
 @cython.cfunc
 def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
     """The text of an error reply."""
-    return data[1 : parser.pos].decode(errors="replace").rstrip()
+    return data[: parser.pos].decode(errors="replace").removeprefix("-").rstrip()
 
 
 @cython.cfunc
@@ -111,12 +121,21 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if parser.kind == b">":
         return 0
     if conn.omsg_q.head is cython.NULL:
-        # An error while a request is being written is about that request, of which the server will
-        # not read the rest.
+        # An error while a request is being written is about that request. memcached reads on and
+        # drops the rest of it, Redis does not.
         if conn.sent > 0 and parser.kind == b"-":
+            if server.memcache and not conn.imsg_q.head.flags & MSG_ANSWERED:
+                conn.imsg_q.head.flags |= MSG_ANSWERED
+                conn.imsg_q.head.refs += 1
+                server.failures = 0
+                server.responses += 1
+                return rsp_receive(conn, conn.imsg_q.head, data, parser)
             self.cause = f"refused the request: {line_of(data, parser)}"
         else:
             self.cause = "the server sent a reply that nobody had asked for"
+        return conn.close(conn)
+    if server.memcache and not suits(conn.omsg_q.head, parser):
+        self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
     server.failures = 0
     server.responses += 1
@@ -125,6 +144,22 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if server.down and not server.ejected:
         server.set_up("has replied again")
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bint:
+    """Has memcached's reply a form that this request may get? Marks those that quiet mode leaves
+    out."""
+    command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
+    form: cython.uint
+    if parser.kind == REPLY_ERROR:
+        return True
+    form = cython.cast(cython.uint, 1) << parser.kind
+    if msg.flags & MSG_QUIET and command.quiet & form:
+        msg.flags |= MSG_NOREPLY
+    return (command.replies & form) != 0
 
 
 @cython.cfunc
@@ -144,10 +179,12 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     server: Server = self.server
     if parser.kind == b">":
         return 0
-    self.reader.feed(data[: parser.pos])
-    reply = self.reader.gets()
     step = self.steps.pop(0) if self.steps else ""
-    refusal = server.judge(step, reply)
+    if server.memcache:
+        refusal = server.judge_version(step, line_of(data, parser))
+    else:
+        self.reader.feed(data[: parser.pos])
+        refusal = server.judge(step, self.reader.gets())
     if refusal is not None:
         self.cause = refusal
         return conn.close(conn)
@@ -330,11 +367,11 @@ class ServerConn(Conn):
         self.begun = self.loop.now
         self.waiting_since = self.loop.now
         self.state = SERVER_RESOLVING
-        self.reader = hiredis.Reader()
+        self.reader = None if server.memcache else hiredis.Reader()
         self.flush_list = cython.address(self.loop.flush_servers)
         self.recv = conn_recv
         self.recv_next = server_recv_next
-        self.parse = redis_parse_rsp
+        self.parse = memcache_parse_rsp if server.memcache else redis_parse_rsp
         self.recv_done = server_handshake
         self.recv_error = server_recv_error
         self.send = server_connected
@@ -425,6 +462,7 @@ class Server:
         self.pool = pool
         self.config = config
         self.name = config.name
+        self.memcache = not pool.config.redis
         self.index = index
         self.connections = pool.config.server_connections
         self.conns2 = [None] * self.connections
@@ -443,10 +481,12 @@ class Server:
     def error_reply(self, cause: str) -> bytes:
         """The error that a client is told. A server that is loading keeps Redis' own error code,
         which clients know how to wait for."""
-        code = "ERR"
-        if cause.startswith("LOADING "):
-            code, cause = cause.split(" ", 1)
-        return f"-{code} {self}: {cause}\r\n".encode()
+        code = "-ERR"
+        if self.memcache:
+            code = "SERVER_ERROR"
+        elif cause.startswith("LOADING "):
+            code, cause = f"-{cause}".split(" ", 1)
+        return f"{code} {self}: {cause}\r\n".encode()
 
     def conn_for(self, client, resp):
         """The connection for requests of this client, opened if need be. None when there can be
@@ -492,6 +532,8 @@ class Server:
     def handshake(self, resp: int) -> tuple[list[str], bytes]:
         """The steps on a new connection, in order, and their bytes. The PING finds out whether the
         server is ready: one that loads its data, or wants a password, is not."""
+        if self.memcache:
+            return ["version"], b"version\r\n"
         commands = []
         if self.pool.config.redis_auth:
             commands.append((b"AUTH", self.pool.config.redis_auth))
@@ -528,6 +570,16 @@ class Server:
             return f"redis_auth is not set, but the server wants it: {text}"
         # MISCONF, BUSY, NOPERM and their like: it is there and answers.
         return None
+
+    @staticmethod
+    def judge_version(step: str, reply: str) -> str | None:
+        """The same for memcached's: one that has too many clients, or wants to be authenticated,
+        says so in the place of its version."""
+        if step and reply.startswith("VERSION"):
+            return None
+        if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
+            return reply
+        return "the server sent a reply that nobody had asked for"
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has gone well: requests may flow."""

@@ -214,15 +214,6 @@ def raise_descriptor_limit() -> None:
 
 def run(config: Config, options: object = None) -> int:
     """Serve `config` in the foreground; the exit code. Refusals go to standard error."""
-    memcached = [pool.name for pool in config.pools if not pool.redis]
-    for name in memcached:
-        print(
-            f"nutproxy: pool '{name}': Memcached pools are not served by this version; "
-            "a Redis pool says `redis: true`",
-            file=sys.stderr,
-        )
-    if memcached:
-        return 1
     # Before the first client can come, and whoever waits for that can send a signal.
     with signals() as wakeup:
         return listen_and_serve(config, wakeup)

@@ -1,7 +1,7 @@
 # nutproxy/dispatch/redis.py: what becomes of a Redis request
 """The client role's recv_done: from a parsed request to the queues of servers.
 
-    req_recv_done ── row of the command table ── arity, AUTH, deny_commands
+    redis_recv_done ── row of the command table ── arity, AUTH, deny_commands
          │
          ├─ FORWARD   one key, or several on one server ───────────────> forward
          ├─ SPLIT     a fragment for each server that holds keys ──────> forward, …  ┐
@@ -85,7 +85,7 @@ INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
 WAIT_MAX = cython.declare(cython.longlong, 1000)
 
 
-def req_recv_done(conn, data, parser):
+def redis_recv_done(conn, data, parser):
     """A whole request is there: `data` up to parser.pos, arguments in parser.argv."""
     client: ClientConn = cython.cast(ClientConn, conn)
     pool: ServerPool = client.pool
@@ -155,7 +155,7 @@ def req_recv_done(conn, data, parser):
     )
 
 
-def req_recv_error(conn, parser):
+def redis_recv_error(conn, parser):
     """Broken framing: what is owed, Redis' error text, the end."""
     char: cython.char = parser.error_char
     text: bytes = parser.error
@@ -216,7 +216,7 @@ def inline_command(
     max_bulk: cython.longlong = client.max_bulk
     if words is None:
         parser.error = b"Protocol error: unbalanced quotes in request"
-        return req_recv_error(client, parser)
+        return redis_recv_error(client, parser)
     if not words:
         return 0
     array = hiredis.pack_command(tuple(words))
@@ -233,8 +233,8 @@ def inline_command(
         client.max_args = max_args
         client.max_bulk = max_bulk
         if result != PARSE_OK:
-            return req_recv_error(client, cython.address(again))
-        return req_recv_done(client, array, cython.address(again))
+            return redis_recv_error(client, cython.address(again))
+        return redis_recv_done(client, array, cython.address(again))
     finally:
         free(again.argv)
 

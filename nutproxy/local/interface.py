@@ -17,6 +17,8 @@ class Server(Protocol):
     address: str
     ejected: bool
     down: bool
+    requests: int
+    responses: int
 
 
 class Pool(Protocol):
@@ -35,6 +37,8 @@ class Pool(Protocol):
     server_ejects: int
 
     def clients(self) -> list[Client]: ...
+
+    def live_servers(self) -> Sequence[Server]: ...
 
 
 class Context(Protocol):
@@ -76,7 +80,8 @@ class Query:
     """A question to the servers, on their connections of the client's protocol version.
 
     `finish` gets the replies as hiredis decodes them (text as bytes), one per live server or, for
-    "any", a single one. A server's error, and the failure of a server, is a hiredis.ReplyError.
+    "any", a single one. A server's error, and the failure of a server, is a hiredis.ReplyError. In
+    a Memcached pool `argv` is the line's words, and the replies are the bytes that came.
     """
 
     scope: Literal["any", "all"]

@@ -11,6 +11,10 @@ cdef enum MsgFlag:
     MSG_TIMED = 64          # stands in a deadline queue
     MSG_LOCAL_ERROR = 128   # the error is the proxy's own
     MSG_SHUTDOWN = 256      # SHUTDOWN: a server that closes the connection has obeyed
+    MSG_MEMCACHE = 512      # errors of the proxy's own are in memcached's form
+    MSG_QUIET = 1024        # meta flag q: the reply is left out if it is one that q leaves out
+    MSG_MISS = 2048         # on_dead_server: miss: a server that fails has not got the key
+    MSG_ANSWERED = 4096     # its reply has come, but not all of it is written: no other is due
 
 # Bytes for small messages inside the message itself: a request first, its reply behind it.
 cdef enum:
@@ -36,13 +40,14 @@ cdef enum Merge:
     MERGE_FIRST             # first_non_null
     MERGE_BY_SERVER         # every server's name and its reply
     MERGE_QUERY             # a local handler gets the replies
+    MERGE_VALUES            # memcached's get: the values that there are, in the order of the keys
 
 # A command that was sent in parts. Owned by its message.
 cdef struct Split:
     Msg** frags             # one a server that takes part
     uint32_t nfrag
     uint32_t ndone
-    uint32_t* sequence      # by key: which fragment holds it (MERGE_KEYS)
+    uint32_t* sequence      # by key: which fragment holds it (MERGE_KEYS, MERGE_VALUES)
     uint32_t nkeys
     Merge merge
     int resp                # the protocol version that the reply is built in

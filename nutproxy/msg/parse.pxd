@@ -26,9 +26,10 @@ cdef struct Parser:
     Arg* argv               # requests: the arguments so far
     uint32_t argc
     uint32_t argv_room
-    char kind               # replies: the first byte that is not an attribute's
+    char kind               # replies: what they are; memcached requests: the command
     bint line               # request came as an inline command
-    const char* error       # what is wrong, in the protocol's words
+    uint32_t flags          # memcached requests: flags for their message
+    const char* error       # what is wrong, in the protocol's words; memcached: the reply to it
     char error_char         # the byte that error's %c stands for
 
 cdef inline void parser_reset(Parser* parser) noexcept:
@@ -41,4 +42,5 @@ cdef inline void parser_reset(Parser* parser) noexcept:
     parser.argc = 0
     parser.kind = 0
     parser.line = False
+    parser.flags = 0
     parser.error = NULL

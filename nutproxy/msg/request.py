@@ -7,11 +7,13 @@
     dequeue_outq    its reply has come
 
 What was cancelled before its first byte was written has lost its bytes; it passes through the
-gathered write as nothing and leaves the queue at `req_send_done`.
+gathered write as nothing and leaves the queue at `req_send_done`. There, too, ends what a server
+has answered before it had all of it.
 """
 
 import cython
 from cython.cimports.nutproxy.msg.message import (
+    MSG_ANSWERED,
     MSG_CANCELLED,
     MSG_WRITTEN,
     msg_put,
@@ -32,7 +34,7 @@ def req_send_next(conn, cursor):
 def req_send_done(conn):
     """The head of imsg_q has been written: its reply is due."""
     msg: cython.pointer(Msg) = conn.dequeue_inq(conn)
-    if msg.flags & MSG_CANCELLED:
+    if msg.flags & (MSG_CANCELLED | MSG_ANSWERED):
         msg_put(msg)
         return 0
     msg.flags |= MSG_WRITTEN

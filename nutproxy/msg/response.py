@@ -20,6 +20,8 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_ERROR,
     MSG_LOCAL_ERROR,
+    MSG_MEMCACHE,
+    MSG_MISS,
     MSG_NOREPLY,
     MSG_TIMED,
     client_append,
@@ -29,6 +31,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_drop,
     msg_put,
 )
+from cython.cimports.nutproxy.proto.memcache_merge import memcache_merge, memcache_miss
 from cython.cimports.nutproxy.proto.merge import redis_merge
 
 log = logging.getLogger("nutproxy")
@@ -91,7 +94,11 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
     brought the last part."""
     text: cython.p_const_char = b"-ERR internal error of nutproxy, see its log\r\n"
     try:
-        redis_merge(parent)
+        if parent.flags & MSG_MEMCACHE:
+            text = b"SERVER_ERROR internal error of nutproxy, see its log\r\n"
+            memcache_merge(parent)
+        else:
+            redis_merge(parent)
     except Exception:
         log.exception("replies could not be merged")
         msg_constant(parent, cython.address(parent.rsp), text, strlen(text))
@@ -100,7 +107,11 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
 
 
 def msg_fail(msg, text):
-    """Answer a request with an error of the proxy's own: a whole error reply in `text`."""
+    """Answer a request with an error of the proxy's own: a whole error reply in `text`; or as one
+    that missed, where a server that fails is taken for an empty one."""
+    if msg.flags & MSG_MISS:
+        memcache_miss(msg)
+        return msg_done(msg)
     if (
         msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0
@@ -112,7 +123,11 @@ def msg_fail(msg, text):
 
 def rsp_recv_done(conn, data, parser):
     """A reply has come on a server connection whose omsg_q is not empty."""
-    msg: cython.pointer(Msg) = conn.dequeue_outq(conn)
+    return rsp_receive(conn, conn.dequeue_outq(conn), data, parser)
+
+
+def rsp_receive(conn, msg, data, parser):
+    """This request's reply has come. Takes over one reference to it."""
     failed: cython.bint = False
     if not msg.flags & MSG_DONE and (
         msg.client is not cython.NULL or msg.parent is not cython.NULL
@@ -121,7 +136,12 @@ def rsp_recv_done(conn, data, parser):
             msg.flags |= MSG_ERROR
         failed = conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0
         if failed:
-            msg_fail(msg, b"-ERR out of memory\r\n")
+            msg_fail(
+                msg,
+                b"SERVER_ERROR out of memory\r\n"
+                if msg.flags & MSG_MEMCACHE
+                else b"-ERR out of memory\r\n",
+            )
         else:
             msg_done(msg)
     else:

@@ -33,6 +33,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_copy,
     msg_drop,
     msg_get,
+    msg_put,
     msg_reserve,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
@@ -68,9 +69,7 @@ def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.siz
     return parser.pos
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def put_text(parent: cython.pointer(Msg), text: bytes) -> cython.int:
+def put_text(parent, text):
     if (
         msg_copy(
             parent, cython.address(parent.rsp), cython.cast(cython.p_const_char, text), len(text)
@@ -159,20 +158,14 @@ def redis_merge(parent):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
-    """MGET: every fragment's elements in turn, in the order of the keys.
-
-    The buffer has room for all, but only the small elements are written to it, and the system gives
-    a
-    large block its pages when they are written."""
+    """MGET: every fragment's elements in turn, in the order of the keys."""
     split: cython.pointer(Split) = parent.split
     frag: cython.pointer(Msg)
-    target: cython.p_char
+    pieces: Pieces
     size: cython.size_t = 32
     at: cython.size_t
-    length: cython.size_t
-    cut: cython.size_t = 0
-    last: cython.pointer(Msg) = parent
     index: cython.uint
+    part: cython.uint
     elements: cython.longlong = 0
     cursors: cython.pointer(cython.size_t) = cython.cast(
         cython.pointer(cython.size_t), malloc(split.nfrag * cython.sizeof(cython.size_t))
@@ -189,46 +182,100 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
             size += frag.rsp.length
         if elements != split.nkeys:
             return unexpected(parent)
-        target = msg_reserve(parent, cython.address(parent.rsp), size)
-        if target is cython.NULL:
-            raise MemoryError
-        at = put_length(target, b"*", split.nkeys)
+        pieces_begin(cython.address(pieces), parent, size)
+        pieces.at = put_length(pieces.target, b"*", split.nkeys)
         for index in range(split.nkeys):
-            frag = split.frags[split.sequence[index]]
-            length = cursors[split.sequence[index]]
-            if length >= frag.rsp.length:
+            part = split.sequence[index]
+            frag = split.frags[part]
+            at = cursors[part]
+            if at >= frag.rsp.length:
+                # As many as all keys, but not as many as its own.
+                pieces_undo(cython.address(pieces))
                 return unexpected(parent)
-            size = element_size(frag.rsp.data + length, frag.rsp.length - length)
-            if size < PIECE_MIN or parent.flags & MSG_NOREPLY:
-                memcpy(target + at, frag.rsp.data + length, size)
-                at += size
-            else:
-                if last == parent:
-                    parent.rsp.length = at
-                else:
-                    last = piece_behind(last, target + cut, at - cut)
-                last = piece_behind(last, frag.rsp.data + length, size)
-                cut = at
-            cursors[split.sequence[index]] += size
-        if last == parent:
-            parent.rsp.length = at
-            return 0
-        last = piece_behind(last, target + cut, at - cut)
-        # The pieces point into the buffer and into the fragments: the last to be sent owns both.
-        last.req = parent.rsp
-        last.split = split
-        parent.rsp.heap = False
-        parent.split = cython.NULL
-    except MemoryError:
-        # Without an owner behind them the pieces are nothing.
-        frag = parent
-        while frag != last:
-            frag = frag.client_next
-            msg_drop(cython.address(frag.rsp))
-        raise
+            size = element_size(frag.rsp.data + at, frag.rsp.length - at)
+            pieces_put(cython.address(pieces), frag.rsp.data + at, size)
+            cursors[part] += size
+        return pieces_end(cython.address(pieces))
     finally:
         free(cursors)
+
+
+# A reply in pieces
+# -------------------------------------------------------------------------------
+
+
+def pieces_begin(pieces, parent, room):
+    """Begin a reply of at most `room` bytes that is put together from those of fragments.
+
+    The buffer has room for all, but only the small elements are written to it, and the system gives
+    a large block its pages when they are written."""
+    pieces.parent = parent
+    pieces.last = parent
+    pieces.at = pieces.cut = 0
+    pieces.target = msg_reserve(parent, cython.address(parent.rsp), room)
+    if pieces.target is cython.NULL:
+        raise MemoryError
     return 0
+
+
+def pieces_put(pieces, data, size):
+    """The next element: copied if it is small, else sent from where it is."""
+    parent: cython.pointer(Msg) = pieces.parent
+    if size < PIECE_MIN or parent.flags & MSG_NOREPLY:
+        memcpy(pieces.target + pieces.at, data, size)
+        pieces.at += size
+        return 0
+    try:
+        if pieces.last == parent:
+            parent.rsp.length = pieces.at
+        else:
+            pieces.last = piece_behind(
+                pieces.last, pieces.target + pieces.cut, pieces.at - pieces.cut
+            )
+        pieces.last = piece_behind(pieces.last, cython.cast(cython.p_char, data), size)
+    except MemoryError:
+        pieces_undo(pieces)
+        raise
+    pieces.cut = pieces.at
+    return 0
+
+
+def pieces_end(pieces):
+    """The reply is complete. Its pieces point into the buffer and into the fragments: the last to
+    be sent owns both."""
+    parent: cython.pointer(Msg) = pieces.parent
+    last: cython.pointer(Msg)
+    if pieces.last == parent:
+        parent.rsp.length = pieces.at
+        return 0
+    try:
+        last = piece_behind(pieces.last, pieces.target + pieces.cut, pieces.at - pieces.cut)
+    except MemoryError:
+        pieces_undo(pieces)
+        raise
+    last.req = parent.rsp
+    last.split = parent.split
+    parent.rsp.heap = False
+    parent.split = cython.NULL
+    return 0
+
+
+def pieces_undo(pieces):
+    """Take back what has been put behind the parent."""
+    parent: cython.pointer(Msg) = pieces.parent
+    piece: cython.pointer(Msg)
+    client: Conn
+    while pieces.last != parent:
+        client = cython.cast(Conn, parent.client)
+        piece = parent.client_next
+        parent.client_next = piece.client_next
+        if client.omsg_q.tail == piece:
+            client.omsg_q.tail = parent
+        client.omsg_q.count -= 1
+        client.pending -= piece.held
+        if piece == pieces.last:
+            pieces.last = parent
+        msg_put(piece)
 
 
 def piece_behind(msg, data, length):
@@ -383,8 +430,6 @@ def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
     return put_text(parent, b"".join(parts))
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_query(parent: cython.pointer(Msg)) -> cython.int:
+def merge_query(parent):
     """A local handler asked the servers; it makes the reply."""
     return put_text(parent, cython.cast(object, parent.split.extra)(texts(parent)))

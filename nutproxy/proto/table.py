@@ -226,11 +226,6 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     return 0
 
 
-def row_numbers() -> dict[str, int]:
-    """Every command's place in the table, by name."""
-    return {name: number for number, name in enumerate(COMMANDS)}
-
-
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def build() -> cython.int:

@@ -1,0 +1,382 @@
+# nutproxy/dispatch/memcache.py: what becomes of a memcached request
+"""The client role's recv_done: from a parsed request to the queues of servers.
+
+    memcache_recv_done ── what the parser has found wrong: its error is the reply
+         │
+         ├─ GET, GAT     all keys on one server ──────────────────────────> forward
+         │               a fragment for each server that holds keys ──────> forward, … ─> merged
+         ├─ STORE, KEY   ─────────────────────────────────────────────────> forward
+         ├─ META         quiet mode noted; base64 keys decoded for routing > forward
+         ├─ ALL          flush_all, verbosity: a fragment for each server > forward, … ─> merged
+         ├─ LOCAL        mn, version, quit, stats: nutproxy.local.memcache
+         └─ UNSUPPORTED, denied ──────────────────────────────────────────> an error, in its turn
+
+**Silence.** `noreply` and the flag `q` are overwritten with spaces before a request is forwarded.
+So each has its reply on the server's connection, whatever the server thinks of it, and is paired
+like any other; the proxy then drops what the client did not want. Nothing can be left over for
+another.
+"""
+
+import logging
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memcpy, memset, strlen
+from cython.cimports.nutproxy.client import ClientConn
+from cython.cimports.nutproxy.dispatch.forward import (
+    answer,
+    answer_constant,
+    ask,
+    forward_one,
+    parent_of,
+    send_all,
+    send_frags,
+)
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_ALL,
+    MERGE_VALUES,
+    MSG_MEMCACHE,
+    MSG_MISS,
+    MSG_NOREPLY,
+    MSG_QUIET,
+    Msg,
+    msg_copy,
+    msg_put,
+    msg_reserve,
+)
+from cython.cimports.nutproxy.msg.parse import Arg
+from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.memcache import (
+    ALL,
+    GAT,
+    GET,
+    LOCAL,
+    META,
+    META_STORE,
+    UNSUPPORTED,
+    Command,
+    base64_decode,
+    command_of,
+)
+from cython.cimports.nutproxy.server import Server
+
+from nutproxy.local.interface import Query
+from nutproxy.local.memcache import HANDLERS, INTERNAL_ERROR
+
+log = logging.getLogger("nutproxy")
+
+# A longer line than this must begin with get or gets: memcached closes the connection over others
+# when they come in two pieces.
+LINE_MAX = cython.declare(cython.size_t, 2048)
+# A base64 key has at most as many bytes decoded as encoded.
+key_buffer = cython.declare(cython.char[256])
+
+
+def memcache_recv_done(conn, data, parser):
+    """A whole request is there: `data` up to parser.pos, its words in parser.argv."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    pool: ServerPool = client.pool
+    command: cython.pointer(Command) = command_of(parser)
+    flags: cython.uint = parser.flags | MSG_MEMCACHE
+    kind: cython.int
+
+    pool.total_requests += 1
+    client.last = client.loop.now
+    if parser.error is not cython.NULL:
+        pool.forward_errors += 1
+        return answer_constant(client, parser.error, strlen(parser.error), flags)
+    if pool.denied[command.number]:
+        return answer(client, denied(command, pool), flags, True)
+    kind = command.kind
+    if kind in (GET, GAT):
+        return get_values(client, command, data, parser, flags)
+    if kind in (META, META_STORE):
+        return meta(client, command, data, parser, flags)
+    if kind == LOCAL:
+        return local_command(client, command, data, parser, flags)
+    if kind == UNSUPPORTED:
+        return answer(
+            client,
+            b"CLIENT_ERROR '%s' is not supported by nutproxy\r\n" % command.name[: command.length],
+            flags,
+            True,
+        )
+    if flags & MSG_NOREPLY:
+        blank(data, cython.address(parser.argv[parser.argc - 1]))
+    if kind == ALL:
+        return send_all(
+            client,
+            command,
+            data + parser.argv[0].offset,
+            parser.pos - parser.argv[0].offset,
+            pool.live_servers(),
+            MERGE_ALL,
+            None,
+            flags,
+            MSG_MEMCACHE,
+        )
+    return forward_key(client, command, data, parser, cython.NULL, 0, flags)
+
+
+def memcache_recv_error(conn, parser):
+    """What has come is no message: what is owed, an error text, the end."""
+    conn.closing = True
+    return answer_constant(
+        cython.cast(ClientConn, conn), parser.error, strlen(parser.error), MSG_MEMCACHE
+    )
+
+
+@cython.cfunc
+def denied(command: cython.pointer(Command), pool: ServerPool) -> bytes:
+    return b"CLIENT_ERROR '%s' is denied by deny_commands of pool '%s'\r\n" % (
+        command.name[: command.length],
+        pool.name.encode(),
+    )
+
+
+@cython.cfunc
+def duplicate(command: cython.pointer(Command)) -> bytes:
+    """memcached's text for a flag that comes twice."""
+    if command.name[1] == b"d" or command.name[1] == b"a":
+        return b"CLIENT_ERROR invalid or duplicate flag\r\n"
+    return b"CLIENT_ERROR duplicate flag\r\n"
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
+    """Take a word out of its line."""
+    memset(data + arg.offset, 32, arg.length)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def forward_key(
+    client: ClientConn,
+    command: cython.pointer(Command),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    key: cython.p_const_char,
+    length: cython.size_t,
+    flags: cython.uint,
+) -> cython.int:
+    """The request to the server of `key`; of its second word, where that is NULL."""
+    if key is cython.NULL:
+        key = data + parser.argv[1].offset
+        length = parser.argv[1].length
+    return forward_one(
+        client,
+        command,
+        data + parser.argv[0].offset,
+        parser.pos - parser.argv[0].offset,
+        client.pool.route(key, length),
+        flags,
+    )
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def meta(
+    client: ClientConn,
+    command: cython.pointer(Command),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """mg, ms, md, ma, me. A flag is known by its first byte, as in memcached."""
+    arg: cython.pointer(Arg)
+    first: cython.uint = 3 if command.kind == META_STORE else 2
+    index: cython.uint
+    base64: cython.bint = False
+    length: cython.size_t = 0
+    key: cython.p_const_char = cython.NULL
+    for index in range(first, parser.argc):
+        arg = cython.address(parser.argv[index])
+        if data[arg.offset] == b"b" and (command.quiet or arg.length == 1):
+            base64 = True
+        elif data[arg.offset] == b"q" and command.quiet:
+            if flags & MSG_QUIET:
+                # One that was left standing would leave the reply out.
+                return answer(client, duplicate(command), MSG_MEMCACHE, True)
+            flags |= MSG_QUIET
+            blank(data, arg)
+    if base64:
+        # An item has one server, however its key is written.
+        arg = cython.address(parser.argv[1])
+        length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
+        if length:
+            key = cython.address(key_buffer[0])
+    if client.pool.miss and command.name[1] == b"g":
+        flags |= MSG_MISS
+    return forward_key(client, command, data, parser, key, length, flags)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def local_command(
+    client: ClientConn,
+    command: cython.pointer(Command),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """A command that the proxy answers itself."""
+    arg: cython.pointer(Arg)
+    index: cython.uint
+    words: list = []
+    if command.length == 2:
+        return answer_constant(client, b"MN\r\n", 4, flags)
+    for index in range(parser.argc):
+        arg = cython.address(parser.argv[index])
+        words.append(
+            PyBytes_FromStringAndSize(data + arg.offset, cython.cast(cython.Py_ssize_t, arg.length))
+        )
+    try:
+        reply = HANDLERS[words[0]](client, words)
+    except Exception:
+        log.exception("c %d: '%s' failed", client.fd, words[0].decode())
+        reply = INTERNAL_ERROR
+    if isinstance(reply, Query):
+        return ask(
+            client,
+            command,
+            b" ".join(reply.argv) + b"\r\n",
+            client.pool.live_servers(),
+            reply.finish,
+            INTERNAL_ERROR,
+            flags,
+        )
+    if reply:
+        return answer(client, reply, flags, False)
+    # quit: closed when all that is owed has been sent, maybe now.
+    client.mark_flush()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def get_values(
+    client: ClientConn,
+    command: cython.pointer(Command),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """get, gets, gat, gats."""
+    pool: ServerPool = client.pool
+    first: cython.uint = 2 if command.kind == GAT else 1
+    arg: cython.pointer(Arg)
+    server: Server
+    start: cython.size_t = parser.argv[0].offset
+    if pool.miss:
+        flags |= MSG_MISS
+    # gat without a key is answered by any server as memcached answers it.
+    arg = cython.address(parser.argv[first if parser.argc > first else 1])
+    server = pool.route(data + arg.offset, arg.length)
+    if server is None or (
+        (parser.argc <= first + 1 or len(pool.servers) == 1)
+        and (command.kind == GET or parser.pos - start <= LINE_MAX)
+    ):
+        return forward_one(client, command, data + start, parser.pos - start, server, flags)
+    return split_values(client, command, data, parser, first, flags)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def put_word(
+    frag: cython.pointer(Msg), data: cython.p_const_char, arg: cython.pointer(Arg)
+) -> cython.void:
+    """Another word behind the fragment's line, which has room for it."""
+    if frag.req.length:
+        frag.req.data[frag.req.length] = 32
+        frag.req.length += 1
+    memcpy(frag.req.data + frag.req.length, data + arg.offset, arg.length)
+    frag.req.length += arg.length
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def split_values(
+    client: ClientConn,
+    command: cython.pointer(Command),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    first: cython.uint,
+    flags: cython.uint,
+) -> cython.int:
+    """A fragment for each server that holds keys, in the order of the keys; of gat and gats more
+    than one where a line would become too long.
+
+    Two passes over the keys: the first routes each of them, once, and adds up sizes; the second
+    copies. Both are linear."""
+    pool: ServerPool = client.pool
+    nkeys: cython.uint = parser.argc - first
+    # A fragment that is closed because it is long has at least as many bytes as two keys have not.
+    most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
+    head: cython.size_t = parser.argv[0].length
+    start: cython.size_t = parser.argv[0].offset
+    server: Server
+    arg: cython.pointer(Arg)
+    msg: cython.pointer(Msg) = cython.NULL
+    frag: cython.pointer(Msg)
+    sequence: cython.pointer(cython.uint)
+    sizes: cython.pointer(cython.size_t)
+    servers: list = []
+    index: cython.uint
+    part: cython.uint
+    if command.kind == GAT:
+        head += 1 + parser.argv[1].length
+    sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
+    sizes = cython.cast(cython.pointer(cython.size_t), malloc(most * cython.sizeof(cython.size_t)))
+    try:
+        if sequence is cython.NULL or sizes is cython.NULL:
+            raise MemoryError
+        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
+        for index in range(nkeys):
+            arg = cython.address(parser.argv[first + index])
+            server = pool.route(data + arg.offset, arg.length)
+            part = pool.scratch[server.index]
+            if part == 0 or (command.kind == GAT and sizes[part - 1] + 1 + arg.length > LINE_MAX):
+                servers.append(server)
+                part = len(servers)
+                pool.scratch[server.index] = part
+                # The command, exptime, and CR LF.
+                sizes[part - 1] = head + 2
+            part -= 1
+            sequence[index] = part
+            sizes[part] += 1 + arg.length
+        if len(servers) == 1:
+            return forward_one(client, command, data + start, parser.pos - start, server, flags)
+
+        parent_of(client, command, len(servers), nkeys, MERGE_VALUES, flags, cython.address(msg))
+        # The order of the keys is read from the line when the replies are there.
+        if msg_copy(msg, cython.address(msg.req), data + start, parser.pos - start) < 0:
+            msg_put(msg)
+            raise MemoryError
+        for index in range(msg.split.nfrag):
+            frag = msg.split.frags[index]
+            frag.flags |= flags
+            if msg_reserve(frag, cython.address(frag.req), sizes[index]) is cython.NULL:
+                msg_put(msg)
+                raise MemoryError
+            frag.req.length = 0
+            put_word(frag, data, cython.address(parser.argv[0]))
+            if command.kind == GAT:
+                put_word(frag, data, cython.address(parser.argv[1]))
+        memcpy(msg.split.sequence, sequence, nkeys * cython.sizeof(cython.uint))
+        for index in range(nkeys):
+            put_word(
+                msg.split.frags[sequence[index]],
+                data,
+                cython.address(parser.argv[first + index]),
+            )
+        for index in range(msg.split.nfrag):
+            frag = msg.split.frags[index]
+            memcpy(frag.req.data + frag.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
+            frag.req.length += 2
+        msg.held = 2 * parser.pos
+        return send_frags(client, msg, servers)
+    finally:
+        free(sequence)
+        free(sizes)

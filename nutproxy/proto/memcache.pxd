@@ -1,0 +1,75 @@
+from libc.stdint cimport uint32_t
+
+from nutproxy.conn cimport Conn
+from nutproxy.msg.parse cimport Parser
+
+# The order is that of memcache_commands.Kind.
+cdef enum CommandKind:
+    GET = 0
+    GAT
+    STORE
+    KEY
+    META
+    META_STORE
+    ALL
+    LOCAL
+    UNSUPPORTED
+
+# The order is that of memcache_commands.Reply; an error is none of them.
+cdef enum ReplyForm:
+    REPLY_NONE = 0
+    REPLY_VALUES
+    REPLY_STATS
+    REPLY_NUMBER
+    REPLY_STORED
+    REPLY_NOT_STORED
+    REPLY_EXISTS
+    REPLY_NOT_FOUND
+    REPLY_DELETED
+    REPLY_TOUCHED
+    REPLY_OK
+    REPLY_RESET
+    REPLY_VERSION
+    REPLY_VA
+    REPLY_HD
+    REPLY_EN
+    REPLY_NS
+    REPLY_EX
+    REPLY_NF
+    REPLY_ME
+    REPLY_ERROR = 45        # '-', by which a Redis error is known too
+
+cdef enum RequestState:
+    MC_LINE = 0             # the command line
+    MC_DATA                 # its data block
+
+cdef enum ReplyState:
+    MC_REPLY = 0            # the first line, or the next one
+    MC_VALUE                # the data of a value that others may follow
+    MC_LAST_VALUE           # the data of the only value
+
+cdef enum:
+    COMMAND_NAME = 16
+
+cdef struct Command:
+    int number              # its place in the table
+    int kind
+    uint32_t min_words
+    uint32_t max_words      # 0 without a bound
+    bint noreply
+    uint32_t replies        # by bit: the forms that a reply to it has
+    uint32_t quiet          # by bit: those that the flag q leaves out
+    size_t length
+    char name[COMMAND_NAME]
+
+cdef int memcache_parse_req(Conn conn, Parser* parser, const char* data, size_t length) noexcept
+cdef int memcache_parse_rsp(Conn conn, Parser* parser, const char* data, size_t length) noexcept
+cdef Command* command_of(Parser* parser) noexcept
+cdef bint value_line(const char* line, size_t length, size_t* key, size_t* size) noexcept
+cdef size_t base64_decode(const char* data, size_t length, char* target) noexcept
+
+cdef class Framer:
+    cdef Conn conn
+    cdef Parser parser
+    cdef bint requests
+    cdef bytes buffer

@@ -1,0 +1,680 @@
+# nutproxy/proto/memcache.py: memcached's text protocol, incrementally
+"""Where one message ends, and whether it is one.
+
+Both parsers take the bytes of a message that are there so far and answer as those of Redis do
+(proto/redis.py): PARSE_OK, PARSE_AGAIN, PARSE_SKIP or PARSE_ERROR.
+
+    get k1 k2\\r\\n                    argv = the words; kind = the command's number + 1
+    set k 0 0 3\\r\\nabc\\r\\n            the same; the data block is `length` bytes behind the line
+
+A request that memcached answers with an error is a whole message too: `error` is then the reply.
+It ends where memcached would go on reading, so that what follows is understood as memcached would
+understand it. Only a line without an end, HTTP or the binary protocol ends the connection.
+
+What is checked is what a server's reading depends on: the length and the bytes of keys, the numbers
+of a storage command, the two bytes behind a data block. It is checked more strictly than memcached
+does in two respects: a number must fit its type, where memcached 1.6 takes 4294967297 for 1, and a
+line holds no control bytes, which memcached takes for a part of a key. What has passed here cannot
+make a server see other requests than the proxy saw.
+
+Replies are recognised by their first word. `kind` is their form (Reply), by which the caller sees
+whether they can belong to the request that waits. Values may follow each other, END is behind them.
+An error in the place of a line ends the reply.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memchr, memcmp, memcpy
+from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.msg.message import MSG_NOREPLY
+from cython.cimports.nutproxy.msg.parse import (
+    PARSE_AGAIN,
+    PARSE_ERROR,
+    PARSE_OK,
+    PARSE_SKIP,
+    Arg,
+    parser_reset,
+)
+from cython.cimports.nutproxy.proto.redis import parser_arg
+
+from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX, Reply
+
+KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
+# A longer line is a get of many keys, or no command at all.
+LINE_MAX = cython.declare(cython.size_t, 2048)
+# Words of a meta command; memcached wants its terminator among its 20.
+META_WORDS = cython.declare(cython.uint, 19)
+# A reply's line: a key, numbers, meta flags, or an error's or a statistic's text.
+REPLY_LINE_MAX = cython.declare(cython.size_t, 65536)
+# memcached keeps a value's length in an int, with its terminator.
+VALUE_MAX = cython.declare(cython.longlong, 2147483647 - 2)
+# The first byte of a request in the binary protocol.
+BINARY = cython.declare(cython.uchar, 0x80)
+
+BAD_FORMAT = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad command line format\r\n")
+BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\n")
+TOO_LARGE = cython.declare(cython.p_const_char, b"SERVER_ERROR object too large for cache\r\n")
+UNKNOWN = cython.declare(cython.p_const_char, b"ERROR\r\n")
+
+commands = cython.declare(cython.pointer(Command))
+count = cython.declare(cython.int)
+count = len(COMMANDS)
+commands = cython.cast(cython.pointer(Command), calloc(count, cython.sizeof(Command)))
+if commands is cython.NULL:
+    raise MemoryError
+
+
+def bits(replies) -> int:
+    return sum(1 << reply for reply in replies)
+
+
+@cython.cfunc
+def fill(number: cython.int, name: bytes, row: object):
+    command: cython.pointer(Command) = cython.address(commands[number])
+    command.number = number
+    command.kind = row.kind
+    command.min_words = row.min_words
+    command.max_words = row.max_words
+    command.noreply = row.noreply
+    command.replies = bits(row.replies)
+    command.quiet = bits(row.quiet)
+    command.length = len(name)
+    memcpy(command.name, cython.cast(cython.p_const_char, name), len(name))
+
+
+for _number, (_name, _row) in enumerate(COMMANDS.items()):
+    fill(_number, _name.encode(), _row)
+
+
+# Requests
+# ----------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def is_word(
+    data: cython.p_const_char,
+    arg: cython.pointer(Arg),
+    word: cython.p_const_char,
+    length: cython.size_t,
+) -> cython.bint:
+    return arg.length == length and memcmp(data + arg.offset, word, length) == 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def command_find(name: cython.p_const_char, length: cython.size_t) -> cython.int:
+    """The number of a command; -1 if there is none. Case counts, as in memcached."""
+    number: cython.int
+    for number in range(count):
+        if commands[number].length == length and memcmp(commands[number].name, name, length) == 0:
+            return number
+    return -1
+
+
+def command_of(parser):
+    """The row of a parsed request, NULL where no command has its name."""
+    if parser.kind == 0:
+        return cython.NULL
+    return cython.address(commands[parser.kind - 1])
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def number_of(
+    data: cython.p_const_char,
+    arg: cython.pointer(Arg),
+    least: cython.longlong,
+    most: cython.ulonglong,
+    value: cython.pointer(cython.longlong),
+) -> cython.bint:
+    """A decimal number with an optional sign, as strtol takes it, from `least` to `most`."""
+    pos: cython.size_t = arg.offset
+    end: cython.size_t = arg.offset + arg.length
+    negative: cython.bint = data[pos] == b"-"
+    bound: cython.ulonglong = cython.cast(cython.ulonglong, -least) if negative else most
+    number: cython.ulonglong = 0
+    digit: cython.uint
+    if negative or data[pos] == b"+":
+        pos += 1
+    if pos == end:
+        return False
+    while pos < end:
+        digit = cython.cast(cython.uchar, data[pos]) - 48
+        if digit > 9:
+            return False
+        if number > bound // 10 or number * 10 > bound - digit or digit > bound:
+            return False
+        number = number * 10 + digit
+        pos += 1
+    value[0] = -cython.cast(cython.longlong, number) if negative else number
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def keys_fit(parser: cython.pointer(Parser), first: cython.uint, end: cython.uint) -> cython.bint:
+    while first < end and parser.argv[first].length <= KEY_LENGTH:
+        first += 1
+    return first >= end
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def check_line(
+    command: cython.pointer(Command),
+    parser: cython.pointer(Parser),
+    data: cython.p_const_char,
+    control: cython.bint,
+) -> cython.p_const_char:
+    """The error that memcached has for this line, NULL if it has none that decides about what is
+    read. Sets `length` where a data block follows, and MSG_NOREPLY."""
+    words: cython.uint = parser.argc
+    last: cython.uint = 2
+    value: cython.longlong = 0
+    kind: cython.int = command.kind
+    if words < command.min_words or (command.max_words and words > command.max_words):
+        if is_word(data, cython.address(parser.argv[0]), b"me", 2):
+            return BAD_FORMAT
+        return UNKNOWN
+    # A third word of delete may be its exptime of old; a second is its key.
+    if (
+        command.noreply
+        and (words > 2 or (kind == ALL and words == 2))
+        and is_word(data, cython.address(parser.argv[words - 1]), b"noreply", 7)
+    ):
+        parser.flags |= MSG_NOREPLY
+    if control:
+        return BAD_FORMAT
+    if kind in (ALL, LOCAL, UNSUPPORTED):
+        return cython.NULL
+    if kind in (GET, GAT):
+        last = words
+        if kind == GAT and not number_of(
+            data,
+            cython.address(parser.argv[1]),
+            -2147483648,
+            2147483647,
+            cython.address(value),
+        ):
+            return b"CLIENT_ERROR invalid exptime argument\r\n"
+    if not keys_fit(parser, 2 if kind == GAT else 1, last):
+        return BAD_FORMAT
+    if kind == STORE:
+        if not (
+            number_of(data, cython.address(parser.argv[2]), 0, 4294967295, cython.address(value))
+            and number_of(
+                data,
+                cython.address(parser.argv[3]),
+                -2147483648,
+                2147483647,
+                cython.address(value),
+            )
+        ):
+            return BAD_FORMAT
+        if command.min_words == 6 and not number_of(
+            data,
+            cython.address(parser.argv[5]),
+            0,
+            18446744073709551615,
+            cython.address(value),
+        ):
+            return BAD_FORMAT
+        if not number_of(data, cython.address(parser.argv[4]), 0, VALUE_MAX, cython.address(value)):
+            return BAD_FORMAT
+        parser.length = value
+        parser.state = MC_DATA
+    elif kind == META_STORE:
+        if words == 2:
+            return BAD_FORMAT
+        if words > META_WORDS:
+            return b"CLIENT_ERROR options flags too long\r\n"
+        if not number_of(data, cython.address(parser.argv[2]), 0, VALUE_MAX, cython.address(value)):
+            return BAD_FORMAT
+        parser.length = value
+        parser.state = MC_DATA
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def split_line(
+    parser: cython.pointer(Parser), data: cython.p_const_char, end: cython.size_t
+) -> cython.int:
+    """Its words into the argument table: 1 with a control byte among them, -1 without memory."""
+    pos: cython.size_t
+    start: cython.size_t = 0
+    char: cython.uchar
+    control: cython.int = 0
+    for pos in range(end):
+        char = data[pos]
+        if char > 32 and char != 127:
+            continue
+        if char == 32:
+            if pos > start and parser_arg(parser, start, pos - start) < 0:
+                return -1
+            start = pos + 1
+        else:
+            control = 1
+    if end > start and parser_arg(parser, start, end - start) < 0:
+        return -1
+    return control
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def may_be_long(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
+    """Is this the start of a command that takes any number of keys?"""
+    pos: cython.size_t = 0
+    while pos < length and data[pos] == b" ":
+        pos += 1
+    return length - pos > 5 and (
+        memcmp(data + pos, b"get ", 4) == 0
+        or memcmp(data + pos, b"gets ", 5) == 0
+        or memcmp(data + pos, b"gat ", 4) == 0
+        or memcmp(data + pos, b"gats ", 5) == 0
+    )
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_http(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython.bint:
+    """Does a line without a command end in HTTP/…, as the first of a request does?"""
+    last: cython.pointer(Arg)
+    if parser.argc < 2:
+        return False
+    last = cython.address(parser.argv[parser.argc - 1])
+    return last.length >= 5 and memcmp(data + last.offset, b"HTTP/", 5) == 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def parse_line(
+    conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.int:
+    """The command line. PARSE_AGAIN also stands for "its data block is still to come"."""
+    found: cython.p_const_char
+    end: cython.size_t
+    control: cython.int
+    number: cython.int = -1
+    if data[0] == cython.cast(cython.char, BINARY):
+        parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
+        return PARSE_ERROR
+    found = cython.cast(
+        cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
+    )
+    end = length if found is cython.NULL else found - data
+    if end > LINE_MAX and (
+        cython.cast(cython.longlong, end) > conn.max_bulk or not may_be_long(data, end)
+    ):
+        parser.error = b"CLIENT_ERROR line too long\r\n"
+        return PARSE_ERROR
+    if found is cython.NULL:
+        parser.scan = length
+        return PARSE_AGAIN
+    parser.pos = end + 1
+    if end > 1 and data[end - 1] == b"\r":
+        end -= 1
+    control = split_line(parser, data, end)
+    if control < 0:
+        parser.error = b"SERVER_ERROR out of memory\r\n"
+        return PARSE_ERROR
+    if parser.argc > 0:
+        number = command_find(data + parser.argv[0].offset, parser.argv[0].length)
+    if number < 0:
+        parser.error = UNKNOWN
+        # A browser that was tricked into sending this: what follows is not meant for us.
+        return PARSE_ERROR if is_http(parser, data) else PARSE_OK
+    parser.kind = number + 1
+    parser.error = check_line(cython.address(commands[number]), parser, data, control == 1)
+    if parser.state != MC_DATA:
+        return PARSE_OK
+    if parser.length > conn.max_bulk:
+        # memcached swallows what it cannot hold.
+        conn.swallow = parser.length + 2
+        parser.error = TOO_LARGE
+        return PARSE_OK
+    parser.need = parser.pos + parser.length + 2
+    return PARSE_AGAIN
+
+
+def memcache_parse_req(conn, parser, data, length):
+    """One request. `conn` gives the bound max_bulk, in bytes of a value."""
+    result: cython.int
+    if conn.swallow > 0:
+        parser.pos = length
+        if cython.cast(cython.size_t, conn.swallow) < length:
+            parser.pos = conn.swallow
+        conn.swallow -= parser.pos
+        return PARSE_SKIP
+    if parser.state == MC_LINE:
+        result = parse_line(conn, parser, data, length)
+        if result != PARSE_AGAIN or parser.state == MC_LINE:
+            return result
+    if length < parser.need:
+        return PARSE_AGAIN
+    if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
+        parser.error = BAD_CHUNK
+    parser.pos = parser.need
+    return PARSE_OK
+
+
+def base64_decode(data, length, target):
+    """The bytes of a meta command's key into `target`, which has room for as many as are encoded;
+    how many, 0 where this is no base64 (RFC 4648, padded)."""
+    pos: cython.size_t
+    size: cython.size_t = 0
+    word: cython.uint = 0
+    padding: cython.size_t = 0
+    char: cython.uchar
+    value: cython.uint
+    if length == 0 or length % 4:
+        return 0
+    for pos in range(length):
+        char = data[pos]
+        if char == 61 and pos + 2 >= length:
+            padding += 1
+            value = 0
+        elif padding:
+            return 0
+        elif 65 <= char <= 90:
+            value = char - 65
+        elif 97 <= char <= 122:
+            value = char - 71
+        elif 48 <= char <= 57:
+            value = char + 4
+        elif char == 43:
+            value = 62
+        elif char == 47:
+            value = 63
+        else:
+            return 0
+        word = word << 6 | value
+        if pos % 4 == 3:
+            target[size] = cython.cast(cython.char, word >> 16 & 255)
+            target[size + 1] = cython.cast(cython.char, word >> 8 & 255)
+            target[size + 2] = cython.cast(cython.char, word & 255)
+            size += 3
+            word = 0
+    return size - padding
+
+
+# Replies
+# -----------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def digits_end(
+    line: cython.p_const_char, pos: cython.size_t, length: cython.size_t
+) -> cython.size_t:
+    """Behind the digits at `pos`; `pos` itself if there are none, or too many for 64 bits."""
+    start: cython.size_t = pos
+    while pos < length and b"0" <= line[pos] <= b"9":
+        pos += 1
+    return pos if pos - start <= 20 else start
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def size_word(
+    line: cython.p_const_char,
+    pos: cython.size_t,
+    length: cython.size_t,
+    size: cython.pointer(cython.size_t),
+) -> cython.size_t:
+    """The number of bytes at `pos`; behind it, or `pos` if there is none that can be right."""
+    end: cython.size_t = digits_end(line, pos, length)
+    index: cython.size_t
+    size[0] = 0
+    if end - pos > 12:
+        return pos
+    for index in range(pos, end):
+        size[0] = size[0] * 10 + (line[index] - 48)
+    return end
+
+
+def value_line(line, length, key, size):
+    """Is this `VALUE <key> <flags> <bytes> [cas]`? `length` is without the line's end; `key`
+    becomes the key's length, whose first byte is the line's seventh, `size` the value's bytes."""
+    pos: cython.size_t = 6
+    start: cython.size_t
+    end: cython.size_t
+    while pos < length and line[pos] != b" ":
+        pos += 1
+    key[0] = pos - 6
+    if pos == 6 or pos - 6 > KEY_LENGTH:
+        return False
+    start = pos + 1
+    end = digits_end(line, start, length)
+    if end == start or end >= length or line[end] != b" ":
+        return False
+    start = end + 1
+    end = size_word(line, start, length, size)
+    if end == start:
+        return False
+    if end == length:
+        return True
+    start = end + 1
+    return line[end] == b" " and digits_end(line, start, length) == length and start < length
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def begins(
+    line: cython.p_const_char,
+    length: cython.size_t,
+    word: cython.p_const_char,
+    size: cython.size_t,
+) -> cython.bint:
+    """Is `word` the first of the line's words?"""
+    return (
+        length >= size and memcmp(line, word, size) == 0 and (length == size or line[size] == b" ")
+    )
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
+    """The form of a reply that is this one line, REPLY_NONE if it is none."""
+    end: cython.size_t
+    char: cython.char = line[0] if length else 0
+    if length == 2 or (length > 2 and line[2] == b" "):
+        if char == b"H" and line[1] == b"D":
+            return REPLY_HD
+        if char == b"E":
+            if line[1] == b"N":
+                return REPLY_EN
+            if line[1] == b"X":
+                return REPLY_EX
+        if char == b"N":
+            if line[1] == b"F":
+                return REPLY_NF
+            if line[1] == b"S":
+                return REPLY_NS
+        if char == b"O" and line[1] == b"K":
+            return REPLY_OK
+        if char == b"M" and line[1] == b"E":
+            return REPLY_ME
+    if length == 6 and memcmp(line, b"STORED", 6) == 0:
+        return REPLY_STORED
+    if length == 6 and memcmp(line, b"EXISTS", 6) == 0:
+        return REPLY_EXISTS
+    if length == 7 and memcmp(line, b"DELETED", 7) == 0:
+        return REPLY_DELETED
+    if length == 7 and memcmp(line, b"TOUCHED", 7) == 0:
+        return REPLY_TOUCHED
+    if length == 9 and memcmp(line, b"NOT_FOUND", 9) == 0:
+        return REPLY_NOT_FOUND
+    if length == 10 and memcmp(line, b"NOT_STORED", 10) == 0:
+        return REPLY_NOT_STORED
+    if length == 5 and memcmp(line, b"RESET", 5) == 0:
+        return REPLY_RESET
+    if begins(line, length, b"VERSION", 7):
+        return REPLY_VERSION
+    if (
+        begins(line, length, b"ERROR", 5)
+        or begins(line, length, b"CLIENT_ERROR", 12)
+        or begins(line, length, b"SERVER_ERROR", 12)
+    ):
+        return REPLY_ERROR
+    # decr leaves the spaces of a longer number behind it.
+    end = digits_end(line, 0, length)
+    if end > 0:
+        while end < length and line[end] == b" ":
+            end += 1
+        if end == length:
+            return REPLY_NUMBER
+    return REPLY_NONE
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def reply_line(
+    parser: cython.pointer(Parser), line: cython.p_const_char, length: cython.size_t
+) -> cython.int:
+    """What the line from `pos`, whose end is at `scan`, is in its reply: PARSE_OK if the last,
+    PARSE_AGAIN if more is to come, PARSE_ERROR if nothing that memcached sends."""
+    key: cython.size_t = 0
+    size: cython.size_t = 0
+    end: cython.size_t
+    kind: cython.int
+    parser.pos = parser.scan
+    if parser.kind != REPLY_STATS and length > 6 and memcmp(line, b"VALUE ", 6) == 0:
+        if not value_line(line, length, cython.address(key), cython.address(size)):
+            parser.error = b"malformed VALUE line"
+            return PARSE_ERROR
+        parser.kind = REPLY_VALUES
+        parser.state = MC_VALUE
+        parser.need = parser.pos + size + 2
+        return PARSE_AGAIN
+    if length == 3 and memcmp(line, b"END", 3) == 0:
+        if parser.kind == 0:
+            parser.kind = REPLY_VALUES
+        return PARSE_OK
+    if parser.kind != REPLY_VALUES and (
+        begins(line, length, b"STAT", 4)
+        or begins(line, length, b"ITEM", 4)
+        or begins(line, length, b"PREFIX", 6)
+    ):
+        parser.kind = REPLY_STATS
+        return PARSE_AGAIN
+    if parser.kind == 0 and length > 3 and memcmp(line, b"VA ", 3) == 0:
+        end = size_word(line, 3, length, cython.address(size))
+        if end == 3 or (end < length and line[end] != b" "):
+            parser.error = b"malformed VA line"
+            return PARSE_ERROR
+        parser.kind = REPLY_VA
+        parser.state = MC_LAST_VALUE
+        parser.need = parser.pos + size + 2
+        return PARSE_AGAIN
+    kind = word_kind(line, length)
+    if kind == REPLY_ERROR or (kind != REPLY_NONE and parser.kind == 0):
+        parser.kind = kind
+        return PARSE_OK
+    parser.error = b"unknown word"
+    return PARSE_ERROR
+
+
+def memcache_parse_rsp(conn, parser, data, length):
+    """One reply. `parser.kind` is its form."""
+    found: cython.p_const_char
+    end: cython.size_t
+    result: cython.int
+    while True:
+        if parser.state != MC_REPLY:
+            if length < parser.need:
+                return PARSE_AGAIN
+            if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
+                parser.error = b"value without CR LF"
+                return PARSE_ERROR
+            parser.pos = parser.need
+            if parser.state == MC_LAST_VALUE:
+                return PARSE_OK
+            parser.state = MC_REPLY
+        if parser.scan < parser.pos:
+            parser.scan = parser.pos
+        found = cython.cast(
+            cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
+        )
+        end = length if found is cython.NULL else found - data
+        if end - parser.pos > REPLY_LINE_MAX:
+            parser.error = b"line too long"
+            return PARSE_ERROR
+        parser.scan = end
+        if found is cython.NULL:
+            return PARSE_AGAIN
+        if end == parser.pos or data[end - 1] != b"\r":
+            parser.error = b"line without CR LF"
+            return PARSE_ERROR
+        parser.scan = end + 1
+        result = reply_line(parser, data + parser.pos, end - 1 - parser.pos)
+        if result != PARSE_AGAIN:
+            return result
+
+
+@cython.cclass
+class Framer:
+    """The parsers without a socket: bytes in, messages out, for tests and tools.
+
+    `requests` chooses the side: True for requests, False for replies. `max_bulk` is in bytes.
+    """
+
+    def __init__(self, requests: bool, max_bulk: int = 512 * 1024 * 1024):
+        self.conn = Conn()
+        self.conn.max_bulk = max_bulk
+        self.requests = requests
+        self.buffer = b""
+
+    def __dealloc__(self):
+        free(self.parser.argv)
+
+    def feed(self, data: bytes) -> list:
+        """The messages that are complete with these bytes. A request is a tuple of its words, a
+        list of bytes; its data block, None where it has none; whether it asks for no reply; and the
+        error that answers it, None if there is none. A reply is a pair: its form, a Reply or None
+        for an error, and its bytes. What is no message raises ValueError with the parser's text;
+        where messages came before it, they are returned first and the next call raises."""
+        found: list = []
+        result: cython.int
+        index: cython.uint
+        arg: cython.pointer(Arg)
+        whole: bytes = self.buffer + data
+        text: cython.p_const_char = whole
+        length: cython.size_t = len(whole)
+        start: cython.size_t = 0
+        end: cython.size_t
+        parser: cython.pointer(Parser) = cython.address(self.parser)
+        while start < length:
+            if self.requests:
+                result = memcache_parse_req(self.conn, parser, text + start, length - start)
+            else:
+                result = memcache_parse_rsp(self.conn, parser, text + start, length - start)
+            if result == PARSE_AGAIN:
+                break
+            if result == PARSE_ERROR:
+                error: bytes = parser.error
+                parser_reset(parser)
+                if not found:
+                    raise ValueError(error.decode().rstrip())
+                break
+            end = start + parser.pos
+            if result == PARSE_OK and not self.requests:
+                kind = None if parser.kind == REPLY_ERROR else Reply(parser.kind)
+                found.append((kind, text[start:end]))
+            elif result == PARSE_OK:
+                words = []
+                for index in range(parser.argc):
+                    arg = cython.address(parser.argv[index])
+                    words.append(text[start + arg.offset : start + arg.offset + arg.length])
+                block = None
+                if parser.need:
+                    block = text[end - parser.length - 2 : end - 2]
+                answer = None if parser.error is cython.NULL else cython.cast(bytes, parser.error)
+                found.append((words, block, bool(parser.flags & MSG_NOREPLY), answer))
+            start = end
+            parser_reset(parser)
+        self.buffer = whole[start:]
+        return found

@@ -1,0 +1,157 @@
+# nutproxy/proto/memcache_merge.py: one memcached reply out of several
+"""The reply of a command that was sent in parts, and that of a server which is taken for empty.
+
+A get of keys on several servers has its line in the parent's `req`. Each fragment's reply holds the
+values that its server has, in the order of the keys that it was asked for; so one walk over the
+keys, with a cursor in each reply, finds every value once, and sees when a server has sent one that
+nobody asked it for. A key asked for twice is answered twice, as memcached does.
+
+If a fragment failed, its error is the command's.
+"""
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memchr, memcmp
+from cython.cimports.nutproxy.msg.message import (
+    MERGE_QUERY,
+    MERGE_VALUES,
+    MSG_ERROR,
+    MSG_LOCAL_ERROR,
+    MSG_NOREPLY,
+    MSG_QUIET,
+    Body,
+    Msg,
+    Split,
+    msg_constant,
+    msg_drop,
+)
+from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_line
+from cython.cimports.nutproxy.proto.merge import (
+    Pieces,
+    merge_query,
+    pieces_begin,
+    pieces_end,
+    pieces_put,
+    pieces_undo,
+    put_text,
+)
+
+END = cython.declare(cython.p_const_char, b"END\r\n")
+END_LENGTH = cython.declare(cython.size_t, 5)
+UNEXPECTED = b"SERVER_ERROR a server's reply to a part of this command does not belong to it\r\n"
+
+
+def memcache_miss(msg):
+    """Answer as a server does that has not got the key."""
+    command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
+    if command.kind == META:
+        msg_constant(msg, cython.address(msg.rsp), b"EN\r\n", 4)
+        if msg.flags & MSG_QUIET:
+            msg.flags |= MSG_NOREPLY
+    else:
+        msg_constant(msg, cython.address(msg.rsp), END, END_LENGTH)
+
+
+def memcache_merge(parent):
+    """Build the reply of a command whose fragments are all done. Raises MemoryError."""
+    split: cython.pointer(Split) = parent.split
+    frag: cython.pointer(Msg)
+    index: cython.uint
+    if split.merge == MERGE_QUERY:
+        return merge_query(parent)
+    for index in range(split.nfrag):
+        frag = split.frags[index]
+        if frag.flags & MSG_ERROR:
+            # Values may stand before it.
+            text: bytes = frag.rsp.data[: frag.rsp.length]
+            parent.flags |= frag.flags & (MSG_ERROR | MSG_LOCAL_ERROR)
+            return put_text(parent, text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
+    if split.merge == MERGE_VALUES:
+        return merge_values(parent)
+    return put_text(parent, split.frags[0].rsp.data[: split.frags[0].rsp.length])
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def next_word(body: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
+    """Where the word behind `pos` begins. Words are parted by spaces."""
+    while body.data[pos] == b" ":
+        pos += 1
+    return pos
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def word_end(body: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
+    while body.data[pos] != b" " and body.data[pos] != b"\r" and body.data[pos] != b"\n":
+        pos += 1
+    return pos
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def value_of(
+    body: cython.pointer(Body), at: cython.size_t, key: cython.p_const_char, length: cython.size_t
+) -> cython.size_t:
+    """The bytes of the value at `at` if it is this key's, with its line; else 0."""
+    line: cython.p_char = body.data + at
+    end: cython.p_char
+    key_length: cython.size_t = 0
+    size: cython.size_t = 0
+    if line[0] != b"V":
+        return 0
+    end = cython.cast(cython.p_char, memchr(line, b"\n", body.length - at))
+    value_line(line, end - line - 1, cython.address(key_length), cython.address(size))
+    if key_length != length or memcmp(line + 6, key, length) != 0:
+        return 0
+    return (end - line) + 1 + size + 2
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_values(parent: cython.pointer(Msg)) -> cython.int:
+    """get, gets, gat, gats: every fragment's values in turn, in the order of the keys."""
+    split: cython.pointer(Split) = parent.split
+    line: cython.pointer(Body) = cython.address(parent.req)
+    frag: cython.pointer(Msg)
+    pieces: Pieces
+    room: cython.size_t = END_LENGTH
+    pos: cython.size_t
+    end: cython.size_t
+    size: cython.size_t
+    index: cython.uint
+    part: cython.uint
+    cursors: cython.pointer(cython.size_t) = cython.cast(
+        cython.pointer(cython.size_t), calloc(split.nfrag, cython.sizeof(cython.size_t))
+    )
+    if cursors is cython.NULL:
+        raise MemoryError
+    try:
+        for index in range(split.nfrag):
+            room += split.frags[index].rsp.length
+        pieces_begin(cython.address(pieces), parent, room)
+        end = word_end(line, next_word(line, 0))
+        if cython.cast(cython.pointer(Command), parent.row).kind == GAT:
+            end = word_end(line, next_word(line, end))
+        for index in range(split.nkeys):
+            pos = next_word(line, end)
+            end = word_end(line, pos)
+            part = split.sequence[index]
+            frag = split.frags[part]
+            size = value_of(cython.address(frag.rsp), cursors[part], line.data + pos, end - pos)
+            if size:
+                pieces_put(cython.address(pieces), frag.rsp.data + cursors[part], size)
+                cursors[part] += size
+        for index in range(split.nfrag):
+            if split.frags[index].rsp.length - cursors[index] != END_LENGTH:
+                pieces_undo(cython.address(pieces))
+                parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
+                return put_text(parent, UNEXPECTED)
+        pieces_put(cython.address(pieces), END, END_LENGTH)
+        pieces_end(cython.address(pieces))
+        if parent.split is not cython.NULL:
+            for index in range(split.nfrag):
+                msg_drop(cython.address(split.frags[index].rsp))
+        return 0
+    finally:
+        free(cursors)
