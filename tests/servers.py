@@ -14,6 +14,7 @@ deadline that is far beyond what a loaded machine needs.
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -231,6 +232,47 @@ class RedisServer(ServerProcess):
             with connect(self.unix_path) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+
+class MemcachedServer(ServerProcess):
+    """memcached on a TCP port, or with `unix=True` on `unix_path` alone: it never listens on both.
+
+    `arguments` are memcached's own and override these: `MemcachedServer("-I", "8k")`.
+    """
+
+    port: int
+
+    def __init__(self, *arguments: str, unix: bool = False) -> None:
+        super().__init__()
+        self.arguments = arguments
+        self.unix = unix
+        self.unix_path = self.directory / "memcached.sock"
+
+    def choose_ports(self) -> None:
+        [self.port] = free_ports(1)
+
+    @property
+    def address(self) -> int | Path:
+        """What `connect` takes."""
+        return self.unix_path if self.unix else self.port
+
+    def command(self) -> list[str]:
+        where = ["-s", str(self.unix_path)] if self.unix else ["-p", str(self.port), "-l", HOST]
+        # Run by root, it insists on being told which user to become.
+        user = pwd.getpwuid(os.getuid()).pw_name
+        # One thread, so that what connections do has one order.
+        return ["memcached", *where, "-U", "0", "-u", user, "-t", "1", *self.arguments]
+
+    def ready(self) -> bool:
+        # The port may be that of the process which took it; the unix socket is nobody else's.
+        if not self.unix and self.port not in listening_ports(self.pid):
+            return False
+        try:
+            with connect(self.address) as connection:
+                connection.sendall(b"version\r\n")
+                return connection.recv(100).startswith(b"VERSION ")
         except OSError:
             return False
 
