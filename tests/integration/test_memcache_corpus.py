@@ -1,0 +1,37 @@
+"""The record of what memcached answers is that of the memcached which is installed."""
+
+import pytest
+
+from tests import memcache_corpus as corpus
+from tests.servers import MemcachedServer
+
+
+@pytest.fixture(scope="module")
+def server():
+    with MemcachedServer(*corpus.ARGUMENTS) as server:
+        yield server
+
+
+def test_recorded_answers_are_those_of_memcached(server):
+    recorded, found = corpus.record(), corpus.answers(server)
+    stale = [name for name in {**recorded, **found} if recorded.get(name) != found.get(name)]
+    assert not stale, (
+        f"recorded of memcached {corpus.recorded_version()}, and {corpus.version(server)} answers "
+        "otherwise: python -m tests.memcache_corpus records it, and the difference is to be read"
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_answers_do_not_depend_on_how_the_conversation_is_cut(server, size):
+    """So the proxy, which cuts it as it likes, has to be answered alike."""
+    recorded = corpus.record()
+    for conversation in corpus.CORPUS.values():
+        if max(map(len, conversation.steps)) > 100 * size:
+            continue
+        corpus.forget(server)
+        found = corpus.converse(
+            server.port,
+            conversation,
+            lambda data: corpus.pieces_at(data, range(size, len(data), size)),
+        )
+        assert found == recorded[conversation.name], conversation.name
