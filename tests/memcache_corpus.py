@@ -480,6 +480,8 @@ def conversations():
     yield "b: decoded key with spaces", b"ms YSBi 1 b\r\nv\r\nmg YSBi b k v\r\n"
     yield "b: decoded key with CR LF", b"ms YQ0KYg== 1 b\r\nv\r\nmg YQ0KYg== b k v\r\n"
     yield "b: get of a binary key does not find it by its text", b"ms Zm9v 1 b\r\nv\r\nget Zm9v\r\nget foo\r\n"
+    yield "b: what was stored with b is shown with b", b"ms Zm9v 1 b\r\nv\r\nmg Zm9v b k\r\nmg foo k\r\nme foo\r\n"
+    yield "b: excess bits are not shown", b"ms Zh== 1 b k\r\nv\r\nmd Zh== b k\r\nma Zh== b k\r\n"
     yield "b: ms not base64", b"ms !!!! 1 b\r\nv\r\nmn\r\n"
     yield "b: ms not base64 with q", b"ms !!!! 1 b q\r\nv\r\nmn\r\n"
     yield "b: md and ma not base64", b"md !!!! b\r\nma !!!! b\r\nmn\r\n"
