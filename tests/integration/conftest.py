@@ -1,5 +1,5 @@
 # tests/integration/conftest.py: servers that a module's tests share
-"""Redis servers and proxies in front of them, started once for each test module.
+"""Redis or Memcached servers and proxies in front of them, started once for each test module.
 
 Tests that stop, kill or fill their servers start their own (tests.servers).
 """
@@ -14,15 +14,25 @@ POOL = """\
   hash: fnv1a_64
   hash_tag: "{{}}"
   distribution: ketama
-  redis: true
+  redis: {redis}
 {options}  servers:
 {servers}"""
 
 
 def pool(name, servers, **options):
     """A pool of these RedisServers in twemproxy's format, named s1, s2, …"""
+    return pool_text(name, servers, "true", options)
+
+
+def mc_pool(name, servers, **options):
+    """A pool of these MemcachedServers in twemproxy's format, named s1, s2, …"""
+    return pool_text(name, servers, "false", options)
+
+
+def pool_text(name, servers, redis, options):
     return POOL.format(
         name=name,
+        redis=redis,
         options="".join(f"  {key}: {value}\n" for key, value in options.items()),
         servers="".join(
             f"   - 127.0.0.1:{server.port}:1 s{number}\n"
