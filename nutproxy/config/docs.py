@@ -120,7 +120,6 @@ small gets no keys at all |
 | `auto_eject_hosts` without `timeout` | a server that hangs is waited for, never ejected |
 | `server_connections` above {MANY_SERVER_CONNECTIONS} | requests are pipelined: more connections \
 cost descriptors and memory and gain nothing |
-| `redis: false`, or `redis` not set | valid, but Memcached pools are not served by this version |
 
 ## What is not taken over from twemproxy
 

@@ -334,8 +334,6 @@ class _Warning(NamedTuple):
 def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
     """What works but hurts."""
     several = len(pool.servers) > 1
-    if not pool.redis:
-        yield _Warning("redis", "Memcached pools are not served by this version")
     if several and pool.hash == "crc32" and pool.distribution == "ketama":
         yield _Warning(
             "hash",
