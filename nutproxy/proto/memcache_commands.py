@@ -2,7 +2,7 @@
 """What nutproxy does with each command of memcached's text protocol, classic and meta.
 
 A row says how its line is laid out and which replies belong to it; the parser, the dispatcher, the
-check of `deny_commands` and docs/commands.md all read it here. Layouts, reply words and what quiet
+check of `deny_commands` and docs/memcached.md all read it here. Layouts, reply words and what quiet
 mode leaves out are those of memcached 1.6 (protocol.txt and proto_text.c).
 
 Every line that is forwarded must make the server read exactly as many bytes as the proxy has read,
@@ -58,15 +58,15 @@ class Reply(IntEnum):
 
 
 KIND_TEXTS = {
-    Kind.GET: "split per server, values merged in the order of the keys",
-    Kind.GAT: "split per server, values merged in the order of the keys",
+    Kind.GET: "split per server; the values in the order of the keys, as often as asked for",
+    Kind.GAT: "split per server; the values in the order of the keys, as often as asked for",
     Kind.STORE: "to the key's server",
     Kind.KEY: "to the key's server",
-    Kind.META: "to the key's server; with `b` the decoded key is hashed",
-    Kind.META_STORE: "to the key's server; with `b` the decoded key is hashed",
-    Kind.ALL: "to all servers, one merged reply",
+    Kind.META: "to the key's server; with `b` the decoded key counts",
+    Kind.META_STORE: "to the key's server; with `b` the decoded key counts",
+    Kind.ALL: "to all live servers; the first error there is, else the first reply",
     Kind.LOCAL: "answered by nutproxy",
-    Kind.UNSUPPORTED: "refused",
+    Kind.UNSUPPORTED: "refused with `CLIENT_ERROR`; the connection stays open",
 }
 
 
@@ -144,3 +144,36 @@ COMMANDS: dict[str, Command] = {
     "slabs": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
     "watch": _row(Kind.UNSUPPORTED, (1, 0), text="turns the shared connection into a log"),
 }
+
+_INTRODUCTION = """\
+# Memcached commands
+
+Generated from the command table, `nutproxy/proto/memcache_commands.py`, by
+`python -m nutproxy.proto.memcache_commands`. Do not edit.
+
+What a pool with `redis: false`, the default, does with each command of memcached's text protocol.
+Lines are checked as memcached 1.6 checks them, and answered with its errors; the connection closes
+where memcached closes it. `noreply`, and `q` of the meta commands, are not forwarded: a server
+answers every request, so that no reply can be taken for another's, and nutproxy leaves out what the
+client did not want to hear. A pool's `deny_commands` refuses further commands by name. An error of
+a server is passed through as it is. What differs from a memcached is in
+[differences.md](differences.md).
+"""
+
+
+def document() -> str:
+    """The text of docs/memcached.md."""
+    lines = [
+        _INTRODUCTION,
+        "| Command | What it does | What becomes of it | Left out with `q` |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in COMMANDS.items():
+        silent = ", ".join(reply.name for reply in row.quiet if reply is not Reply.OK)
+        noreply = " (also `noreply`)" if row.noreply else ""
+        lines.append(f"| {name} | {row.text}{noreply} | {KIND_TEXTS[row.kind]} | {silent} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -255,6 +255,32 @@ def test_mget_with_a_failing_part_is_one_error_and_the_connection_stays_open(par
     assert client("GET", keys[2]) == value_of(keys[2])
 
 
+def test_mget_parts_of_the_wrong_lengths_are_an_error_and_leave_nothing_behind():
+    """Three elements from one server and one from the other: as many as the keys, but not theirs.
+    Large ones are sent from where they are, and some were in the queue already when this showed."""
+    large = b"$100000\r\n" + b"x" * 100000 + b"\r\n"
+
+    def three(session, request):
+        session.send(b"*3\r\n" + large * 3)
+
+    def one(session, request):
+        session.send(b"*1\r\n" + large)
+
+    with (
+        ScriptedServer(special(b"MGET", one)) as first,
+        ScriptedServer(special(b"MGET", three)) as second,
+        NutproxyServer(pool("alpha", [first, second])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        early, early2 = keys_of(2, (1, 2), 2)
+        late, late2 = keys_of(1, (1, 2), 2)
+        for _ in range(3):
+            client.pipeline(("MGET", early, early2, late, late2), ("GET", early))
+            failed, other = client.replies(2)
+            assert "does not have the expected form" in str(failed)
+            assert other == value_of(early)
+
+
 @pytest.mark.parametrize("command", ["DEL", "MSET"])
 def test_a_write_with_a_failing_part_says_that_others_may_have_been_applied(parts, command):
     client, keys = parts

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from nutproxy.local import HANDLERS
-from nutproxy.proto import commands, errors
+from nutproxy.proto import commands, errors, memcache_commands
 from nutproxy.proto.commands import (
     COMMANDS,
     CONTAINERS,
@@ -444,6 +444,12 @@ def test_every_error_is_one_line_that_begins_with_a_code():
 def test_documentation_is_generated_from_the_table():
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert written == commands.document(), "run: python -m nutproxy.proto.commands"
+
+
+def test_memcached_documentation_is_generated_from_the_table():
+    written = (ROOT / "docs/memcached.md").read_text(encoding="utf-8")
+    expected = memcache_commands.document()
+    assert written == expected, "run: python -m nutproxy.proto.memcache_commands"
 
 
 def test_documentation_has_every_command_once():
