@@ -33,15 +33,18 @@ from nutproxy.config.model import (
     accepted,
 )
 from nutproxy.config.values import (
+    MEMCACHED_COMMANDS,
     Address,
     Fields,
     Items,
     ServerConfig,
     Text,
     Unfit,
+    command_name,
     did_you_mean,
     index_order,
     printable,
+    redis_commands,
 )
 
 GLOBAL, DEFAULTS = "global", "defaults"
@@ -220,6 +223,9 @@ class _Loader:
         defaults = by_name.get(DEFAULTS, Table(DEFAULTS, 0))
         process = self._validate(GlobalConfig, by_name.get(GLOBAL, Table(GLOBAL, 0)))
         self._validate(PoolSettings, defaults)
+        self._unknown_commands(
+            defaults, redis_commands() | MEMCACHED_COMMANDS, "Redis or Memcached"
+        )
         pools = []
         listens: dict[Address, Table] = {}
         for table in tables:
@@ -282,6 +288,22 @@ class _Loader:
                 "on_dead_server",
                 "'miss' is only valid for a Memcached pool, set 'redis: false'",
             )
+        if keys.redis:
+            self._unknown_commands(table, redis_commands(), "Redis")
+        else:
+            self._unknown_commands(table, MEMCACHED_COMMANDS, "Memcached")
+
+    def _unknown_commands(self, table: Table, known: frozenset[str], protocol: str) -> None:
+        """Entries of `deny_commands` that deny nothing."""
+        entries = table.values.get("deny_commands")
+        for entry in entries if isinstance(entries, Items) else ():
+            if not isinstance(entry, Text) or not entry:
+                continue
+            name = command_name(entry)
+            if name not in known:
+                hint = did_you_mean(name, sorted(known))
+                message = f"'{entry}' is not a {protocol} command{hint}"
+                self._problem(table, "deny_commands", message, entry.line)
 
     def _duplicate_listen(
         self, table: Table, keys: PoolKeys, listens: dict[Address, Table]
@@ -387,7 +409,8 @@ def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
         settings["on_dead_server"] = "error"
     else:
         settings["redis_auth"] = None
-    settings["deny_commands"] = frozenset(keys.deny_commands)
+    known = redis_commands() if keys.redis else MEMCACHED_COMMANDS
+    settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(
         **settings,
         name=name,

@@ -291,10 +291,11 @@ class PoolSettings(Keys):
     )
     deny_commands: tuple[Command, ...] = key(
         (),
-        "Commands that are refused, by name; one subcommand as `config set`.",
+        "Commands that are refused, by name; one subcommand as `config set`. Of those in `defaults`"
+        " a pool takes the ones that its protocol has.",
         example=["flushall", "keys", "config set"],
         written=[],
-        accepts="a list of Redis commands",
+        accepts="a list of commands",
     )
     client_max_requests: Integer = key(
         1024,

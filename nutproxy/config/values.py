@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nutproxy.hashkit.order import server_order_key
+from nutproxy.proto import memcache_commands
 
 MAX_INT = 2**31 - 1
 MAX_PORT = 65535
@@ -33,6 +34,9 @@ KETAMA_DEFAULT_PORT = 11211
 
 LISTEN_FORMS = "host:port, [IPv6]:port or /path [permissions]"
 SERVER_FORMS = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"
+
+# memcached's commands, classic and meta.
+MEMCACHED_COMMANDS = frozenset(memcache_commands.COMMANDS)
 
 _SIZE_UNITS = {
     "": 1,
@@ -206,21 +210,18 @@ def hash_tag(value: Any) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def known_commands() -> frozenset[str]:
+def redis_commands() -> frozenset[str]:
     """Every Redis command, subcommands as "config set", in lower case."""
     table = Path(__file__).parent.parent / "proto" / "redis_commands.json"
     return frozenset(json.loads(table.read_text(encoding="utf-8")))
 
 
 def command_name(value: Any) -> str:
-    """The name of a Redis command in lower case; `config|set` and `config set` are the same."""
-    text = scalar(value)
-    name = " ".join(text.lower().replace("|", " ").split())
-    if name not in known_commands():
-        raise ValueError(
-            f"'{text}' is not a Redis command{did_you_mean(name, sorted(known_commands()))}"
-        )
-    return name
+    """The name of a command in lower case; `config|set` and `config set` are the same.
+
+    Whether there is such a command depends on the protocol of the pool.
+    """
+    return " ".join(scalar(value).lower().replace("|", " ").split())
 
 
 def _port(text: str) -> int:

@@ -251,6 +251,16 @@ def test_a_pool_takes_defaults_and_its_own_values_win(read):
     assert (b.redis, b.timeout, b.deny_commands) == (True, 5, {"flushall"})
 
 
+def test_denied_commands_in_defaults_reach_the_pools_that_have_them(read):
+    config, _ = read(
+        "defaults:\n  deny_commands: [flush_all, flushall, set]\n"
+        "m:\n  listen: h:1\n  servers: [h:1:1]\n"
+        "r:\n  listen: h:2\n  redis: true\n  servers: [h:1:1]\n"
+    )
+    m, r = config.pools
+    assert (m.deny_commands, r.deny_commands) == ({"flush_all", "set"}, {"flushall", "set"})
+
+
 def test_on_dead_server_from_defaults_does_not_reach_redis_pools(read):
     config, _ = read(
         "defaults:\n  on_dead_server: miss\n"
@@ -381,7 +391,7 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
         ),
         (
             "deny_commands: keys",
-            "deny_commands: is not a list, accepted: a list of Redis commands",
+            "deny_commands: is not a list, accepted: a list of commands",
         ),
         (
             "deny_commands: [keys, flushal]",
@@ -393,7 +403,7 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
         ),
         (
             "deny_commands: [keys, [x]]",
-            "deny_commands: entry 2 is a list, accepted: a list of Redis commands",
+            "deny_commands: entry 2 is a list, accepted: a list of commands",
         ),
         ("redis: false", "redis: duplicate key, first set on line 3"),
     ],
@@ -516,6 +526,22 @@ def test_on_dead_server_miss_needs_a_memcached_pool(findings):
     assert findings(pool_text("on_dead_server: miss")) == [
         "f.yml:4: pool 'p': on_dead_server: 'miss' is only valid for a Memcached pool,"
         " set 'redis: false'",
+    ]
+
+
+def test_denied_commands_are_those_of_the_pools_protocol(findings):
+    found = findings(
+        "defaults:\n  deny_commands: [flushal, mg]\n"
+        "p:\n  listen: h:1\n  deny_commands:\n  - MG\n  - flushall\n  servers: [h:1:1]\n"
+        "r:\n  listen: h:2\n  redis: on\n  deny_commands: [flush_all]\n  servers: [h:1:1]\n"
+    )
+    assert [line for line in found if "warning" not in line] == [
+        "f.yml:2: defaults.deny_commands: 'flushal' is not a Redis or Memcached command,"
+        " did you mean 'flushall'?",
+        "f.yml:7: pool 'p': deny_commands: 'flushall' is not a Memcached command,"
+        " did you mean 'flush_all'?",
+        "f.yml:12: pool 'r': deny_commands: 'flush_all' is not a Redis command,"
+        " did you mean 'flushall'?",
     ]
 
 
