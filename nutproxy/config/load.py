@@ -167,6 +167,9 @@ class _Loader:
         line = line or table.lines.get(key or "", table.line)
         self.problems.append(Problem("problem", self.path, line, table.pool, label, message))
 
+    def _warning(self, table: Table, key: str, message: str, line: int) -> None:
+        self.problems.append(Problem("warning", self.path, line, table.pool, key, message))
+
     # Reading: what the sections hold.
 
     def _tables(self, root: yaml.Node) -> Iterator[Table]:
@@ -292,6 +295,10 @@ class _Loader:
             self._unknown_commands(table, redis_commands(), "Redis")
         else:
             self._unknown_commands(table, MEMCACHED_COMMANDS, "Memcached")
+            # twemproxy ignores its redis_db there, so it is no reason to refuse a file.
+            for key in ("redis_db", "admin_commands"):
+                if key in table.values and getattr(keys, key):
+                    self._warning(table, key, "does nothing in a Memcached pool", table.lines[key])
 
     def _unknown_commands(self, table: Table, known: frozenset[str], protocol: str) -> None:
         """Entries of `deny_commands` that deny nothing."""
@@ -341,7 +348,7 @@ class _Loader:
             line = table.lines.get(key) or defaults.lines.get(key) or table.line
             if server is not None:
                 line = server.line
-            self.problems.append(Problem("warning", self.path, line, table.name, key, message))
+            self._warning(table, key, message, line)
 
 
 class _Warning(NamedTuple):
@@ -408,7 +415,7 @@ def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
     if keys.redis:
         settings["on_dead_server"] = "error"
     else:
-        settings["redis_auth"] = None
+        settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
     known = redis_commands() if keys.redis else MEMCACHED_COMMANDS
     settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(

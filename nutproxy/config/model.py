@@ -240,7 +240,8 @@ class PoolSettings(Keys):
     )
     redis_db: Integer = key(
         0,
-        "Database that is selected on each server connection, after `redis_auth`.",
+        "Database that is selected on each server connection, after `redis_auth`. Only for Redis"
+        " pools.",
         example=2,
         minimum=0,
         maximum=MAX_INT,
@@ -286,7 +287,7 @@ class PoolSettings(Keys):
     admin_commands: Flag = key(
         False,
         "Forward administration commands (CONFIG, DEBUG, SHUTDOWN, ACL, …) to the servers. They"
-        " are refused otherwise.",
+        " are refused otherwise. Only for Redis pools.",
         example=True,
     )
     deny_commands: tuple[Command, ...] = key(

@@ -545,6 +545,21 @@ def test_denied_commands_are_those_of_the_pools_protocol(findings):
     ]
 
 
+def test_redis_keys_that_do_nothing_in_a_memcached_pool_are_warned_of(findings, read):
+    text = (
+        "defaults:\n  redis_db: 1\n"
+        "p:\n  listen: h:1\n  redis_db: 2\n  admin_commands: on\n  servers: [h:1:1]\n"
+        "q:\n  listen: h:2\n  redis_db: 0\n  servers: [h:1:1]\n"
+    )
+    found = findings(text)
+    assert [line for line in found if "does nothing" in line] == [
+        "f.yml:5: pool 'p': redis_db: warning: does nothing in a Memcached pool",
+        "f.yml:6: pool 'p': admin_commands: warning: does nothing in a Memcached pool",
+    ]
+    p, q = read(text)[0].pools
+    assert [p.redis_db, p.admin_commands, q.redis_db] == [0, False, 0]
+
+
 def test_keys_of_one_protocol_are_not_judged_where_the_protocol_is_not_known(findings):
     assert findings(
         "defaults:\n  redis: maybe\np:\n  listen: h:1\n  redis_auth: pw\n  servers: [h:1:1]\n"
