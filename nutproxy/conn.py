@@ -43,6 +43,8 @@ A connection that is closed in the middle of a turn stays in `Loop.closed` until
 that events already fetched for it find it, closed.
 """
 
+import socket
+
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
@@ -268,6 +270,20 @@ class Conn:
         self.loop.conns.discard(self)
         self.loop.closed.append(self)
         return 0
+
+
+def tcp_options(sock, config) -> None:
+    """The options of a pool's TCP sockets, of servers and of listeners, whose clients inherit them.
+    Without TCP_NODELAY pipelines stall for 40 ms. Raises OSError."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.tcpkeepalive)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, config.tcpkeepalive_idle),
+        (socket.TCP_KEEPINTVL, config.tcpkeepalive_interval),
+        (socket.TCP_KEEPCNT, config.tcpkeepalive_count),
+    ):
+        if value:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def conn_recv(conn):

@@ -25,6 +25,8 @@ from cython.cimports.nutproxy.csys import (
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import redis_recv_done, redis_recv_error
 
+from nutproxy.conn import tcp_options
+
 log = logging.getLogger("nutproxy")
 
 ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
@@ -142,9 +144,7 @@ def listen(config) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Accepted sockets inherit both. Without TCP_NODELAY pipelines stall for 40 ms.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.tcpkeepalive)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp_options(sock, config)
         sock.bind(name)
         sock.listen(config.backlog)
         sock.setblocking(False)

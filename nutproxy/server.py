@@ -78,6 +78,8 @@ from cython.cimports.nutproxy.msg.response import (
 from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR, Command, memcache_parse_rsp
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
 
+from nutproxy.conn import tcp_options
+
 log = logging.getLogger("nutproxy")
 
 # What a client of RESP3 is told by a server that is too old for HELLO.
@@ -420,10 +422,7 @@ class ServerConn(Conn):
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
         if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_KEEPALIVE, self.server.pool.config.tcpkeepalive
-            )
+            tcp_options(sock, self.server.pool.config)
         try:
             sock.connect(address)
         except BlockingIOError:

@@ -120,6 +120,8 @@ small gets no keys at all |
 | `auto_eject_hosts` without `timeout` | a server that hangs is waited for, never ejected |
 | `server_connections` above {MANY_SERVER_CONNECTIONS} | requests are pipelined: more connections \
 cost descriptors and memory and gain nothing |
+| `tcpkeepalive_idle`, `tcpkeepalive_interval` or `tcpkeepalive_count` without `tcpkeepalive` | \
+nothing: connections are not probed |
 | `redis_db` or `admin_commands` in a Memcached pool | it does nothing there; in `defaults` it is \
 for Redis pools |
 

@@ -375,6 +375,9 @@ def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
             "without a timeout a server that hangs is never ejected, set 'timeout'",
             causes=("timeout",),
         )
+    for key in ("tcpkeepalive_idle", "tcpkeepalive_interval", "tcpkeepalive_count"):
+        if getattr(pool, key) and not pool.tcpkeepalive:
+            yield _Warning(key, "does nothing without 'tcpkeepalive: true'", ("tcpkeepalive",))
     if pool.server_connections > MANY_SERVER_CONNECTIONS:
         yield _Warning(
             "server_connections",

@@ -212,8 +212,36 @@ class PoolSettings(Keys):
     )
     tcpkeepalive: Flag = key(
         False,
-        "Have the kernel probe idle connections (`SO_KEEPALIVE`).",
+        "Have the kernel probe idle connections of clients and servers (`SO_KEEPALIVE`), so that"
+        " those whose other side has vanished are closed.",
         example=True,
+    )
+    tcpkeepalive_idle: Integer = key(
+        0,
+        "How long a connection is idle before it is probed (`TCP_KEEPIDLE`); 0: what the system"
+        " says, two hours on Linux.",
+        example=60,
+        unit="seconds",
+        minimum=0,
+        maximum=values.MAX_KEEPALIVE_SECONDS,
+    )
+    tcpkeepalive_interval: Integer = key(
+        0,
+        "How long a probe waits for its answer before the next one (`TCP_KEEPINTVL`); 0: what the"
+        " system says, 75 seconds on Linux.",
+        example=10,
+        unit="seconds",
+        minimum=0,
+        maximum=values.MAX_KEEPALIVE_SECONDS,
+    )
+    tcpkeepalive_count: Integer = key(
+        0,
+        "Unanswered probes that end a connection (`TCP_KEEPCNT`); 0: what the system says, 9 on"
+        " Linux.",
+        example=3,
+        unit="probes",
+        minimum=0,
+        maximum=values.MAX_KEEPALIVE_COUNT,
     )
     reuseport: Flag = key(
         False,

@@ -31,6 +31,9 @@ MAX_INT = 2**31 - 1
 MAX_PORT = 65535
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un holds 108 with the terminator
 KETAMA_DEFAULT_PORT = 11211
+# What Linux takes (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+MAX_KEEPALIVE_SECONDS = 32767
+MAX_KEEPALIVE_COUNT = 127
 
 LISTEN_FORMS = "host:port, [IPv6]:port or /path [permissions]"
 SERVER_FORMS = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"

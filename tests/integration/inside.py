@@ -2,6 +2,7 @@
 """For what cannot be seen or chosen from outside: a Context that runs in a thread."""
 
 import contextlib
+import os
 import socket
 import threading
 
@@ -11,6 +12,17 @@ from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
 from tests.integration.conftest import pool
 from tests.servers import HOST, free_ports
+
+
+def socket_option(conn, level, name):
+    """What an option of a connection's socket is set to."""
+    with socket.socket(fileno=os.dup(conn.fd)) as sock:
+        return sock.getsockopt(level, name)
+
+
+def server_conns(pool):
+    """A pool's connections to its servers that are open, those of RESP2."""
+    return [conn for server in pool.servers for conn in server.conns2 if conn is not None]
 
 
 @contextlib.contextmanager

@@ -2,12 +2,15 @@
 """Every file in conf/ loads without a problem; the first one a user meets is run."""
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from nutproxy.config import load
+from tests.client import Client
 from tests.integration.conftest import pool
+from tests.integration.inside import running_context, server_conns, socket_option
 from tests.servers import NutproxyServer, RedisServer, connect, pipeline, wait_until
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -56,22 +59,46 @@ def test_client_beyond_client_connections_is_told_so_and_closed(shards):
             client.close()
 
 
-def test_tcpkeepalive_is_set_towards_servers_and_clients(shards):
+def keepalive(conn):
+    return [
+        socket_option(conn, level, name)
+        for level, name in [
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+        ]
+    ]
+
+
+def systems_keepalive():
+    names = ("time", "intvl", "probes")
+    return [int(Path(f"/proc/sys/net/ipv4/tcp_keepalive_{name}").read_text()) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [0, *systems_keepalive()]),
+        ({"tcpkeepalive": "true"}, [1, *systems_keepalive()]),
+        (
+            {
+                "tcpkeepalive": "true",
+                "tcpkeepalive_idle": 61,
+                "tcpkeepalive_interval": 11,
+                "tcpkeepalive_count": 3,
+            },
+            [1, 61, 11, 3],
+        ),
+    ],
+    ids=["off", "as the system has it", "chosen"],
+)
+def test_tcpkeepalive_is_set_towards_servers_and_clients(shards, tmp_path, options, expected):
     with (
-        NutproxyServer(pool("alpha", shards, tcpkeepalive="true", preconnect="true")) as proxy,
-        connect(proxy.port) as client,
+        running_context(shards, tmp_path, preconnect="true", **options) as (context, port),
+        Client(port) as client,
     ):
-        client.sendall(b"PING\r\n")
-        assert client.recv(100) == b"+PONG\r\n"
-        ports = {proxy.port, *(server.port for server in shards)}
-
-        def kept_alive():
-            # A timer of kind 02 is the kernel's keepalive (Documentation/networking/proc_net_tcp).
-            found = set()
-            for line in Path(f"/proc/{proxy.pid}/net/tcp").read_text().splitlines()[1:]:
-                _, local, remote, state, _, timer, *_ = line.split()
-                if state == "01" and timer.startswith("02:"):
-                    found |= {int(local.split(":")[1], 16), int(remote.split(":")[1], 16)}
-            return ports <= found
-
-        wait_until(kept_alive, "keepalive on every connection")
+        assert client("DBSIZE") >= 0
+        [pool] = context.pools
+        conns = [*server_conns(pool), *pool.client_conns]
+        assert [keepalive(conn) for conn in conns] == [expected] * 4

@@ -1,11 +1,10 @@
 # tests/integration/test_loop.py: what the loop does to sockets
 """Seen from inside: a Context in a thread of this process."""
 
-import os
 import socket
 
 from tests.client import Client
-from tests.integration.inside import running_context
+from tests.integration.inside import running_context, server_conns, socket_option
 
 
 def test_delays_of_small_packets_are_off_on_both_sides(shards, tmp_path):
@@ -15,12 +14,10 @@ def test_delays_of_small_packets_are_off_on_both_sides(shards, tmp_path):
     ):
         assert client("DBSIZE") >= 0
         [pool] = context.pools
-        conns = [conn for server in pool.servers for conn in server.conns2]
-        conns += pool.client_conns
+        conns = [*server_conns(pool), *pool.client_conns]
         assert len(conns) == 4
         for conn in conns:
-            with socket.socket(fileno=os.dup(conn.fd)) as sock:
-                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert socket_option(conn, socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_client_that_does_not_read_blocks_its_own_connection_only(shards, tmp_path):

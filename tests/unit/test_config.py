@@ -364,6 +364,14 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
             "backlog: 1_000",
             "backlog: '1_000' is not a whole number, accepted: 0 to 2147483647 connections",
         ),
+        (
+            "tcpkeepalive_idle: 32768",
+            "tcpkeepalive_idle: 32768 is out of range, accepted: 0 to 32767 seconds",
+        ),
+        (
+            "tcpkeepalive_count: 128",
+            "tcpkeepalive_count: 128 is out of range, accepted: 0 to 127 probes",
+        ),
         ("redis_db: -1", "redis_db: -1 is out of range, accepted: 0 to 2147483647"),
         ("preconnect: True1", "preconnect: 'True1' is not a boolean, accepted: true, false"),
         ("preconnect: 1", "preconnect: '1' is not a boolean, accepted: true, false"),
@@ -769,6 +777,12 @@ CONNECTIONS_WARNING = (
         (("auto_eject_hosts: true", "timeout: 1"), []),
         (("server_connections: 17",), [CONNECTIONS_WARNING]),
         (("server_connections: 16",), []),
+        (
+            ("tcpkeepalive_idle: 60",),
+            ["tcpkeepalive_idle: warning: does nothing without 'tcpkeepalive: true'"],
+        ),
+        (("tcpkeepalive_count: 0",), []),
+        (("tcpkeepalive_interval: 60", "tcpkeepalive: on"), []),
     ],
 )
 def test_configuration_that_works_but_hurts(read, keys, warnings):
@@ -947,6 +961,9 @@ def test_example_configuration_has_neither_problem_nor_warning(path):
 
 def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
     own = {
+        "tcpkeepalive_idle",
+        "tcpkeepalive_interval",
+        "tcpkeepalive_count",
         "admin_commands",
         "deny_commands",
         "on_dead_server",
