@@ -8,6 +8,7 @@ import errno as errors
 import logging
 import os
 import socket
+import stat
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, errno
@@ -154,15 +155,20 @@ def listen(config) -> socket.socket:
     return sock
 
 
+def is_stale(path: str) -> bool:
+    """Is this a socket that nobody listens on? What is no socket refuses connects as well."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        # One whose backlog is full would keep us waiting.
+        other.setblocking(False)
+        refused = other.connect_ex(path) == errors.ECONNREFUSED
+    return refused and stat.S_ISSOCK(os.lstat(path).st_mode)
+
+
 def listen_unix(config) -> socket.socket:
     path = config.listen.path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-            result = other.connect_ex(path)
-        if result == 0:
-            raise OSError(errors.EADDRINUSE, os.strerror(errors.EADDRINUSE))
-        if result == errors.ECONNREFUSED:
+        if is_stale(path):
             os.unlink(path)
         sock.bind(path)
         if config.listen_permissions:

@@ -3,6 +3,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,45 @@ def test_client_beyond_client_connections_is_told_so_and_closed(shards):
         wait_until(another_is_let_in, "a place for another client")
         for client in clients:
             client.close()
+
+
+# Unix sockets: permissions and a stale one are in test_defects.
+
+
+def refusal_of(config, directory):
+    """What a proxy says instead of starting; it has to exit with 1."""
+    file = directory / "proxy.yml"
+    file.write_text(config)
+    command = [sys.executable, "-m", "nutproxy", "-c", str(file)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (1, ""), run
+    return run.stderr
+
+
+def taken(path, config, directory):
+    expected = f"nutproxy: pool 'alpha': cannot listen on {path}: Address already in use\n"
+    return refusal_of(config.replace("auto", str(path)), directory) == expected
+
+
+def test_a_unix_socket_that_somebody_listens_on_is_left_alone(shards, tmp_path):
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(0)
+        # The first attempt fills the backlog, and a connect would wait from then on.
+        for _ in range(2):
+            assert taken(path, pool("alpha", shards), tmp_path)
+        assert path.is_socket()
+
+
+def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(shards, tmp_path):
+    path = tmp_path / "data"
+    path.write_text("of somebody else")
+    assert taken(path, pool("alpha", shards), tmp_path)
+    assert path.read_text() == "of somebody else"
+
+
+# Keepalive
 
 
 def keepalive(conn):
