@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn, TextIO
 
-from nutproxy import __version__
+from nutproxy import __version__, descriptors
 from nutproxy.config import Config, GlobalConfig, Options, Problem, load, schema
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
 from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
@@ -256,6 +256,9 @@ def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
 def _report(path: str) -> bool:
     """Print what `check` prints; true if the file can be used."""
     config, problems = load(path)
+    shortage = config and descriptors.shortage(config, descriptors.hard_limit())
+    if shortage:
+        problems.append(Problem("warning", path, None, None, None, shortage))
     _print_problems(problems, sys.stdout)
     sys.stdout.flush()
     return config is not None

@@ -11,6 +11,8 @@ cdef class Context:
     cdef readonly list pools
     cdef readonly list proxies
     cdef readonly WakeConn waker
+    # Clients at once of the pools without client_connections, all together; 0 without a limit.
+    cdef public size_t max_clients
     cdef bint stopped
     cdef readonly double started       # monotonic seconds
     cdef readonly str config_file

@@ -112,6 +112,7 @@ class Context:
         self.config_file = config_file
         self.version = __version__
         self.pid = os.getpid()
+        self.max_clients = 0
 
     @property
     def port(self) -> int:

@@ -5,6 +5,9 @@ from nutproxy.pool cimport ServerPool
 cdef class ProxyConn(Conn):
     cdef readonly ServerPool pool
     cdef object sock                   # the Python socket that owns the descriptor
-    cdef size_t most                   # clients at once, 0 without a limit
+    cdef size_t most                   # client_connections, 0 if it is not set
+    cdef bytes full                    # what a client is told for whom there is no place
     cdef readonly str address
     cdef object again                  # a timer, while there are no descriptors to accept with
+
+    cdef size_t unlimited_clients(self) noexcept

@@ -1,7 +1,8 @@
 # nutproxy/proxy.py: the role of a listening socket
 """Accepts clients of one pool: a bounded number a turn, so that a storm of connects cannot keep the
-others from their turn. When descriptors run out it waits a moment and tries again; nothing is lost,
-the kernel's backlog holds the clients meanwhile.
+others from their turn. A client beyond client_connections, or beyond the number for which the
+process has descriptors, is told so and closed. When descriptors run out all the same it waits a
+moment and tries again; nothing is lost, the kernel's backlog holds the clients meanwhile.
 """
 
 import errno as errors
@@ -12,7 +13,6 @@ import stat
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, errno
-from cython.cimports.libc.string import strlen
 from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.csys import (
@@ -21,6 +21,7 @@ from cython.cimports.nutproxy.csys import (
     SOCK_NONBLOCK,
     accept4,
     close,
+    recv,
     send,
 )
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
@@ -31,8 +32,9 @@ from nutproxy.conn import tcp_options
 log = logging.getLogger("nutproxy")
 
 ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
-# Redis' text for a client beyond client_connections.
-FULL = cython.declare(cython.p_const_char, b"-ERR max number of clients reached\r\n")
+# What Redis and memcached tell a client for whom they have no place.
+FULL_REDIS = b"-ERR max number of clients reached\r\n"
+FULL_MEMCACHED = b"ERROR Too many open connections\r\n"
 # Milliseconds until the next try when the process has no descriptor left.
 ACCEPT_PAUSE = 100
 
@@ -53,10 +55,9 @@ def proxy_recv(conn: Conn) -> cython.int:
                 continue
             self.pause(errno)
             return 0
-        if self.most and cython.cast(cython.size_t, len(self.pool.client_conns)) >= self.most:
-            send(fd, FULL, strlen(FULL), MSG_NOSIGNAL)
-            close(fd)
-            self.pool.rejected_connections += 1
+        reason = self.refusal()
+        if reason is not None:
+            self.refuse(fd, reason)
             continue
         client = ClientConn(self.pool)
         if self.pool.config.redis:
@@ -97,6 +98,7 @@ class ProxyConn(Conn):
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
         self.most = pool.config.client_connections
+        self.full = FULL_REDIS if pool.config.redis else FULL_MEMCACHED
         self.loop = pool.loop
         self.sock = sock
         self.address = str(pool.config.listen)
@@ -107,6 +109,44 @@ class ProxyConn(Conn):
         self.loop.open(self, sock.fileno())
         # Clients that came before the loop began have had their edge.
         self.mark_ready()
+
+    def refusal(self) -> str | None:
+        """Why there is no place for another client; None if there is."""
+        clients: cython.size_t
+        room: cython.size_t
+        if self.most:
+            clients = len(self.pool.client_conns)
+            return f"client_connections ({self.most}) are in use" if clients >= self.most else None
+        room = self.pool.context.max_clients
+        if room and self.unlimited_clients() >= room:
+            # The rest of the descriptors is for servers, which must not be starved by clients.
+            return f"no more than {room} clients fit in the limit on open files"
+        return None
+
+    def unlimited_clients(self):
+        """The clients of all pools that set no client_connections."""
+        proxy: ProxyConn
+        count: cython.size_t = 0
+        for proxy in self.pool.context.proxies:
+            if not proxy.most:
+                count += len(proxy.pool.client_conns)
+        return count
+
+    def refuse(self, fd: int, reason: str) -> None:
+        """Tell a client in its protocol that there is no place for it, and the log why."""
+        full: bytes = self.full
+        send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
+        # With bytes unread, closing would be a reset, which can take the text from the client.
+        recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)
+        close(fd)
+        self.pool.rejected_connections += 1
+        log.warning(
+            "p %d pool '%s' on %s: client refused: %s",
+            self.fd,
+            self.pool.name,
+            self.address,
+            reason,
+        )
 
     def pause(self, err: int) -> None:
         if self.again is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from queue import SimpleQueue
 
+from nutproxy import descriptors
 from nutproxy.config import Config, PoolConfig
 from nutproxy.core import Context
 from nutproxy.proxy import listen
@@ -174,11 +174,12 @@ def ignore(number: int, frame: object) -> None:
 def serve(
     config: Config,
     sockets: Mapping[str, socket.socket],
-    mbuf_size: int,
+    max_clients: int,
     wakeup: tuple[socket.socket, socket.socket],
 ) -> None:
     """Run a worker until SIGTERM or SIGINT; `wakeup` is the pair of `signals`."""
-    context = Context(mbuf_size, config.path)
+    context = Context(config.globals.mbuf_size, config.path)
+    context.max_clients = max_clients
     reading, writing = wakeup
 
     def wake() -> None:
@@ -205,27 +206,26 @@ def serve(
         context.close()
 
 
-def raise_descriptor_limit() -> None:
-    """To the hard limit. The usual soft one, 1024, is meant for select(); when clients have used it
-    up, connections to servers fail too."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def run(config: Config, options: object = None) -> int:
     """Serve `config` in the foreground; the exit code. Refusals go to standard error."""
+    open_files = descriptors.raise_limit()
+    shortage = descriptors.shortage(config, open_files)
+    if shortage is not None:
+        print(f"nutproxy: {config.path}: {shortage}", file=sys.stderr)
+        return 1
     # Before the first client can come, and whoever waits for that can send a signal.
     with signals() as wakeup:
-        return listen_and_serve(config, wakeup)
+        return listen_and_serve(config, descriptors.room(config, open_files), wakeup)
 
 
-def listen_and_serve(config: Config, wakeup: tuple[socket.socket, socket.socket]) -> int:
+def listen_and_serve(
+    config: Config, max_clients: int, wakeup: tuple[socket.socket, socket.socket]
+) -> int:
     try:
         sockets = open_listeners(config.pools)
     except OSError as error:
         print(f"nutproxy: {error.strerror}", file=sys.stderr)
         return 1
-    raise_descriptor_limit()
     try:
         listener = start_log(config.globals.verbose, config.globals.output)
     except OSError as error:
@@ -241,7 +241,9 @@ def listen_and_serve(config: Config, wakeup: tuple[socket.socket, socket.socket]
                 pool.listen,
                 len(pool.servers),
             )
-        serve(config, sockets, config.globals.mbuf_size, wakeup)
+        if not all(pool.client_connections for pool in config.pools):
+            log.log(NOTICE, "%d clients fit in the limit on open files", max_clients)
+        serve(config, sockets, max_clients, wakeup)
     finally:
         listener.stop()
     return 0

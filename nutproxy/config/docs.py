@@ -24,6 +24,7 @@ from nutproxy.config.model import (
     extra,
     table,
 )
+from nutproxy.descriptors import CLIENTS_MIN, OWN, PROBES
 
 INTRODUCTION = """\
 # Configuration
@@ -125,12 +126,34 @@ nothing: connections are not probed |
 | `redis_db` or `admin_commands` in a Memcached pool | it does nothing there; in `defaults` it is \
 for Redis pools |
 
+## Open files
+
+Every connection is an open file of the process. At the start the soft limit is raised to the hard
+one, and what the configuration needs is set against it:
+
+| what | open files |
+|---|---|
+| the process itself: log, statistics, signals, ... | {OWN} |
+| each pool | 1 to listen |
+| each server of a Redis pool | 2 x `server_connections` + {PROBES}: one for each protocol \
+version in use, RESP2 and RESP3, and one that asks whether it is back |
+| each server of a Memcached pool | `server_connections` + {PROBES} |
+| clients of a pool with `client_connections` | that many |
+| clients of a pool without | at least {CLIENTS_MIN} |
+
+What does not fit is refused with this sum; `nutproxy check` warns of it where the limit of its own
+shell is too low. What is left beyond the sum is for clients of pools without `client_connections`:
+the log tells at the start how many that are, and the next one is refused, so that clients never
+take the descriptors that connections to servers need.
+
 ## What is not taken over from twemproxy
 
 | twemproxy | nutproxy |
 |---|---|
 | numbers that do not fit wrap around | out of range, with the range that is accepted |
 | permissions that are not octal are taken as 0 | a problem |
+| the number of clients that fit wraps around where there are more server connections than \
+descriptors | a problem at the start, with the sum |
 | the reason for a refused file is in a log or nowhere | every reason, with its line |
 """
 

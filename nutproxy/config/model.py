@@ -204,7 +204,8 @@ class PoolSettings(Keys):
     )
     client_connections: Integer = key(
         0,
-        "Clients that may be connected at once; 0: as many as there are file descriptors.",
+        "Clients that may be connected at once; 0: as many as fit in the limit on open files. The"
+        " next one is told so in its protocol and disconnected.",
         example=10000,
         unit="connections",
         minimum=0,

@@ -26,11 +26,12 @@ def server_conns(pool):
 
 
 @contextlib.contextmanager
-def running_context(servers, directory, resolve=None, **options):
+def running_context(servers, directory, resolve=None, protocol="redis: true", **options):
     """A Context with the pool `alpha` over these servers, running; gives it and its port. With
     `resolve`, servers have a name, which it resolves."""
     [port] = free_ports(1)
     text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
+    text = text.replace("redis: true", protocol)
     if resolve is not None:
         text = text.replace(f"- {HOST}:", "- several.test:")
     file = directory / "proxy.yml"

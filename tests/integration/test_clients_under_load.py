@@ -179,22 +179,6 @@ def test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order():
         sending.join(DEADLINE)
 
 
-class WithFewDescriptors(NutproxyServer):
-    """As a shell starts it that knows of select()."""
-
-    def command(self):
-        return ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "sh", *super().command()]
-
-
-def test_clients_beyond_the_soft_limit_of_descriptors_hurt_nobody():
-    with ScriptedServer() as server, WithFewDescriptors(pool("alpha", [server])) as proxy:
-        clients = [connect(proxy.port) for _ in range(100)]
-        wait_until(lambda: connected(proxy) == 101, "all clients")
-        assert pipeline(proxy.port, [("GET", "a")]) == [value_of(b"a")]
-        for client in clients:
-            client.close()
-
-
 def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained():
     with (
         RedisServer() as redis,
