@@ -13,6 +13,8 @@ from nutproxy.resolver import Resolver
 from tests.integration.conftest import pool
 from tests.servers import HOST, free_ports
 
+WAKE, STOP = b"\0", b"\1"
+
 
 def socket_option(conn, level, name):
     """What an option of a connection's socket is set to."""
@@ -26,14 +28,15 @@ def server_conns(pool):
 
 
 @contextlib.contextmanager
-def running_context(servers, directory, resolve=None, protocol="redis: true", **options):
+def running_context(
+    servers, directory, *, name=HOST, resolve=None, protocol="redis: true", **options
+):
     """A Context with the pool `alpha` over these servers, running; gives it and its port. With
-    `resolve`, servers have a name, which it resolves."""
+    `name`, servers have that instead of an address; `resolve` looks it up instead of the worker's
+    Resolver."""
     [port] = free_ports(1)
     text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
-    text = text.replace("redis: true", protocol)
-    if resolve is not None:
-        text = text.replace(f"- {HOST}:", "- several.test:")
+    text = text.replace("redis: true", protocol).replace(f"- {HOST}:", f"- {name}:")
     file = directory / "proxy.yml"
     file.write_text(text)
     config, problems = load(str(file))
@@ -41,18 +44,21 @@ def running_context(servers, directory, resolve=None, protocol="redis: true", **
     context = Context(16384, str(file))
     reading, writing = socket.socketpair()
     reading.setblocking(False)
-    context.wake_with(reading, lambda data: context.stop())
-    context.add_pool(
-        config.pools[0],
-        listen(config.pools[0]),
-        resolve or Resolver(lambda: None).resolve,
-    )
+    resolver = Resolver(lambda: writing.send(WAKE))
+
+    def woken(data):
+        if STOP in data:
+            context.stop()
+        resolver.deliver()
+
+    context.wake_with(reading, woken)
+    context.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
     thread = threading.Thread(target=context.run)
     thread.start()
     try:
         yield context, port
     finally:
-        writing.send(b"\0")
+        writing.send(STOP)
         thread.join()
         context.close()
         writing.close()

@@ -1,11 +1,16 @@
-# tests/integration/test_addresses.py: a name with several addresses
+# tests/integration/test_addresses.py: a name with several addresses, or with another one later
 """What getaddrinfo says of a name cannot be chosen for a process from outside, so the worker's
-Context runs in this process, with a resolver that gives the addresses."""
+Context runs in this process, with names that are looked up here."""
 
 import socket
 
+import pytest
+
+from tests.client import Client
 from tests.integration.inside import running_context
-from tests.servers import HOST, RedisServer, free_ports, pipeline
+from tests.servers import HOST, RedisServer, free_ports, pipeline, wait_until
+
+NAME = "server.test"
 
 
 def resolver(*ports):
@@ -18,13 +23,56 @@ def test_next_address_is_tried_when_one_refuses(tmp_path):
     [closed] = free_ports(1)
     with RedisServer() as redis:
         resolve = resolver(closed, redis.port)
-        with running_context([redis], tmp_path, resolve) as (_, port):
+        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             assert pipeline(port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
 
 
 def test_last_address_that_refuses_is_the_cause(tmp_path):
     with RedisServer() as redis:
         resolve = resolver(*free_ports(2))
-        with running_context([redis], tmp_path, resolve) as (_, port):
+        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             [reply] = pipeline(port, [("GET", "k")])
             assert str(reply) == "ERR server 's1' of pool 'alpha': Connection refused"
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Addresses by name, as getaddrinfo finds them; others are looked up as usual."""
+    found = {}
+    getaddrinfo = socket.getaddrinfo
+
+    def look_up(host, port, *arguments, **keywords):
+        return getaddrinfo(found.get(host, host), port, *arguments, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return found
+
+
+def test_a_name_that_moves_to_another_address_is_followed(names, tmp_path):
+    names[NAME] = HOST
+    with (
+        RedisServer() as old,
+        RedisServer("--bind", "127.0.0.2", "--port", str(old.port)) as new,
+        running_context([old], tmp_path, name=NAME) as (_, port),
+        Client(port) as client,
+    ):
+        assert client("SET", "where", "old") == b"OK"
+        names[NAME] = "127.0.0.2"
+        # A connection that works is kept.
+        assert client("GET", "where") == b"old"
+        assert pipeline(new.unix_path, [("SET", "where", "new")]) == [b"OK"]
+        old.kill()
+        wait_until(lambda: client("GET", "where") == b"new", "the new address")
+
+
+def test_a_name_that_appears_later_is_found_then(names, tmp_path):
+    names[NAME] = "nosuch.invalid"
+    with (
+        RedisServer() as redis,
+        running_context([redis], tmp_path, name=NAME) as (_, port),
+        Client(port) as client,
+    ):
+        refusal = client.error("GET", "k")
+        assert refusal.startswith("ERR server 's1' of pool 'alpha': cannot resolve host: ")
+        names[NAME] = HOST
+        wait_until(lambda: client("GET", "k") is None, "the name")
