@@ -16,10 +16,10 @@ from tests.servers import HOST, free_ports
 WAKE, STOP = b"\0", b"\1"
 
 
-def socket_option(conn, level, name):
-    """What an option of a connection's socket is set to."""
+def socket_option(conn, level, name, size=0):
+    """What an option of a connection's socket is set to: a number, or `size` bytes of a struct."""
     with socket.socket(fileno=os.dup(conn.fd)) as sock:
-        return sock.getsockopt(level, name)
+        return sock.getsockopt(level, name, size)
 
 
 def server_conns(pool):

@@ -1,8 +1,10 @@
 # tests/integration/test_conf.py: the example files, and the keys that act on sockets
 """Every file in conf/ loads without a problem; the first one a user meets is run."""
 
+import contextlib
 import re
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from nutproxy.config import load
 from tests.client import Client
 from tests.integration.conftest import pool
 from tests.integration.inside import running_context, server_conns, socket_option
-from tests.servers import NutproxyServer, RedisServer, connect, pipeline, wait_until
+from tests.servers import HOST, NutproxyServer, RedisServer, connect, pipeline, wait_until
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -59,6 +61,121 @@ def test_client_beyond_client_connections_is_told_so_and_closed(shards):
         wait_until(another_is_let_in, "a place for another client")
         for client in clients:
             client.close()
+
+
+# The process
+
+
+def memory_of_data(pid):
+    """Bytes that a process may write to, touched or not."""
+    found = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(found[1]) * 1024
+
+
+def test_settings_of_the_process_may_stand_in_the_file(shards, tmp_path):
+    log = tmp_path / "log"
+    config = pool("alpha", shards)
+    settings = f"global:\n  verbose: 6\n  output: {log}\n  mbuf_size: 16mb\n"
+    with (
+        NutproxyServer(settings + config) as proxy,
+        NutproxyServer(config) as usual,
+        Client(proxy.port) as client,
+    ):
+        assert client("DBSIZE") >= 0
+        assert pipeline(usual.port, [("DBSIZE",)])[0] >= 0
+        wait_until(lambda: log.read_text().count("connected, RESP2") == 3, "lines of level 6")
+        assert "connected" not in usual.output
+        # The buffer that everything is received into.
+        assert memory_of_data(proxy.pid) - memory_of_data(usual.pid) > 12 << 20
+
+
+# Pools
+
+
+def test_each_of_20_pools_has_its_own_servers_and_database():
+    numbers = range(20)
+    keys = [b"%d" % (key * 7919) for key in range(40)]
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(RedisServer("--databases", "21")) for _ in range(3)]
+        two_of = [[servers[number % 3], servers[(number + 1) % 3]] for number in numbers]
+        config = "".join(
+            pool(f"pool{number}", two_of[number], redis_db=number + 1) for number in numbers
+        )
+        proxy = stack.enter_context(NutproxyServer(config))
+        assert len(set(proxy.ports.values())) == len(numbers)
+        for number in numbers:
+            sets = [("SET", key, f"of pool {number}") for key in keys]
+            assert set(pipeline(proxy.ports[f"pool{number}"], sets)) == {b"OK"}
+        for number in numbers:
+            gets = [("GET", key) for key in keys]
+            found = set(pipeline(proxy.ports[f"pool{number}"], gets))
+            assert found == {b"of pool %d" % number}
+            held = {
+                server: pipeline(server.port, [("SELECT", number + 1), ("DBSIZE",)])[1]
+                for server in servers
+            }
+            assert sum(held.values()) == len(keys)
+            assert {server for server in servers if held[server]} == set(two_of[number])
+
+
+def test_clients_keep_their_order_over_several_server_connections():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], server_connections=4)) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(proxy.port)) for _ in range(8)]
+        for number, client in enumerate(clients):
+            commands = []
+            for turn in range(200):
+                commands += [("SET", f"k{number}", turn), ("APPEND", f"k{number}", "x")]
+                commands += [("GET", f"k{number}")]
+            client.pipeline(*commands)
+        for client in clients:
+            assert client.replies(600)[2::3] == [b"%dx" % turn for turn in range(200)]
+        # What one client has been told is done, any other sees.
+        for turn in range(200):
+            writer, reader = clients[turn % 8], clients[(turn + 1) % 8]
+            assert writer("SET", "shared", turn) == b"OK"
+            assert reader("GET", "shared") == b"%d" % turn
+        [listed] = pipeline(redis.port, [("CLIENT", "LIST")])
+        assert len(listed.splitlines()) == 4 + 1
+
+
+# Listening
+
+
+def test_backlog_is_the_kernels(shards, tmp_path):
+    with running_context(shards, tmp_path, backlog=7) as (context, _):
+        # Of a listening socket, tcpi_sacked is the bound (Linux, tcp_get_info).
+        info = socket_option(context.proxies[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        assert struct.unpack_from("I", info, 28) == (7,)
+
+
+def pid_of(port):
+    """The process that answers at a port."""
+    [info] = pipeline(port, [("INFO", "server")])
+    return int(re.search(rb"^process_id:(\d+)", info, re.M)[1])
+
+
+def test_two_proxies_share_a_port_with_reuseport(shards, tmp_path):
+    with NutproxyServer(pool("alpha", shards, reuseport="true")) as one:
+        config = pool("alpha", shards, reuseport="true").replace("auto", f"{HOST}:{one.port}")
+        with NutproxyServer(config) as two:
+            found = set()
+
+            def both_answer():
+                found.add(pid_of(one.port))
+                return found == {one.pid, two.pid}
+
+            wait_until(both_answer, "clients at both")
+            one.kill()
+            assert {pid_of(one.port) for _ in range(20)} == {two.pid}
+            without = config.replace("reuseport: true", "reuseport: false")
+            assert refusal_of(without, tmp_path).endswith(
+                f"nutproxy: pool 'alpha': cannot listen on {HOST}:{one.port}:"
+                " Address already in use\n"
+            )
 
 
 # Unix sockets: permissions and a stale one are in test_defects.
