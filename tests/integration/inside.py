@@ -28,15 +28,13 @@ def server_conns(pool):
 
 
 @contextlib.contextmanager
-def running_context(
-    servers, directory, *, name=HOST, resolve=None, protocol="redis: true", **options
-):
+def running_context(servers, directory, *, name=HOST, resolve=None, **options):
     """A Context with the pool `alpha` over these servers, running; gives it and its port. With
     `name`, servers have that instead of an address; `resolve` looks it up instead of the worker's
     Resolver."""
     [port] = free_ports(1)
     text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
-    text = text.replace("redis: true", protocol).replace(f"- {HOST}:", f"- {name}:")
+    text = text.replace(f"- {HOST}:", f"- {name}:")
     file = directory / "proxy.yml"
     file.write_text(text)
     config, problems = load(str(file))

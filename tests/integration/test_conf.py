@@ -13,9 +13,19 @@ import pytest
 
 from nutproxy.config import load
 from tests.client import Client
-from tests.integration.conftest import pool
+from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context, server_conns, socket_option
-from tests.servers import HOST, NutproxyServer, RedisServer, connect, pipeline, wait_until
+from tests.memcache import MemcacheClient
+from tests.scripted import keys_of
+from tests.servers import (
+    HOST,
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    pipeline,
+    wait_until,
+)
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -42,21 +52,34 @@ def test_first_example_runs():
             assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
 
 
-def test_client_beyond_client_connections_is_told_so_and_closed(shards):
+@pytest.mark.parametrize(
+    ("config_of", "request_text", "reply", "refusal"),
+    [
+        (pool, b"PING\r\n", b"+PONG\r\n", b"-ERR max number of clients reached\r\n"),
+        (mc_pool, b"mn\r\n", b"MN\r\n", b"ERROR Too many open connections\r\n"),
+    ],
+    ids=["redis", "memcached"],
+)
+def test_client_beyond_client_connections_is_told_so_and_closed(
+    shards, config_of, request_text, reply, refusal
+):
     clients = []
-    with NutproxyServer(pool("alpha", shards, client_connections=2)) as proxy:
+    # None of these requests needs a server.
+    with NutproxyServer(config_of("alpha", shards, client_connections=2)) as proxy:
 
         def another_is_let_in():
             clients.append(connect(proxy.port))
-            clients[-1].sendall(b"PING\r\n")
-            return clients[-1].recv(100) == b"+PONG\r\n"
+            clients[-1].sendall(request_text)
+            return clients[-1].recv(100) == reply
 
         # The connection that found the proxy ready may still count.
         wait_until(another_is_let_in, "the first client")
         wait_until(another_is_let_in, "the second client")
         with connect(proxy.port) as third:
-            assert third.recv(100) == b"-ERR max number of clients reached\r\n"
+            assert third.recv(100) == refusal
             assert third.recv(100) == b""
+        why = "client refused: client_connections (2) are in use"
+        wait_until(lambda: why in proxy.output, "line about the client")
         clients.pop().close()
         wait_until(another_is_let_in, "a place for another client")
         for client in clients:
@@ -176,6 +199,54 @@ def test_two_proxies_share_a_port_with_reuseport(shards, tmp_path):
                 f"nutproxy: pool 'alpha': cannot listen on {HOST}:{one.port}:"
                 " Address already in use\n"
             )
+
+
+# Keys that Memcached pools have, or have of their own
+
+
+@pytest.fixture(scope="module")
+def caches():
+    """Two memcached."""
+    with MemcachedServer() as one, MemcachedServer() as two:
+        yield [one, two]
+
+
+def test_denied_commands_of_memcached_are_refused(caches):
+    config = mc_pool("alpha", caches, deny_commands="[flush_all, touch]")
+    with NutproxyServer(config) as proxy, MemcacheClient(proxy.port) as client:
+        assert client(b"set k 0 0 1", b"v") == b"STORED\r\n"
+        for line in (b"flush_all", b"touch k 1"):
+            refusal = client(line)
+            assert refusal.startswith(b"CLIENT_ERROR ")
+            assert b"deny_commands of pool 'alpha'" in refusal
+        assert client(b"get k") == b"VALUE k 0 1\r\nv\r\nEND\r\n"
+
+
+@pytest.mark.parametrize("told", ["error", "miss"])
+def test_on_dead_server_decides_what_becomes_of_its_keys(told):
+    alive, dead = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
+    with MemcachedServer() as one, MemcachedServer() as two:
+        config = mc_pool("alpha", [one, two], on_dead_server=told)
+        with NutproxyServer(config) as proxy, MemcacheClient(proxy.port) as client:
+            for key in (alive, dead):
+                assert client(b"set %b 0 0 1" % key, b"v") == b"STORED\r\n"
+            two.kill()
+            found = b"VALUE %b 0 1\r\nv\r\nEND\r\n" % alive
+            for _ in range(2):
+                reply = client(b"get %b %b" % (alive, dead))
+                if told == "miss":
+                    assert reply == found
+                else:
+                    assert reply.startswith(b"SERVER_ERROR server 's2' of pool 'alpha': Connection")
+            assert client(b"get %b" % alive) == found
+
+
+def test_memcached_may_listen_on_a_unix_socket():
+    with MemcachedServer(unix=True) as server:
+        config = mc_pool("alpha", [server]).replace(f"{HOST}:{server.port}", str(server.unix_path))
+        with NutproxyServer(config) as proxy, MemcacheClient(proxy.port) as client:
+            assert client(b"set k 0 0 1", b"v") == b"STORED\r\n"
+            assert client(b"get k") == b"VALUE k 0 1\r\nv\r\nEND\r\n"
 
 
 # Unix sockets: permissions and a stale one are in test_defects.

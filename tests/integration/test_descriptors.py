@@ -5,13 +5,10 @@ import contextlib
 import re
 import subprocess
 
-import pytest
-
 from nutproxy.config import load
 from nutproxy.descriptors import CLIENTS_MIN, OWN, room, shortage
 from tests.client import Client
-from tests.integration.conftest import pool
-from tests.integration.inside import running_context
+from tests.integration.conftest import mc_pool, pool
 from tests.scripted import info
 from tests.servers import NutproxyServer, RedisServer, connect, pipeline, wait_until
 
@@ -58,7 +55,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one(shards):
 def test_needs_are_counted_for_servers_protocol_versions_probes_and_clients(shards, tmp_path):
     redis = pool("alpha", shards, server_connections=4)
     limited = pool("beta", shards[:1], client_connections=500).replace(":1\n", ":2\n")
-    memcached = pool("gamma", shards[:2]).replace("redis: true", "redis: false")
+    memcached = mc_pool("gamma", shards[:2])
     limited, memcached = (
         text.replace("auto", f"127.0.0.1:{port}")
         for port, text in enumerate((limited, memcached), start=2)
@@ -185,23 +182,3 @@ def test_pools_with_client_connections_keep_their_places(shards):
         for _ in range(20):
             client = stack.enter_context(Client(proxy.ports["keeps"]))
             assert client("DBSIZE") >= 0
-
-
-@pytest.mark.parametrize(
-    ("protocol", "text"),
-    [("redis: true", FULL), ("redis: false", b"ERROR Too many open connections\r\n")],
-    ids=["redis", "memcached"],
-)
-def test_a_client_is_refused_in_its_protocol(shards, tmp_path, protocol, text):
-    with (
-        running_context(shards, tmp_path, protocol=protocol, client_connections=1) as (
-            context,
-            port,
-        ),
-        connect(port),
-        connect(port) as second,
-    ):
-        second.sendall(b"version\r\n")
-        assert second.recv(100) == text
-        assert second.recv(100) == b""
-        assert context.pools[0].rejected_connections == 1

@@ -1,0 +1,83 @@
+# tests/unit/test_config_proofs.py: every key is tested where it acts
+"""A key that is accepted and does nothing is a bug. So each has a test here that runs it with real
+servers; a new key without one fails."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from nutproxy.config.model import GlobalConfig, PoolKeys
+
+TESTS = Path(__file__).parents[1]
+
+PROOFS = {
+    # global
+    "verbose": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
+    "output": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
+    "mbuf_size": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
+    # pools
+    "listen": "integration/test_defects.py::test_both_sides_may_be_ipv6",
+    "servers": "integration/test_conf.py::test_each_of_20_pools_has_its_own_servers_and_database",
+    "hash": "compat/test_routing_nutcracker.py::test_every_key_is_where_nutcracker_puts_it",
+    "hash_tag": "integration/test_commands.py::test_keys_with_one_tag_work_together",
+    "distribution": "compat/test_routing_nutcracker.py::test_every_key_is_where_nutcracker_puts_it",
+    "timeout": "integration/test_server_health.py::"
+    "test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_nothing",
+    "backlog": "integration/test_conf.py::test_backlog_is_the_kernels",
+    "client_connections": "integration/test_conf.py::"
+    "test_client_beyond_client_connections_is_told_so_and_closed",
+    "tcpkeepalive": "integration/test_conf.py::"
+    "test_tcpkeepalive_is_set_towards_servers_and_clients",
+    "tcpkeepalive_idle": "integration/test_conf.py::"
+    "test_tcpkeepalive_is_set_towards_servers_and_clients",
+    "tcpkeepalive_interval": "integration/test_conf.py::"
+    "test_tcpkeepalive_is_set_towards_servers_and_clients",
+    "tcpkeepalive_count": "integration/test_conf.py::"
+    "test_tcpkeepalive_is_set_towards_servers_and_clients",
+    "reuseport": "integration/test_conf.py::test_two_proxies_share_a_port_with_reuseport",
+    "preconnect": "integration/test_server_connections.py::"
+    "test_preconnect_opens_all_connections_of_every_server_at_the_start",
+    "redis": "integration/test_clients.py::test_redis_py_in_normal_use",
+    "redis_auth": "integration/test_defects.py::test_data_is_in_the_database_of_the_pool",
+    "redis_db": "integration/test_defects.py::test_data_is_in_the_database_of_the_pool",
+    "on_dead_server": "integration/test_conf.py::"
+    "test_on_dead_server_decides_what_becomes_of_its_keys",
+    "auto_eject_hosts": "integration/test_server_health.py::"
+    "test_an_ejected_server_s_keys_go_to_the_others_and_come_back_with_it",
+    "server_connections": "integration/test_conf.py::"
+    "test_clients_keep_their_order_over_several_server_connections",
+    "server_retry_timeout": "integration/test_server_health.py::"
+    "test_a_short_retry_timeout_does_not_keep_the_processor_busy",
+    "server_failure_limit": "integration/test_server_health.py::"
+    "test_refused_connects_count_as_failures_of_one_server",
+    "admin_commands": "integration/test_commands.py::"
+    "test_administration_is_refused_unless_the_pool_allows_it",
+    "deny_commands": "integration/test_commands.py::test_denied_commands_are_refused",
+    "client_max_requests": "integration/test_clients_under_load.py::"
+    "test_a_client_is_not_read_above_its_limit_of_requests",
+    "client_max_pending": "integration/test_clients_under_load.py::"
+    "test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order",
+    "server_max_queue": "integration/test_clients_under_load.py::"
+    "test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained",
+    "proto_max_bulk_len": "integration/test_defects.py::"
+    "test_bounds_of_the_server_are_those_of_the_proxy",
+}
+
+
+@cache
+def functions_of(path):
+    tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("key", [*GlobalConfig.model_fields, *PoolKeys.model_fields])
+def test_key_is_tested_where_it_acts(key):
+    assert key in PROOFS, "name the test that proves, with real servers, that the key acts"
+    path, _, name = PROOFS[key].partition("::")
+    assert name in functions_of(path)
+
+
+def test_no_test_is_named_for_a_key_that_is_gone():
+    assert PROOFS.keys() <= GlobalConfig.model_fields.keys() | PoolKeys.model_fields.keys()
