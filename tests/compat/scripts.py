@@ -1,0 +1,646 @@
+# tests/compat/scripts.py: what nutcracker and nutproxy answer to the same bytes
+"""Conversations for both, with one file: the same answers, or a difference that has its reason.
+
+    SAME          (pool, name, what is sent): both answer with the same bytes
+    DIFFERENCES   what twemproxy does, what nutproxy does, why; and the conversations that show it,
+                  each with the bytes of both
+    ELSEWHERE     differences that no single conversation shows, each with the tests that do
+
+docs/differences.md is generated from the two tables by `python -m tests.compat.scripts`.
+
+A conversation is one write on a new connection to an empty pool of three servers. The pools are
+`redis`, `auth` (Redis with a redis_auth) and `memcached`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.client import requests
+
+CLOSED = b"<closed>"  # at the end of an answer: the proxy has closed the connection
+
+
+class Script(NamedTuple):
+    pool: str
+    sent: bytes
+    theirs: bytes
+    ours: bytes
+
+
+class Difference(NamedTuple):
+    what: str
+    theirs: str
+    ours: str
+    why: str
+    scripts: tuple[Script, ...]
+
+
+def redis(*commands: str) -> bytes:
+    return requests(*commands)
+
+
+def lines(*texts: bytes) -> bytes:
+    return b"".join(text + b"\r\n" for text in texts)
+
+
+# Words, because fnv1a_64 sends keys that differ in their last byte only to few servers.
+WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+KEYS = " ".join(WORDS)
+PAIRS = " ".join(f"{word} {number}" for number, word in enumerate(WORDS))
+
+SAME_REDIS = {
+    "strings": [
+        "SET a 1",
+        "GET a",
+        "INCR a",
+        "INCRBY a 5",
+        "DECR a",
+        "APPEND a x",
+        "STRLEN a",
+        "GETSET a y",
+        "SETNX a z",
+        "SETNX b z",
+        "SETEX c 100 v",
+        "PSETEX d 100000 v",
+        "SETRANGE a 0 q",
+        "GETRANGE a 0 1",
+        "INCRBYFLOAT f 1.5",
+        "GETDEL a",
+        "GET a",
+    ],
+    "keys": [
+        "SET a 1",
+        "EXISTS a",
+        "EXISTS b",
+        "TYPE a",
+        "TTL a",
+        "PTTL a",
+        "EXPIRE a 100",
+        "PERSIST a",
+        "DEL a",
+        "DEL a",
+        "UNLINK a",
+        "TOUCH a",
+    ],
+    "several keys": [
+        f"MSET {PAIRS}",
+        f"MGET {KEYS}",
+        f"MGET {KEYS} missing beta beta",
+        f"TOUCH {KEYS}",
+        f"DEL {KEYS}",
+        f"MGET {KEYS}",
+        f"UNLINK {KEYS}",
+        "MSET a 1 a 2",
+        "MGET a a",
+        "MGET a",
+    ],
+    "hashes": [
+        "HSET h a 1 b 2",
+        "HGET h a",
+        "HMGET h a c",
+        "HLEN h",
+        "HEXISTS h a",
+        "HDEL h a",
+        "HINCRBY h n 4",
+        "HGETALL h",
+    ],
+    "lists": [
+        "RPUSH l a b c",
+        "LRANGE l 0 -1",
+        "LLEN l",
+        "LINDEX l 1",
+        "LPOP l",
+        "RPOP l",
+        "LINSERT l BEFORE b x",
+        "LSET l 0 y",
+        "LTRIM l 0 0",
+        "LRANGE l 0 -1",
+    ],
+    "sets": [
+        "SADD s a",
+        "SADD s a",
+        "SCARD s",
+        "SISMEMBER s a",
+        "SMEMBERS s",
+        "SREM s a",
+        "SPOP s",
+    ],
+    "sorted sets": [
+        "ZADD z 1 a 2 b",
+        "ZRANGE z 0 -1 WITHSCORES",
+        "ZSCORE z a",
+        "ZINCRBY z 5 a",
+        "ZRANK z a",
+        "ZCARD z",
+        "ZCOUNT z 0 9",
+        "ZREM z a",
+        "ZREVRANGE z 0 -1",
+    ],
+    "one tag": [
+        "SADD {t}a 1 2",
+        "SADD {t}b 2 3",
+        "SINTERSTORE {t}c {t}a {t}b",
+        "SMEMBERS {t}c",
+        "RPUSH {t}l x",
+        "RPOPLPUSH {t}l {t}m",
+        "LRANGE {t}m 0 -1",
+    ],
+    "errors of the server": ["SET a x", "INCR a", "LPUSH a x", "GET a", "SETEX a 0 v", "HGET a f"],
+    "arguments that are missing": ["SET a"],
+    "hyperloglog, geo, bits": [
+        "PFADD p a b",
+        "PFCOUNT p",
+        "GEOADD g 13.3 38.1 x",
+        "GEODIST g x x",
+        "SETBIT b 7 1",
+        "GETBIT b 7",
+        "BITCOUNT b",
+    ],
+    "scripts": ["EVAL return{KEYS[1],ARGV[1]} 1 a b", "EVALSHA 0000 1 a"],
+    "ping": ["PING", "SET a 1", "PING", "GET a"],
+    "AUTH without a password": ["AUTH x"],
+}
+
+VALUE = b"x" * 100000
+
+SAME = [
+    *(("redis", name, redis(*commands)) for name, commands in SAME_REDIS.items()),
+    (
+        "redis",
+        "empty and binary values",
+        b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$0\r\n\r\n*2\r\n$3\r\nGET\r\n"
+        b"$1\r\na\r\n*3\r\n$3\r\nSET\r\n$3\r\n\r\n\xff\r\n$4\r\n\r\n\x00\x01\r\n*2\r\n$3\r\nget\r\n$3\r\n\r\n\xff\r\n",
+    ),
+    ("redis", "a large value", redis(f"SET a {VALUE.decode()}", "GET a", "STRLEN a")),
+    (
+        "auth",
+        "authentication",
+        redis("AUTH wrong", "AUTH secret", "SET a 1", "GET a"),
+    ),
+    (
+        "memcached",
+        "storage",
+        lines(
+            b"set a 0 0 3",
+            b"abc",
+            b"get a",
+            b"add a 0 0 1",
+            b"x",
+            b"add b 5 0 1",
+            b"x",
+            b"replace c 0 0 1",
+            b"x",
+            b"append a 0 0 1",
+            b"d",
+            b"prepend a 0 0 1",
+            b"_",
+            b"get a",
+            b"get b",
+            b"get c",
+            b"set e 4294967295 0 0",
+            b"",
+            b"get e",
+        ),
+    ),
+    (
+        "memcached",
+        "counters and the rest",
+        lines(
+            b"set n 0 0 1",
+            b"5",
+            b"incr n 3",
+            b"decr n 10",
+            b"incr m 1",
+            b"touch n 100",
+            b"touch m 0",
+            b"delete n",
+            b"delete n",
+            b"incr n 1",
+        ),
+    ),
+    (
+        "memcached",
+        "cas of another",
+        lines(
+            b"set a 0 0 1",
+            b"x",
+            b"cas a 0 0 1 18446744073709551615",
+            b"y",
+            b"cas b 0 0 1 1",
+            b"y",
+            b"get a",
+        ),
+    ),
+    (
+        "memcached",
+        "several keys",
+        lines(),
+    ),
+    (
+        "memcached",
+        "noreply",
+        lines(
+            b"set a 0 0 1 noreply",
+            b"1",
+            b"incr a 4 noreply",
+            b"append a 0 0 1 noreply",
+            b"0",
+            b"get a",
+            b"touch a 9 noreply",
+            b"delete a noreply",
+            b"get a",
+        ),
+    ),
+    ("memcached", "errors of the server", lines(b"set a 0 0 1", b"x", b"incr a 1", b"get a")),
+    (
+        "memcached",
+        "a key of 250 bytes",
+        lines(b"set %b 0 0 1" % (b"k" * 250), b"x", b"get " + b"k" * 250),
+    ),
+    ("memcached", "too large", lines(b"set a 0 0 1100000", b"x" * 1100000, b"get a")),
+    (
+        "memcached",
+        "values of CR LF",
+        lines(b"set a 0 0 4", b"\r\n\r\n", b"get a", b"set a 0 0 5", b"END\r\n", b"get a"),
+    ),
+]
+
+
+def unsupported(pool: str, before: bytes, sent: bytes, ours: bytes) -> Script:
+    """Something that twemproxy closes over, behind a request whose reply it loses."""
+    return Script(pool, before + sent, CLOSED, ours)
+
+
+SET = redis("SET a 1")
+MC_SET = b"set a 0 0 1\r\nx\r\n"
+
+DIFFERENCES = [
+    Difference(
+        "An unknown or unsupported command",
+        "closes the connection without a word, and loses the replies before it",
+        "an error reply in its turn; the connection stays open",
+        "the request was well formed: what comes after it is understood",
+        (
+            unsupported(
+                "redis",
+                SET,
+                redis("FOO b"),
+                b"+OK\r\n-ERR unknown command 'FOO', with args beginning with: 'b' \r\n",
+            ),
+            unsupported(
+                "redis",
+                SET,
+                redis("SUBSCRIBE c"),
+                b"+OK\r\n-ERR 'SUBSCRIBE' is not supported by nutproxy\r\n",
+            ),
+            unsupported("memcached", MC_SET, b"foo\r\n", b"STORED\r\nERROR\r\n"),
+            unsupported("memcached", MC_SET, b"GET a\r\n", b"STORED\r\nERROR\r\n"),
+        ),
+    ),
+    Difference(
+        "Commands that twemproxy does not know",
+        "closes the connection",
+        "supported",
+        "clients and people need them",
+        (
+            unsupported("redis", SET, redis("ECHO hi"), b"+OK\r\n$2\r\nhi\r\n"),
+            unsupported("redis", SET, redis("DBSIZE"), b"+OK\r\n:1\r\n"),
+            unsupported("redis", SET, redis("SELECT 0"), b"+OK\r\n+OK\r\n"),
+            unsupported("redis", SET, redis("EXPIRE a 100 NX"), b"+OK\r\n:1\r\n"),
+            unsupported("redis", SET, redis("PING hi"), b"+OK\r\n$2\r\nhi\r\n"),
+            unsupported(
+                "memcached", MC_SET, b"gat 100 a\r\n", b"STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n"
+            ),
+            unsupported("memcached", MC_SET, b"flush_all\r\nget a\r\n", b"STORED\r\nOK\r\nEND\r\n"),
+            unsupported("memcached", MC_SET, b"mg a v\r\nmn\r\n", b"STORED\r\nVA 1\r\nx\r\nMN\r\n"),
+            unsupported("memcached", MC_SET, b"verbosity 0\r\n", b"STORED\r\nOK\r\n"),
+        ),
+    ),
+    Difference(
+        "Inline commands",
+        "closes the connection",
+        "understood as Redis understands them",
+        "a person with telnet or nc is a client too",
+        (unsupported("redis", SET, b"GET a\r\n", b"+OK\r\n$1\r\n1\r\n"),),
+    ),
+    Difference(
+        "Broken framing",
+        "closes the connection without a word; lengths such as `$03` it forwards, and Redis then"
+        " closes the connection that all clients share",
+        "what is owed, Redis' error text, and the end of this connection alone",
+        "one client must not hurt another",
+        (
+            unsupported(
+                "redis",
+                SET,
+                b"*1\r\n:1\r\n",
+                b"+OK\r\n-ERR Protocol error: expected '$', got ':'\r\n" + CLOSED,
+            ),
+        ),
+    ),
+    Difference(
+        "QUIT",
+        "closes without a reply",
+        "`+OK`, then closes",
+        "Redis answers; a client that waits for it is not left with an error",
+        (
+            Script(
+                "redis", redis("SET a 1", "QUIT"), b"+OK\r\n" + CLOSED, b"+OK\r\n+OK\r\n" + CLOSED
+            ),
+        ),
+    ),
+    Difference(
+        "EXISTS with several keys",
+        "counts those on the first key's server",
+        "counts all",
+        "a wrong answer helps nobody",
+        (
+            Script(
+                "redis",
+                redis(f"MSET {PAIRS}", f"EXISTS {KEYS}"),
+                b"+OK\r\n:3\r\n",
+                b"+OK\r\n:10\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "Commands whose keys do not come first (ZUNION, ZINTER, ZDIFF, EVAL without keys, ...)",
+        "takes the number of keys for the key: the wrong server answers, or the connection closes",
+        "Redis' own table says where keys stand",
+        "a wrong answer helps nobody",
+        (
+            Script(
+                "redis",
+                redis("ZADD beta 1 a", "ZUNION 1 beta"),
+                b":1\r\n*0\r\n",
+                b":1\r\n*1\r\n$1\r\na\r\n",
+            ),
+            unsupported("redis", SET, redis("EVAL return(1) 0"), b"+OK\r\n:1\r\n"),
+        ),
+    ),
+    Difference(
+        "Keys on several servers, of a command without a rule for that",
+        "sends it to the first key's server: the others' keys seem to be missing",
+        "refused with `-CROSSSLOT`, which names the hash tag",
+        "a wrong answer helps nobody",
+        (
+            Script(
+                "redis",
+                redis("SADD alpha x", "SADD beta x", "SINTER alpha beta"),
+                b":1\r\n:1\r\n*0\r\n",
+                b":1\r\n:1\r\n-CROSSSLOT Keys of 'SINTER' are on different servers of pool 'redis';"
+                b" keys that share what is between '{}' share a server\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "A client that has to authenticate",
+        "`-NOAUTH Authentication required`",
+        "the same with Redis' full stop",
+        "Redis' text, to the letter",
+        (
+            Script(
+                "auth",
+                redis("GET a", "AUTH wrong", "AUTH secret", "PING"),
+                b"-NOAUTH Authentication required\r\n-ERR invalid password\r\n+OK\r\n+PONG\r\n",
+                b"-NOAUTH Authentication required.\r\n-ERR invalid password\r\n+OK\r\n+PONG\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "memcached: a key that is too long",
+        "closes the connection",
+        "memcached's `CLIENT_ERROR`; the connection stays open",
+        "memcached answers so",
+        (
+            unsupported(
+                "memcached",
+                MC_SET,
+                b"get %b\r\n" % (b"k" * 251),
+                b"STORED\r\nCLIENT_ERROR bad command line format\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "memcached: a negative exptime, `delete k 0`",
+        "closes the connection",
+        "as memcached",
+        "memcached takes them: the item expires at once; 0 is the only delay that delete ever kept",
+        (
+            unsupported("memcached", b"", b"set a 0 -1 1\r\nx\r\nget a\r\n", b"STORED\r\nEND\r\n"),
+            unsupported("memcached", MC_SET, b"delete a 0\r\n", b"STORED\r\nDELETED\r\n"),
+        ),
+    ),
+    Difference(
+        "memcached: a data block that is not as long as it says",
+        "closes the connection",
+        "`CLIENT_ERROR bad data chunk`, and reads on behind it, as memcached does",
+        "memcached answers so",
+        (
+            unsupported(
+                "memcached",
+                MC_SET,
+                b"set b 0 0 1\r\nxyz\r\n",
+                b"STORED\r\nCLIENT_ERROR bad data chunk\r\nERROR\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "memcached: lengths that do not fit 32 bits",
+        "forwards them; memcached takes 4294967297 for 1",
+        "`CLIENT_ERROR bad command line format`",
+        "proxy and server must never disagree about where a request ends",
+        (
+            Script(
+                "memcached",
+                b"set a 0 0 4294967297\r\nx\r\n",
+                b"STORED\r\n",
+                b"CLIENT_ERROR bad command line format\r\nERROR\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "memcached: version",
+        "the version of one of the servers",
+        "nutproxy's own",
+        "there is no one server whose version it could be, and it is answered when all are down",
+        (
+            Script(
+                "memcached", b"version\r\n", b"VERSION 1.6.18\r\n", b"VERSION 0.1.0 (nutproxy)\r\n"
+            ),
+        ),
+    ),
+]
+
+
+class Elsewhere(NamedTuple):
+    what: str
+    theirs: str
+    ours: str
+    why: str
+    tests: tuple[str, ...]  # file::test, below tests/
+
+
+ELSEWHERE = [
+    Elsewhere(
+        "A malformed length (`$03`, `$4294967299`, `*02`)",
+        "forwards it; Redis closes the connection that all clients share, and they get errors",
+        "refused as Redis refuses it; only the sender is closed",
+        "one client must not hurt another",
+        ("integration/test_defects.py::test_malformed_length_hurts_only_who_sent_it",),
+    ),
+    Elsewhere(
+        "`MGET`, or `get` of several keys, with a dead server",
+        "an error, and the client's connection is closed",
+        "an error that names the server; the connection stays open. With `on_dead_server: miss` the"
+        " dead server's keys are misses (Memcached)",
+        "the other requests of that client have done nothing wrong",
+        ("integration/test_defects.py::test_dead_shard_fails_a_command_and_not_its_client",),
+    ),
+    Elsewhere(
+        "A part of a command that its server answers with an error",
+        "`-ERR Invalid argument`",
+        "the server's own error; where other parts have changed data it says so",
+        "the cause is what is wanted",
+        ("integration/test_defects.py::test_part_that_fails_gives_its_own_text",),
+    ),
+    Elsewhere(
+        "`-OOM`, `-BUSY`, `-LOADING` from a server",
+        "closes the shared connection; everybody on it gets `-ERR Invalid argument`",
+        "passed through, to the one who asked",
+        "a full server can still be read from",
+        (
+            "integration/test_defects.py::test_full_server_refuses_writes_and_nothing_else",
+            "integration/test_defects.py::test_busy_server_says_so_itself",
+        ),
+    ),
+    Elsewhere(
+        "A request that times out",
+        "every request on that connection fails",
+        "that request fails; its late reply is dropped",
+        "a deadline is one request's",
+        (
+            "integration/test_server_health.py::"
+            "test_a_timed_out_request_does_not_fail_its_neighbours",
+            "integration/test_defects.py::test_late_reply_reaches_nobody",
+        ),
+    ),
+    Elsewhere(
+        "The error of a server that is dead, silent or closes",
+        "`-ERR Connection refused`, `-ERR Connection timed out`, `-ERR unknown`",
+        "the same cause behind the names of server and pool; never `unknown`",
+        "somebody has to find the server",
+        (
+            "integration/test_server_health.py::"
+            "test_a_refused_connect_is_answered_at_once_and_no_other_server_suffers",
+        ),
+    ),
+    Elsewhere(
+        "A server that fails",
+        "every request tries it again; an ejected one is tried out with clients' requests",
+        "requests fail at once while it is down; a probe (connect, handshake, PING) finds out when"
+        " it is back",
+        "finding out must not cost requests",
+        (
+            "integration/test_server_health.py::"
+            "test_requests_for_a_dead_server_do_not_connect_to_it_each",
+            "integration/test_server_health.py::"
+            "test_no_request_fails_between_the_ejection_and_the_return",
+        ),
+    ),
+    Elsewhere(
+        "Failures that eject a server",
+        "each connection's end counts: one event on several connections ejects",
+        "one event counts once",
+        "`server_failure_limit` is about events",
+        ("integration/test_server_health.py::test_one_event_on_many_connections_is_one_failure",),
+    ),
+    Elsewhere(
+        "`redis_auth` with `redis_db`",
+        "SELECT goes out before AUTH: the data is in database 0; unix sockets get no SELECT",
+        "AUTH, then SELECT, everywhere",
+        "the data must be where the file says. Who moves from twemproxy with both set has it in"
+        " database 0: keep `redis_db: 0`, or move it",
+        ("integration/test_defects.py::test_data_is_in_the_database_of_the_pool",),
+    ),
+    Elsewhere(
+        "`server_connections` above 1",
+        "requests of one client go round all of them: a read can overtake a write",
+        "a client keeps to one connection per server",
+        "clients read their own writes",
+        (
+            "integration/test_defects.py::"
+            "test_client_reads_its_own_writes_over_several_server_connections",
+        ),
+    ),
+    Elsewhere(
+        "Memory",
+        "every message takes an mbuf that is never given back; a client that does not read has no"
+        " bound",
+        "bounded by `client_max_requests`, `client_max_pending` and `server_max_queue`; given back"
+        " after a burst",
+        "one client must not take it all",
+        (
+            "integration/test_defects.py::test_memory_of_a_burst_is_given_back",
+            "integration/test_defects.py::test_memory_of_a_slow_reader_is_bounded_and_given_back",
+        ),
+    ),
+    Elsewhere(
+        "`distribution: random`",
+        "the keys of an MGET are grouped by one draw and sent by another",
+        "one draw for each key",
+        "a key is asked for where it was put",
+        ("integration/test_defects.py::test_random_distribution_draws_once_for_each_key",),
+    ),
+    Elsewhere(
+        "A host name that cannot be looked up, or slowly",
+        "`Host is down`, and the whole proxy waits for the name server",
+        "looked up off the loop; only that server's keys fail",
+        "nothing may block the loop",
+        ("integration/test_defects.py::test_unresolvable_server_fails_only_its_own_keys",),
+    ),
+]
+
+_INTRODUCTION = """\
+# Where nutproxy differs from twemproxy
+
+Generated from `tests/compat/scripts.py` by `python -m tests.compat.scripts`. Do not edit.
+
+Routing does not differ: every key is on the same server (`tests/compat/`). Nor do the replies of
+any command that both know, but for what stands here. Each row of the first table is shown by
+conversations that the tests have with the real nutcracker 0.5 and with nutproxy, with one
+configuration for both.
+"""
+
+
+def document() -> str:
+    """The text of docs/differences.md."""
+    head = "| | twemproxy 0.5 | nutproxy | why |\n|---|---|---|---|"
+    rows = [_cells(row.what, row.theirs, row.ours, row.why) for row in DIFFERENCES]
+    more = [
+        _cells(
+            row.what, row.theirs, row.ours, row.why, ", ".join(f"`{test}`" for test in row.tests)
+        )
+        for row in ELSEWHERE
+    ]
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            head,
+            *rows,
+            "\n## Where servers fail, and under load\n",
+            "| | twemproxy 0.5 | nutproxy | why | shown by, below `tests/` |",
+            "|---|---|---|---|---|",
+            *more,
+            "",
+        ]
+    )
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(document(), end="")
