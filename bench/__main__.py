@@ -1,195 +1,202 @@
 # bench/__main__.py: python -m bench
 """python -m bench: nutproxy, nutcracker, haproxy and a bare echo server, side by side in one run.
 
-For each round, for each row, each peer in turn: what the machine does besides hits all of them. The
-numbers are medians over the rounds. The tables go to standard output and to bench/results/.
+    python -m bench                                all rows, five rounds; about 25 minutes
+    python -m bench --list                         the rows, and what each of them is
+    python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
+    python -m bench --memory                       resident memory in five cases (bench/memory.py)
+
+Tables go to standard output. A run of everything also writes bench/results/, a part of it writes
+only where --output says. How it is measured is told by the report itself (bench/report.py), what is
+measured by bench/rows.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
+import fnmatch
+import functools
 import os
 import platform
 import re
-import statistics
+import resource
+import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nutproxy
-from bench import measure, peers
-from bench.measure import ROWS, Row, Sample
-from bench.peers import PLANS, Peer
+from bench import measure, memory, peers, report, tracers
+from bench.peers import CHECKOUT, PEERS, TWEMPROXIES, Ground, Peer
+from bench.progress import Progress
+from bench.report import Results
+from bench.rows import COUNTS, ROWS, Count, Row
+from bench.tracers import Counts
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT_PEERS = ["nutproxy", "nutcracker", "haproxy", "echo"]
 TRACED_PEERS = ("nutproxy", "nutcracker")
-TRACED_ROWS = [
-    Row("GET, 1 client", ROWS[0].command, "one", 1, 5_000, clients=1),
-    Row("GET, 50 clients", ROWS[0].command, "one", 1, 20_000),
-    Row("GET, 50 clients, pipeline 16", ROWS[0].command, "one", 16, 100_000),
-]
-
-NOTES = """\
-Load: redis-benchmark, 50 clients, values of 3 bytes, 10,000 random keys. nutproxy and nutcracker
-have one Redis server behind GET and SET and two behind MGET; haproxy (`mode tcp`, one thread) has
-one behind each. The echo server has none: it counts the requests it receives and sends fixed
-replies, the floor for anything that answers a client. nutcracker runs with `-v 4`, because at its
-default of 5 it looks up the client's address for every request, and with its default buffers. CPU
-is user and system time of all threads of the proxy. The load runs on one processor, proxies and
-servers on another, so that a proxy always has requests waiting, as it has at its capacity; left to
-the scheduler, the same proxy costs 6 or 9 us a request, as it happens to be placed.
-"""
 
 
-@dataclass
-class Results:
-    """Everything measured so far; samples by row, then by peer, in order of the rounds."""
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    allow_many_files()
+    if options.list:
+        named = [(row.id, row.title) for row in ROWS] + [(one.id, one.title) for one in COUNTS]
+        named += [(case.id, case.title) for case in memory.CASES]
+        width = max(len(id) for id, _ in named)
+        print("\n".join(f"{id:{width}}  {title}" for id, title in named))
+    elif options.memory:
+        cases = [case for case in memory.CASES if chosen(case.id, options.only)]
+        everything = not options.only and options.churn == memory.CHURN
+        results = memory.measure_all(options.peers, cases, options.churn, machine())
+        print(memory.markdown(results))
+        if output := options.output or (RESULTS if everything else None):
+            memory.write(results, output)
+    else:
+        everything = not options.only and options.peers == DEFAULT_PEERS
+        benchmark(options, options.output or (RESULTS if everything else None))
 
-    machine: dict[str, str]
-    peers: list[str]
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    system_calls: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
-
-def main() -> None:
-    options = arguments()
-    rows = [row for row in ROWS if row.name.startswith(options.only)]
+def benchmark(options: argparse.Namespace, output: Path | None) -> None:
+    rows = [row for row in ROWS if chosen(row.id, options.only)]
+    counts = [count for count in COUNTS if chosen(count.id, options.only)]
     results = Results(machine(), options.peers)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nutproxy-bench-")))
-        servers = stack.enter_context(peers.redis_servers(directory, measure.KEYS))
-        running = [
-            stack.enter_context(peers.peer(name, directory, servers)) for name in options.peers
+        every = [*rows, *(count.row for count in counts)]
+        servers = stack.enter_context(peers.backends(directory, every))
+        started = [
+            stack.enter_context(peers.peer(name, Ground(directory, every, servers)))
+            for name in options.peers
         ]
-        measure_rounds(results, running, rows, options.rounds, options.scale)
-        trace(results, running, directory)
-    report = markdown(results)
-    print(report)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latest.md").write_text(report)
-    (RESULTS / "latest.json").write_text(json.dumps(dataclasses.asdict(results), indent=1) + "\n")
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="See bench/__main__.py.")
-    parser.add_argument("--rounds", type=int, default=5, help="the median of so many (5)")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the requests of each row")
-    parser.add_argument("--only", default="", metavar="ROW", help="rows whose name begins so")
-    parser.add_argument(
-        "--peers",
-        type=lambda text: text.split(","),
-        default=DEFAULT_PEERS,
-        help=f"of {','.join(PLANS)} ({','.join(DEFAULT_PEERS)})",
-    )
-    options = parser.parse_args()
-    if unknown := set(options.peers) - set(PLANS):
-        parser.error(f"unknown peer: {', '.join(sorted(unknown))}")
-    if not any(row.name.startswith(options.only) for row in ROWS):
-        parser.error(f"no such row; there are: {'; '.join(row.name for row in ROWS)}")
-    return options
+        running = [peer for peer in started if peer is not None]
+        cells = sum(row.id in peer.ports for row in rows for peer in running)
+        traced = sum(peer.name in TRACED_PEERS for peer in running)
+        progress = Progress(cells * options.rounds + traced * len(counts))
+        stack.callback(progress.close)
+        if rows:
+            measure_rounds(results, running, rows, options, directory, progress)
+        count_all(results, running, counts, Ground(directory, every, servers), progress)
+    print(report.markdown(results))
+    if output:
+        report.write(results, output)
 
 
 def measure_rounds(
-    results: Results, running: list[Peer], rows: list[Row], rounds: int, scale: float
+    results: Results,
+    running: list[Peer],
+    rows: list[Row],
+    options: argparse.Namespace,
+    directory: Path,
+    progress: Progress,
 ) -> None:
+    def requests(row: Row) -> int:
+        return max(1, int(row.requests * options.scale))
+
     for row in rows:
-        results.samples[row.name] = {peer.name: [] for peer in running}
-        for peer in running:
+        results.samples[row.id] = {peer.name: [] for peer in running if row.id in peer.ports}
+        for peer in able(running, row):
             measure.check(peer, row)
             # Not counted: buffers grow and connections are opened.
-            measure.run(peer, row, max(1000, int(row.requests * scale) // 10))
-    for number in range(1, rounds + 1):
+            measure.run(peer, row, max(1, requests(row) // 10), directory)
+    for number in range(1, options.rounds + 1):
         # Whoever comes first in one round comes last in another.
         running = running[1:] + running[:1]
         for row in rows:
-            for peer in running:
-                sample = measure.run(peer, row, max(1000, int(row.requests * scale)))
-                results.samples[row.name][peer.name].append(sample)
-                progress(
-                    f"round {number}/{rounds}  {row.name:18}{peer.name:16}"
-                    f"{sample.requests_per_second:>10,.0f}/s {sample.cpu_microseconds:8.2f} us"
+            for peer in able(running, row):
+                sample = measure.run(peer, row, requests(row), directory)
+                results.samples[row.id][peer.name].append(sample)
+                progress.step(
+                    f"round {number}/{options.rounds}  {row.id:20}{peer.name:12}"
+                    f"{sample.load.requests_per_second:>11,.0f}/s {sample.cpu:10.2f} us"
                 )
 
 
-def trace(results: Results, running: Iterable[Peer], directory: Path) -> None:
-    for row in TRACED_ROWS:
-        for peer in running:
-            if peer.name not in TRACED_PEERS:
-                continue
-            calls = measure.system_calls(peer, row, row.requests, directory / "strace")
-            if calls is None:
-                progress("strace may not attach here: no system calls are counted")
-                return
-            results.system_calls.setdefault(row.name, {})[peer.name] = calls
-            progress(f"strace  {row.name:30}{peer.name:16}{sum(calls.values()):6.2f} calls")
+def able(running: list[Peer], row: Row) -> Iterator[Peer]:
+    return (peer for peer in running if row.id in peer.ports)
 
 
-def progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def count_all(
+    results: Results,
+    running: list[Peer],
+    counts: list[Count],
+    ground: Ground,
+    progress: Progress,
+) -> None:
+    def done(name: str, count: Count, found: Counts) -> None:
+        results.counts.setdefault(count.id, {})[name] = found
+        progress.step(f"{count.id:32}{name:12}{sum(found.values()):10,.2f} a request")
+
+    traced = [peer for peer in running if peer.name in TRACED_PEERS]
+    for one in (count for count in counts if count.kind == "calls"):
+        for peer in traced:
+            found = tracers.calls(peer, one, ground.directory)
+            if found is None:
+                progress.step("strace may not attach here: no system calls are counted")
+                break
+            done(peer.name, one, found)
+    if instructed := [count for count in counts if count.kind == "instructions"]:
+        for peer in traced:
+            tracers.instructions(peer.name, ground, instructed, functools.partial(done, peer.name))
 
 
-def markdown(results: Results) -> str:
-    rounds = max(len(s) for row in results.samples.values() for s in row.values())
-    parts = [
-        "# Benchmark\n",
-        "\n".join(f"- {name}: {text}" for name, text in results.machine.items()),
-        f"\n{NOTES}",
-        f"## CPU time of the proxy per request, in microseconds (median of {rounds})\n",
-        table(results, lambda sample: sample.cpu_microseconds, "{:.2f}", ratios=True),
-        f"\n## Throughput, requests per second (median of {rounds})\n",
-        table(results, lambda sample: sample.requests_per_second, "{:,.0f}"),
-        f"\n## 99th percentile of latency, in milliseconds (median of {rounds})\n",
-        table(results, lambda sample: sample.p99_milliseconds, "{:.2f}"),
-    ]
-    if results.system_calls:
-        parts += ["\n## System calls of the proxy per request (`strace -c -f`)\n"]
-        parts += [system_call_table(results)]
-        parts += ["\nTracing slows the proxy down, so that more requests are waiting at each turn."]
-    return "\n".join(parts) + "\n"
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Side by side with nutcracker. See bench/__main__.py."
+    )
+    parser.add_argument("--list", action="store_true", help="print the rows")
+    parser.add_argument(
+        "--only", type=words, default=[], metavar="ID[,ID]", help="these rows, or patterns of them"
+    )
+    parser.add_argument("--rounds", type=positive, default=5, help="the median of so many (5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the requests of each row")
+    parser.add_argument(
+        "--peers",
+        type=words,
+        default=None,
+        help=f"of {','.join(PEERS)} ({','.join(DEFAULT_PEERS)})",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where tables and charts go")
+    parser.add_argument("--memory", action="store_true", help="resident memory instead of CPU")
+    parser.add_argument(
+        "--churn", type=positive, default=memory.CHURN, help="connections of that case (1000000)"
+    )
+    options = parser.parse_args(argv)
+    options.peers = options.peers or (list(TRACED_PEERS) if options.memory else DEFAULT_PEERS)
+    known = list(TWEMPROXIES) if options.memory else PEERS
+    if unknown := set(options.peers) - set(known):
+        parser.error(f"unknown peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    rows = [row.id for row in ROWS] + [count.id for count in COUNTS]
+    ids = [case.id for case in memory.CASES] if options.memory else rows
+    for pattern in options.only:
+        if not fnmatch.filter(ids, pattern):
+            parser.error(f"no row {pattern!r}; there are {', '.join(ids)}")
+    if options.scale <= 0:
+        parser.error("--scale must be above 0")
+    return options
 
 
-def table(
-    results: Results, value: Callable[[Sample], float], form: str, ratios: bool = False
-) -> str:
-    """A line per row, a column per peer; with ratios, nutproxy's to nutcracker and to the floor."""
-    compared = [
-        name for name in ("nutcracker", "echo") if ratios and {name, "nutproxy"} <= {*results.peers}
-    ]
-    head = ["request", *results.peers, *(f"nutproxy / {name}" for name in compared)]
-    lines = []
-    for row, by_peer in results.samples.items():
-        median = {name: statistics.median(map(value, s)) for name, s in by_peer.items()}
-        cells = [row, *(form.format(median[name]) for name in results.peers)]
-        cells += [f"{median['nutproxy'] / median[name]:.2f}" for name in compared]
-        lines.append(cells)
-    return markdown_table(head, lines)
+def words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
-def system_call_table(results: Results) -> str:
-    lines = []
-    for row, by_peer in results.system_calls.items():
-        for name, calls in by_peer.items():
-            ordered = sorted(calls.items(), key=lambda item: -item[1])
-            # Below a hundredth it belongs to connecting, not to a request.
-            detail = ", ".join(f"{call} {count:.2f}" for call, count in ordered if count >= 0.01)
-            lines.append([row, name, f"{sum(calls.values()):.2f}", detail])
-    return markdown_table(["request", "proxy", "all", "by name"], lines)
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    ruler = ["---"] + ["---:" if lines and is_number(cell) else "---" for cell in lines[0][1:]]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ruler, *lines))
+def chosen(id: str, only: Sequence[str]) -> bool:
+    return not only or any(fnmatch.fnmatchcase(id, pattern) for pattern in only)
 
 
-def is_number(cell: str) -> bool:
-    return re.fullmatch(r"[\d.,]+", cell) is not None
+def allow_many_files() -> None:
+    """For 800 clients on both sides of a proxy; what is started here inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def machine() -> dict[str, str]:
@@ -198,17 +205,25 @@ def machine() -> dict[str, str]:
     return {
         "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
-        "nutproxy": nutproxy.__version__,
+        "load average at the start": f"{os.getloadavg()[0]:.2f}",
+        "nutproxy": f"{nutproxy.__version__}, commit {commit()}",
         "nutcracker": version("nutcracker", "-V"),
         "haproxy": version("haproxy", "-v"),
         "redis": version("redis-server", "--version"),
+        "memcached": version("memcached", "-V"),
     }
 
 
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty=, with changes that are not committed"]
+    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
 def version(name: str, option: str) -> str:
-    answer = subprocess.run(
-        [peers.program(name), option], capture_output=True, text=True, check=False
-    )
+    if shutil.which(name) is None:
+        return "not installed"
+    answer = subprocess.run([name, option], capture_output=True, text=True, check=False)
     found = re.search(r"\d+\.\d+\.\d+", answer.stdout + answer.stderr)
     return found[0] if found else "unknown"
 

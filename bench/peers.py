@@ -1,9 +1,9 @@
 # bench/peers.py: starting and stopping what is compared
-"""The proxies under test, each with the same two Redis servers behind it, and the floor.
+"""The proxies under test, each with the same servers behind it, and the floor.
 
-Every proxy listens on two ports: behind `one` is the first server, behind `two` are both. haproxy
-in TCP mode does not know keys, so its `two` is the first server as well; the echo server has no
-backend.
+nutproxy and nutcracker are started with the same configuration file: the pools that the chosen rows
+need. haproxy in TCP mode does not know keys, so it has the rows of one server only. The echo server
+has no backend: it has a port for each different reply.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hiredis
+from bench.rows import LOAD, POOLS, SPACE, Row, reply, request
 
 HOST = "127.0.0.1"
-PATIENCE = 20.0
+PATIENCE = 60.0  # seconds; far beyond what a start under valgrind takes
 CHECKOUT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A running proxy: its process and the ports of its two pools."""
+    """A running proxy, and its port for each row, by id, that it can be measured with."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -38,25 +38,33 @@ class Peer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a peer is started, and the ports that it will listen on."""
+    """How a peer is started, and the ports that it will listen on, by row."""
 
     command: list[str]
     ports: dict[str, int]
 
 
-def call(port: int, *words: str) -> object:
-    """One command on a connection of its own; returns the decoded reply."""
-    reader = hiredis.Reader()
-    encoded = [word.encode() for word in words]
-    request = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in encoded)
+@dataclass(frozen=True)
+class Ground:
+    """What all peers have in common: the rows, and the ports of the servers by protocol."""
+
+    directory: Path
+    rows: Sequence[Row]
+    servers: dict[str, list[int]]
+
+
+def exchange(port: int, sent: bytes, expected: int) -> bytes:
+    """Sends bytes on a connection of their own; returns what is received until it is `expected`
+    long, or until the other side closes or says no more."""
+    received = b""
     with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
-        connection.sendall(request)
-        while (reply := reader.gets()) is False:
-            received = connection.recv(65536)
-            if not received:
-                raise ConnectionError(f"port {port} closed the connection on {words[0]!r}")
-            reader.feed(received)
-    return reply
+        connection.sendall(sent)
+        # A reply that is too short is an error's: there will be no more.
+        with contextlib.suppress(TimeoutError):
+            while len(received) < expected and (part := connection.recv(1 << 20)):
+                received += part
+                connection.settimeout(2.0)
+    return received
 
 
 def free_port() -> int:
@@ -70,6 +78,15 @@ def program(name: str) -> str:
     if path is None:
         raise SystemExit(f"{name} is not on PATH; make bench installs it")
     return path
+
+
+def compiled(directory: Path, name: str) -> str:
+    """bench/NAME.c, as a program in that directory."""
+    binary = directory / name
+    if not binary.exists():
+        source = Path(__file__).with_name(f"{name}.c")
+        subprocess.run([program("cc"), "-O2", "-o", str(binary), str(source)], check=True)
+    return str(binary)
 
 
 def pinned(command: list[str], load: bool = False) -> list[str]:
@@ -88,7 +105,7 @@ def pinned(command: list[str], load: bool = False) -> list[str]:
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process, from its first answer on that port until it has been stopped."""
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONPATH": str(CHECKOUT)}
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "0"}
     with (
         log.open("wb") as output,
         subprocess.Popen(
@@ -103,6 +120,8 @@ def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Pop
                 time.sleep(0.02)
             yield process
         finally:
+            # One that was stopped would not see the signal.
+            process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(PATIENCE)
@@ -118,84 +137,160 @@ def accepts(port: int) -> bool:
     return True
 
 
+def redis_command(port: int) -> list[str]:
+    words = ["--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
+    return [program("redis-server"), *words]
+
+
+def memcached_command(port: int) -> list[str]:
+    # It refuses to run as root without a word for it; the datagram port is not wanted.
+    return [program("memcached"), "-p", str(port), "-l", HOST, "-U", "0", "-t", "1", "-u", "root"]
+
+
 @contextlib.contextmanager
-def redis_servers(directory: Path, keys: int) -> Iterator[list[int]]:
-    """Two empty Redis servers' ports; both are given all keys, whichever a proxy will route to."""
+def backends(directory: Path, rows: Sequence[Row]) -> Iterator[dict[str, list[int]]]:
+    """As many servers as the rows need, by protocol, each with all keys that it may be asked for,
+    whichever a proxy will route to it."""
+    servers: dict[str, list[int]] = {"redis": [], "memcache": []}
     with contextlib.ExitStack() as stack:
-        ports = [free_port(), free_port()]
-        for port in ports:
-            command = [program("redis-server"), "--port", str(port), "--bind", HOST]
-            command += ["--save", "", "--appendonly", "no"]
-            stack.enter_context(running(command, port, directory / f"redis-{port}.log"))
-            pairs = [word for n in range(keys) for word in (f"key:{n:012}", "xxx")]
-            if call(port, "MSET", *pairs) != b"OK":
-                raise SystemExit("the keys could not be written")
-        yield ports
+        for protocol, ports in servers.items():
+            mine = [row for row in rows if row.protocol == protocol]
+            for number in range(max((POOLS[row.pool].servers for row in mine), default=0)):
+                ports.append(port := free_port())
+                command = redis_command(port) if protocol == "redis" else memcached_command(port)
+                stack.enter_context(running(command, port, directory / f"{protocol}-{port}.log"))
+                for size in {row.size for row in mine if POOLS[row.pool].servers > number}:
+                    fill(protocol, port, size)
+        yield servers
 
 
-def plan_nutproxy(directory: Path, servers: list[int]) -> Plan:
-    pools, ports = twemproxy_pools(servers)
-    file = directory / "nutproxy.yml"
-    file.write_text(pools)
-    return Plan([sys.executable, "-m", "nutproxy", "-c", str(file)], ports)
+def fill(protocol: str, port: int, size: int) -> None:
+    """Writes all keys with values of that size."""
+    rows = {
+        "redis": Row("fill", "", "redis", True, 1, size),
+        "memcache": Row("fill", "", "memcache", True, 1, size),
+    }
+    one, done = request(rows[protocol]), reply(rows[protocol])
+    first = b"v%d:%012d" % (size, 0)
+    with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
+        for start in range(0, SPACE[size], 100):
+            portion = range(start, start + 100)
+            keys = (b"v%d:%012d" % (size, number) for number in portion)
+            connection.sendall(b"".join(one.replace(first, key) for key in keys))
+            received, expected = b"", done * len(portion)
+            while len(received) < len(expected) and (part := connection.recv(1 << 16)):
+                received += part
+            if received != expected:
+                raise SystemExit(f"the keys could not be written: {received[:100]!r}")
 
 
-def plan_nutcracker(directory: Path, servers: list[int], mbuf_size: int = 16384) -> Plan:
-    pools, ports = twemproxy_pools(servers)
-    file = directory / f"nutcracker-{mbuf_size}.yml"
-    file.write_text(pools)
+def nutproxy_command(file: Path) -> list[str]:
+    return [sys.executable, "-m", "nutproxy", "-c", str(file)]
+
+
+def nutcracker_command(file: Path, mbuf_size: int = 16384) -> list[str]:
     command = [program("nutcracker"), "-c", str(file), "-v", "4", "-m", str(mbuf_size)]
-    # Its default is to offer the counters to the world on one fixed port.
-    command += ["-a", HOST, "-s", str(free_port())]
-    return Plan(command, ports)
+    # Its defaults are its package's log, and to offer the counters to the world on one fixed port.
+    return [*command, "-o", "/dev/stderr", "-a", HOST, "-s", str(free_port())]
 
 
-def plan_nutcracker_m512(directory: Path, servers: list[int]) -> Plan:
-    return plan_nutcracker(directory, servers, mbuf_size=512)
-
-
-def plan_haproxy(directory: Path, servers: list[int]) -> Plan:
-    port = free_port()
-    file = directory / "haproxy.cfg"
-    file.write_text(
-        "global\n  nbthread 1\n  maxconn 2000\n"
-        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
-        f"listen redis\n  bind {HOST}:{port}\n  server redis {HOST}:{servers[0]}\n"
-    )
-    return Plan([program("haproxy"), "-db", "-f", str(file)], {"one": port, "two": port})
-
-
-def plan_echo(directory: Path, servers: list[int]) -> Plan:
-    port = free_port()
-    binary = directory / "echo"
-    source = Path(__file__).with_name("echo.c")
-    subprocess.run([program("cc"), "-O2", "-o", str(binary), str(source)], check=True)
-    return Plan([str(binary), str(port)], {"one": port, "two": port})
-
-
-def twemproxy_pools(servers: list[int]) -> tuple[str, dict[str, int]]:
-    """Both pools in twemproxy's format, which nutproxy and nutcracker share."""
-    ports = {"one": free_port(), "two": free_port()}
-    pools = ""
-    for (name, port), members in zip(ports.items(), (servers[:1], servers), strict=True):
-        pools += f"{name}:\n  listen: {HOST}:{port}\n  hash: fnv1a_64\n  distribution: ketama\n"
-        pools += "  redis: true\n  preconnect: true\n  servers:\n"
-        pools += "".join(f"   - {HOST}:{server}:1\n" for server in members)
-    return pools, ports
-
-
-PLANS: dict[str, Callable[[Path, list[int]], Plan]] = {
-    "nutproxy": plan_nutproxy,
-    "nutcracker": plan_nutcracker,
-    "nutcracker-m512": plan_nutcracker_m512,
-    "haproxy": plan_haproxy,
-    "echo": plan_echo,
+# What reads twemproxy's configuration: the command that starts it, given the file.
+TWEMPROXIES: dict[str, Callable[[Path], list[str]]] = {
+    "nutproxy": nutproxy_command,
+    "nutcracker": nutcracker_command,
+    "nutcracker-m512": lambda file: nutcracker_command(file, mbuf_size=512),
 }
 
 
+def plan_haproxy(ground: Ground) -> Plan:
+    text = "global\n  nbthread 1\n  maxconn 2000\ndefaults\n  mode tcp\n"
+    text += "  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
+    ports = {}
+    for pool in pools(ground):
+        if POOLS[pool].servers == 1:
+            [server] = members(ground, pool)
+            ports[pool] = free_port()
+            text += f"listen {pool}\n  bind {HOST}:{ports[pool]}\n  server s {HOST}:{server}\n"
+    file = ground.directory / "haproxy.cfg"
+    file.write_text(text)
+    return Plan([program("haproxy"), "-db", "-f", str(file)], by_row(ground, ports))
+
+
+def plan_echo(ground: Ground) -> Plan:
+    """redis-benchmark's requests are told by their '*', which its keys and values do not contain:
+    it begins with two that have another number of lines. load.c's are told by that number, since it
+    takes a reply to a request that it has not sent completely for a fault."""
+    taken: dict[tuple[str, str, bytes], int] = {}
+    ports, words = {}, []
+    for row in ground.rows:
+        mark = (str(ord("\n")), str(request(row).count(b"\n")))
+        if row.tool != LOAD:
+            mark = (str(ord("*")), "1")
+        kind = (*mark, reply(row))
+        if kind not in taken:
+            taken[kind] = free_port()
+            file = ground.directory / f"reply-{len(taken)}"
+            file.write_bytes(reply(row))
+            words += [str(taken[kind]), *mark, str(file)]
+        ports[row.id] = taken[kind]
+    return Plan([compiled(ground.directory, "echo"), *words], ports)
+
+
+def pools(ground: Ground) -> list[str]:
+    return list(dict.fromkeys(row.pool for row in ground.rows))
+
+
+def members(ground: Ground, pool: str) -> list[int]:
+    return ground.servers[POOLS[pool].protocol][: POOLS[pool].servers]
+
+
+def by_row(ground: Ground, ports: dict[str, int]) -> dict[str, int]:
+    return {row.id: ports[row.pool] for row in ground.rows if row.pool in ports}
+
+
+def plan_twemproxy(ground: Ground, name: str) -> Plan:
+    ports = {pool: free_port() for pool in pools(ground)}
+    file = ground.directory / f"{name}.yml"
+    file.write_text(
+        "".join(
+            twemproxy_pool(pool, port, POOLS[pool].protocol, members(ground, pool))
+            for pool, port in ports.items()
+        )
+    )
+    return Plan(TWEMPROXIES[name](file), by_row(ground, ports))
+
+
+def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) -> str:
+    lines = [
+        f"{name}:",
+        f"  listen: {HOST}:{port}",
+        "  hash: fnv1a_64",
+        "  distribution: ketama",
+        f"  redis: {'true' if protocol == 'redis' else 'false'}",
+        "  preconnect: true",
+        "  servers:",
+        *(f"   - {HOST}:{server}:1" for server in servers),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+PEERS = [*TWEMPROXIES, "haproxy", "echo"]
+
+
+def plan(name: str, ground: Ground) -> Plan:
+    if name in TWEMPROXIES:
+        return plan_twemproxy(ground, name)
+    return {"haproxy": plan_haproxy, "echo": plan_echo}[name](ground)
+
+
 @contextlib.contextmanager
-def peer(name: str, directory: Path, servers: list[int]) -> Iterator[Peer]:
-    plan = PLANS[name](directory, servers)
-    log = directory / f"{name}.log"
-    with running(plan.command, plan.ports["two"], log) as process:
-        yield Peer(name, process, plan.ports)
+def peer(name: str, ground: Ground, under: Sequence[str] = ()) -> Iterator[Peer | None]:
+    """The peer, running, or None if it can do none of the rows. `under` is a command that runs it,
+    such as valgrind."""
+    planned = plan(name, ground)
+    if not planned.ports:
+        yield None
+        return
+    log = ground.directory / f"{name}.log"
+    with running([*under, *planned.command], next(iter(planned.ports.values())), log) as process:
+        yield Peer(name, process, planned.ports)

@@ -1,0 +1,109 @@
+# bench/tracers.py: what strace and valgrind count
+"""System calls and instructions per request.
+
+Each is counted in two runs, the second with three times the requests of the first: what connecting
+and everything else costs that is not per request is in both, and their difference is free of it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench import measure
+from bench.peers import PATIENCE, Ground, Peer, peer, program
+from bench.rows import Count
+
+Counts = dict[str, float]  # per request, by what is counted
+
+# Below it belongs to a timer, not to a request.
+NEGLIGIBLE = 0.005
+
+
+def per_request(once: Callable[[int], dict[str, int]], requests: int) -> Counts:
+    few, many = once(requests), once(3 * requests)
+    difference = {name: (many[name] - few.get(name, 0)) / (2 * requests) for name in many}
+    return {name: calls for name, calls in difference.items() if abs(calls) >= NEGLIGIBLE}
+
+
+def calls(running: Peer, count: Count, directory: Path) -> Counts | None:
+    """System calls by name, as strace counts them; None where tracing is not permitted."""
+    file = directory / "strace"
+
+    def once(requests: int) -> dict[str, int]:
+        pid = str(running.process.pid)
+        strace = subprocess.Popen(
+            [program("strace"), "-c", "-f", "-qq", "-o", str(file), "-p", pid],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not is_traced(running.process.pid):
+                if strace.poll() is not None or time.monotonic() > deadline:
+                    raise PermissionError
+                time.sleep(0.02)
+            measure.generate(running, count.row, requests, directory)
+        finally:
+            # It writes its table when it is interrupted, and lets the proxy go on.
+            strace.send_signal(signal.SIGINT)
+            strace.wait()
+        return parse_strace(file.read_text())
+
+    try:
+        return per_request(once, count.row.requests)
+    except PermissionError:
+        return None
+
+
+def is_traced(pid: int) -> bool:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return all("TracerPid:\t0\n" not in (task / "status").read_text() for task in tasks)
+
+
+def parse_strace(table: str) -> dict[str, int]:
+    """The calls column of `strace -c`: % time, seconds, usecs/call, calls, [errors,] name."""
+    row = re.compile(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", re.MULTILINE)
+    return {name: int(calls) for calls, name in row.findall(table) if name != "total"}
+
+
+def instructions(
+    name: str, ground: Ground, counts: list[Count], done: Callable[[Count, Counts], None]
+) -> None:
+    """Instructions of the proxy outside of the kernel, for all rows in one start: valgrind takes
+    long to start anything."""
+    file = ground.directory / f"callgrind.{name}"
+    under = [program("valgrind"), "--tool=callgrind", "-q", f"--callgrind-out-file={file}"]
+    with peer(name, ground, under) as running:
+        if running is None:
+            return
+        dumped = 0
+
+        def dump() -> int:
+            """The instructions since the last dump."""
+            nonlocal dumped
+            command = [program("callgrind_control"), "--dump", str(running.process.pid)]
+            subprocess.run(command, check=True, capture_output=True)
+            dumped += 1
+            return parse_callgrind(file.with_name(f"{file.name}.{dumped}").read_text())
+
+        for count in counts:
+            # The first requests fill caches and free lists.
+            measure.generate(running, count.row, count.row.requests, ground.directory)
+            dump()
+
+            def once(requests: int, count: Count = count) -> dict[str, int]:
+                measure.generate(running, count.row, requests, ground.directory)
+                return {"instructions": dump()}
+
+            done(count, per_request(once, count.row.requests))
+
+
+def parse_callgrind(dump: str) -> int:
+    found = re.search(r"^totals: (\d+)$", dump, re.MULTILINE)
+    if found is None:
+        raise SystemExit("callgrind wrote no totals")
+    return int(found[1])
