@@ -25,8 +25,9 @@ help:
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
 	@echo "make lint    ruff, and mypy over the modules that are not compiled"
 	@echo "make format  rewrites the sources as ruff wants them"
-	@echo "make bench   nutproxy, nutcracker, haproxy and an echo server side by side"
-	@echo "             (make bench BENCH='--rounds 1' passes options to the benchmark)"
+	@echo "make bench   nutproxy, nutcracker, haproxy and an echo server side by side, 25 minutes;"
+	@echo "             installs redis-server, memcached, nutcracker, haproxy, strace and valgrind"
+	@echo "             (make bench BENCH='--only redis-get-p16' passes options: --list, --memory)"
 	@echo "make build   compiles what has changed"
 	@echo "make debug   the same with bounds checks, assertions and line tracing"
 	@echo "make clean   removes everything that make has made, .venv too"
@@ -48,7 +49,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 
 bench: build $(VENV)/.bench
-	@.ci/packages redis-server redis-benchmark nutcracker haproxy strace
+	@.ci/packages redis-server redis-benchmark memcached nutcracker haproxy strace valgrind
 	$(BIN)/python -m bench $(BENCH)
 
 debug:
