@@ -67,9 +67,9 @@ def bars(
             f"<style>\n{STYLE}\n</style>",
             text(label, 20, title, 'class="title"'),
             *legend(series, label),
-            f'<line x1="{one:.1f}" y1="{HEAD - 6}" x2="{one:.1f}" y2="{y - GAP + 4:.0f}"/>',
             text(one, y + 8, unit, 'text-anchor="middle" class="figure"'),
             *parts,
+            f'<line x1="{one:.1f}" y1="{HEAD - 6}" x2="{one:.1f}" y2="{y - GAP + 4:.0f}"/>',
             "</svg>\n",
         ]
     )
