@@ -25,6 +25,7 @@ from bench.rows import LOAD, POOLS, SPACE, Row, reply, request
 HOST = "127.0.0.1"
 PATIENCE = 60.0  # seconds; far beyond what a start under valgrind takes
 CHECKOUT = Path(__file__).parent.parent
+GIVEN: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,14 @@ def exchange(port: int, sent: bytes, expected: int) -> bytes:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that nobody here has been given before."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def program(name: str) -> str:
