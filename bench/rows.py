@@ -102,17 +102,18 @@ MEMCACHED, OTHER = "Memcached", "Connections, and a fixed rate"
 
 
 def single_key_rows() -> Iterator[Row]:
-    # A shape is measured with as many requests as a proxy answers in about a second.
+    # By clients and pipeline: as many as the slowest proxy answers in a second or two, and at least
+    # six of the largest batches.
     requests = {
-        (1, 1): 20_000,
+        (1, 1): 12_000,
         (1, 16): 200_000,
         (1, 100): 400_000,
         (50, 1): 60_000,
         (50, 16): 500_000,
-        (50, 100): 600_000,
+        (50, 100): 400_000,
         (800, 1): 50_000,
         (800, 16): 300_000,
-        (800, 100): 600_000,
+        (800, 100): 480_000,
     }
     ends = [(1, 1), (50, 1), (50, 16), (50, 100), (800, 100)]
     main = {(50, 1), (50, 16), (800, 100)}
@@ -144,7 +145,7 @@ def single_key_rows() -> Iterator[Row]:
 def many_key_rows() -> Iterator[Row]:
     for is_set in (False, True):
         # 1,000 is for the step to 10,000: ten times the keys, how many times the CPU?
-        for keys, requests in ((10, 25_000), (100, 8_000), (1_000, 800), (10_000, 80)):
+        for keys, requests in ((10, 25_000), (100, 10_000), (1_000, 2_000), (10_000, 200)):
             for servers in (2, 8):
                 name = f"redis-{'mset' if is_set else 'mget'}-{keys}"
                 yield Row(
@@ -167,8 +168,8 @@ ROWS = [
     Row("redis-set-1m", LARGE, "redis", True, 600, MEGA, clients=8, tool=LOAD, main=True),
     Row("memcache-get", MEMCACHED, "memcache", False, 60_000, tool=LOAD, main=True),
     Row("memcache-set", MEMCACHED, "memcache", True, 60_000, tool=LOAD, main=True),
-    Row("memcache-get-p16", MEMCACHED, "memcache", False, 400_000, pipeline=16, tool=LOAD),
-    Row("memcache-set-p16", MEMCACHED, "memcache", True, 400_000, pipeline=16, tool=LOAD),
+    Row("memcache-get-p16", MEMCACHED, "memcache", False, 300_000, pipeline=16, tool=LOAD),
+    Row("memcache-set-p16", MEMCACHED, "memcache", True, 300_000, pipeline=16, tool=LOAD),
     Row("memcache-get-100", MEMCACHED, "memcache-2", False, 8_000, keys=100, tool=LOAD, main=True),
     Row("redis-connect", OTHER, "redis", False, 10_000, tool=LOAD, reconnect=True, main=True),
     Row("memcache-connect", OTHER, "memcache", False, 10_000, tool=LOAD, reconnect=True, main=True),
