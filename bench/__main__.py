@@ -6,9 +6,9 @@
     python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
     python -m bench --memory                       resident memory in five cases (bench/memory.py)
 
-Tables go to standard output. A run of everything also writes bench/results/, a part of it writes
-only where --output says. How it is measured is told by the report itself (bench/report.py), what is
-measured by bench/rows.py.
+Tables go to standard output. A run of everything, of five rounds or more, also writes
+bench/results/; any other writes only where --output says. How it is measured is told by the report
+itself (bench/report.py), what is measured by bench/rows.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench import measure, memory, peers, report, tracers
 from bench.peers import CHECKOUT, PEERS, TWEMPROXIES, Ground, Peer
 from bench.progress import Progress
 from bench.report import Results
-from bench.rows import COUNTS, ROWS, Count, Row
+from bench.rows import COUNTS, LOAD, ROWS, Count, Row
 from bench.tracers import Counts
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,13 +56,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if output := options.output or (RESULTS if everything else None):
             memory.write(results, output)
     else:
-        everything = not options.only and options.peers == DEFAULT_PEERS
+        complete = not options.only and options.peers == DEFAULT_PEERS
+        everything = complete and options.rounds >= 5 and options.scale == 1.0
         benchmark(options, options.output or (RESULTS if everything else None))
 
 
 def benchmark(options: argparse.Namespace, output: Path | None) -> None:
     rows = [row for row in ROWS if chosen(row.id, options.only)]
     counts = [count for count in COUNTS if chosen(count.id, options.only)]
+    for program in [row.tool for row in rows if row.tool != LOAD] + [
+        program for count in counts for program in tracers.PROGRAMS[count.kind]
+    ]:
+        peers.program(program)  # rather now than after 20 minutes
     results = Results(machine(), options.peers)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nutproxy-bench-")))
@@ -130,17 +135,20 @@ def count_all(
         results.counts.setdefault(count.id, {})[name] = found
         progress.step(f"{count.id:32}{name:12}{sum(found.values()):10,.2f} a request")
 
-    traced = [peer for peer in running if peer.name in TRACED_PEERS]
-    for one in (count for count in counts if count.kind == "calls"):
-        for peer in traced:
-            found = tracers.calls(peer, one, ground.directory)
-            if found is None:
-                progress.step("strace may not attach here: no system calls are counted")
-                break
-            done(peer.name, one, found)
-    if instructed := [count for count in counts if count.kind == "instructions"]:
-        for peer in traced:
-            tracers.instructions(peer.name, ground, instructed, functools.partial(done, peer.name))
+    by_calls = [count for count in counts if count.kind == "calls"]
+    by_instructions = [count for count in counts if count.kind == "instructions"]
+    for peer in running:
+        if peer.name not in TRACED_PEERS:
+            continue
+        try:
+            for one in by_calls:
+                done(peer.name, one, tracers.calls(peer, one, ground.directory))
+            if by_instructions:
+                tally = functools.partial(done, peer.name)
+                tracers.instructions(peer.name, ground, by_instructions, tally)
+        except tracers.NotPermitted as reason:
+            # The rest of the run was not in vain.
+            progress.step(f"not everything could be counted: {reason}")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

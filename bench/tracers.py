@@ -19,9 +19,14 @@ from bench.peers import PATIENCE, Ground, Peer, peer, program
 from bench.rows import Count
 
 Counts = dict[str, float]  # per request, by what is counted
+PROGRAMS = {"calls": ["strace"], "instructions": ["valgrind", "callgrind_control"]}  # by kind
 
 # Below it belongs to a timer, not to a request.
 NEGLIGIBLE = 0.005
+
+
+class NotPermitted(Exception):
+    """This machine does not let a process be traced."""
 
 
 def per_request(once: Callable[[int], dict[str, int]], requests: int) -> Counts:
@@ -30,8 +35,8 @@ def per_request(once: Callable[[int], dict[str, int]], requests: int) -> Counts:
     return {name: calls for name, calls in difference.items() if abs(calls) >= NEGLIGIBLE}
 
 
-def calls(running: Peer, count: Count, directory: Path) -> Counts | None:
-    """System calls by name, as strace counts them; None where tracing is not permitted."""
+def calls(running: Peer, count: Count, directory: Path) -> Counts:
+    """System calls by name, as strace counts them."""
     file = directory / "strace"
 
     def once(requests: int) -> dict[str, int]:
@@ -44,7 +49,7 @@ def calls(running: Peer, count: Count, directory: Path) -> Counts | None:
             deadline = time.monotonic() + PATIENCE
             while not is_traced(running.process.pid):
                 if strace.poll() is not None or time.monotonic() > deadline:
-                    raise PermissionError
+                    raise NotPermitted("strace could not attach to the proxy")
                 time.sleep(0.02)
             measure.generate(running, count.row, requests, directory)
         finally:
@@ -53,10 +58,7 @@ def calls(running: Peer, count: Count, directory: Path) -> Counts | None:
             strace.wait()
         return parse_strace(file.read_text())
 
-    try:
-        return per_request(once, count.row.requests)
-    except PermissionError:
-        return None
+    return per_request(once, count.row.requests)
 
 
 def is_traced(pid: int) -> bool:
@@ -86,9 +88,12 @@ def instructions(
             """The instructions since the last dump."""
             nonlocal dumped
             command = [program("callgrind_control"), "--dump", str(running.process.pid)]
-            subprocess.run(command, check=True, capture_output=True)
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
             dumped += 1
-            return parse_callgrind(file.with_name(f"{file.name}.{dumped}").read_text())
+            written = file.with_name(f"{file.name}.{dumped}")
+            if not written.exists():
+                raise NotPermitted(f"callgrind_control: {answer.stdout}{answer.stderr}")
+            return parse_callgrind(written.read_text())
 
         for count in counts:
             # The first requests fill caches and free lists.
