@@ -52,6 +52,12 @@ def test_rows_run_from_end_to_end(tmp_path, capsys):
     assert (tmp_path / "cpu.svg").exists()
 
 
+def test_part_of_a_run_leaves_the_results_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.__main__.RESULTS", tmp_path / "results")
+    main(["--only", "memcache-get", "--peers", "echo", "--scale", "0.001"])
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("protocol", ["redis", "memcache"])
 @pytest.mark.parametrize(
     "options",

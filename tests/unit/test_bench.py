@@ -276,6 +276,12 @@ def test_mistake_on_the_command_line_is_told_with_what_is_accepted(words, messag
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_missing_program_is_told_before_anything_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="strace is not on PATH; make bench installs it"):
+        main(["--only", "memcache-get,calls-redis-get"])
+
+
 def test_progress_is_a_line_for_each_step_where_there_is_no_terminal():
     stream = io.StringIO()
     progress = Progress(2, stream)
