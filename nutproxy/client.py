@@ -40,7 +40,7 @@ REQUEST_MAX = 1 << 30
 # Milliseconds that a closing connection waits for the client to close.
 LINGER = 1000
 # A client's requests in flight before the size of its replies is known.
-FIRST_REQUESTS = cython.declare(cython.size_t, 64)
+FIRST_REQUESTS = cython.declare(cython.size_t, 32)
 
 next_id = cython.declare(cython.ulonglong, 0)
 REPLY_MODES = ("on", "off", "skip")

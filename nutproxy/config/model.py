@@ -340,7 +340,7 @@ class PoolSettings(Keys):
         32 * MB,
         "Bytes of unanswered requests and unsent replies of one client; at this bound its socket"
         " is not read until replies have left. A request in flight counts with the size that its"
-        " reply is expected to have, too: that of the client's latest replies, and one 64th of"
+        " reply is expected to have, too: that of the client's latest replies, and one 32nd of"
         " this bound before the first has come.",
         example="64mb",
         unit="bytes",
