@@ -45,7 +45,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_put,
     msg_reserve,
 )
-from cython.cimports.nutproxy.msg.parse import Arg
+from cython.cimports.nutproxy.msg.parse import Arg, Parser
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.memcache import (
     ALL,
@@ -58,6 +58,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     Command,
     base64_decode,
     command_of,
+    is_word,
 )
 from cython.cimports.nutproxy.server import Server
 
@@ -103,7 +104,7 @@ def memcache_recv_done(conn, data, parser):
             True,
         )
     if flags & MSG_NOREPLY:
-        blank(data, cython.address(parser.argv[parser.argc - 1]))
+        no_noreply(command, data, parser)
     if kind == ALL:
         return send_all(
             client,
@@ -151,6 +152,23 @@ def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
 
 
 @cython.cfunc
+@cython.cfunc
+@cython.exceptval(check=False)
+def no_noreply(
+    command: cython.pointer(Command), data: cython.p_char, parser: cython.pointer(Parser)
+) -> cython.void:
+    """Make a server answer. A `noreply` before the last would take its place, if that were blanked;
+    so the last becomes a word that means nothing, with which it is the same error."""
+    last: cython.pointer(Arg) = cython.address(parser.argv[parser.argc - 1])
+    first: cython.uint = 1 if command.kind == ALL else 2
+    if parser.argc - 1 > first and is_word(
+        data, cython.address(parser.argv[parser.argc - 2]), b"noreply", 7
+    ):
+        data[last.offset] = 78
+    else:
+        blank(data, last)
+
+
 @cython.exceptval(-1, check=False)
 def forward_key(
     client: ClientConn,

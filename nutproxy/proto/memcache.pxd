@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from nutproxy.conn cimport Conn
-from nutproxy.msg.parse cimport Parser
+from nutproxy.msg.parse cimport Arg, Parser
 
 # The order is that of memcache_commands.Kind.
 cdef enum CommandKind:
@@ -65,6 +65,7 @@ cdef struct Command:
 cdef int memcache_parse_req(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 cdef int memcache_parse_rsp(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 cdef Command* command_of(Parser* parser) noexcept
+cdef bint is_word(const char* data, Arg* arg, const char* word, size_t length) noexcept
 cdef bint value_line(const char* line, size_t length, size_t* key, size_t* size) noexcept
 cdef size_t base64_decode(const char* data, size_t length, char* target) noexcept
 

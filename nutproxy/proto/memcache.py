@@ -90,15 +90,7 @@ for _number, (_name, _row) in enumerate(COMMANDS.items()):
 # ----------------------------------------------------------------------------------------
 
 
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def is_word(
-    data: cython.p_const_char,
-    arg: cython.pointer(Arg),
-    word: cython.p_const_char,
-    length: cython.size_t,
-) -> cython.bint:
+def is_word(data, arg, word, length):
     return arg.length == length and memcmp(data + arg.offset, word, length) == 0
 
 

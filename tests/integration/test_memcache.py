@@ -1,0 +1,80 @@
+"""Memcached pools: several servers, servers that fail, and clients that lie."""
+
+import pytest
+
+from tests.client import talk
+from tests.integration.conftest import mc_pool
+from tests.memcache import MemcacheClient
+from tests.servers import MemcachedServer, NutproxyServer
+
+END = b"END\r\n"
+STORED = b"STORED\r\n"
+
+
+@pytest.fixture(scope="module")
+def shards():
+    """Three memcached."""
+    with MemcachedServer() as one, MemcachedServer() as two, MemcachedServer() as three:
+        yield [one, two, three]
+
+
+@pytest.fixture(scope="module")
+def proxy(shards):
+    """A proxy with the pool `alpha` over the three, and `one` over the first alone."""
+    with NutproxyServer(mc_pool("alpha", shards) + mc_pool("one", shards[:1])) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def client(proxy, shards):
+    """A client of `alpha`, whose servers are empty."""
+    with MemcacheClient(proxy.ports["alpha"]) as client:
+        assert client(b"flush_all") == b"OK\r\n"
+        yield client
+
+
+def value(key, data, flags=0):
+    """A key's part of the reply to get."""
+    return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), data)
+
+
+def base64_of(key):
+    return base64.b64encode(key)
+
+
+# Nothing but requests reaches a server
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        (b"delete k noreply noreply", b"v"),
+        (b"delete k noreply   noreply", b"v"),
+        (b"delete k 1 noreply", b"v"),
+        (b"incr k noreply noreply", b"v"),
+        (b"decr k noreply noreply", b"v"),
+        (b"touch k noreply noreply", b"v"),
+        (b"flush_all noreply noreply", b"v"),
+        (b"verbosity noreply noreply", b"v"),
+        (b"delete noreply noreply", b"v"),
+        (b"delete k noreply", None),
+        (b"flush_all noreply", None),
+    ],
+)
+def test_noreply_in_any_number_leaves_each_request_with_its_own_reply(proxy, line, left):
+    with MemcacheClient(proxy.ports["one"]) as client:
+        assert client(b"set k 0 0 1", b"v") == STORED
+        assert client(b"set noreply 0 0 1", b"n") == STORED
+        client.send_bytes(line + b"\r\nget k\r\nset j 0 0 1\r\nw\r\nget j\r\n")
+        assert client.reply() == (END if left is None else value(b"k", left) + END)
+        assert client.reply() == STORED
+        assert client.reply() == value(b"j", b"w") + END
+
+
+def test_a_key_named_noreply_is_deleted_and_counted(proxy):
+    with MemcacheClient(proxy.ports["one"]) as client:
+        assert client(b"set noreply 0 0 1", b"1") == STORED
+        client.send(b"incr noreply 1 noreply")
+        assert client(b"get noreply") == value(b"noreply", b"2") + END
+        client.send(b"delete noreply noreply")
+        assert client(b"get noreply") == END
