@@ -152,7 +152,6 @@ def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
 
 
 @cython.cfunc
-@cython.cfunc
 @cython.exceptval(check=False)
 def no_noreply(
     command: cython.pointer(Command), data: cython.p_char, parser: cython.pointer(Parser)
@@ -169,6 +168,7 @@ def no_noreply(
         blank(data, last)
 
 
+@cython.cfunc
 @cython.exceptval(-1, check=False)
 def forward_key(
     client: ClientConn,
@@ -287,13 +287,15 @@ def get_values(
     arg: cython.pointer(Arg)
     server: Server
     start: cython.size_t = parser.argv[0].offset
+    if parser.argc == first:
+        # gat without a key is no error to memcached.
+        return answer_constant(client, b"END\r\n", 5, flags)
     if pool.miss:
         flags |= MSG_MISS
-    # gat without a key is answered by any server as memcached answers it.
-    arg = cython.address(parser.argv[first if parser.argc > first else 1])
+    arg = cython.address(parser.argv[first])
     server = pool.route(data + arg.offset, arg.length)
     if server is None or (
-        (parser.argc <= first + 1 or len(pool.servers) == 1)
+        (parser.argc == first + 1 or len(pool.servers) == 1)
         and (command.kind == GET or parser.pos - start <= LINE_MAX)
     ):
         return forward_one(client, command, data + start, parser.pos - start, server, flags)
@@ -330,7 +332,8 @@ def split_values(
     copies. Both are linear."""
     pool: ServerPool = client.pool
     nkeys: cython.uint = parser.argc - first
-    # A fragment that is closed because it is long has at least as many bytes as two keys have not.
+    # A fragment is closed because it is long: less an exptime and the key that did not fit, each
+    # of 250 bytes at most, it holds this many bytes of keys.
     most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
     head: cython.size_t = parser.argv[0].length
     start: cython.size_t = parser.argv[0].offset
@@ -364,7 +367,7 @@ def split_values(
             part -= 1
             sequence[index] = part
             sizes[part] += 1 + arg.length
-        if len(servers) == 1:
+        if len(servers) == 1 and (command.kind == GET or parser.pos - start <= LINE_MAX):
             return forward_one(client, command, data + start, parser.pos - start, server, flags)
 
         parent_of(client, command, len(servers), nkeys, MERGE_VALUES, flags, cython.address(msg))

@@ -183,12 +183,16 @@ def check_line(
         return cython.NULL
     if kind in (GET, GAT):
         last = words
-        if kind == GAT and not number_of(
-            data,
-            cython.address(parser.argv[1]),
-            -2147483648,
-            2147483647,
-            cython.address(value),
+        # Zeros do not end a number, but every part of the command repeats them.
+        if kind == GAT and not (
+            parser.argv[1].length <= KEY_LENGTH
+            and number_of(
+                data,
+                cython.address(parser.argv[1]),
+                -2147483648,
+                2147483647,
+                cython.address(value),
+            )
         ):
             return b"CLIENT_ERROR invalid exptime argument\r\n"
     if not keys_fit(parser, 2 if kind == GAT else 1, last):

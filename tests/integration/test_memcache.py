@@ -78,3 +78,25 @@ def test_a_key_named_noreply_is_deleted_and_counted(proxy):
         assert client(b"get noreply") == value(b"noreply", b"2") + END
         client.send(b"delete noreply noreply")
         assert client(b"get noreply") == END
+
+
+@pytest.mark.parametrize("zeros", [250, 1000, 2100, 20_000])
+def test_a_long_exptime_of_gat_makes_no_long_lines(proxy, zeros):
+    keys = b" ".join(b"k%d" % number for number in range(5000))
+    with MemcacheClient(proxy.ports["alpha"]) as client:
+        client.send(b"gat " + b"0" * zeros + b" " + keys)
+        assert client.reply() in (END, b"CLIENT_ERROR invalid exptime argument\r\n")
+        assert client(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.parametrize("words", [b"k", b"k k", b"k j"])
+def test_spaces_do_not_make_a_long_line_of_gat_on_a_connection_of_others(proxy, words, client):
+    """memcached closes when such a line comes in two pieces; so it has to be shorter."""
+    assert client(b"set k 0 0 1", b"v") == STORED
+    expected = (value(b"k", b"v") * words.split().count(b"k")) + END
+    for port in proxy.ports.values():
+        with MemcacheClient(port) as other:
+            if port == proxy.ports["one"]:
+                assert other(b"set k 0 0 1", b"v") == STORED
+            assert other(b"gat 0 " + words.replace(b" ", b" " * 70_000)) == expected
+            assert other(b"gat 0 " + words + b" " * 70_000) == expected
