@@ -22,7 +22,7 @@ import logging
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcpy, memset, strlen
+from cython.cimports.libc.string import memchr, memcpy, memset, strlen
 from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
@@ -70,6 +70,7 @@ log = logging.getLogger("nutproxy")
 # A longer line than this must begin with get or gets: memcached closes the connection over others
 # when they come in two pieces.
 LINE_MAX = cython.declare(cython.size_t, 2048)
+LINE_FEED = b"CLIENT_ERROR nutproxy cannot add to an item whose key has a line feed\r\n"
 # A base64 key has at most as many bytes decoded as encoded.
 key_buffer = cython.declare(cython.char[256])
 
@@ -209,6 +210,8 @@ def meta(
     base64: cython.bint = False
     length: cython.size_t = 0
     key: cython.p_const_char = cython.NULL
+    # May the item be made anew without memcached's mark that its key is binary?
+    unmarked: cython.bint = command.name[1] == b"a"
     for index in range(first, parser.argc):
         arg = cython.address(parser.argv[index])
         if data[arg.offset] == b"b" and (command.quiet or arg.length == 1):
@@ -219,10 +222,24 @@ def meta(
                 return answer(client, duplicate(command), MSG_MEMCACHE, True)
             flags |= MSG_QUIET
             blank(data, arg)
+        elif data[arg.offset] == b"N" and command.name[1] == b"g":
+            unmarked = True
+        elif (
+            data[arg.offset] == b"M"
+            and command.kind == META_STORE
+            and arg.length > 1
+            and (data[arg.offset + 1] & 95) in (65, 80)
+        ):
+            # Append or prepend.
+            unmarked = True
     if base64:
         # An item has one server, however its key is written.
         arg = cython.address(parser.argv[1])
         length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
+        if unmarked and memchr(cython.address(key_buffer[0]), 10, length) is not cython.NULL:
+            # Without that mark memcached would show the key as it is: lines of the client's choice
+            # among the replies of all.
+            return answer(client, LINE_FEED, MSG_MEMCACHE, True)
         if length:
             key = cython.address(key_buffer[0])
     if client.pool.miss and command.name[1] == b"g":

@@ -1,5 +1,7 @@
 """Memcached pools: several servers, servers that fail, and clients that lie."""
 
+import base64
+
 import pytest
 
 from tests.client import talk
@@ -100,3 +102,37 @@ def test_spaces_do_not_make_a_long_line_of_gat_on_a_connection_of_others(proxy, 
                 assert other(b"set k 0 0 1", b"v") == STORED
             assert other(b"gat 0 " + words.replace(b" ", b" " * 70_000)) == expected
             assert other(b"gat 0 " + words + b" " * 70_000) == expected
+
+
+EVIL = b"a\r\nEND\r\nVALUE k 0 3\r\nbad\r\nEND\r\n"
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        # Items whose keys memcached forgets to have been binary, and then sends as they are.
+        [b"mg <k> b N30 k v\r\n"],
+        [b"ma <k> b N30\r\n"],
+        [b"ms <k> 1 b\r\n9\r\n", b"ma <k> b\r\n"],
+        [b"ms <k> 1 b\r\n9\r\n", b"ms <k> 1 b MA\r\n9\r\n"],
+        [b"ms <k> 1 b\r\n9\r\n", b"ms <k> 1 MP b\r\n9\r\n"],
+    ],
+)
+@pytest.mark.parametrize("key", [b"a\nb", b"\n", EVIL])
+def test_a_binary_key_does_not_forge_replies(proxy, requests, key):
+    key = base64_of(key)
+    with (
+        MemcacheClient(proxy.ports["one"]) as client,
+        MemcacheClient(proxy.ports["one"]) as other,
+    ):
+        assert other(b"set k 0 0 4", b"good") == STORED
+        for request in requests:
+            client.send_bytes(request.replace(b"<k>", key))
+        client.send_bytes(b"mg %b b k v\r\nme %b b\r\nmn\r\n" % (key, key))
+        lines = []
+        while (line := client.line()) != b"MN\r\n":
+            lines.append(line)
+        allowed = (b"VA ", b"HD", b"EN", b"ME ", b"CLIENT_ERROR ", b"9\r\n")
+        assert all(line.startswith(allowed) and line.endswith(b"\r\n") for line in lines), lines
+        assert not any(line.startswith(b"SERVER_ERROR") for line in lines)
+        assert other(b"get k") == value(b"k", b"good") + END
