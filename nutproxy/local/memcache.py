@@ -59,9 +59,9 @@ NO_SERVER = b"SERVER_ERROR pool '%b' has no live server: Connection refused\r\n"
 def _prefixed(name: bytes, text: bytes) -> bytes:
     """The lines of one server's figures, without END."""
     lines = []
-    for line in text.splitlines(keepends=True)[:-1]:
+    for line in text.split(b"\r\n")[:-2]:
         word, _, rest = line.partition(b" ")
-        lines.append(b"%b %b:%b" % (word, name, rest))
+        lines.append(b"%b %b:%b\r\n" % (word, name, rest))
     return b"".join(lines)
 
 

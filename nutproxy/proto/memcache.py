@@ -42,6 +42,8 @@ from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX, Reply
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
 # A longer line is a get of many keys, or no command at all.
 LINE_MAX = cython.declare(cython.size_t, 2048)
+# Spaces before such a get, as many as memcached takes.
+INDENT_MAX = cython.declare(cython.size_t, 100)
 # Words of a meta command; memcached wants its terminator among its 20.
 META_WORDS = cython.declare(cython.uint, 19)
 # A reply's line: a key, numbers, meta flags, or an error's or a statistic's text.
@@ -263,7 +265,7 @@ def split_line(
 def may_be_long(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
     """Is this the start of a command that takes any number of keys?"""
     pos: cython.size_t = 0
-    while pos < length and data[pos] == b" ":
+    while pos < length and pos < INDENT_MAX and data[pos] == b" ":
         pos += 1
     return length - pos > 5 and (
         memcmp(data + pos, b"get ", 4) == 0

@@ -136,3 +136,26 @@ def test_a_binary_key_does_not_forge_replies(proxy, requests, key):
         assert all(line.startswith(allowed) and line.endswith(b"\r\n") for line in lines), lines
         assert not any(line.startswith(b"SERVER_ERROR") for line in lines)
         assert other(b"get k") == value(b"k", b"good") + END
+
+
+def test_a_get_behind_more_spaces_than_memcached_takes_is_refused_however_it_is_cut(proxy):
+    for words in (b"get k", b"get kk", b"gets k"):
+        request = b" " * 2046 + words + b"\r\n"
+        for place in range(2040, len(request)):
+            with MemcacheClient(proxy.ports["one"]) as client:
+                client.send_bytes(request[:place])
+                client.send_bytes(request[place:])
+                assert client.reply() == b"CLIENT_ERROR line too long\r\n"
+                assert client.closed()
+
+
+def test_injected_line_is_a_request_of_its_own(proxy):
+    """What twemproxy takes for a key with a line end, and hands on."""
+    with MemcacheClient(proxy.ports["alpha"]) as innocent:
+        assert innocent(b"set v 0 0 4", b"mine") == STORED
+        for _ in range(50):
+            answer = talk(proxy.ports["alpha"], b"get a\nversion\r\nget a\nquit\r\n")
+            assert answer.startswith(b"END\r\nVERSION ")
+            assert answer.endswith(b" (nutproxy)\r\nEND\r\n")
+            innocent.send_bytes(b"get v\r\n" * 10)
+            assert innocent.replies(10) == [value(b"v", b"mine") + END] * 10
