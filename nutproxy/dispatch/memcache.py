@@ -146,6 +146,16 @@ def duplicate(command: cython.pointer(Command)) -> bytes:
 
 
 @cython.cfunc
+def undecoded(command: cython.pointer(Command)) -> bytes:
+    """memcached's text for a key that is no base64."""
+    if command.name[1] == b"e":
+        return b"CLIENT_ERROR bad command line format\r\n"
+    if command.name[1] == b"d" or command.name[1] == b"a":
+        return b"CLIENT_ERROR invalid or duplicate flag\r\n"
+    return b"CLIENT_ERROR error decoding key\r\n"
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
     """Take a word out of its line."""
@@ -236,12 +246,14 @@ def meta(
         # An item has one server, however its key is written.
         arg = cython.address(parser.argv[1])
         length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
+        if length == 0:
+            # memcached takes more for base64 than it is: what it would make of this is not known.
+            return answer(client, undecoded(command), MSG_MEMCACHE, True)
         if unmarked and memchr(cython.address(key_buffer[0]), 10, length) is not cython.NULL:
             # Without that mark memcached would show the key as it is: lines of the client's choice
             # among the replies of all.
             return answer(client, LINE_FEED, MSG_MEMCACHE, True)
-        if length:
-            key = cython.address(key_buffer[0])
+        key = cython.address(key_buffer[0])
     if client.pool.miss and command.name[1] == b"g":
         flags |= MSG_MISS
     return forward_key(client, command, data, parser, key, length, flags)
