@@ -308,22 +308,28 @@ def _run(flags: argparse.Namespace) -> int:
     if ignored:
         verb = "has" if len(ignored) == 1 else "have"
         _notice(f"{', '.join(ignored)} {verb} no function in this version")
-    config = _load_or_explain(flags)
+    config, warnings = _load_or_explain(flags)
     if config is None or not _is_compiled():
         return 1
+    config = _with_flags(config, flags)
+    if config.globals.output is not None:
+        # The log takes them as well, but it does not go to this terminal.
+        _print_problems(warnings, sys.stderr)
     from nutproxy.worker import run
 
-    return int(run(_with_flags(config, flags), _options(flags)))
+    return int(run(config, _options(flags), warnings))
 
 
-def _load_or_explain(flags: argparse.Namespace) -> Config | None:
-    """The configuration to work with; problems and warnings go to stderr."""
+def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Problem]]:
+    """The configuration to work with, and warnings about it; problems go to stderr."""
     path = flags.conf_file or DEFAULT_CONF_FILE
     config, problems = load(path)
+    if config is not None:
+        return config, problems
     _print_problems(problems, sys.stderr)
-    if config is None and flags.conf_file is None and not os.path.exists(path):
+    if flags.conf_file is None and not os.path.exists(path):
         _notice(f"{path} is the default, name another configuration file with -c FILE")
-    return config
+    return None, problems
 
 
 def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
@@ -343,9 +349,10 @@ def _options(flags: argparse.Namespace) -> Options:
 
 def _route(flags: argparse.Namespace) -> int:
     """One line per key, the key last: it may contain spaces. '-' where nothing was hashed."""
-    config = _load_or_explain(flags)
+    config, warnings = _load_or_explain(flags)
     if config is None:
         return 1
+    _print_problems(warnings, sys.stderr)
     pools = {pool.name: pool for pool in config.pools}
     if flags.pool not in pools:
         _notice(

@@ -14,6 +14,8 @@ it has gone altogether, its requests keep their places in the servers' queues wi
 broken framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
 """
 
+import logging
+import os
 import socket
 import time
 
@@ -30,6 +32,8 @@ from cython.cimports.nutproxy.msg.response import (
 )
 from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
 from cython.cimports.nutproxy.proto.redis import redis_parse_req
+
+log = logging.getLogger("nutproxy")
 
 # Redis' bounds before AUTH: arguments of a command, and bytes of one.
 UNAUTHENTICATED_ARGS = 10
@@ -91,6 +95,8 @@ def client_close(conn: Conn) -> cython.int:
         return 0
     if conn.closing and not (conn.eof or conn.err or client.lingering):
         return client.linger()
+    if log.isEnabledFor(logging.DEBUG):
+        client.log_close()
     client.pool.client_conns.discard(client)
     client.pool.total_net_in += conn.recv_bytes
     client.pool.total_net_out += conn.send_bytes
@@ -124,6 +130,8 @@ def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
 @cython.cclass
 class ClientConn(Conn):
     """A client of `pool`. The accepting role sets recv_done and recv_error."""
+
+    letter = "c"
 
     def __init__(self, pool: ServerPool):
         global next_id
@@ -166,6 +174,26 @@ class ClientConn(Conn):
 
     def end(self) -> None:
         client_close(self)
+
+    def log_close(self) -> None:
+        how = "by nutproxy"
+        if self.err:
+            how = os.strerror(self.err)
+        elif self.eof:
+            how = "by the client"
+        log.debug(
+            "%s %s: closed: %s; received %d bytes, sent %d, requests in flight %d",
+            self,
+            self.pool,
+            how,
+            self.recv_bytes,
+            self.send_bytes,
+            self.omsg_q.count,
+        )
+
+    @property
+    def about(self) -> dict:
+        return {"conn": str(self), **self.pool.about}
 
     def check_bounds(self):
         """Pause above a bound, go on at half of it."""

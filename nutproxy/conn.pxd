@@ -58,6 +58,7 @@ cdef class Loop:
 cdef class Conn:
     cdef readonly Loop loop
     cdef readonly int fd               # -1 once closed
+    cdef readonly int number           # the descriptor that it has or had: its name in the log
     cdef MsgQueue imsg_q
     cdef MsgQueue omsg_q
 

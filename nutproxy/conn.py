@@ -157,6 +157,7 @@ class Loop:
     def open(self, conn, fd):
         """Take `fd`, which must not block, into the loop as this connection's."""
         conn.fd = fd
+        conn.number = fd
         self.conns.add(conn)
         self.poller.add(fd, cython.cast(cython.p_void, conn))
         return 0
@@ -183,10 +184,21 @@ class Loop:
 @cython.cclass
 class Conn:
     """The part of a connection that all roles share. A role sets every handler before
-    `Loop.open`."""
+    `Loop.open`, and has a `letter`: the log names its connections by it and their descriptor."""
+
+    letter = "w"
 
     def __cinit__(self):
         self.fd = -1
+        self.number = -1
+
+    def __str__(self) -> str:
+        return f"{self.letter} {self.number}"
+
+    @property
+    def about(self) -> dict:
+        """What a line of the log about it is about (see log.py)."""
+        return {"conn": str(self)}
 
     def __dealloc__(self):
         self.drop_tail()

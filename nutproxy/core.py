@@ -181,7 +181,7 @@ class Context:
     def failed(self, conn: Conn) -> None:
         """A handler has raised: the fault stays with its connection."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
-        log.exception("c %d of %s: internal error, the connection is closed", conn.fd, whose)
+        log.exception("%s of %s: internal error, the connection is closed", conn, whose)
         try:
             conn.close(conn)
         except Exception:

@@ -88,6 +88,11 @@ class ServerPool:
     def __str__(self) -> str:
         return f"pool '{self.name}'"
 
+    @property
+    def about(self) -> dict:
+        """What a line of the log about it is about (see log.py)."""
+        return {"pool": self.name}
+
     def __dealloc__(self):
         free(self.denied)
         free(self.scratch)

@@ -74,6 +74,8 @@ def proxy_recv(conn: Conn) -> cython.int:
             client.close(client)
             self.pause(error.errno)
             return 0
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s %s: connected from %s", client, self.pool, client.peer)
     conn.mark_ready()
     return 0
 
@@ -95,6 +97,8 @@ def proxy_close(conn: Conn) -> cython.int:
 class ProxyConn(Conn):
     """The listener of `pool`, on the bound and listening socket `sock`, which it takes over."""
 
+    letter = "p"
+
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
         self.most = pool.config.client_connections
@@ -109,6 +113,10 @@ class ProxyConn(Conn):
         self.loop.open(self, sock.fileno())
         # Clients that came before the loop began have had their edge.
         self.mark_ready()
+
+    @property
+    def about(self) -> dict:
+        return {"conn": str(self), **self.pool.about}
 
     def refusal(self) -> str | None:
         """Why there is no place for another client; None if there is."""
@@ -140,20 +148,14 @@ class ProxyConn(Conn):
         recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)
         close(fd)
         self.pool.rejected_connections += 1
-        log.warning(
-            "p %d pool '%s' on %s: client refused: %s",
-            self.fd,
-            self.pool.name,
-            self.address,
-            reason,
-        )
+        log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
 
     def pause(self, err: int) -> None:
         if self.again is None:
             log.error(
-                "p %d pool '%s' on %s: accept failed: %s%s",
-                self.fd,
-                self.pool.name,
+                "%s %s on %s: accept failed: %s%s",
+                self,
+                self.pool,
                 self.address,
                 os.strerror(err),
                 "; raise the limit on open files (ulimit -n)" if err == errors.EMFILE else "",

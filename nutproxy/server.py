@@ -361,6 +361,8 @@ def settle(msg: cython.pointer(Msg), text: bytes) -> cython.int:
 class ServerConn(Conn):
     """One connection to a server, of protocol version `resp`, in its slot of that version."""
 
+    letter = "s"
+
     def __init__(self, server: Server, resp: cython.int, slot: cython.int):
         self.loop = server.loop
         self.server = server
@@ -385,6 +387,10 @@ class ServerConn(Conn):
         self.dequeue_inq = server_dequeue_inq
         self.enqueue_outq = server_enqueue_outq
         self.dequeue_outq = server_dequeue_outq
+
+    @property
+    def about(self) -> dict:
+        return {"conn": str(self), **self.server.about}
 
     def silence(self):
         """For how long the server has owed a sign of life, in milliseconds: a byte of a reply, or,
@@ -476,6 +482,11 @@ class Server:
 
     def __str__(self) -> str:
         return f"server '{self.name}' of pool '{self.pool.name}'"
+
+    @property
+    def about(self) -> dict:
+        """What a line of the log about it is about (see log.py)."""
+        return {**self.pool.about, "server": self.name}
 
     def error_reply(self, cause: str) -> bytes:
         """The error that a client is told. A server that is loading keeps Redis' own error code,
@@ -607,7 +618,7 @@ class Server:
             for old in stuck:
                 old.fail(os.strerror(ETIMEDOUT))
             return
-        log.info("s %d %s: connected, RESP%d", conn.fd, self, conn.resp)
+        log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
         if self.down and not self.ejected:
             self.set_up("has returned")
         conn.mark_flush()
@@ -640,13 +651,14 @@ class Server:
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
             # It is up, only too old for this protocol version.
-            log.warning("%s: %s", self, conn.cause)
+            log.warning("%s %s: %s", conn, self, conn.cause)
             return
         if was_ready:
             # An idle connection that ends is nothing to tell of, unless something was wrong.
             log.log(
                 logging.WARNING if waited or conn.cause != self.ended() else logging.INFO,
-                "%s at %s: connection closed: %s",
+                "%s %s at %s: connection closed: %s",
+                conn,
                 self,
                 self.address,
                 conn.cause if conn.err or conn.cause != self.ended() else "by the server",
@@ -663,10 +675,14 @@ class Server:
             return
         if not probe and self.serves():
             # It takes no more connections (maxclients), but those that it has are in use.
-            log.warning("%s at %s: no further connection: %s", self, self.address, conn.cause)
+            log.warning(
+                "%s %s at %s: no further connection: %s", conn, self, self.address, conn.cause
+            )
             self.refusal = self.error_reply(conn.cause)
             self.refusals[conn.resp, conn.slot] = (self.loop.now + BACKOFF_MAX, self.refusal)
             return
+        if probe:
+            log.info("%s at %s: probe failed: %s", self, self.address, conn.cause)
         self.failed(conn.begun, conn.cause)
         self.set_down(conn.cause)
 

@@ -72,6 +72,7 @@ Hash = Annotated[
     ],
     BeforeValidator(values.scalar),
 ]
+LogFormat = Annotated[Literal["text", "json"], BeforeValidator(values.scalar)]
 Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
 OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar)]
 Command = Annotated[
@@ -137,9 +138,12 @@ class GlobalConfig(Keys):
     verbose: Integer = key(
         5,
         "Log level, with twemproxy's numbers: 3 (error) logs what is wrong with nutproxy itself,"
-        " 4 (warning) also servers that go down and return, 5 (notice) also the start, the end and"
-        " signals, 6 (info) also each connection to a server. 0 to 2 log nothing yet, 7 to 11 the"
-        " same as 6. A line that repeats is logged ten times a minute. Flag `-v`.",
+        " 4 (warning) also servers that go down and return, clients that are refused and warnings"
+        " about this file, 5 (notice) also the start and the end, 6 (info)"
+        " also each connection to a server and each probe, 7 (debug) also clients that come and go."
+        " 0 to 2 log nothing more than signals, which every level does, and 8 to 11 the same as 7:"
+        " no request is logged. Lines of one kind about one server are logged ten times a minute,"
+        " but for those of 7. SIGTTIN and SIGTTOU change the level while nutproxy runs. Flag `-v`.",
         example=6,
         minimum=0,
         maximum=VERBOSE_MAX,
@@ -147,9 +151,16 @@ class GlobalConfig(Keys):
     output: File = key(
         None,
         "File that the log is appended to; standard error where it is not set. A file that has been"
-        " moved away or deleted is opened anew at the next line. Flag `-o`.",
+        " moved away or deleted is opened anew at the next line, any file at SIGHUP. Flag `-o`.",
         example="/var/log/nutproxy/nutproxy.log",
         accepts="a path",
+    )
+    log_format: LogFormat = key(
+        "text",
+        "Form of the log's lines: `text` for people; `json` for machines, one object a line with"
+        " `time`, `level` and `message`, and, where the line is about one, `conn` (`c 7` a client,"
+        " `s 8` a connection to a server, `p 6` a listener), `pool` and `server`.",
+        example="json",
     )
     mbuf_size: Size = key(
         16384,

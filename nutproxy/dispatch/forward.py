@@ -170,7 +170,7 @@ def ask(client, row, request, servers, finish, failure, flags):
         try:
             return finish(replies)
         except Exception:
-            log.exception("c %d: a reply could not be made", client.fd)
+            log.exception("%s: a reply could not be made", client)
             return failure
 
     client.waiting = True

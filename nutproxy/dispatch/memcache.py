@@ -282,7 +282,7 @@ def local_command(
     try:
         reply = HANDLERS[words[0]](client, words)
     except Exception:
-        log.exception("c %d: '%s' failed", client.fd, words[0].decode())
+        log.exception("%s: '%s' failed", client, words[0].decode())
         reply = INTERNAL_ERROR
     if isinstance(reply, Query):
         return ask(

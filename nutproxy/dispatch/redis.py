@@ -255,7 +255,7 @@ def local_command(
     try:
         reply = handlers[row.number](client, arguments(data, parser))
     except Exception:
-        log.exception("c %d: '%s' failed", client.fd, names[row.number])
+        log.exception("%s: '%s' failed", client, names[row.number])
         reply = INTERNAL_ERROR
     client.barrier = client.resp != resp
     if isinstance(reply, Query):

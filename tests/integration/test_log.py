@@ -1,17 +1,21 @@
 """The log: what an operator reads, and what becomes of it if it is moved or cannot be written."""
 
-import logging
+import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
-from nutproxy.worker import BURST, BURST_SECONDS, NOTICE, Repeats, log_level
+from nutproxy.log import BURST
 from tests.client import Client, words
 from tests.integration.conftest import pool
-from tests.servers import HOST, NutproxyServer, RedisServer, wait_until
+from tests.scripted import ScriptedServer
+from tests.servers import HOST, NutproxyServer, RedisServer, free_ports, wait_until
 
 
 @pytest.fixture
@@ -20,22 +24,6 @@ def dead():
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield SimpleNamespace(port=bound.getsockname()[1])
-
-
-@pytest.mark.parametrize(
-    ("verbose", "least"),
-    [
-        (1, logging.CRITICAL),
-        (3, logging.ERROR),
-        (4, logging.WARNING),
-        (5, NOTICE),
-        (6, logging.INFO),
-        (7, logging.DEBUG),
-        (11, logging.DEBUG),
-    ],
-)
-def test_levels_are_twemproxys(verbose, least):
-    assert log_level(verbose) == least
 
 
 def test_connections_are_logged_from_6_on():
@@ -65,37 +53,128 @@ def test_a_dead_server_is_reported_once(dead):
         assert [line for line in lines if "NOTICE" not in line] == lines[-1:]
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("nutproxy.worker.time.monotonic", lambda: now[0])
-    return now
+def test_clients_are_logged_from_7_on():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis]), "-v", "7") as proxy,
+    ):
+        with Client(proxy.port) as client:
+            for _ in range(20):
+                assert client("PING") == b"PONG"
+            address = "{}:{}".format(*client.socket.getsockname())
+        wait_until(lambda: "closed: by the client" in proxy.output, "line about its end")
+        debug = [line.split(" ", 2)[2] for line in proxy.output.splitlines() if " DEBUG " in line]
+        [came, went] = debug
+        name = came.split(" pool ")[0]
+        assert re.fullmatch(r"c \d+", name)
+        assert came == f"{name} pool 'alpha': connected from {address}"
+        assert went == (
+            f"{name} pool 'alpha': closed: by the client; received 280 bytes, sent 140,"
+            " requests in flight 0"
+        )
 
 
-def lines(repeats, count, *args):
-    """What is let through of `count` equal lines."""
-    records = [
-        logging.LogRecord("nutproxy", logging.ERROR, "", 0, "%s failed", args, None)
-        for _ in range(count)
-    ]
-    return [record.getMessage() for record in records if repeats.filter(record)]
+def test_a_refused_client_is_logged_ten_times_a_minute():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], client_connections=1)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("PING") == b"PONG"
+        for _ in range(50):
+            with Client(proxy.port) as refused:
+                assert "max number of clients" in words(refused.reply())
+        refusals = "client refused: client_connections (1) are in use"
+        wait_until(lambda: refusals in proxy.output, "line about it")
+        assert client("PING") == b"PONG"
+        os.kill(proxy.pid, signal.SIGTERM)
+        assert proxy.process.wait(20) == 0
+        assert proxy.output.count(refusals) == BURST
+        assert re.search(r"WARNING p \d+ pool 'alpha' on .*: client refused", proxy.output)
 
 
-def test_a_line_that_repeats_is_left_out_and_counted(clock):
-    repeats = Repeats()
-    assert lines(repeats, 1000, "100% a") == ["100% a failed"] * BURST
-    assert lines(repeats, 1, "b") == ["b failed"]
-    clock[0] += BURST_SECONDS
-    assert lines(repeats, 1, "100% a") == [
-        f"100% a failed ({1000 - BURST} more of these in {BURST_SECONDS:.0f} s)"
-    ]
-    assert lines(repeats, 1, "b") == ["b failed"]
+def test_malformed_reply_is_logged_with_connection_and_server():
+    def script(session):
+        if session.receive():
+            session.send(b"!x\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert "malformed reply" in client.error("GET", "k")
+        wait_until(lambda: "malformed" in proxy.output, "line about it")
+        assert re.search(
+            r"WARNING s \d+ server 's1' of pool 'alpha' at 127\.0\.0\.1:\d+: connection closed:"
+            r" malformed reply",
+            proxy.output,
+        )
 
 
-def test_lines_that_differ_are_not_remembered_for_ever(clock):
-    repeats = Repeats()
-    assert sum(len(lines(repeats, 1, number)) for number in range(10_000)) == 10_000
-    assert len(repeats.said) <= 1000
+def test_a_server_that_closes_without_end_does_not_fill_the_log():
+    def script(session):
+        session.receive()
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], server_connections=20)) as proxy,
+    ):
+        # Other connections, other descriptors.
+        for _ in range(60):
+            with Client(proxy.port) as client:
+                assert "reset" in client.error("GET", "k")
+        os.kill(proxy.pid, signal.SIGTERM)
+        assert proxy.process.wait(20) == 0
+        assert proxy.output.count("connection closed: ") == BURST
+
+
+def test_warnings_about_the_configuration_are_logged(dead):
+    config = pool("alpha", [dead], server_connections=17, auto_eject_hosts="true")
+    with NutproxyServer(config) as proxy:
+        wait_until(lambda: "listens on" in proxy.output, "start")
+        lines = [line.split(" ", 1)[1] for line in proxy.output.splitlines()]
+        assert [line.partition(": warning: ")[0] for line in lines[:2]] == [
+            f"WARNING {proxy.config_file}:7: pool 'alpha': server_connections",
+            f"WARNING {proxy.config_file}:8: pool 'alpha': auto_eject_hosts",
+        ]
+
+
+def test_start_of_every_pool_is_logged(dead):
+    config = "".join(pool(f"pool{number}", [dead]) for number in range(15))
+    with NutproxyServer(config) as proxy:
+        wait_until(lambda: proxy.output.count("listens on") == 15, "a line for each")
+
+
+def test_json_for_machines(dead):
+    config = "global:\n  log_format: json\n" + pool("alpha", [dead])
+    with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+        assert "Connection refused" in client.error("GET", "k")
+        wait_until(lambda: "is down" in proxy.output, "line about the server")
+        lines = [json.loads(line) for line in proxy.output.splitlines()]
+        assert [(line["level"], line.get("pool"), line.get("server")) for line in lines] == [
+            ("NOTICE", "alpha", None),
+            ("NOTICE", None, None),
+            ("WARNING", "alpha", "s1"),
+        ]
+        assert lines[2]["message"] == (
+            f"server 's1' of pool 'alpha' is down: Connection refused (127.0.0.1:{dead.port})"
+        )
+
+
+def test_a_fault_of_the_loop_is_logged_and_ends_it(dead, tmp_path):
+    [port] = free_ports(1)
+    file = tmp_path / "proxy.yml"
+    file.write_text(pool("alpha", [dead]).replace("listen: auto", f"listen: {HOST}:{port}"))
+    script = (
+        "import sys\n"
+        "from nutproxy import cli, worker\n"
+        "worker.serve = lambda *_: 1 / 0\n"
+        f"sys.exit(cli.main(['-c', '{file}']))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert " CRITICAL internal error, nutproxy ends\nTraceback" in answer.stderr
 
 
 def test_a_log_that_is_rotated_is_opened_again_and_the_proxy_goes_on(tmp_path):
@@ -109,7 +188,10 @@ def test_a_log_that_is_rotated_is_opened_again_and_the_proxy_goes_on(tmp_path):
         log.rename(old)
         os.kill(proxy.pid, signal.SIGHUP)
         wait_until(log.exists, "a new log file")
-        wait_until(lambda: "(SIGHUP), reopening log file" in log.read_text(), "its first line")
+        wait_until(
+            lambda: "signal 1 (SIGHUP) received, reopening log file" in log.read_text(),
+            "its first line",
+        )
         assert client("PING") == b"PONG"
         assert proxy.output == ""
 
@@ -125,11 +207,3 @@ def test_a_log_that_cannot_be_written_is_reported_once_and_the_proxy_goes_on(dea
             os.kill(proxy.pid, signal.SIGHUP)
         assert client("PING") == b"PONG"
         assert proxy.output == "nutproxy: cannot write the log: No space left on device\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_that_end_it(number, dead):
-    with NutproxyServer(pool("alpha", [dead])) as proxy:
-        os.kill(proxy.pid, number)
-        assert proxy.process.wait(20) == 0
-        assert proxy.output.endswith(f"signal {number:d} ({number.name}), stopping\n")

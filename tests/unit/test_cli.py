@@ -43,8 +43,9 @@ def runs(monkeypatch):
     calls = []
     worker = ModuleType("nutproxy.worker")
 
-    def run(config, options):
+    def run(config, options, warnings):
         calls.append((config, options))
+        worker.warnings = warnings
         return 7
 
     worker.run = run
@@ -66,9 +67,12 @@ def test_flags_win_over_the_global_section(write, runs):
     write("global:\n  verbose: 1\n  output: a.log\n  mbuf_size: 1kb\n" + GOOD)
     assert main(["-c", "f.yml", "-v", "8", "-o", "b.log", "-m", "512"]) == 7
     assert main(["--conf-file=f.yml"]) == 7
-    assert [vars(config.globals) for config, _ in runs] == [
-        {"verbose": 8, "output": "b.log", "mbuf_size": 512},
-        {"verbose": 1, "output": "a.log", "mbuf_size": 1024},
+    assert [
+        (keys.verbose, keys.output, keys.mbuf_size)
+        for keys in (config.globals for config, _ in runs)
+    ] == [
+        (8, "b.log", 512),
+        (1, "a.log", 1024),
     ]
 
 
@@ -113,10 +117,23 @@ def test_problems_stop_the_start_and_go_to_stderr(write, runs, capsys):
     assert capsys.readouterr() == ("", BAD_FINDINGS)
 
 
-def test_warnings_do_not_stop_the_start(write, runs, capsys):
+def test_warnings_do_not_stop_the_start_and_go_to_the_log(write, runs, capsys):
     write(WARNED)
     assert main(["-c", "f.yml"]) == 7
+    assert capsys.readouterr() == ("", "")
+    assert "".join(f"{warning}\n" for warning in worker_warnings()) == WARNED_FINDINGS
+
+
+def test_warnings_are_shown_too_where_the_log_is_elsewhere(write, runs, capsys):
+    write(WARNED)
+    assert main(["-c", "f.yml", "-o", "a.log"]) == 7
     assert capsys.readouterr() == ("", WARNED_FINDINGS)
+    assert len(worker_warnings()) == 1
+
+
+def worker_warnings():
+    """What the last run would have logged."""
+    return sys.modules["nutproxy.worker"].warnings
 
 
 def test_default_file_is_twemproxys_and_its_absence_names_the_flag(tmp_path, monkeypatch, capsys):
