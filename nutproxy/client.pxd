@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nutproxy.conn cimport Conn
+from nutproxy.conn cimport Conn, parse_t
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport Row
 
@@ -18,7 +18,9 @@ cdef class ClientConn(Conn):
     cdef bint paused                   # over a bound: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next is looked at
     cdef public bint barrier           # protocol switched: the queue must drain before the next
-    cdef bint lingering                # all is sent: what still comes is dropped
+    cdef readonly bint lingering                # all is sent: what still comes is dropped
+    cdef uint64_t drain_end            # in a drain: requests that begin behind it are not taken
+    cdef parse_t protocol              # and what parses those before it
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
     cdef readonly double created       # monotonic seconds
@@ -32,3 +34,4 @@ cdef class ClientConn(Conn):
 
     cdef void check_bounds(self) noexcept
     cdef int linger(self) except -1
+    cdef int drained(self) except -1

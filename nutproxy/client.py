@@ -12,11 +12,19 @@ that of late ones; a new client begins with few requests and earns more by small
 **The end.** A client that has closed its sending side still gets the replies that it is owed. When
 it has gone altogether, its requests keep their places in the servers' queues without it. After
 broken framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
+
+**The drain.** When nutproxy ends, a client is owed replies to what it has sent by then, also where
+that still lies in its socket. A request that has begun is received to its end; what begins behind
+it is not looked at. Its bytes are counted, so that the border is exact in the middle of a pipeline:
+`drain_end` is in the stream what `recv_bytes` will be there.
 """
 
+import fcntl
 import logging
 import os
 import socket
+import sys
+import termios
 import time
 
 import cython
@@ -24,6 +32,7 @@ from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.msg.message import Msg, msg_put
+from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser
 from cython.cimports.nutproxy.msg.response import (
     rsp_dequeue,
     rsp_enqueue,
@@ -122,6 +131,28 @@ def client_discard(conn: Conn) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def client_drain_parse(
+    conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.int:
+    """The protocol's parser, for messages that begin before the border."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    if conn.recv_bytes - length >= client.drain_end and conn.swallow == 0:
+        conn.closing = True
+        return PARSE_AGAIN
+    return client.protocol(conn, parser, data, length)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_drain_recv(conn: Conn) -> cython.int:
+    conn_recv(conn)
+    if conn.fd >= 0:
+        cython.cast(ClientConn, conn).drained()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
     """A client's imsg_q stays empty: its requests go straight to the servers' queues."""
     return cython.NULL
@@ -175,6 +206,43 @@ class ClientConn(Conn):
     def end(self) -> None:
         client_close(self)
 
+    def drain(self) -> None:
+        """Answer what it has sent, then close it."""
+        if self.closing:
+            return
+        self.drain_end = self.recv_bytes + self.unread()
+        self.protocol = self.parse
+        self.parse = client_drain_parse
+        self.recv = client_drain_recv
+        self.mark_ready()
+
+    def unread(self) -> int:
+        """Bytes that it has sent and that wait in its socket."""
+        return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+    def drained(self):
+        """Something has been read since the drain began: close it behind the last request."""
+        if not self.closing:
+            if (
+                self.recv_bytes < self.drain_end
+                or self.tail is not cython.NULL
+                or self.held
+                or self.swallow > 0
+            ):
+                return 0
+            self.closing = True
+        if client_active(self):
+            return 0
+        if self.loop.now - max(self.last, self.heard, self.told) >= LINGER:
+            # It has had its time to take the last reply, and has not sent anything since.
+            self.lingering = True
+        return client_close(self)
+
+    @property
+    def owed(self) -> int:
+        """How many requests it has in flight; 0 for one that is only waited for to close."""
+        return self.omsg_q.count
+
     def log_close(self) -> None:
         how = "by nutproxy"
         if self.err:
@@ -188,7 +256,7 @@ class ClientConn(Conn):
             how,
             self.recv_bytes,
             self.send_bytes,
-            self.omsg_q.count,
+            self.owed,
         )
 
     @property

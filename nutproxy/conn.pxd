@@ -99,6 +99,7 @@ cdef class Conn:
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
     cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
+    cdef int64_t told                  # when bytes were last written to it
     cdef readonly uint64_t recv_bytes
     cdef readonly uint64_t send_bytes
 

@@ -502,6 +502,7 @@ def conn_send(conn):
                 return conn.close(conn)
             count = 0
         conn.send_bytes += count
+        conn.told = loop.now
 
         left = count
         while bodies > 0:

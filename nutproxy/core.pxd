@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from nutproxy.conn cimport Conn, ConnList, Loop
 
 
@@ -14,6 +16,8 @@ cdef class Context:
     # Clients at once of the pools without client_connections, all together; 0 without a limit.
     cdef public size_t max_clients
     cdef bint stopped
+    cdef readonly bint draining
+    cdef readonly int64_t drain_began  # milliseconds of the loop's clock
     cdef readonly double started       # monotonic seconds
     cdef readonly str config_file
     cdef readonly str version
@@ -22,3 +26,4 @@ cdef class Context:
     cdef int turn(self) except -1
     cdef int flush(self, ConnList* conns) except -1
     cdef int timeout(self)
+    cdef int check_drained(self) except -1

@@ -52,6 +52,7 @@ from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proxy import ProxyConn
 
 from nutproxy import __version__
+from nutproxy.log import NOTICE
 
 log = logging.getLogger("nutproxy")
 
@@ -139,6 +140,53 @@ class Context:
     def stop(self) -> None:
         """Leave the loop at the end of this turn."""
         self.stopped = True
+
+    def drain(self, limit: int) -> None:
+        """Take no more clients, answer the requests that have come, close each client behind its
+        last reply, and leave the loop when that is done, or after `limit` milliseconds."""
+        proxy: ProxyConn
+        self.draining = True
+        self.drain_began = self.loop.now
+        for proxy in self.proxies:
+            proxy.drain()
+        for client in self.clients():
+            client.drain()
+        self.loop.timers.schedule(self.loop.now + limit, self.cut)
+
+    def clients(self) -> list:
+        return [client for pool in self.pools for client in pool.client_conns]
+
+    def orphans(self) -> int:
+        """Requests in flight whose clients have gone: they have been taken, and are carried out."""
+        return sum([server.orphans() for pool in self.pools for server in pool.servers])
+
+    def check_drained(self):
+        """Leave the loop if nothing is left to be waited for."""
+        if self.clients() or self.orphans():
+            return 0
+        if not self.stopped:
+            log.log(
+                NOTICE, "drained in %d ms, nothing was cut off", self.loop.now - self.drain_began
+            )
+            self.stopped = True
+        return 0
+
+    def cut(self) -> None:
+        """Leave the loop with what is in flight, and say how much that is."""
+        requests = self.orphans()
+        clients = 0
+        for client in self.clients():
+            if not client.lingering:
+                clients += 1
+                requests += client.owed
+        if clients or requests:
+            log.warning(
+                "%d ms after the drain began, %d clients and %d requests in flight are cut off",
+                self.loop.now - self.drain_began,
+                clients,
+                requests,
+            )
+        self.stop()
 
     def timeout(self):
         """How long the poller may wait, in milliseconds."""
@@ -250,6 +298,9 @@ class Context:
             pool.close()
         for conn in list(self.loop.conns):
             conn.close(conn)
+            if conn.fd >= 0:
+                # A client that would be given time to close.
+                conn.close(conn)
         self.loop.sweep()
 
 
@@ -264,6 +315,8 @@ def core_loop(context: Context) -> None:
                 pool.preconnect()
         while not context.stopped:
             context.turn()
+            if context.draining:
+                context.check_drained()
     finally:
         if collected:
             gc.enable()

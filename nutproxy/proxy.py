@@ -166,6 +166,13 @@ class ProxyConn(Conn):
         self.again = None
         self.mark_ready()
 
+    def drain(self) -> None:
+        """Take in the clients that have connected so far, which may have sent requests, and no
+        more. Closing the socket resets those that it still holds."""
+        for _ in range(self.pool.config.backlog // ACCEPTS_PER_TURN + 1):
+            proxy_recv(self)
+        self.end()
+
     def end(self) -> None:
         proxy_close(self)
 

@@ -796,6 +796,24 @@ class Server:
             conn.err = ETIMEDOUT
             server_close(conn)
 
+    def orphans(self) -> int:
+        """Requests whose clients have gone and that are still to be written or answered."""
+        conn: ServerConn
+        msg: cython.pointer(Msg)
+        count: cython.int = 0
+        for conn in self.open_conns():
+            for head in (True, False):
+                msg = conn.imsg_q.head if head else conn.omsg_q.head
+                while msg is not cython.NULL:
+                    if (
+                        msg.client is cython.NULL
+                        and msg.parent is cython.NULL
+                        and not msg.flags & MSG_DONE
+                    ):
+                        count += 1
+                    msg = msg.server_next
+        return count
+
     def close(self) -> None:
         """The proxy ends: nothing is connected again."""
         conn: ServerConn

@@ -2,13 +2,13 @@
 """Builds a Context from a Config and runs it.
 
     run                 the process: listening sockets, log
-      serve             the worker: signals and the loop
+      serve             the worker: signals and the loop, until it is drained
 
 A worker gets everything that it needs as values: a checked Config, listening sockets, and the log
 that its signals act on. It reads no file and decides nothing about processes, so that a master can
 start several of them.
 
-    SIGTERM, SIGINT     the end
+    SIGTERM, SIGINT     drain: what has come is answered, then the end; the second one ends at once
     SIGHUP              the log file is opened again
     SIGTTIN, SIGTTOU    one log level more, one less
     SIGUSR1, SIGUSR2    reserved
@@ -78,12 +78,16 @@ def ignore(number: int, frame: object) -> None:
     """A Python handler must be there for the wakeup descriptor to be written to."""
 
 
-def act_on(number: int, context: Context, output: Log) -> None:
+def act_on(number: int, context: Context, shutdown_timeout: int, output: Log) -> None:
     """What a signal does, in the loop. It is logged at every level."""
     came = f"signal {number} ({signal.Signals(number).name}) received"
     if number in END_SIGNALS:
-        log.log(ALWAYS, "%s, stopping", came)
-        context.stop()
+        if context.draining:
+            log.log(ALWAYS, "%s again, ending at once", came)
+            context.cut()
+        else:
+            log.log(ALWAYS, "%s, draining for at most %d ms", came, shutdown_timeout)
+            context.drain(shutdown_timeout)
     elif number == signal.SIGHUP:
         log.log(ALWAYS, "%s, reopening log file", came, extra={"reopen": True})
     elif number in LEVEL_SIGNALS:
@@ -115,7 +119,7 @@ def serve(
     def woken(data: bytes) -> None:
         for number in data:
             if number:
-                act_on(number, context, output)
+                act_on(number, context, config.globals.shutdown_timeout, output)
         resolver.deliver()
 
     context.wake_with(reading, woken)

@@ -138,8 +138,8 @@ class GlobalConfig(Keys):
     verbose: Integer = key(
         5,
         "Log level, with twemproxy's numbers: 3 (error) logs what is wrong with nutproxy itself,"
-        " 4 (warning) also servers that go down and return, clients that are refused and warnings"
-        " about this file, 5 (notice) also the start and the end, 6 (info)"
+        " 4 (warning) also servers that go down and return, clients that are refused, requests that"
+        " are cut off and warnings about this file, 5 (notice) also the start and the end, 6 (info)"
         " also each connection to a server and each probe, 7 (debug) also clients that come and go."
         " 0 to 2 log nothing more than signals, which every level does, and 8 to 11 the same as 7:"
         " no request is logged. Lines of one kind about one server are logged ten times a minute,"
@@ -161,6 +161,17 @@ class GlobalConfig(Keys):
         " `time`, `level` and `message`, and, where the line is about one, `conn` (`c 7` a client,"
         " `s 8` a connection to a server, `p 6` a listener), `pool` and `server`.",
         example="json",
+    )
+    shutdown_timeout: Integer = key(
+        10000,
+        "How long the end may take. At SIGTERM or SIGINT nutproxy takes no more clients, answers"
+        " the requests that have come and closes each client after its last reply; what is left"
+        " after this time is cut off, and the log says how much that was. A second signal does not"
+        " wait.",
+        example=30000,
+        unit="milliseconds",
+        minimum=0,
+        maximum=MAX_INT,
     )
     mbuf_size: Size = key(
         16384,

@@ -18,6 +18,8 @@ PROOFS = {
     "output": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "mbuf_size": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "log_format": "integration/test_log.py::test_json_for_machines",
+    "shutdown_timeout": "integration/test_drain.py::"
+    "test_a_server_that_hangs_makes_the_timeout_end_it",
     # pools
     "listen": "integration/test_defects.py::test_both_sides_may_be_ipv6",
     "servers": "integration/test_conf.py::test_each_of_20_pools_has_its_own_servers_and_database",

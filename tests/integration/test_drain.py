@@ -1,0 +1,464 @@
+"""The end: what a signal leaves undone, and what it does not."""
+
+import os
+import re
+import select
+import signal
+import socket
+import threading
+import time
+
+import hiredis
+import pytest
+
+from tests.client import Client, read_all, request, requests
+from tests.integration.conftest import mc_pool, pool
+from tests.scripted import ScriptedServer, answer, bulk, keys_of, never, value_of
+from tests.servers import HOST, MemcachedServer, NutproxyServer, RedisServer, connect, wait_until
+
+# Far above what anything here takes: a drain that waits for it fails by the test's own limit.
+PATIENT = "global:\n  shutdown_timeout: 100000\n"
+
+
+def end(proxy, number=signal.SIGTERM):
+    os.kill(proxy.pid, number)
+
+
+def exit_code(proxy):
+    return proxy.process.wait(60)
+
+
+def refuses(port):
+    """Nobody listens any more."""
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def ended(connection):
+    """True after the other side's goodbye; fails on anything else, a reset above all."""
+    return connection.recv(1) == b""
+
+
+class Gate:
+    """The script of a server that answers once the test lets it."""
+
+    def __init__(self):
+        self.opened = threading.Event()
+
+    def __call__(self, session):
+        while command := session.receive():
+            session.wait(self.opened)
+            session.send(bulk(value_of(command[1])))
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_clients_are_closed_and_the_exit_code_is_0(number):
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as used,
+        connect(proxy.port) as silent,
+    ):
+        assert used("SET", "k", "v") == b"OK"
+        end(proxy, number)
+        assert ended(used.socket)
+        assert ended(silent)
+        assert exit_code(proxy) == 0
+        first = f"signal {number:d} ({number.name}) received, draining for at most 100000 ms"
+        assert first in proxy.output
+        assert re.search(r"NOTICE drained in \d+ ms, nothing was cut off\n$", proxy.output)
+
+
+def test_requests_in_flight_are_answered_and_nobody_is_let_in(gate):
+    with (
+        ScriptedServer(gate) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(("GET", "a"), ("PING",), ("GET", "b"))
+        wait_until(lambda: server.requests, "first request at the server")
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        gate.opened.set()
+        assert client.replies(3) == [value_of(b"a"), b"PONG", value_of(b"b")]
+        assert ended(client.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_requests_that_wait_in_the_sockets_are_answered_too():
+    """The proxy is frozen when they come: it has read nothing of them when the drain begins, and
+    has not even accepted one of the clients."""
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis]), "-m", "512") as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "k", "v") == b"OK"
+        proxy.stop()
+        client.pipeline(*[("ECHO", number) for number in range(1000)])
+        with Client(proxy.port) as newcomer:
+            newcomer.send("GET", "k")
+            end(proxy)
+            proxy.cont()
+            assert client.replies(1000) == [b"%d" % number for number in range(1000)]
+            assert newcomer.reply() == b"v"
+            assert ended(client.socket)
+            assert ended(newcomer.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_clients_of_a_unix_socket_are_answered_too(tmp_path):
+    path = tmp_path / "alpha.sock"
+    with (
+        RedisServer() as redis,
+        NutproxyServer(
+            PATIENT + pool("alpha", [redis]).replace("listen: auto", f"listen: {path}")
+        ) as proxy,
+    ):
+        wait_until(path.exists, "its socket")
+        with Client(path) as client:
+            assert client("SET", "k", "v") == b"OK"
+            proxy.stop()
+            client.pipeline(("GET", "k"), ("GET", "k"))
+            end(proxy)
+            proxy.cont()
+            assert client.replies(2) == [b"v", b"v"]
+            assert ended(client.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_a_request_that_has_begun_is_received_to_its_end_and_the_next_is_not(gate):
+    with (
+        ScriptedServer(gate) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        whole = request("GET", "a")
+        client.send_bytes(whole + whole[:9])
+        wait_until(lambda: server.requests, "first request at the server")
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        client.send_bytes(whole[9:] + request("GET", "too late"))
+        gate.opened.set()
+        assert client.replies(2) == [value_of(b"a")] * 2
+        assert ended(client.socket)
+        assert exit_code(proxy) == 0
+        assert server.requests == [[b"GET", b"a"]] * 2
+
+
+def test_memcached_clients_are_answered_and_what_is_too_large_is_swallowed_to_its_end():
+    with (
+        MemcachedServer() as cache,
+        NutproxyServer(PATIENT + mc_pool("alpha", [cache])) as proxy,
+        connect(proxy.port) as client,
+        connect(proxy.port) as other,
+    ):
+        other.sendall(b"set k 0 0 1\r\nv\r\n")
+        assert other.recv(100) == b"STORED\r\n"
+        proxy.stop()
+        other.sendall(b"get k\r\nmn\r\nset k 0 0 1 noreply\r\nw\r\nget k\r\n")
+        large = b"set k 0 0 2000000000\r\n"
+        client.sendall(large + b"x" * 100)
+        end(proxy)
+        proxy.cont()
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        assert read_all(other) == b"VALUE k 0 1\r\nv\r\nEND\r\nMN\r\nVALUE k 0 1\r\nw\r\nEND\r\n"
+        assert client.recv(100) == b"SERVER_ERROR object too large for cache\r\n"
+        # It is not cut off in the middle of sending the rest.
+        client.sendall(b"x" * (1 << 20))
+        client.shutdown(socket.SHUT_WR)
+        assert ended(client)
+        assert exit_code(proxy) == 0
+
+
+def test_a_large_value_that_has_begun_is_stored():
+    value = os.urandom(4 << 20)
+    whole = request("SET", "k", value)
+    with RedisServer() as redis:
+        with (
+            NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+            Client(proxy.port) as client,
+        ):
+            client.send_bytes(whole[: 1 << 20])
+            end(proxy)
+            wait_until(lambda: refuses(proxy.port), "closed listener")
+            client.send_bytes(whole[1 << 20 :])
+            assert client.reply() == b"OK"
+            assert ended(client.socket)
+            assert exit_code(proxy) == 0
+        with Client(redis.port) as direct:
+            assert direct("GET", "k") == value
+
+
+def test_requests_of_a_client_that_has_gone_are_carried_out():
+    with RedisServer() as redis:
+        with NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy:
+            with Client(proxy.port) as client:
+                assert client("SET", "k", "v") == b"OK"
+            redis.stop()
+            with Client(proxy.port) as client:
+                client.send("SET", "k", "last words")
+            with Client(proxy.port) as other:
+                # Behind the other's end: the proxy has seen both by the time it answers.
+                assert other("PING") == b"PONG"
+            end(proxy)
+            wait_until(lambda: refuses(proxy.port), "closed listener")
+            assert proxy.running()
+            redis.cont()
+            assert exit_code(proxy) == 0
+        with Client(redis.port) as direct:
+            assert direct("GET", "k") == b"last words"
+
+
+def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
+    """What comes behind the border is dropped while the client takes its replies: closing with it
+    unread would reset the connection, and replies on their way would be lost."""
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        value = "x" * 100_000
+        assert client("SET", "k", value) == b"OK"
+        proxy.stop()
+        client.pipeline(*[("GET", "k")] * 20)
+        end(proxy)
+        proxy.cont()
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        # It has not read a byte of them yet.
+        client.pipeline(*[("GET", "k")] * 20)
+        assert client.replies(20) == [value.encode()] * 20
+        assert ended(client.socket)
+        client.socket.close()
+        assert exit_code(proxy) == 0
+
+
+def test_a_client_that_was_held_back_by_its_bound_gets_every_reply():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis], client_max_requests=16)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "k", "v") == b"OK"
+        redis.stop()
+        client.pipeline(*[("GET", "k")] * 5000)
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        redis.cont()
+        assert client.replies(5000) == [b"v"] * 5000
+        assert ended(client.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_a_server_that_hangs_makes_the_timeout_end_it():
+    config = "global:\n  shutdown_timeout: 300\n"
+    with (
+        RedisServer() as redis,
+        NutproxyServer(config + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as other,
+    ):
+        assert client("SET", "k", "v") == b"OK"
+        redis.stop()
+        client.pipeline(("GET", "k"), ("GET", "k"))
+        other.send("GET", "k")
+        end(proxy)
+        assert exit_code(proxy) == 0
+        assert re.search(
+            r"WARNING 3\d\d ms after the drain began, 2 clients and 3 requests in flight are cut"
+            r" off\n$",
+            proxy.output,
+        ), proxy.output
+
+
+def test_a_timeout_of_0_does_not_wait():
+    config = "global:\n  shutdown_timeout: 0\n"
+    with (
+        ScriptedServer(never) as server,
+        NutproxyServer(config + pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send("GET", "k")
+        wait_until(lambda: server.requests, "request at the server")
+        end(proxy)
+        assert exit_code(proxy) == 0
+        assert "1 clients and 1 requests in flight are cut off" in proxy.output
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(second):
+    with (
+        ScriptedServer(never) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send("GET", "k")
+        wait_until(lambda: server.requests, "request at the server")
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        end(proxy, second)
+        assert exit_code(proxy) == 0
+        assert f"signal {second:d} ({second.name}) received again, ending at once" in proxy.output
+        assert "1 clients and 1 requests in flight are cut off" in proxy.output
+
+
+def test_half_closed_and_quitting_clients_get_what_they_are_owed(gate):
+    with (
+        ScriptedServer(gate) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+        Client(proxy.port) as half,
+        Client(proxy.port) as quitting,
+    ):
+        half.send("GET", "a")
+        half.socket.shutdown(socket.SHUT_WR)
+        quitting.send_bytes(requests("GET b", "QUIT", "GET c"))
+        wait_until(lambda: server.requests, "first request at the server")
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        gate.opened.set()
+        assert half.reply() == value_of(b"a")
+        assert ended(half.socket)
+        assert quitting.replies(2) == [value_of(b"b"), b"OK"]
+        assert ended(quitting.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_a_server_that_comes_back_during_the_drain_is_still_used(gate):
+    """A drain changes nothing about servers: a connection that is lost is made again."""
+    key = keys_of(1, [1], 1)[0]
+
+    def script(session):
+        if session.number == 1:
+            session.receive()
+            session.wait(gate.opened)
+            return
+        answer(session)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server], client_max_requests=1)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        # The second is not looked at before the first has been answered.
+        client.pipeline(("GET", key), ("GET", key))
+        wait_until(lambda: server.requests, "first request at the server")
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        gate.opened.set()
+        assert isinstance(client.reply(), hiredis.ReplyError)
+        assert client.reply() == value_of(key)
+        assert exit_code(proxy) == 0
+
+
+# Under load.
+
+CLIENTS = 60
+PIPELINE = 50
+KEYS = 100
+
+
+class Load(threading.Thread):
+    """Clients that each send a pipeline as soon as the one before has been answered, from one
+    thread, until they are told to stop. Replies are checked one by one against what was asked."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.clients = [connect(port) for _ in range(CLIENTS)]
+        self.readers = [hiredis.Reader() for _ in self.clients]
+        self.sent = [0] * CLIENTS
+        self.answered = [0] * CLIENTS
+        self.faults = []
+        self.sending = threading.Lock()
+        self.stopped = False
+
+    def stop_sending(self):
+        """What has been sent when this returns is all."""
+        with self.sending:
+            self.stopped = True
+
+    def send(self, index):
+        with self.sending:
+            if not self.stopped:
+                numbers = range(self.sent[index], self.sent[index] + PIPELINE)
+                self.clients[index].sendall(b"".join(question(index, n) for n in numbers))
+                self.sent[index] += PIPELINE
+
+    def receive(self, index):
+        """False when the proxy has closed this client."""
+        try:
+            received = self.clients[index].recv(65536)
+        except OSError as error:
+            self.faults.append(error)
+            return False
+        self.readers[index].feed(received)
+        while (reply := self.readers[index].gets()) is not False:
+            if reply != right_reply(index, self.answered[index]):
+                self.faults.append((index, self.answered[index], reply))
+            self.answered[index] += 1
+        return bool(received)
+
+    def run(self):
+        waiting = {client: index for index, client in enumerate(self.clients)}
+        while waiting:
+            for index in range(CLIENTS):
+                if self.answered[index] == self.sent[index]:
+                    self.send(index)
+            for client in select.select(list(waiting), [], [])[0]:
+                if not self.receive(waiting[client]):
+                    del waiting[client]
+
+    def close(self):
+        for client in self.clients:
+            client.close()
+
+
+def question(index, number):
+    """Every third is the client's alone, the others ask the servers."""
+    if number % 3 == 0:
+        return request("ECHO", f"{index}:{number}")
+    return request("GET", number % KEYS)
+
+
+def right_reply(index, number):
+    return b"%d:%d" % (index, number) if number % 3 == 0 else b"value %d" % (number % KEYS)
+
+
+def test_no_request_is_lost_under_load():
+    """One of the servers is slow: it stands still when the drain begins, and goes on later."""
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        RedisServer() as slow,
+        NutproxyServer(PATIENT + pool("alpha", [one, two, slow])) as proxy,
+    ):
+        with Client(proxy.port) as client:
+            for number in range(KEYS):
+                assert client("SET", number, f"value {number}") == b"OK"
+        load = Load(proxy.port)
+        load.start()
+        wait_until(lambda: sum(load.answered) > 10 * CLIENTS * PIPELINE, "load")
+        slow.stop()
+        load.stop_sending()
+        due = sum(load.sent) - sum(load.answered)
+        began = time.monotonic()
+        end(proxy)
+        wait_until(lambda: refuses(proxy.port), "closed listener")
+        slow.cont()
+        load.join(60)
+        load.close()
+        assert exit_code(proxy) == 0
+        took = time.monotonic() - began
+        assert load.faults == []
+        assert load.answered == load.sent
+        # For whoever asks for the figures: pytest -s.
+        print(
+            f"{CLIENTS} clients, {due} requests in flight at the signal, all answered,"
+            f" {sum(load.sent)} in all; {took * 1000:.0f} ms"
+        )
