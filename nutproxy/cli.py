@@ -1,7 +1,7 @@
 # nutproxy/cli.py: the command line
 """`nutproxy`: twemproxy's flags to run the proxy, and commands to look at a configuration.
 
-    nutproxy [flags]                        run in the foreground
+    nutproxy [flags]                        run, in the foreground without -d
     nutproxy check FILE                     print every problem and warning of a file
     nutproxy route -c FILE POOL KEY...      print which server each key belongs to
     nutproxy schema                         print the JSON Schema of the file
@@ -17,7 +17,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NoReturn, TextIO
 
@@ -36,7 +36,6 @@ WITHOUT_FUNCTION = {
     "stats_port": "-s/--stats-port",
     "stats_addr": "-a/--stats-addr",
     "stats_interval": "-i/--stats-interval",
-    "pid_file": "-p/--pid-file",
 }
 
 COMMANDS = {
@@ -161,13 +160,13 @@ def _parser() -> Parser:
         usage=USAGE,
         add_help=False,
         description="A sharding proxy for Redis and Memcached. Without a command it runs, in the"
-        " foreground.",
+        " foreground unless -d is given.",
     )
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this help and exit")
     add("-V", "--version", action="store_true", help="show the version and exit")
     add("-t", "--test-conf", action="store_true", help="check the configuration file and exit")
-    add("-d", "--daemonize", action="store_true", help="run as a daemon (not yet in this version)")
+    add("-d", "--daemonize", action="store_true", help="run as a daemon; returns once it listens")
     add(
         "-D",
         "--describe-stats",
@@ -216,7 +215,7 @@ def _parser() -> Parser:
         "--pid-file",
         metavar="FILE",
         type=_file_name,
-        help="pid file (default: off; without function yet)",
+        help="pid file, locked while the process runs (default: off)",
     )
     add(
         "-m",
@@ -283,9 +282,6 @@ def _main_command(flags: argparse.Namespace) -> int:
         usable = _report(path)
         _notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
         return 0 if usable else 1
-    if flags.daemonize:
-        _notice("-d/--daemonize has no function in this version, run it under a supervisor")
-        return 1
     return _run(flags)
 
 
@@ -311,13 +307,24 @@ def _run(flags: argparse.Namespace) -> int:
     config, warnings = _load_or_explain(flags)
     if config is None or not _is_compiled():
         return 1
-    config = _with_flags(config, flags)
-    if config.globals.output is not None:
+    if flags.daemonize and flags.output is None and config.globals.output is None:
+        _notice("warning: a daemon without a log file (-o FILE) logs nowhere")
+        flags.output = os.devnull
+    # Here, as both make paths absolute: a daemon leaves this directory.
+    config, options = _with_flags(config, flags), _options(flags)
+    if flags.daemonize or config.globals.output is not None:
         # The log takes them as well, but it does not go to this terminal.
         _print_problems(warnings, sys.stderr)
     from nutproxy.worker import run
 
-    return int(run(config, _options(flags), warnings))
+    def serve(ready: Callable[[], None] = lambda: None) -> int:
+        return int(run(config, options, warnings, ready))
+
+    if flags.daemonize:
+        from nutproxy.daemon import daemonize
+
+        return daemonize(serve)
+    return serve()
 
 
 def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Problem]]:
@@ -333,17 +340,26 @@ def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Pro
 
 
 def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
-    """The configuration with what the command line says instead of its `global` section."""
+    """The configuration with what the command line says instead of its `global` section, and
+    with absolute paths."""
     given = {
         name: getattr(flags, name)
         for name in ("verbose", "output", "mbuf_size")
         if getattr(flags, name) is not None
     }
-    return replace(config, globals=config.globals.model_copy(update=given))
+    output = given.get("output", config.globals.output)
+    given["output"] = None if output is None else os.path.abspath(output)
+    return replace(
+        config,
+        globals=config.globals.model_copy(update=given),
+        path=os.path.abspath(config.path),
+    )
 
 
 def _options(flags: argparse.Namespace) -> Options:
     given = {name: getattr(flags, name) for name in WITHOUT_FUNCTION}
+    if flags.pid_file is not None:
+        given["pid_file"] = os.path.abspath(flags.pid_file)
     return Options(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -1,7 +1,7 @@
 # nutproxy/worker.py: one event-loop process
 """Builds a Context from a Config and runs it.
 
-    run                 the process: listening sockets, log
+    run                 the process: pid file, listening sockets, log, supervisor
       serve             the worker: signals and the loop, until it is drained
 
 A worker gets everything that it needs as values: a checked Config, listening sockets, and the log
@@ -17,15 +17,18 @@ start several of them.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nutproxy import descriptors
 from nutproxy.config import Config, Options, PoolConfig, Problem
 from nutproxy.core import Context
 from nutproxy.log import ALWAYS, NOTICE, Log, log, reason
+from nutproxy.notify import Notifier
+from nutproxy.pidfile import PidFile
 from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
 
@@ -78,7 +81,9 @@ def ignore(number: int, frame: object) -> None:
     """A Python handler must be there for the wakeup descriptor to be written to."""
 
 
-def act_on(number: int, context: Context, shutdown_timeout: int, output: Log) -> None:
+def act_on(
+    number: int, context: Context, shutdown_timeout: int, output: Log, notify: Notifier
+) -> None:
     """What a signal does, in the loop. It is logged at every level."""
     came = f"signal {number} ({signal.Signals(number).name}) received"
     if number in END_SIGNALS:
@@ -87,6 +92,7 @@ def act_on(number: int, context: Context, shutdown_timeout: int, output: Log) ->
             context.cut()
         else:
             log.log(ALWAYS, "%s, draining for at most %d ms", came, shutdown_timeout)
+            notify(STOPPING=1, STATUS="draining: answering the requests that have come")
             context.drain(shutdown_timeout)
     elif number == signal.SIGHUP:
         log.log(ALWAYS, "%s, reopening log file", came, extra={"reopen": True})
@@ -105,6 +111,7 @@ def serve(
     max_clients: int,
     wakeup: tuple[socket.socket, socket.socket],
     output: Log,
+    notify: Notifier,
 ) -> None:
     """Run a worker until a signal has ended it; `wakeup` is the pair of `signals`."""
     context = Context(config.globals.mbuf_size, config.path)
@@ -119,7 +126,7 @@ def serve(
     def woken(data: bytes) -> None:
         for number in data:
             if number:
-                act_on(number, context, config.globals.shutdown_timeout, output)
+                act_on(number, context, config.globals.shutdown_timeout, output, notify)
         resolver.deliver()
 
     context.wake_with(reading, woken)
@@ -145,9 +152,10 @@ def run(
     config: Config,
     options: Options,
     warnings: Sequence[Problem] = (),
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Serve `config`; the exit code. Refusals go to standard error, `warnings` about the
-    configuration to the log."""
+    configuration to the log. `ready` is called once all pools listen."""
     open_files = descriptors.raise_limit()
     shortage = descriptors.shortage(config, open_files)
     if shortage is not None:
@@ -158,20 +166,33 @@ def run(
         # Before the first client can come, and whoever waits for that can send a signal.
         wakeup = stack.enter_context(signals())
         try:
+            pid_file = None
+            if options.pid_file is not None:
+                pid_file = PidFile(options.pid_file)
+                stack.callback(pid_file.remove)
             sockets = open_listeners(config.pools)
             output = open_log(config)
             stack.callback(output.stop)
+            if pid_file is not None:
+                pid_file.write()
         except OSError as error:
             print(f"nutproxy: {error.strerror}", file=sys.stderr)
             return 1
+        notify = Notifier(os.environ.get("NOTIFY_SOCKET"))
         tell_start(config, max_clients, warnings)
+        ready()
+        notify(READY=1, STATUS=f"serving {', '.join(map(where, config.pools))}")
         try:
-            serve(config, sockets, max_clients, wakeup, output)
+            serve(config, sockets, max_clients, wakeup, output, notify)
         except Exception:
             # Not on standard error: a daemon has none.
             log.critical("internal error, nutproxy ends", exc_info=True)
             return 1
     return 0
+
+
+def where(pool: PoolConfig) -> str:
+    return f"pool '{pool.name}' on {pool.listen}"
 
 
 def tell_start(config: Config, max_clients: int, warnings: Sequence[Problem]) -> None:

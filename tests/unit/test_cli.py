@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -43,7 +44,7 @@ def runs(monkeypatch):
     calls = []
     worker = ModuleType("nutproxy.worker")
 
-    def run(config, options, warnings):
+    def run(config, options, warnings, ready):
         calls.append((config, options))
         worker.warnings = warnings
         return 7
@@ -59,7 +60,8 @@ def runs(monkeypatch):
 def test_flags_without_a_command_run_the_proxy_and_return_its_exit_code(write, runs, capsys):
     write(GOOD)
     assert main(["-c", "f.yml"]) == 7
-    assert runs == [(load("f.yml")[0], Options(22222, "0.0.0.0", 30000, None))]
+    config = replace(load("f.yml")[0], path=str(Path("f.yml").resolve()))
+    assert runs == [(config, Options(22222, "0.0.0.0", 30000, None))]
     assert capsys.readouterr() == ("", "")
 
 
@@ -71,8 +73,8 @@ def test_flags_win_over_the_global_section(write, runs):
         (keys.verbose, keys.output, keys.mbuf_size)
         for keys in (config.globals for config, _ in runs)
     ] == [
-        (8, "b.log", 512),
-        (1, "a.log", 1024),
+        (8, str(Path("b.log").resolve()), 512),
+        (1, str(Path("a.log").resolve()), 1024),
     ]
 
 
@@ -85,29 +87,34 @@ def test_log_level_is_clamped(write, runs, given, used):
 
 def test_flags_without_function_are_taken_with_a_notice(write, runs, capsys):
     write(GOOD)
-    flags = ["-s", "22223", "-a", "127.0.0.1", "-i", "10000", "-p", "n.pid"]
+    flags = ["-s", "22223", "-a", "127.0.0.1", "-i", "10000"]
     assert main(["-c", "f.yml", *flags]) == 7
-    assert runs[0][1] == Options(22223, "127.0.0.1", 10000, "n.pid")
+    assert runs[0][1] == Options(22223, "127.0.0.1", 10000, None)
     assert capsys.readouterr().err == (
-        "nutproxy: -s/--stats-port, -a/--stats-addr, -i/--stats-interval, -p/--pid-file have no"
+        "nutproxy: -s/--stats-port, -a/--stats-addr, -i/--stats-interval have no"
         " function in this version\n"
     )
-    assert main(["-c", "f.yml", "--pid-file=n.pid"]) == 7
-    assert capsys.readouterr().err == "nutproxy: -p/--pid-file has no function in this version\n"
+    assert main(["-c", "f.yml", "--stats-port=22223"]) == 7
+    assert capsys.readouterr().err == "nutproxy: -s/--stats-port has no function in this version\n"
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("-d", "-d/--daemonize has no function in this version, run it under a supervisor"),
-        ("-D", "-D/--describe-stats has no function in this version"),
-    ],
-)
-def test_flags_that_cannot_be_honoured_refuse_to_run(write, runs, capsys, flag, message):
+def test_description_of_statistics_is_refused(write, runs, capsys):
     write(GOOD)
-    assert main(["-c", "f.yml", flag]) == 1
+    assert main(["-c", "f.yml", "-D"]) == 1
     assert runs == []
-    assert capsys.readouterr() == ("", f"nutproxy: {message}\n")
+    assert capsys.readouterr() == (
+        "",
+        "nutproxy: -D/--describe-stats has no function in this version\n",
+    )
+
+
+def test_paths_are_absolute_because_a_daemon_leaves_the_directory(write, runs):
+    write("global:\n  output: here/a.log\n" + GOOD)
+    assert main(["-c", "f.yml", "-p", "n.pid"]) == 7
+    config, options = runs[0]
+    assert (config.path, config.globals.output, options.pid_file) == tuple(
+        str(Path.cwd() / name) for name in ("f.yml", "here/a.log", "n.pid")
+    )
 
 
 def test_problems_stop_the_start_and_go_to_stderr(write, runs, capsys):
@@ -153,7 +160,7 @@ def test_default_file_is_used(tmp_path, monkeypatch, runs):
     Path("conf").mkdir()
     Path("conf/nutcracker.yml").write_text(GOOD)
     assert main([]) == 7
-    assert runs[0][0].path == "conf/nutcracker.yml"
+    assert runs[0][0].path == str(tmp_path / "conf" / "nutcracker.yml")
 
 
 # Options.

@@ -1,0 +1,36 @@
+# nutproxy/notify.py: what a supervisor is told
+"""systemd's notification protocol (sd_notify(3)), for units of `Type=notify`: a datagram of
+`NAME=value` lines to the socket that $NOTIFY_SOCKET names.
+
+    Notifier(os.environ.get("NOTIFY_SOCKET"))(READY=1, STATUS="serving")
+
+Without such a socket nothing happens. What cannot be told is logged and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+log = logging.getLogger("nutproxy")
+
+
+class Notifier:
+    """`address` is the path of a socket, with an @ before it one of Linux' abstract names."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address
+
+    def __call__(self, **fields: int | str) -> None:
+        if not self.address:
+            return
+        # A line break would begin a field of its own.
+        lines = (f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
+        name = "\0" + self.address[1:] if self.address.startswith("@") else self.address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                # The loop calls this: a supervisor that does not read is not waited for.
+                sock.setblocking(False)
+                sock.sendto("\n".join(lines).encode(), name)
+        except OSError as error:
+            log.warning("cannot notify the supervisor at %s: %s", self.address, error.strerror)

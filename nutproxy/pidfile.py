@@ -1,0 +1,79 @@
+# nutproxy/pidfile.py: the pid file
+"""Which process runs, for scripts that send it signals, and a lock that keeps a second one out.
+
+    lock ──> a file that nobody holds is taken over, whatever is in it
+    write ─> once the process listens: whoever finds a pid there may send signals to it
+    remove ─> at the end, unless the path is another file by now
+
+The lock (flock) lives as long as the process and is gone with it, however it ends: the number in
+the file says who holds it, never whether.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+
+from nutproxy.log import reason
+
+
+class PidFile:
+    """The file at `path`, locked. Raises OSError, whose text names the file and the holder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        while not self.is_ours():
+            self.close()
+            try:
+                self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                text = f"cannot write the pid file '{path}': {reason(error)}"
+                raise OSError(error.errno, text) from error
+            self.lock()
+
+    def lock(self) -> None:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.pread(self.fd, 20, 0).decode(errors="replace").strip()
+            self.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                text = f"cannot lock the pid file '{self.path}': {reason(error)}"
+                raise OSError(error.errno, text) from error
+            holder = f"process {pid}" if pid.isdigit() else "a process that is starting"
+            text = f"the pid file '{self.path}' is held by {holder}; stop it, or give another -p"
+            raise OSError(error.errno, text) from error
+
+    def is_ours(self) -> bool:
+        """Does the path lead to the file that we have opened? Its holder may have removed it
+        meanwhile, or somebody put another there."""
+        if self.fd < 0:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def write(self) -> None:
+        """Put this process' id in it."""
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            text = f"cannot write the pid file '{self.path}': {reason(error)}"
+            raise OSError(error.errno, text) from error
+
+    def remove(self) -> None:
+        """Give it up."""
+        with contextlib.suppress(OSError):
+            if self.is_ours():
+                os.unlink(self.path)
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

@@ -1,0 +1,313 @@
+"""`-d`, `-p` and the supervisor's socket: how nutproxy is started, found and watched."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client
+from tests.integration.conftest import pool
+from tests.servers import HOST, NutproxyServer, RedisServer, free_ports, wait_until
+
+
+@pytest.fixture(scope="module")
+def redis():
+    with RedisServer() as redis:
+        yield redis
+
+
+def alive(pid):
+    """Is there such a process? One that is gone but not waited for does not count."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+class Daemon:
+    """What `nutproxy -d` starts, in the directory `home`, with paths relative to it."""
+
+    def __init__(self, home, config):
+        self.home = home
+        self.port = None
+        text = config
+        if "listen: auto" in config:
+            [self.port] = free_ports(1)
+            text = config.replace("listen: auto", f"listen: {HOST}:{self.port}")
+        (home / "proxy.yml").write_text(text)
+
+    def start(self, *flags):
+        """The command itself, when it has returned."""
+        # Files, not pipes: a daemon that kept a pipe open would keep this waiting.
+        with open(self.home / "out", "w") as out, open(self.home / "err", "w") as err:
+            return subprocess.run(
+                [sys.executable, "-m", "nutproxy", "-d", "-c", "proxy.yml", *flags],
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=60,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            ).returncode
+
+    @property
+    def errors(self):
+        return (self.home / "err").read_text()
+
+    @property
+    def pid(self):
+        return int((self.home / "n.pid").read_text())
+
+    @property
+    def log(self):
+        return (self.home / "n.log").read_text()
+
+    def end(self):
+        """SIGTERM, if it runs; returns when it is gone."""
+        if (self.home / "n.pid").exists():
+            pid = self.pid
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: not alive(pid), "end of the daemon")
+
+
+@pytest.fixture
+def daemon(tmp_path, redis):
+    daemon = Daemon(tmp_path, pool("alpha", [redis]))
+    yield daemon
+    daemon.end()
+
+
+FILES = ("-o", "n.log", "-p", "n.pid")
+
+
+def test_the_command_returns_once_the_daemon_listens(daemon):
+    assert daemon.start(*FILES) == 0
+    assert daemon.errors == ""
+    with Client(daemon.port) as client:
+        assert client("SET", "k", "v") == b"OK"
+    assert daemon.pid != os.getpid()
+    wait_until(lambda: "listens on" in daemon.log, "the log")
+
+
+def test_a_daemon_has_no_terminal_no_standard_files_and_keeps_no_directory_busy(daemon):
+    assert daemon.start(*FILES) == 0
+    process = Path(f"/proc/{daemon.pid}")
+    assert {os.readlink(process / "fd" / str(fd)) for fd in range(3)} == {"/dev/null"}
+    assert os.readlink(process / "cwd") == "/"
+    parent, _, session, terminal = (process / "stat").read_text().rpartition(")")[2].split()[1:5]
+    assert int(parent) != os.getpid()
+    assert int(session) not in (os.getsid(0), daemon.pid)
+    assert terminal == "0"
+
+
+def test_umask_is_the_callers(daemon):
+    before = os.umask(0o027)
+    try:
+        assert daemon.start(*FILES) == 0
+    finally:
+        os.umask(before)
+    assert (daemon.home / "n.log").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_daemon_without_a_log_says_so(daemon):
+    assert daemon.start("-p", "n.pid") == 0
+    assert daemon.errors == (
+        "nutproxy: warning: a daemon without a log file (-o FILE) logs nowhere\n"
+    )
+
+
+def test_warnings_about_the_configuration_reach_the_terminal_and_the_log(tmp_path, redis):
+    daemon = Daemon(tmp_path, pool("alpha", [redis], server_connections=17))
+    try:
+        assert daemon.start(*FILES) == 0
+        assert daemon.errors.startswith("proxy.yml:7: pool 'alpha': server_connections: warning: ")
+        wait_until(lambda: f"WARNING {daemon.errors}" in daemon.log, "the same line")
+    finally:
+        daemon.end()
+
+
+def test_a_port_in_use_reaches_the_terminal_and_the_exit_code(daemon):
+    with socket.socket() as holder:
+        holder.bind((HOST, daemon.port))
+        holder.listen()
+        assert daemon.start(*FILES) == 1
+    assert daemon.errors == (
+        f"nutproxy: pool 'alpha': cannot listen on {HOST}:{daemon.port}: Address already in use\n"
+    )
+    assert not (daemon.home / "n.pid").exists()
+
+
+def test_a_bad_configuration_reaches_the_terminal_and_the_exit_code(tmp_path):
+    daemon = Daemon(tmp_path, "alpha:\n  listen: nowhere\n")
+    assert daemon.start(*FILES) == 1
+    assert "proxy.yml:2: pool 'alpha': listen: 'nowhere' is not an address" in daemon.errors
+
+
+@pytest.mark.parametrize(
+    ("serve", "code", "error"),
+    [
+        ("os._exit(9)", 1, "nutproxy: the daemon has ended before it was listening\n"),
+        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+        ("3", 3, ""),
+        ("ready() or 3", 0, ""),
+    ],
+)
+def test_exit_code_is_what_the_daemon_reports_or_1_if_it_dies(tmp_path, serve, code, error):
+    """Only what happens before it is ready can be reported."""
+    script = (
+        "import os, sys\n"
+        "from nutproxy.daemon import daemonize\n"
+        f"sys.exit(daemonize(lambda ready: {serve}))\n"
+    )
+    # Pipes: this also waits for the daemon to let go of them.
+    answer = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert answer.returncode == code
+    assert error in answer.stderr
+    assert bool(answer.stderr) == bool(error)
+
+
+def test_a_log_that_cannot_be_written_reaches_the_terminal_and_the_exit_code(daemon):
+    assert daemon.start("-o", "missing/n.log", "-p", "n.pid") == 1
+    path = daemon.home / "missing" / "n.log"
+    assert daemon.errors == (
+        f"nutproxy: cannot write the log '{path}': No such file or directory\n"
+    )
+    assert not (daemon.home / "n.pid").exists()
+
+
+def test_a_pid_file_that_cannot_be_written_reaches_the_terminal_and_the_exit_code(daemon):
+    assert daemon.start("-p", "missing/n.pid") == 1
+    path = daemon.home / "missing" / "n.pid"
+    assert daemon.errors.splitlines()[-1] == (
+        f"nutproxy: cannot write the pid file '{path}': No such file or directory"
+    )
+
+
+def test_a_daemon_reopens_its_log_by_its_relative_name(daemon):
+    assert daemon.start(*FILES) == 0
+    wait_until(lambda: "listens on" in daemon.log, "the log")
+    (daemon.home / "n.log").rename(daemon.home / "n.log.1")
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until((daemon.home / "n.log").exists, "a new file")
+    wait_until(lambda: "reopening log file" in daemon.log, "its first line")
+
+
+# The pid file.
+
+
+def test_pid_file_is_there_while_it_runs_and_removed_at_the_end(daemon):
+    assert daemon.start(*FILES) == 0
+    pid = daemon.pid
+    assert alive(pid)
+    os.kill(pid, signal.SIGINT)
+    wait_until(lambda: not alive(pid), "end of the daemon")
+    assert not (daemon.home / "n.pid").exists()
+
+
+def test_a_second_process_is_refused_with_the_pid_of_the_first(daemon, redis):
+    assert daemon.start(*FILES) == 0
+    second = Daemon(daemon.home, pool("alpha", [redis]))
+    assert second.start(*FILES) == 1
+    assert daemon.errors == (
+        f"nutproxy: the pid file '{daemon.home / 'n.pid'}' is held by process {daemon.pid};"
+        " stop it, or give another -p\n"
+    )
+    assert alive(daemon.pid)
+
+
+def test_a_holder_that_has_not_written_its_pid_yet_is_respected(daemon):
+    path = daemon.home / "n.pid"
+    with open(path, "w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        assert daemon.start(*FILES) == 1
+    assert f"'{path}' is held by a process that is starting;" in daemon.errors
+    assert path.exists()
+    path.unlink()
+
+
+def test_a_stale_pid_file_is_replaced(daemon):
+    # Longer than any pid: nothing of it may be left. Its process is this one, which runs.
+    (daemon.home / "n.pid").write_text(f"{os.getpid()}\n and more\n")
+    assert daemon.start(*FILES) == 0
+    assert (daemon.home / "n.pid").read_text() == f"{daemon.pid}\n"
+    assert daemon.pid != os.getpid()
+
+
+def test_a_pid_file_after_a_kill_does_not_keep_the_next_one_out(daemon):
+    assert daemon.start(*FILES) == 0
+    pid = daemon.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), "end of the daemon")
+    assert daemon.pid == pid
+    assert daemon.start(*FILES) == 0
+    assert daemon.pid != pid
+
+
+def test_a_pid_file_that_another_has_taken_over_is_left_alone(daemon):
+    assert daemon.start(*FILES) == 0
+    pid, path = daemon.pid, daemon.home / "n.pid"
+    path.unlink()
+    path.write_text("another's")
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not alive(pid), "end of the daemon")
+    assert path.read_text() == "another's"
+    path.unlink()
+
+
+def test_pid_file_in_the_foreground(redis, tmp_path):
+    path = tmp_path / "n.pid"
+    with NutproxyServer(pool("alpha", [redis]), "-p", str(path)) as proxy:
+        wait_until(lambda: path.exists() and path.read_text(), "its pid")
+        assert path.read_text() == f"{proxy.pid}\n"
+        os.kill(proxy.pid, signal.SIGTERM)
+        assert proxy.process.wait(20) == 0
+        assert not path.exists()
+
+
+# The supervisor.
+
+
+class Supervised(NutproxyServer):
+    """Started as systemd starts a unit of Type=notify."""
+
+    def __init__(self, config, address):
+        super().__init__(config)
+        self.address = address
+
+    def command(self):
+        return ["env", f"NOTIFY_SOCKET={self.address}", *super().command()]
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_supervisor_is_told_of_readiness_and_of_the_drain(redis, tmp_path, abstract):
+    address = f"nutproxy-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind("\0" + address if abstract else address)
+        supervisor.settimeout(20)
+        with Supervised(pool("alpha", [redis]), "@" + address if abstract else address) as proxy:
+            assert supervisor.recv(4096).decode() == (
+                f"READY=1\nSTATUS=serving pool 'alpha' on {HOST}:{proxy.port}"
+            )
+            os.kill(proxy.pid, signal.SIGTERM)
+            assert supervisor.recv(4096).startswith(b"STOPPING=1\nSTATUS=draining")
+            assert proxy.process.wait(20) == 0
+
+
+def test_a_supervisor_that_is_not_there_is_logged_and_changes_nothing(redis, tmp_path):
+    with (
+        Supervised(pool("alpha", [redis]), tmp_path / "nobody") as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("PING") == b"PONG"
+        wait_until(lambda: "cannot notify the supervisor at" in proxy.output, "line about it")
