@@ -181,7 +181,7 @@ class Context:
                 requests += client.owed
         if clients or requests:
             log.warning(
-                "%d ms after the drain began, %d clients and %d requests in flight are cut off",
+                "drain ended after %d ms: clients cut off: %d, requests cut off: %d",
                 self.loop.now - self.drain_began,
                 clients,
                 requests,

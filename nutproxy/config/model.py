@@ -141,9 +141,10 @@ class GlobalConfig(Keys):
         " 4 (warning) also servers that go down and return, clients that are refused, requests that"
         " are cut off and warnings about this file, 5 (notice) also the start and the end, 6 (info)"
         " also each connection to a server and each probe, 7 (debug) also clients that come and go."
-        " 0 to 2 log nothing more than signals, which every level does, and 8 to 11 the same as 7:"
-        " no request is logged. Lines of one kind about one server are logged ten times a minute,"
-        " but for those of 7. SIGTTIN and SIGTTOU change the level while nutproxy runs. Flag `-v`.",
+        " 1 and 2 log only a fault that ends nutproxy, 0 not even that, and 8 to 11 the same as 7:"
+        " no request is logged. What a signal does is logged at every level. Lines of one kind"
+        " about one server are logged ten times a minute, but for those of 7. SIGTTIN and SIGTTOU"
+        " change the level while nutproxy runs. Flag `-v`.",
         example=6,
         minimum=0,
         maximum=VERBOSE_MAX,
