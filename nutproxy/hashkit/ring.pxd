@@ -15,6 +15,9 @@ cdef class Ring:
 cdef class Ketama(Ring):
     cdef uint64_t* continuum     # sorted points: value in the high half, server index in the low
     cdef size_t ncontinuum
+    cdef uint32_t* starts        # by the first bits of a hash: the first point not below them
+    cdef int shift               # the hash's other bits
+    cdef void index_points(self) noexcept
     cdef size_t find(self, uint32_t hash) noexcept
     cdef uint32_t share(self, int index, uint64_t live_weight) noexcept
     cdef void add_points(self, int index, uint32_t npoint) noexcept

@@ -149,11 +149,18 @@ class Ketama(Ring):
             cython.pointer(uint64_t),
             malloc((self.nserver + 1) * POINTS_PER_SERVER * cython.sizeof(uint64_t)),
         )
-        if not self.continuum:
+        self.shift = 20
+        while self.shift > 12 and 1 << (32 - self.shift) < 4 * self.nserver * POINTS_PER_SERVER:
+            self.shift -= 1
+        self.starts = cython.cast(
+            cython.pointer(uint32_t), malloc((1 << (32 - self.shift)) * cython.sizeof(uint32_t))
+        )
+        if not self.continuum or not self.starts:
             raise MemoryError
 
     def __dealloc__(self):
         free(self.continuum)
+        free(self.starts)
 
     def dispatch(self, hash):
         if self.ncontinuum == 0:
@@ -161,17 +168,22 @@ class Ketama(Ring):
         return cython.cast(uint32_t, self.continuum[self.find(hash)])
 
     def find(self, hash):
-        """The place in the continuum of the first point whose value is not below `hash`."""
-        first: cython.size_t = 0
-        last: cython.size_t = self.ncontinuum
-        middle: cython.size_t
-        while first < last:
-            middle = (first + last) >> 1
-            if (self.continuum[middle] >> 32) < hash:
-                first = middle + 1
-            else:
-                last = middle
-        return first if first < self.ncontinuum else 0
+        """The place in the continuum of the first point whose value is not below `hash`.
+
+        A binary search of 320 points mispredicts half of its nine steps. The index leaves a quarter
+        of a point to be searched on average, and a branch that is nearly always the same."""
+        place: cython.size_t = self.starts[hash >> self.shift]
+        while place < self.ncontinuum and (self.continuum[place] >> 32) < hash:
+            place += 1
+        return place if place < self.ncontinuum else 0
+
+    def index_points(self):
+        bits: cython.size_t
+        place: cython.size_t = 0
+        for bits in range(cython.cast(cython.size_t, 1) << (32 - self.shift)):
+            while place < self.ncontinuum and (self.continuum[place] >> 32 >> self.shift) < bits:
+                place += 1
+            self.starts[bits] = cython.cast(uint32_t, place)
 
     def rebuild(self):
         weight: uint64_t = self.live_weight()
@@ -181,6 +193,7 @@ class Ketama(Ring):
             if self.live[i]:
                 self.add_points(i, self.share(i, weight))
         qsort(self.continuum, self.ncontinuum, cython.sizeof(uint64_t), compare_points)
+        self.index_points()
 
     def share(self, index, live_weight):
         """How many points a live server gets: a multiple of four, none if its weight is too small.
