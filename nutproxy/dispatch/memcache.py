@@ -157,6 +157,12 @@ def undecoded(command: cython.pointer(Command)) -> bytes:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def has_padding(key: cython.p_const_char, length: cython.size_t) -> cython.bint:
+    return memchr(key, b"=", length) is not cython.NULL
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
     """Take a word out of its line."""
     memset(data + arg.offset, 32, arg.length)
@@ -246,14 +252,15 @@ def meta(
         # An item has one server, however its key is written.
         arg = cython.address(parser.argv[1])
         length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
-        if length == 0:
-            # memcached takes more for base64 than it is: what it would make of this is not known.
+        if length == 0 and has_padding(data + arg.offset, arg.length):
+            # memcached decodes also what has padding in its middle, to what is not known.
             return answer(client, undecoded(command), MSG_MEMCACHE, True)
         if unmarked and memchr(cython.address(key_buffer[0]), 10, length) is not cython.NULL:
             # Without that mark memcached would show the key as it is: lines of the client's choice
             # among the replies of all.
             return answer(client, LINE_FEED, MSG_MEMCACHE, True)
-        key = cython.address(key_buffer[0])
+        if length:
+            key = cython.address(key_buffer[0])
     if client.pool.miss and command.name[1] == b"g":
         flags |= MSG_MISS
     return forward_key(client, command, data, parser, key, length, flags)

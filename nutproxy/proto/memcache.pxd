@@ -67,6 +67,7 @@ cdef int memcache_parse_rsp(Conn conn, Parser* parser, const char* data, size_t 
 cdef Command* command_of(Parser* parser) noexcept
 cdef bint is_word(const char* data, Arg* arg, const char* word, size_t length) noexcept
 cdef bint value_line(const char* line, size_t length, size_t* key, size_t* size) noexcept
+cdef bint value_numbers(const char* line, size_t start, size_t length, size_t* size) noexcept
 cdef size_t base64_decode(const char* data, size_t length, char* target) noexcept
 
 cdef class Framer:

@@ -58,6 +58,11 @@ BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\
 TOO_LARGE = cython.declare(cython.p_const_char, b"SERVER_ERROR object too large for cache\r\n")
 UNKNOWN = cython.declare(cython.p_const_char, b"ERROR\r\n")
 
+# Space, and the control bytes.
+ends_word = cython.declare(cython.bint[256])
+for _byte in (*range(33), 127):
+    ends_word[_byte] = True
+
 commands = cython.declare(cython.pointer(Command))
 count = cython.declare(cython.int)
 count = len(COMMANDS)
@@ -240,24 +245,24 @@ def check_line(
 def split_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, end: cython.size_t
 ) -> cython.int:
-    """Its words into the argument table: 1 with a control byte among them, -1 without memory."""
-    pos: cython.size_t
+    """Its words into the argument table: 1 with a control byte among them, -1 without memory. What
+    ends the line, at `end`, is a control byte too, so no word is searched beyond it."""
+    pos: cython.size_t = 0
     start: cython.size_t = 0
-    char: cython.uchar
     control: cython.int = 0
-    for pos in range(end):
-        char = data[pos]
-        if char > 32 and char != 127:
-            continue
-        if char == 32:
-            if pos > start and parser_arg(parser, start, pos - start) < 0:
-                return -1
-            start = pos + 1
-        else:
+    while True:
+        while not ends_word[cython.cast(cython.uchar, data[pos])]:
+            pos += 1
+        if pos < end and data[pos] != b" ":
             control = 1
-    if end > start and parser_arg(parser, start, end - start) < 0:
-        return -1
-    return control
+            pos += 1
+            continue
+        if pos > start and parser_arg(parser, start, pos - start) < 0:
+            return -1
+        if pos == end:
+            return control
+        pos += 1
+        start = pos
 
 
 @cython.cfunc
@@ -436,16 +441,20 @@ def size_word(
 def value_line(line, length, key, size):
     """Is this `VALUE <key> <flags> <bytes> [cas]`? `length` is without the line's end; `key`
     becomes the key's length, whose first byte is the line's seventh, `size` the value's bytes."""
-    pos: cython.size_t = 6
-    start: cython.size_t
-    end: cython.size_t
-    while pos < length and line[pos] != b" ":
-        pos += 1
-    key[0] = pos - 6
-    if pos == 6 or pos - 6 > KEY_LENGTH:
+    found: cython.p_const_char = cython.cast(
+        cython.p_const_char, memchr(line + 6, b" ", length - 6)
+    )
+    if found is cython.NULL:
         return False
-    start = pos + 1
-    end = digits_end(line, start, length)
+    key[0] = found - line - 6
+    if key[0] == 0 or key[0] > KEY_LENGTH:
+        return False
+    return value_numbers(line, 6 + key[0] + 1, length, size)
+
+
+def value_numbers(line, start, length, size):
+    """Is this, from `start`, the `<flags> <bytes> [cas]` of a VALUE line?"""
+    end: cython.size_t = digits_end(line, start, length)
     if end == start or end >= length or line[end] != b" ":
         return False
     start = end + 1

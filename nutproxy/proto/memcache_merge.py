@@ -25,7 +25,8 @@ from cython.cimports.nutproxy.msg.message import (
     msg_constant,
     msg_drop,
 )
-from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_line
+from cython.cimports.nutproxy.msg.parse import Arg
+from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
 from cython.cimports.nutproxy.proto.merge import (
     Pieces,
     merge_query,
@@ -73,19 +74,17 @@ def memcache_merge(parent):
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def next_word(body: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
-    """Where the word behind `pos` begins. Words are parted by spaces."""
-    while body.data[pos] == b" ":
+def next_word(
+    line: cython.pointer(Body), end: cython.size_t, word: cython.pointer(Arg)
+) -> cython.void:
+    """The word behind `word`, in a line that ends at `end`."""
+    pos: cython.size_t = word.offset + word.length
+    found: cython.p_char
+    while line.data[pos] == b" ":
         pos += 1
-    return pos
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def word_end(body: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
-    while body.data[pos] != b" " and body.data[pos] != b"\r" and body.data[pos] != b"\n":
-        pos += 1
-    return pos
+    found = cython.cast(cython.p_char, memchr(line.data + pos, b" ", end - pos))
+    word.offset = pos
+    word.length = (end if found is cython.NULL else found - line.data) - pos
 
 
 @cython.cfunc
@@ -95,15 +94,18 @@ def value_of(
 ) -> cython.size_t:
     """The bytes of the value at `at` if it is this key's, with its line; else 0."""
     line: cython.p_char = body.data + at
+    left: cython.size_t = body.length - at
     end: cython.p_char
-    key_length: cython.size_t = 0
     size: cython.size_t = 0
-    if line[0] != b"V":
+    if (
+        left < 6 + length + 1
+        or line[0] != b"V"
+        or line[6 + length] != b" "
+        or memcmp(line + 6, key, length) != 0
+    ):
         return 0
-    end = cython.cast(cython.p_char, memchr(line, b"\n", body.length - at))
-    value_line(line, end - line - 1, cython.address(key_length), cython.address(size))
-    if key_length != length or memcmp(line + 6, key, length) != 0:
-        return 0
+    end = cython.cast(cython.p_char, memchr(line + 6 + length, b"\n", left - 6 - length))
+    value_numbers(line, 6 + length + 1, end - line - 1, cython.address(size))
     return (end - line) + 1 + size + 2
 
 
@@ -116,8 +118,8 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
     frag: cython.pointer(Msg)
     pieces: Pieces
     room: cython.size_t = END_LENGTH
-    pos: cython.size_t
-    end: cython.size_t
+    word: Arg
+    end: cython.size_t = line.length - 1
     size: cython.size_t
     index: cython.uint
     part: cython.uint
@@ -130,15 +132,19 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
         for index in range(split.nfrag):
             room += split.frags[index].rsp.length
         pieces_begin(cython.address(pieces), parent, room)
-        end = word_end(line, next_word(line, 0))
+        if line.data[end - 1] == b"\r":
+            end -= 1
+        word.offset = word.length = 0
+        next_word(line, end, cython.address(word))
         if cython.cast(cython.pointer(Command), parent.row).kind == GAT:
-            end = word_end(line, next_word(line, end))
+            next_word(line, end, cython.address(word))
         for index in range(split.nkeys):
-            pos = next_word(line, end)
-            end = word_end(line, pos)
+            next_word(line, end, cython.address(word))
             part = split.sequence[index]
             frag = split.frags[part]
-            size = value_of(cython.address(frag.rsp), cursors[part], line.data + pos, end - pos)
+            size = value_of(
+                cython.address(frag.rsp), cursors[part], line.data + word.offset, word.length
+            )
             if size:
                 pieces_put(cython.address(pieces), frag.rsp.data + cursors[part], size)
                 cursors[part] += size
