@@ -49,3 +49,12 @@ cdef extern from "<time.h>" nogil:
 
 cdef extern from "<malloc.h>" nogil:
     int malloc_trim(size_t pad)
+
+cdef extern from "<sys/mman.h>" nogil:
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    void* MAP_FAILED
+    void* mmap(void* address, size_t length, int protection, int flags, int fd, int64_t offset)
+    int munmap(void* address, size_t length)
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long value) nogil

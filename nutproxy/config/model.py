@@ -444,11 +444,12 @@ class Config:
 class Options:
     """What only the command line says: where statistics are served and the pid is written.
 
-    `stats_interval` is in milliseconds; `pid_file` is None where none was asked for.
+    `stats_port` is 0 where there is to be none. `stats_interval` is in milliseconds; it is known
+    because twemproxy has it. `pid_file` is None where none was asked for.
     """
 
     stats_port: int = 22222
-    stats_addr: str = "0.0.0.0"
+    stats_addr: str = "127.0.0.1"
     stats_interval: int = 30000
     pid_file: str | None = None
 

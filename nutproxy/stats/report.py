@@ -1,0 +1,194 @@
+# nutproxy/stats/report.py: the statistics as JSON
+"""twemproxy's JSON, to the byte where twemproxy has a counter, made from a slab.
+
+    {"service":"nutcracker", "source":…, "version":…, "uptime":…, "timestamp":…,
+     "total_connections":…, "curr_connections":…,
+     "<pool>": {"client_eof":…, …, "<server>": {"server_eof":…, …, "latency": {…}},"<server>": …
+
+What collectors of twemproxy do with it decides where ours may stand. They take every object at the
+top for a pool, every object in a pool for a server, and numbers for counters; several turn every
+other value into a number, and fail. So: nothing of ours at the top, in pools and servers numbers
+behind twemproxy's, and `latency`, which is no number, in the servers, where no collector looks for
+objects. `service` is twemproxy's, because some ask for it; `version` is ours.
+
+All that is constant (names, punctuation) is laid out once, as texts with cells between them. To
+make a report the cells are copied, which the GIL puts between two turns of the loop, so its figures
+fit each other. It is written without the GIL: the loop is not kept from its turn, however many
+servers there are and however often somebody asks.
+"""
+
+import json
+import socket
+import time
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memcpy
+from cython.cimports.nutproxy.stats.slab import LATENCY_BUCKETS
+
+from nutproxy import __version__
+from nutproxy.stats import slab as module
+from nutproxy.stats.slab import latency_bounds
+from nutproxy.stats.table import GLOBAL, POOL, SERVER, TABLE
+
+for section, rows in TABLE.items():
+    prefix = f"{section}_".upper()
+    named = {name: cell for name, cell in vars(module).items() if name.startswith(prefix)}
+    if named != {f"{prefix}{row.name.upper()}": cell for cell, row in enumerate(rows)}:
+        raise ImportError(f"nutproxy.stats: the {section} rows of slab.pxd and table.py differ")
+
+# What a number may need, what a histogram may.
+NUMBER_SIZE = 20
+HISTOGRAM_SIZE = 128 + LATENCY_BUCKETS * (2 * NUMBER_SIZE + 5)
+
+bounds = cython.declare(cython.longlong[LATENCY_BUCKETS])
+for number, bound in enumerate(latency_bounds()):
+    bounds[number] = bound
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_number(to: cython.p_char, value: cython.ulonglong) -> cython.p_char:
+    digits: cython.char[20]
+    count: cython.int = 0
+    while True:
+        digits[count] = 48 + value % 10
+        value //= 10
+        count += 1
+        if value == 0:
+            break
+    while count:
+        count -= 1
+        to[0] = digits[count]
+        to += 1
+    return to
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_text(
+    to: cython.p_char, text: cython.p_const_char, length: cython.size_t
+) -> cython.p_char:
+    memcpy(to, text, length)
+    return to + length
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_histogram(to: cython.p_char, cells: cython.pointer(uint64_t)) -> cython.p_char:
+    """Sum and count, and the buckets that are not empty, each by its upper bound."""
+    total: cython.ulonglong = 0
+    index: cython.int
+    first: cython.bint = True
+    for index in range(LATENCY_BUCKETS):
+        total += cells[1 + index]
+    to = write_text(to, b'{"count":', 9)
+    to = write_number(to, total)
+    to = write_text(to, b', "sum":', 8)
+    to = write_number(to, cells[0])
+    to = write_text(to, b', "buckets": {', 14)
+    for index in range(LATENCY_BUCKETS):
+        if cells[1 + index] == 0:
+            continue
+        if not first:
+            to = write_text(to, b", ", 2)
+        first = False
+        to = write_text(to, b'"', 1)
+        to = write_text(to, b"inf", 3) if bounds[index] < 0 else write_number(to, bounds[index])
+        to = write_text(to, b'":', 2)
+        to = write_number(to, cells[1 + index])
+    return write_text(to, b"}}", 2)
+
+
+def quoted(name: str) -> str:
+    """As twemproxy writes it, but for what would break the JSON."""
+    return json.dumps(name, ensure_ascii=False)
+
+
+def layout(pools, pool_cells, server_cells):
+    """The pieces: a text, the cell behind it, and whether a histogram begins there."""
+    glue = ""
+    for number, row in enumerate(GLOBAL):
+        yield f'{glue}"{row.name}":', number, False
+        glue = ", "
+    for pool, pool_cell, cells in zip(pools, pool_cells, server_cells, strict=True):
+        glue = f"{glue}{quoted(pool.name)}: {{"
+        for number, row in enumerate(POOL):
+            yield f'{glue}"{row.name}":', pool_cell + number, False
+            glue = ", "
+        for server, cell in zip(pool.servers, cells, strict=True):
+            glue = f"{glue}{quoted(server.name)}: {{"
+            for number, row in enumerate(SERVER):
+                histogram = row.kind == "histogram"
+                # An object's name is followed by a space, a number's is not.
+                colon = ": " if histogram else ":"
+                yield f'{glue}"{row.name}"{colon}', cell + number, histogram
+                glue = ", "
+            glue = "},"
+        glue = "}},"
+
+
+@cython.cclass
+class Report:
+    """The statistics in `slab` of `pools`, which are PoolConfigs in the order of the slab. Made by
+    one thread at a time."""
+
+    def __init__(self, slab: Slab, pools):
+        piece: cython.pointer(Piece)
+        text: bytes
+        self.slab = slab
+        self.source = quoted(socket.gethostname())
+        self.started = time.monotonic()
+        pieces = list(layout(pools, slab.pools, slab.servers))
+        self.texts = [part[0].encode() for part in pieces]
+        self.pieces = cython.cast(cython.pointer(Piece), calloc(len(pieces), cython.sizeof(Piece)))
+        self.copy = cython.cast(cython.pointer(uint64_t), malloc(slab.size))
+        if self.pieces is cython.NULL or self.copy is cython.NULL:
+            raise MemoryError
+        for text, (_, cell, histogram) in zip(self.texts, pieces, strict=True):
+            piece = self.pieces + self.count
+            piece.text = text
+            piece.length = len(text)
+            piece.cell = cell
+            piece.histogram = histogram
+            self.count += 1
+            self.bound += piece.length + (HISTOGRAM_SIZE if histogram else NUMBER_SIZE)
+
+    def __dealloc__(self):
+        free(self.pieces)
+        free(self.copy)
+
+    def write(self, to):
+        index: cython.size_t
+        piece: cython.pointer(Piece)
+        for index in range(self.count):
+            piece = self.pieces + index
+            to = write_text(to, piece.text, piece.length)
+            if piece.histogram:
+                to = write_histogram(to, self.copy + piece.cell)
+            else:
+                to = write_number(to, self.copy[piece.cell])
+        return to
+
+    def make(self) -> bytes:
+        """The JSON and a line feed, with the figures of this moment."""
+        head: bytes = (
+            f'{{"service":"nutcracker", "source":{self.source}, "version":"{__version__}",'
+            f' "uptime":{int(time.monotonic() - self.started)}, "timestamp":{int(time.time())}, '
+        ).encode()
+        length: cython.size_t = len(head)
+        buffer: cython.p_char = cython.cast(cython.p_char, malloc(length + self.bound + 4))
+        end: cython.p_char
+        if buffer is cython.NULL:
+            raise MemoryError
+        try:
+            end = write_text(buffer, head, length)
+            memcpy(self.copy, self.slab.cells, self.slab.size)
+            with cython.nogil:
+                end = write_text(self.write(end), b"}}}\n", 4)
+            return buffer[: end - buffer]
+        finally:
+            free(buffer)

@@ -1,0 +1,235 @@
+"""Counters: the table, the shared memory, the JSON and what collectors make of it."""
+
+import json
+import mmap
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from nutproxy.stats.docs import page
+from nutproxy.stats.report import Report
+from nutproxy.stats.slab import Slab, bucket_of, latency_bounds, slab_memory
+from nutproxy.stats.table import GLOBAL, POOL, SERVER, TABLE
+
+ROOT = Path(__file__).parents[2]
+NAMES = {section: [row.name for row in rows] for section, rows in TABLE.items()}
+
+
+def pools(**servers):
+    """PoolConfigs as far as statistics know them: names of pools, and of their servers."""
+    return [
+        SimpleNamespace(name=name, servers=[SimpleNamespace(name=server) for server in names])
+        for name, names in servers.items()
+    ]
+
+
+@pytest.fixture
+def two_pools():
+    return pools(alpha=["s1", "s2"], beta=["s1"])
+
+
+@pytest.fixture
+def memory(two_pools):
+    fd = slab_memory(two_pools)
+    yield fd
+    os.close(fd)
+
+
+def write(fd, cell, value):
+    """What another process would see, or do, that has mapped the same memory."""
+    with mmap.mmap(fd, 0) as cells:
+        struct.pack_into("=Q", cells, 8 * cell, value)
+
+
+def report(fd, configs):
+    return json.loads(Report(Slab(configs, fd), configs).make())
+
+
+# The table.
+
+
+def test_no_name_stands_twice_and_none_of_a_pool_is_a_servers():
+    names = NAMES["pool"] + NAMES["server"]
+    assert len(set(names)) == len(names)
+
+
+def test_twemproxys_counters_come_first_and_ours_after_them():
+    for rows in TABLE.values():
+        order = [row.twemproxy for row in rows]
+        assert order == sorted(order, reverse=True)
+
+
+def test_cells_that_do_not_fit_the_table_fail_at_import():
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from nutproxy.stats import table; table.TABLE['pool'] = table.POOL[1:];"
+            "import nutproxy.stats.report",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert answer.returncode == 1
+    assert "the pool rows of slab.pxd and table.py differ" in answer.stderr
+
+
+def test_page_in_the_repository_is_made_from_the_table():
+    committed = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert committed == page(), "run: python -m nutproxy.stats.docs > docs/statistics.md"
+
+
+# The memory.
+
+
+def test_rows_lie_one_behind_the_other_and_share_no_cache_line(two_pools, memory):
+    slab = Slab(two_pools, memory)
+    starts = [0, slab.pools[0], *slab.servers[0], slab.pools[1], *slab.servers[1]]
+    ends = [*starts[1:], slab.size // 8]
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    server = len(SERVER) + len(latency_bounds())
+    least = [len(GLOBAL), len(POOL), server, server, len(POOL), server]
+    assert all(0 <= size - need < 8 for size, need in zip(sizes, least, strict=True))
+    assert all(start % 8 == 0 for start in starts)
+    assert slab.size == os.fstat(memory).st_size
+
+
+def test_memory_is_shared_by_all_that_map_it(two_pools, memory):
+    one, two = Slab(two_pools, memory), Slab(two_pools, memory)
+    cell = one.servers[1][0] + 3
+    assert one.read(cell) == two.read(cell) == 0
+    write(memory, cell, 2**64 - 1)
+    assert one.read(cell) == two.read(cell) == 2**64 - 1
+
+
+def test_there_is_no_cell_behind_the_last(two_pools, memory):
+    slab = Slab(two_pools, memory)
+    with pytest.raises(IndexError):
+        slab.read(slab.size // 8)
+
+
+# Latency.
+
+
+def test_buckets_hold_every_microsecond_once_and_are_an_eighth_wide_at_most():
+    *bounds, last = latency_bounds()
+    assert last == -1
+    assert bounds == sorted(set(bounds))
+    assert bounds[:16] == list(range(16))
+    low = 0
+    for number, bound in enumerate(bounds):
+        assert bucket_of(low) == bucket_of(bound) == number
+        assert bound - low <= low / 8
+        low = bound + 1
+    assert bounds[-1] > 100_000_000
+    assert bucket_of(low) == bucket_of(2**63) == len(bounds)
+
+
+# The JSON.
+
+
+def test_figures_are_those_of_their_cells(two_pools, memory):
+    slab = Slab(two_pools, memory)
+    expected = {}
+    for start, section, path in [
+        (0, "global", ()),
+        (slab.pools[0], "pool", ("alpha",)),
+        (slab.servers[0][0], "server", ("alpha", "s1")),
+        (slab.servers[0][1], "server", ("alpha", "s2")),
+        (slab.pools[1], "pool", ("beta",)),
+        (slab.servers[1][0], "server", ("beta", "s1")),
+    ]:
+        for number, name in enumerate(NAMES[section]):
+            if name != "latency":
+                value = (start + number) * 10**15
+                write(memory, start + number, value)
+                expected[(*path, name)] = value
+    found = report(memory, two_pools)
+    for (*path, name), value in expected.items():
+        part = found
+        for step in path:
+            part = part[step]
+        assert part[name] == value
+
+
+def test_latency_shows_the_buckets_that_are_not_empty(two_pools, memory):
+    cell = Slab(two_pools, memory).servers[0][1] + NAMES["server"].index("latency")
+    bounds = latency_bounds()
+    write(memory, cell, 123)
+    for bucket, count in [(3, 7), (40, 1), (len(bounds) - 1, 2)]:
+        write(memory, cell + 1 + bucket, count)
+    found = report(memory, two_pools)["alpha"]
+    assert found["s1"]["latency"] == {"count": 0, "sum": 0, "buckets": {}}
+    assert found["s2"]["latency"] == {
+        "count": 10,
+        "sum": 123,
+        "buckets": {"3": 7, str(bounds[40]): 1, "inf": 2},
+    }
+
+
+def test_longest_report_fits_its_buffer(two_pools, memory):
+    size = os.fstat(memory).st_size
+    with mmap.mmap(memory, 0) as cells:
+        cells[:] = b"\xff" * size
+    found = report(memory, two_pools)
+    assert found["beta"]["s1"]["out_queue_bytes"] == 2**64 - 1
+    assert len(found["beta"]["s1"]["latency"]["buckets"]) == len(latency_bounds())
+
+
+@pytest.mark.parametrize("name", ['a"b', "back\\slash", "tab\there", "übel", "latency", "requests"])
+def test_names_are_escaped_where_json_needs_it(name):
+    configs = pools(**{name: [name, "other"]})
+    fd = slab_memory(configs)
+    text = Report(Slab(configs, fd), configs).make()
+    os.close(fd)
+    found = json.loads(text)
+    assert list(found)[-1] == name
+    assert list(found[name])[-2:] == [name, "other"]
+    assert name.isascii() or name.encode() in text
+
+
+def test_order_and_spacing_are_twemproxys():
+    configs = pools(alpha=["s1", "s2"], beta=["s1"])
+    fd = slab_memory(configs)
+    text = Report(Slab(configs, fd), configs).make().decode()
+    os.close(fd)
+    server = ", ".join(f'"{name}":0' for name in NAMES["server"][:-1])
+    server = f'{{{server}, "latency": {{"count":0, "sum":0, "buckets": {{}}}}}}'
+    pool = ", ".join(f'"{name}":0' for name in NAMES["pool"])
+    head, _, tail = text.partition('"total_connections"')
+    assert head.startswith('{"service":"nutcracker", "source":"')
+    assert tail == (
+        f':0, "curr_connections":0, "alpha": {{{pool}, "s1": {server},"s2": {server}}},'
+        f'"beta": {{{pool}, "s1": {server}}}}}\n'
+    )
+
+
+def test_collectors_find_pools_servers_and_numbers_and_nothing_else(two_pools, memory):
+    """What they do: an object at the top is a pool, one in a pool is a server, and what is
+    neither at the top is a number, but for three names."""
+    texts = {"service", "source", "version"}
+    found = report(memory, two_pools)
+    tops = {name for name, value in found.items() if isinstance(value, dict)}
+    assert tops == {"alpha", "beta"}
+    assert all(isinstance(found[name], int) for name in found.keys() - tops - texts)
+    servers = {
+        pool: {name for name, value in found[pool].items() if isinstance(value, dict)}
+        for pool in tops
+    }
+    assert servers == {"alpha": {"s1", "s2"}, "beta": {"s1"}}
+    for pool in tops:
+        numbers = {name: value for name, value in found[pool].items() if name not in servers[pool]}
+        assert list(numbers) == NAMES["pool"]
+        assert all(isinstance(value, int) for value in numbers.values())
+        for server in servers[pool]:
+            shown = found[pool][server]
+            assert [name for name, value in shown.items() if isinstance(value, int)] == NAMES[
+                "server"
+            ][:-1]
+            assert [name for name, value in shown.items() if isinstance(value, dict)] == ["latency"]
