@@ -191,7 +191,7 @@ def fill(protocol: str, port: int, size: int) -> None:
 
 
 def nutproxy_command(file: Path) -> list[str]:
-    return [sys.executable, "-m", "nutproxy", "-c", str(file)]
+    return [sys.executable, "-m", "nutproxy", "-c", str(file), "-s", str(free_port())]
 
 
 def nutcracker_command(file: Path, mbuf_size: int = 16384) -> list[str]:

@@ -18,25 +18,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NoReturn, TextIO
 
 from nutproxy import __version__, descriptors
 from nutproxy.config import Config, GlobalConfig, Options, Problem, load, schema
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
 from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
+from nutproxy.stats.table import describe
 
 PROG = "nutproxy"
 DEFAULT_CONF_FILE = "conf/nutcracker.yml"
 DEFAULTS = GlobalConfig()
-
-# Flags of twemproxy that this version accepts without doing anything: scripts that start nutcracker
-# keep working. By the name of the parsed value.
-WITHOUT_FUNCTION = {
-    "stats_port": "-s/--stats-port",
-    "stats_addr": "-a/--stats-addr",
-    "stats_interval": "-i/--stats-interval",
-}
 
 COMMANDS = {
     "check": "print every problem and warning of a configuration file",
@@ -116,10 +109,12 @@ def _verbosity(text: str) -> int:
     return min(_digits(text), VERBOSE_MAX)
 
 
-def _port(text: str) -> int:
+def _stats_port(text: str) -> int:
     port = _digits(text)
-    if not 1 <= port <= MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is not a valid port, accepted: 1 to {MAX_PORT}")
+    if port > MAX_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a valid port, accepted: 1 to {MAX_PORT}, 0 for no statistics port"
+        )
     return port
 
 
@@ -171,7 +166,7 @@ def _parser() -> Parser:
         "-D",
         "--describe-stats",
         action="store_true",
-        help="describe the statistics and exit (not yet in this version)",
+        help="describe the statistics and exit",
     )
     add(
         "-v",
@@ -192,23 +187,22 @@ def _parser() -> Parser:
         "-s",
         "--stats-port",
         metavar="N",
-        type=_port,
-        help=f"statistics port (default: {Options.stats_port}; without function yet)",
+        type=_stats_port,
+        help=f"statistics port (default: {Options.stats_port}), 0: none",
     )
     add(
         "-a",
         "--stats-addr",
         metavar="ADDRESS",
         type=_address,
-        help=f"statistics address (default: {Options.stats_addr}; without function yet)",
+        help=f"statistics address (default: {Options.stats_addr}, not the world)",
     )
     add(
         "-i",
         "--stats-interval",
         metavar="N",
         type=_interval,
-        help="statistics interval in milliseconds"
-        f" (default: {Options.stats_interval}; without function yet)",
+        help="accepted and without function, since the statistics are always current",
     )
     add(
         "-p",
@@ -275,8 +269,8 @@ def _schema(flags: argparse.Namespace) -> int:
 def _main_command(flags: argparse.Namespace) -> int:
     """The flags without a command, in twemproxy's order of precedence."""
     if flags.describe_stats:
-        _notice("-D/--describe-stats has no function in this version")
-        return 1
+        print(f"This is {PROG}-{__version__}\n\n{describe()}", end="")
+        return 0
     path = flags.conf_file or DEFAULT_CONF_FILE
     if flags.test_conf:
         usable = _report(path)
@@ -298,12 +292,6 @@ def _is_compiled() -> bool:
 
 
 def _run(flags: argparse.Namespace) -> int:
-    ignored = [
-        name for value, name in WITHOUT_FUNCTION.items() if getattr(flags, value) is not None
-    ]
-    if ignored:
-        verb = "has" if len(ignored) == 1 else "have"
-        _notice(f"{', '.join(ignored)} {verb} no function in this version")
     config, warnings = _load_or_explain(flags)
     if config is None or not _is_compiled():
         return 1
@@ -357,7 +345,7 @@ def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
 
 
 def _options(flags: argparse.Namespace) -> Options:
-    given = {name: getattr(flags, name) for name in WITHOUT_FUNCTION}
+    given = {field.name: getattr(flags, field.name) for field in fields(Options)}
     if flags.pid_file is not None:
         given["pid_file"] = os.path.abspath(flags.pid_file)
     return Options(**{name: value for name, value in given.items() if value is not None})

@@ -18,6 +18,7 @@ cdef class ClientConn(Conn):
     cdef bint paused                   # over a bound: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next is looked at
     cdef public bint barrier           # protocol switched: the queue must drain before the next
+    cdef bint broken                   # closed by us: what it sent is no request
     cdef readonly bint lingering                # all is sent: what still comes is dropped
     cdef uint64_t drain_end            # in a drain: requests that begin behind it are not taken
     cdef parse_t protocol              # and what parses those before it
@@ -32,6 +33,7 @@ cdef class ClientConn(Conn):
     cdef public bint no_evict
     cdef public bint no_touch
 
+    cdef void breaks(self) noexcept
     cdef void check_bounds(self) noexcept
     cdef int linger(self) except -1
     cdef int drained(self) except -1

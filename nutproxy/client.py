@@ -41,6 +41,11 @@ from cython.cimports.nutproxy.msg.response import (
 )
 from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
 from cython.cimports.nutproxy.proto.redis import redis_parse_req
+from cython.cimports.nutproxy.stats.slab import (
+    POOL_CLIENT_PROTOCOL_ERRORS,
+    POOL_CLIENT_REQUEST_BYTES,
+    POOL_CLIENT_RESPONSE_BYTES,
+)
 
 log = logging.getLogger("nutproxy")
 
@@ -106,13 +111,33 @@ def client_close(conn: Conn) -> cython.int:
         return client.linger()
     if log.isEnabledFor(logging.DEBUG):
         client.log_close()
-    client.pool.client_conns.discard(client)
-    client.pool.total_net_in += conn.recv_bytes
-    client.pool.total_net_out += conn.send_bytes
+    client.pool.client_left(
+        client, (conn.eof or (conn.closing and not conn.err)) and not client.broken
+    )
     conn.shut()
     while conn.omsg_q.head is not cython.NULL:
         msg_put(conn.dequeue_outq(conn))
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_recv(conn: Conn) -> cython.int:
+    before: cython.ulonglong = conn.recv_bytes
+    try:
+        return conn_recv(conn)
+    finally:
+        conn.stats[POOL_CLIENT_REQUEST_BYTES] += conn.recv_bytes - before
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_send(conn: Conn) -> cython.int:
+    before: cython.ulonglong = conn.send_bytes
+    try:
+        return conn_send(conn)
+    finally:
+        conn.stats[POOL_CLIENT_RESPONSE_BYTES] += conn.send_bytes - before
 
 
 @cython.cfunc
@@ -145,7 +170,7 @@ def client_drain_parse(
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_drain_recv(conn: Conn) -> cython.int:
-    conn_recv(conn)
+    client_recv(conn)
     if conn.fd >= 0:
         cython.cast(ClientConn, conn).drained()
     return 0
@@ -178,12 +203,13 @@ class ClientConn(Conn):
         self.last = self.loop.now
         self.authenticated = not pool.redis_auth
         self.expected = pool.max_pending // FIRST_REQUESTS
-        pool.client_conns.add(self)
+        self.stats = pool.stats
+        pool.client_came(self)
         self.flush_list = cython.address(self.loop.flush_clients)
-        self.recv = conn_recv
+        self.recv = client_recv
         self.recv_next = client_recv_next
         self.parse = redis_parse_req if pool.config.redis else memcache_parse_req
-        self.send = conn_send
+        self.send = client_send
         self.send_next = rsp_send_next
         self.send_done = client_send_done
         self.close = client_close
@@ -192,6 +218,12 @@ class ClientConn(Conn):
         self.dequeue_inq = client_no_dequeue
         self.enqueue_outq = rsp_enqueue
         self.dequeue_outq = rsp_dequeue
+
+    def breaks(self):
+        """What has come is no request: nothing more is read."""
+        self.closing = True
+        self.broken = True
+        self.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
 
     def linger(self):
         """Everything owed is sent. Closing now, with bytes unread, would reset the connection and

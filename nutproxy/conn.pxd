@@ -4,6 +4,7 @@ from nutproxy.csys cimport iovec
 from nutproxy.event cimport Poller
 from nutproxy.msg.message cimport Body, Msg, MsgQueue
 from nutproxy.msg.parse cimport Parser
+from nutproxy.stats.slab cimport Slab
 from nutproxy.timer cimport WaitQueue
 
 ctypedef int (*recv_t)(Conn conn) except -1
@@ -37,6 +38,9 @@ cdef class Loop:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
+    cdef readonly int64_t now_usec     # the same in microseconds
+    cdef readonly Slab slab
+    cdef uint64_t* stats               # its global row
     cdef readonly size_t mbuf_size
     cdef char* scratch                 # mbuf_size + TAIL_SMALL bytes
     cdef char* out
@@ -47,7 +51,7 @@ cdef class Loop:
     cdef ConnList ready_now
     cdef ConnList flush_servers
     cdef ConnList flush_clients
-    cdef readonly set conns            # every open connection
+    cdef readonly set conns            # every open listener, client and server connection
     cdef readonly list closed          # closed in this turn, kept until its end
 
     cdef void tick(self) noexcept
@@ -98,6 +102,7 @@ cdef class Conn:
     cdef readonly bint eof             # the peer sends no more
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
+    cdef uint64_t* stats               # the row of its pool (clients) or server
     cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
     cdef int64_t told                  # when bytes were last written to it
     cdef readonly uint64_t recv_bytes

@@ -77,6 +77,7 @@ from cython.cimports.nutproxy.msg.parse import (
     PARSE_OK,
     parser_reset,
 )
+from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
 from cython.cimports.nutproxy.timer import WaitQueue
 
 # A message that has announced its size is received in pieces of this many chunks: a bound for one
@@ -125,9 +126,11 @@ def list_sweep(items: cython.pointer(ConnList)) -> cython.void:
 @cython.cclass
 class Loop:
     """What the connections of one worker share: clock, poller, scratch, and the lists of those with
-    work to do. `mbuf_size` is the receive chunk in bytes."""
+    work to do. `mbuf_size` is the receive chunk in bytes, `slab` has the rows to count in."""
 
-    def __cinit__(self, mbuf_size: cython.size_t):
+    def __cinit__(self, mbuf_size: cython.size_t, slab: Slab):
+        self.slab = slab
+        self.stats = slab.row(0)
         self.mbuf_size = mbuf_size
         self.scratch = cython.cast(cython.p_char, malloc(mbuf_size + TAIL_SMALL))
         self.out = cython.cast(cython.p_char, malloc(OUT_SIZE))
@@ -152,13 +155,15 @@ class Loop:
         """Read the clock: once a turn."""
         time: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(time))
-        self.now = cython.cast(cython.longlong, time.tv_sec) * 1000 + time.tv_nsec // 1000000
+        self.now_usec = cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
+        self.now = self.now_usec // 1000
 
     def open(self, conn, fd):
         """Take `fd`, which must not block, into the loop as this connection's."""
         conn.fd = fd
         conn.number = fd
         self.conns.add(conn)
+        self.stats[GLOBAL_CURR_CONNECTIONS] = len(self.conns)
         self.poller.add(fd, cython.cast(cython.p_void, conn))
         return 0
 
@@ -280,6 +285,7 @@ class Conn:
         self.fd = -1
         self.drop_tail()
         self.loop.conns.discard(self)
+        self.loop.stats[GLOBAL_CURR_CONNECTIONS] = len(self.loop.conns)
         self.loop.closed.append(self)
         return 0
 

@@ -50,6 +50,7 @@ from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
 from cython.cimports.nutproxy.msg.message import messages_trim
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proxy import ProxyConn
+from cython.cimports.nutproxy.stats.slab import Slab
 
 from nutproxy import __version__
 from nutproxy.log import NOTICE
@@ -98,15 +99,18 @@ class WakeConn(Conn):
         self.recv = wake_recv
         self.send = wake_send
         self.close = wake_close
-        loop.open(self, sock.fileno())
+        # Not among the loop's connections: it is none to anybody but the loop.
+        self.fd = sock.fileno()
+        loop.poller.add(self.fd, cython.cast(cython.p_void, self))
 
 
 @cython.cclass
 class Context:
-    """A worker: its loop, its pools and their listeners. `mbuf_size` in bytes."""
+    """A worker: its loop, its pools and their listeners. `mbuf_size` in bytes. `slab` has rows
+    for the pools that will be added, in that order."""
 
-    def __init__(self, mbuf_size: int, config_file: str):
-        self.loop = Loop(mbuf_size)
+    def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
+        self.loop = Loop(mbuf_size, slab)
         self.pools = []
         self.proxies = []
         self.started = time.monotonic()
@@ -125,7 +129,7 @@ class Context:
 
     def add_pool(self, config, sock, resolve) -> None:
         """A pool and its listener. `resolve(host, port, callback)` must not block."""
-        pool = ServerPool(self.loop, self, config, resolve)
+        pool = ServerPool(self.loop, self, len(self.pools), config, resolve)
         self.pools.append(pool)
         self.proxies.append(ProxyConn(pool, sock))
 
@@ -301,6 +305,8 @@ class Context:
             if conn.fd >= 0:
                 # A client that would be given time to close.
                 conn.close(conn)
+        if self.waker is not None:
+            wake_close(self.waker)
         self.loop.sweep()
 
 

@@ -200,7 +200,8 @@ class Demo:
                 servers="\n".join(f"   - {HOST}:{s.port}:1 {s.name}" for s in self.servers),
             )
         )
-        return [sys.executable, "-m", "nutproxy", "-c", str(self.configuration)]
+        # The statistics' port may be another proxy's.
+        return [sys.executable, "-m", "nutproxy", "-c", str(self.configuration), "-s", "0"]
 
     def server_command(self, server: Child) -> list[str]:
         # With its append-only file a server comes back with the keys that it had.

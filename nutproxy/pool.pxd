@@ -11,6 +11,7 @@ cdef class ServerPool:
     cdef readonly object config        # PoolConfig
     cdef readonly object context       # Context
     cdef readonly str name
+    cdef readonly int index            # among the pools
     cdef readonly set client_conns     # its open clients
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router
@@ -28,13 +29,7 @@ cdef class ServerPool:
     cdef size_t max_requests
     cdef size_t max_pending
     cdef size_t max_queue
-    cdef public uint64_t total_connections
-    cdef public uint64_t rejected_connections
-    cdef public uint64_t total_requests
-    cdef public uint64_t total_net_in
-    cdef public uint64_t total_net_out
-    cdef public uint64_t forward_errors
-    cdef public uint64_t server_ejects
+    cdef uint64_t* stats               # its row
 
     cdef Server route(self, const char* key, size_t length)
     cdef Server any_server(self)

@@ -26,6 +26,18 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail
 from cython.cimports.nutproxy.server import Server, ServerConn
+from cython.cimports.nutproxy.stats.slab import (
+    POOL_CLIENT_ACCEPTED,
+    POOL_CLIENT_CONNECTIONS,
+    POOL_CLIENT_EOF,
+    POOL_CLIENT_ERR,
+    POOL_CLIENT_REJECTED,
+    POOL_CLIENT_REQUEST_BYTES,
+    POOL_CLIENT_REQUESTS,
+    POOL_CLIENT_RESPONSE_BYTES,
+    POOL_FORWARD_ERROR,
+    POOL_SERVER_EJECTS,
+)
 
 from nutproxy.proto.commands import COMMANDS as redis_commands
 from nutproxy.proto.memcache_commands import COMMANDS as memcache_commands
@@ -37,8 +49,10 @@ log = logging.getLogger("nutproxy")
 class ServerPool:
     """A pool as configured. `resolve(host, port, callback)` looks names up without blocking."""
 
-    def __init__(self, loop: Loop, context, config, resolve):
+    def __init__(self, loop: Loop, context, index: cython.int, config, resolve):
         self.loop = loop
+        self.index = index
+        self.stats = loop.slab.row(loop.slab.pools[index])
         self.context = context
         self.config = config
         self.resolve = resolve
@@ -157,8 +171,7 @@ class ServerPool:
                 # Not a byte of it has been written: its server never hears of it.
                 msg.flags |= MSG_CANCELLED
                 msg_drop(cython.address(msg.req))
-            start = msg.start
-            self.forward_errors += 1
+            start = msg.start // 1000
             msg_fail(msg, conn.server.error_reply(os.strerror(ETIMEDOUT)))
             conn.server.request_timed_out(conn, start)
 
@@ -172,7 +185,7 @@ class ServerPool:
         self.router.set_live([not server.ejected for server in self.servers])
 
     def ejected(self, server: Server) -> None:
-        self.server_ejects += 1
+        self.stats[POOL_SERVER_EJECTS] += 1
         self.update_ring()
 
     def returned(self, server: Server) -> None:
@@ -182,9 +195,48 @@ class ServerPool:
         for server in self.servers:
             server.preconnect()
 
+    def client_came(self, client) -> None:
+        self.client_conns.add(client)
+        self.stats[POOL_CLIENT_ACCEPTED] += 1
+        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
+
+    def client_left(self, client, eof: bool) -> None:
+        """`eof`: it has closed the connection, or asked for that."""
+        self.client_conns.discard(client)
+        self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
+        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
+
     @property
     def curr_connections(self) -> int:
-        return len(self.client_conns)
+        return self.stats[POOL_CLIENT_CONNECTIONS]
+
+    @property
+    def total_connections(self) -> int:
+        return self.stats[POOL_CLIENT_ACCEPTED]
+
+    @property
+    def rejected_connections(self) -> int:
+        return self.stats[POOL_CLIENT_REJECTED]
+
+    @property
+    def total_requests(self) -> int:
+        return self.stats[POOL_CLIENT_REQUESTS]
+
+    @property
+    def total_net_in(self) -> int:
+        return self.stats[POOL_CLIENT_REQUEST_BYTES]
+
+    @property
+    def total_net_out(self) -> int:
+        return self.stats[POOL_CLIENT_RESPONSE_BYTES]
+
+    @property
+    def forward_errors(self) -> int:
+        return self.stats[POOL_FORWARD_ERROR]
+
+    @property
+    def server_ejects(self) -> int:
+        return self.stats[POOL_SERVER_EJECTS]
 
     def clients(self) -> list:
         """This pool's client connections, oldest first."""

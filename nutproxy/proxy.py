@@ -26,6 +26,7 @@ from cython.cimports.nutproxy.csys import (
 )
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import redis_recv_done, redis_recv_error
+from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.conn import tcp_options
 
@@ -66,7 +67,7 @@ def proxy_recv(conn: Conn) -> cython.int:
         else:
             client.recv_done = memcache_recv_done
             client.recv_error = memcache_recv_error
-        self.pool.total_connections += 1
+        conn.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
             conn.loop.open(client, fd)
         except OSError as error:
@@ -111,6 +112,7 @@ class ProxyConn(Conn):
         self.send = proxy_send
         self.close = proxy_close
         self.loop.open(self, sock.fileno())
+        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         # Clients that came before the loop began have had their edge.
         self.mark_ready()
 
@@ -147,7 +149,7 @@ class ProxyConn(Conn):
         # With bytes unread, closing would be a reset, which can take the text from the client.
         recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)
         close(fd)
-        self.pool.rejected_connections += 1
+        self.pool.stats[POOL_CLIENT_REJECTED] += 1
         log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
 
     def pause(self, err: int) -> None:

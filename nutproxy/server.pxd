@@ -24,6 +24,7 @@ cdef class ServerConn(Conn):
     cdef object reader                 # decodes them
     cdef Timer limit                   # on connect and handshake together
     cdef readonly str cause            # why it ends, where errno does not say
+    cdef bint timed_out                # a request has, and there was no reply since
 
     cdef int64_t silence(self) noexcept
 
@@ -48,9 +49,7 @@ cdef class Server:
     cdef readonly int64_t backoff      # milliseconds until the next probe
     cdef Timer retry
     cdef ServerConn probing
-    cdef size_t queued                 # bytes of requests in its connections' queues
-    cdef readonly uint64_t requests
-    cdef readonly uint64_t responses
+    cdef uint64_t* stats               # its row
 
     cdef ServerConn conn_for(self, uint64_t client, int resp)
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1

@@ -35,6 +35,7 @@ connection, if this one had been ready: it may have died unnoticed.
 import logging
 import os
 import socket
+import time
 
 import cython
 import hiredis
@@ -58,6 +59,8 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_RETRIED,
     MSG_SHUTDOWN,
     Msg,
+    msg_awaited,
+    msg_constant,
     msg_put,
 )
 from cython.cimports.nutproxy.msg.parse import Parser
@@ -71,12 +74,39 @@ from cython.cimports.nutproxy.msg.request import (
 )
 from cython.cimports.nutproxy.msg.response import (
     deadline_remove,
+    msg_done,
     msg_fail,
     rsp_receive,
     rsp_recv_done,
 )
 from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR, Command, memcache_parse_rsp
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
+from cython.cimports.nutproxy.stats.slab import (
+    GLOBAL_TOTAL_CONNECTIONS,
+    SERVER_IN_QUEUE,
+    SERVER_IN_QUEUE_BYTES,
+    SERVER_OUT_QUEUE,
+    SERVER_OUT_QUEUE_BYTES,
+    SERVER_REQUESTS,
+    SERVER_REQUESTS_LOST,
+    SERVER_REQUESTS_RETRIED,
+    SERVER_REQUESTS_TIMEDOUT,
+    SERVER_REQUESTS_UNAVAILABLE,
+    SERVER_RESPONSE_BYTES,
+    SERVER_RESPONSES,
+    SERVER_RESPONSES_DROPPED,
+    SERVER_RESPONSES_ERROR,
+    SERVER_SERVER_CONNECTIONS,
+    SERVER_SERVER_DOWN,
+    SERVER_SERVER_EJECTED,
+    SERVER_SERVER_EJECTED_AT,
+    SERVER_SERVER_EOF,
+    SERVER_SERVER_ERR,
+    SERVER_SERVER_PROBES,
+    SERVER_SERVER_PROTOCOL_ERRORS,
+    SERVER_SERVER_TIMEDOUT,
+    latency_record,
+)
 
 from nutproxy.conn import tcp_options
 
@@ -130,22 +160,43 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
                 server.failures = 0
-                server.responses += 1
+                count_reply(self, conn.imsg_q.head, parser)
                 return rsp_receive(conn, conn.imsg_q.head, data, parser)
             self.cause = f"refused the request: {line_of(data, parser)}"
         else:
+            server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
             self.cause = "the server sent a reply that nobody had asked for"
         return conn.close(conn)
     if server.memcache and not suits(conn.omsg_q.head, parser):
+        server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
     server.failures = 0
-    server.responses += 1
+    count_reply(self, conn.omsg_q.head, parser)
     rsp_recv_done(conn, data, parser)
     # Behind the pairing: what it opens may fail at once, and that may close this connection.
     if server.down and not server.ejected:
         server.set_up("has replied again")
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def count_reply(
+    self: ServerConn, msg: cython.pointer(Msg), parser: cython.pointer(Parser)
+) -> cython.void:
+    """A reply to this request has come."""
+    stats: cython.pointer(uint64_t) = self.stats
+    self.timed_out = False
+    if not msg_awaited(msg):
+        stats[SERVER_RESPONSES_DROPPED] += 1
+        return
+    stats[SERVER_RESPONSES] += 1
+    stats[SERVER_RESPONSE_BYTES] += parser.pos
+    if parser.kind == b"-" or parser.kind == b"!":
+        stats[SERVER_RESPONSES_ERROR] += 1
+    latency_record(stats, self.loop.now_usec - msg.start)
 
 
 @cython.cfunc
@@ -168,6 +219,7 @@ def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bi
 @cython.exceptval(-1, check=False)
 def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
     text: bytes = parser.error
+    conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
     cython.cast(ServerConn, conn).cause = f"malformed reply ({text.decode()})"
     return conn.close(conn)
 
@@ -215,6 +267,7 @@ def server_connected(conn: Conn) -> cython.int:
         conn.err = err
         return conn.close(conn)
     self.state = SERVER_HANDSHAKE
+    conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.loop.now
     conn.send = server_no_send
     self.steps, payload = self.server.handshake(self.resp)
@@ -261,7 +314,8 @@ def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     if self.state == SERVER_READY and idle(conn):
         self.waiting_since = conn.loop.now
     msg.queued = msg.req.length
-    self.server.queued += msg.queued
+    conn.stats[SERVER_IN_QUEUE] += 1
+    conn.stats[SERVER_IN_QUEUE_BYTES] += msg.queued
     req_enqueue_inq(conn, msg)
 
 
@@ -269,14 +323,16 @@ def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
 @cython.exceptval(check=False)
 def server_dequeue_inq(conn: Conn) -> cython.pointer(Msg):
     msg: cython.pointer(Msg) = req_dequeue_inq(conn)
-    cython.cast(ServerConn, conn).server.queued -= msg.queued
+    conn.stats[SERVER_IN_QUEUE] -= 1
+    conn.stats[SERVER_IN_QUEUE_BYTES] -= msg.queued
     return msg
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def server_enqueue_outq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
-    cython.cast(ServerConn, conn).server.queued += msg.queued
+    conn.stats[SERVER_OUT_QUEUE] += 1
+    conn.stats[SERVER_OUT_QUEUE_BYTES] += msg.queued
     req_enqueue_outq(conn, msg)
 
 
@@ -284,7 +340,8 @@ def server_enqueue_outq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
 @cython.exceptval(check=False)
 def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
     msg: cython.pointer(Msg) = req_dequeue_outq(conn)
-    cython.cast(ServerConn, conn).server.queued -= msg.queued
+    conn.stats[SERVER_OUT_QUEUE] -= 1
+    conn.stats[SERVER_OUT_QUEUE_BYTES] -= msg.queued
     return msg
 
 
@@ -308,6 +365,8 @@ def server_close(conn: Conn) -> cython.int:
         conn.err = 0
         self.start(self.addresses)
         return 0
+    if self.state == SERVER_HANDSHAKE or was_ready:
+        conn.stats[SERVER_SERVER_CONNECTIONS] -= 1
     self.state = SERVER_CLOSED
     if self.limit is not None:
         self.limit.cancel()
@@ -315,6 +374,7 @@ def server_close(conn: Conn) -> cython.int:
     if self.cause is None:
         # EPIPE is a reset that was seen while writing.
         self.cause = os.strerror(ECONNRESET if conn.err in (0, EPIPE) else conn.err)
+    count_end(self)
     text = server.error_reply(self.cause)
     if self.resp == 3 and server.no_resp3 and not was_ready:
         text = NOPROTO
@@ -322,13 +382,16 @@ def server_close(conn: Conn) -> cython.int:
 
     while conn.omsg_q.head is not cython.NULL:
         msg = conn.dequeue_outq(conn)
-        settle(msg, b"+OK\r\n" if msg.flags & MSG_SHUTDOWN else text)
+        if msg.flags & MSG_SHUTDOWN and not msg.flags & MSG_DONE:
+            msg_constant(msg, cython.address(msg.rsp), b"+OK\r\n", 5)
+            msg_done(msg)
+        settle(server, msg, text, SERVER_REQUESTS_LOST)
     while conn.imsg_q.head is not cython.NULL:
         msg = conn.dequeue_inq(conn)
         if conn.sent > 0:
             # The head was written in part.
             conn.sent = 0
-            settle(msg, text)
+            settle(server, msg, text, SERVER_REQUESTS_LOST)
             continue
         if msg.flags & (MSG_CANCELLED | MSG_DONE):
             msg_put(msg)
@@ -337,21 +400,39 @@ def server_close(conn: Conn) -> cython.int:
         if was_ready and not msg.flags & MSG_RETRIED and not server.ejected:
             other = server.conn_for(self.slot, self.resp)
         if other is None:
-            settle(msg, server.error if server.down else text)
+            settle(server, msg, server.error if server.down else text, SERVER_REQUESTS_UNAVAILABLE)
         else:
             msg.flags |= MSG_RETRIED
+            server.stats[SERVER_REQUESTS_RETRIED] += 1
             other.enqueue_inq(other, msg)
             other.mark_flush()
     return 0
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
+def count_end(self: ServerConn) -> cython.void:
+    """Why a connection has ended. Of a timeout, its requests have told already."""
+    if self.cause == NOT_NEEDED:
+        return
+    if self.eof:
+        self.stats[SERVER_SERVER_EOF] += 1
+    elif self.cause != os.strerror(ETIMEDOUT):
+        self.stats[SERVER_SERVER_ERR] += 1
+    elif not self.timed_out:
+        self.stats[SERVER_SERVER_TIMEDOUT] += 1
+
+
+@cython.cfunc
 @cython.exceptval(-1, check=False)
-def settle(msg: cython.pointer(Msg), text: bytes) -> cython.int:
+def settle(
+    server: Server, msg: cython.pointer(Msg), text: bytes, counter: cython.int
+) -> cython.int:
     """Answer a request that its server will not answer, unless it has been, and let go of it."""
     if msg.flags & MSG_DONE:
         deadline_remove(msg)
     else:
+        server.stats[counter] += 1
         msg_fail(msg, text)
     msg_put(msg)
     return 0
@@ -366,6 +447,7 @@ class ServerConn(Conn):
     def __init__(self, server: Server, resp: cython.int, slot: cython.int):
         self.loop = server.loop
         self.server = server
+        self.stats = server.stats
         self.resp = resp
         self.slot = slot
         self.begun = self.loop.now
@@ -469,6 +551,7 @@ class Server:
         self.name = config.name
         self.memcache = not pool.config.redis
         self.index = index
+        self.stats = loop.slab.row(loop.slab.servers[pool.index][index])
         self.connections = pool.config.server_connections
         self.conns2 = [None] * self.connections
         self.conns3 = [None] * self.connections
@@ -479,6 +562,14 @@ class Server:
     @property
     def address(self) -> str:
         return str(self.config.address)
+
+    @property
+    def requests(self) -> int:
+        return self.stats[SERVER_REQUESTS]
+
+    @property
+    def responses(self) -> int:
+        return self.stats[SERVER_RESPONSES]
 
     def __str__(self) -> str:
         return f"server '{self.name}' of pool '{self.pool.name}'"
@@ -526,7 +617,9 @@ class Server:
         """Open a connection. None if that failed at once."""
         conn = ServerConn(self, resp, slot)
         address = self.config.address
+        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         if probe:
+            self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = conn
         else:
             (self.conns3 if resp == 3 else self.conns2)[slot] = conn
@@ -721,6 +814,8 @@ class Server:
 
     def eject(self, cause: str) -> None:
         self.ejected = True
+        self.stats[SERVER_SERVER_EJECTED] = 1
+        self.stats[SERVER_SERVER_EJECTED_AT] = time.time_ns() // 1000
         self.failures = 0
         if self.retry is not None:
             self.retry.cancel()
@@ -738,6 +833,7 @@ class Server:
         self.error = self.refusal = self.error_reply(cause)
         if not self.down:
             self.down = True
+            self.stats[SERVER_SERVER_DOWN] = 1
             self.backoff = BACKOFF_MIN
             log.warning("%s is down: %s (%s)", self, cause, self.address)
         elif self.retry is not None or self.probing is not None:
@@ -762,6 +858,7 @@ class Server:
 
     def set_up(self, how: str) -> None:
         self.down = False
+        self.stats[SERVER_SERVER_DOWN] = 0
         self.failures = 0
         self.refusals.clear()
         self.error = None
@@ -774,6 +871,7 @@ class Server:
         log.warning("%s %s", self, how)
         if self.ejected:
             self.ejected = False
+            self.stats[SERVER_SERVER_EJECTED] = 0
             self.pool.returned(self)
         if self.pool.config.preconnect:
             self.preconnect()
@@ -781,6 +879,10 @@ class Server:
     def request_timed_out(self, conn, start):
         """A request has waited for its whole timeout. If its connection has been silent for as
         long, the server is suspect: others need not wait to find out, a probe does."""
+        self.stats[SERVER_REQUESTS_TIMEDOUT] += 1
+        if not conn.timed_out:
+            conn.timed_out = True
+            self.stats[SERVER_SERVER_TIMEDOUT] += 1
         if conn.silence() < self.grace():
             return 0
         self.failed(start, os.strerror(ETIMEDOUT))

@@ -31,6 +31,9 @@ from nutproxy.notify import Notifier
 from nutproxy.pidfile import PidFile
 from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
+from nutproxy.stats import port
+from nutproxy.stats.report import Report
+from nutproxy.stats.slab import Slab, slab_memory
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LEVEL_SIGNALS = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
@@ -112,9 +115,11 @@ def serve(
     wakeup: tuple[socket.socket, socket.socket],
     output: Log,
     notify: Notifier,
+    stats_memory: int,
 ) -> None:
-    """Run a worker until a signal has ended it; `wakeup` is the pair of `signals`."""
-    context = Context(config.globals.mbuf_size, config.path)
+    """Run a worker until a signal has ended it; `wakeup` is the pair of `signals`,
+    `stats_memory` the descriptor that its counters are kept in."""
+    context = Context(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
     context.max_clients = max_clients
     reading, writing = wakeup
 
@@ -148,6 +153,25 @@ def open_log(config: Config) -> Log:
         raise OSError(error.errno, text) from error
 
 
+def listen_stats(options: Options) -> socket.socket | None:
+    """The listening socket of the statistics port, if there is to be one. Raises OSError."""
+    return port.listen(options.stats_addr, options.stats_port) if options.stats_port else None
+
+
+@contextlib.contextmanager
+def stats_port(config: Config, listener: socket.socket | None, memory: int) -> Iterator[None]:
+    """Meanwhile `listener` serves the counters that a worker keeps in `memory`."""
+    if listener is None:
+        yield
+        return
+    stats = port.StatsPort(listener, Report(Slab(config.pools, memory), config.pools).make)
+    stats.start()
+    try:
+        yield
+    finally:
+        stats.close()
+
+
 def run(
     config: Config,
     options: Options,
@@ -171,6 +195,7 @@ def run(
                 pid_file = PidFile(options.pid_file)
                 stack.callback(pid_file.remove)
             sockets = open_listeners(config.pools)
+            stats_socket = listen_stats(options)
             output = open_log(config)
             stack.callback(output.stop)
             if pid_file is not None:
@@ -180,10 +205,12 @@ def run(
             return 1
         notify = Notifier(os.environ.get("NOTIFY_SOCKET"))
         tell_start(config, max_clients, warnings)
+        memory = slab_memory(config.pools)
+        stack.enter_context(stats_port(config, stats_socket, memory))
         ready()
         notify(READY=1, STATUS=f"serving {', '.join(map(where, config.pools))}")
         try:
-            serve(config, sockets, max_clients, wakeup, output, notify)
+            serve(config, sockets, max_clients, wakeup, output, notify, memory)
         except Exception:
             # Not on standard error: a daemon has none.
             log.critical("internal error, nutproxy ends", exc_info=True)

@@ -13,6 +13,7 @@ deadline that is far beyond what a loaded machine needs.
 """
 
 import contextlib
+import json
 import os
 import pwd
 import re
@@ -281,21 +282,21 @@ class ProxyServer(ServerProcess):
     """A proxy with the configuration `config`, in twemproxy's format.
 
     In it `listen: auto` stands for a free port of the loopback, which `ports` then gives for the
-    name of the pool. `arguments` are the program's own.
+    name of the pool. `stats_port` is another one. `arguments` are the program's own.
     """
+
+    stats_port: int
 
     def __init__(self, config: str, *arguments: str) -> None:
         super().__init__()
         self.config = config
         self.arguments = arguments
         self.ports: dict[str, int] = {}
-        self.extra_ports = 0
 
     def choose_ports(self) -> None:
         pool = ""
         autos = len(re.findall(r"listen: auto$", self.config, re.M))
-        ports = free_ports(self.extra_ports + autos)
-        self.spare_ports = ports[autos:]
+        self.stats_port, *ports = free_ports(1 + autos)
         taken = iter(ports)
         lines = []
         for line in self.config.splitlines():
@@ -320,6 +321,18 @@ class ProxyServer(ServerProcess):
         # A connect would not tell whose the port is: another test may have taken it meanwhile.
         return set(self.ports.values()) <= listening_ports(self.pid)
 
+    def stats_text(self) -> bytes:
+        """What the statistics port says."""
+        parts = []
+        with connect(self.stats_port) as connection:
+            while part := connection.recv(65536):
+                parts.append(part)
+        return b"".join(parts)
+
+    def stats(self) -> dict[str, Any]:
+        """The same, decoded."""
+        return dict(json.loads(self.stats_text()))
+
 
 class NutproxyServer(ProxyServer):
     """nutproxy, in the foreground. Its log is `output`."""
@@ -330,20 +343,13 @@ class NutproxyServer(ProxyServer):
             "-m",
             "nutproxy",
             *("-c", str(self.config_file)),
+            *("-a", HOST, "-s", str(self.stats_port)),
             *self.arguments,
         ]
 
 
 class NutcrackerServer(ProxyServer):
     """twemproxy."""
-
-    def __init__(self, config: str, *arguments: str) -> None:
-        super().__init__(config, *arguments)
-        self.extra_ports = 1
-
-    @property
-    def stats_port(self) -> int:
-        return self.spare_ports[0]
 
     def command(self) -> list[str]:
         return [

@@ -7,6 +7,7 @@ from nutproxy.server cimport Server
 cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
 cdef int answer_constant(ClientConn client, const char* text, size_t length,
                          uint32_t flags) except -1
+cdef int answer_dead(ClientConn client, uint32_t flags) except -1
 cdef int forward(ClientConn client, Msg* msg, Server server) except -1
 cdef int forward_one(ClientConn client, void* row, char* data, size_t length, Server server,
                      uint32_t flags) except -1

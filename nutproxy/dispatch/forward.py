@@ -28,6 +28,18 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.server import Server, ServerConn
+from cython.cimports.nutproxy.stats.slab import (
+    POOL_FORWARD_ERROR,
+    POOL_FRAGMENTS,
+    POOL_NO_LIVE_SERVER,
+    POOL_REFUSED_REQUESTS,
+    SERVER_IN_QUEUE_BYTES,
+    SERVER_OUT_QUEUE_BYTES,
+    SERVER_REQUEST_BYTES,
+    SERVER_REQUESTS,
+    SERVER_REQUESTS_OVERFLOWED,
+    SERVER_REQUESTS_UNAVAILABLE,
+)
 
 log = logging.getLogger("nutproxy")
 
@@ -39,7 +51,7 @@ def answer(client, text, flags, error):
         raise MemoryError
     msg.flags = flags
     if error:
-        client.pool.forward_errors += 1
+        client.stats[POOL_REFUSED_REQUESTS] += 1
     if (
         msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0
@@ -61,21 +73,31 @@ def answer_constant(client, text, length, flags):
     return msg_done(msg)
 
 
+def answer_dead(client, flags):
+    """To what would have gone to several servers, when none is live."""
+    client.stats[POOL_NO_LIVE_SERVER] += 1
+    client.stats[POOL_FORWARD_ERROR] += 1
+    return answer(client, client.pool.dead_reply(), flags, False)
+
+
 def forward(client, msg, server):
     """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
     pool: ServerPool = client.pool
     conn: ServerConn = server.conn_for(client.id, client.resp)
+    queued: cython.size_t
     if conn is None:
-        pool.forward_errors += 1
+        server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
         return msg_fail(msg, server.refusal)
-    if server.queued > 0 and server.queued + msg.req.length > pool.max_queue:
-        pool.forward_errors += 1
+    queued = server.stats[SERVER_IN_QUEUE_BYTES] + server.stats[SERVER_OUT_QUEUE_BYTES]
+    if queued > 0 and queued + msg.req.length > pool.max_queue:
+        server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
         return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
-    msg.start = client.loop.now
+    msg.start = client.loop.now_usec
     if pool.timeout:
-        msg.deadline = msg.start + pool.timeout
+        msg.deadline = client.loop.now + pool.timeout
         deadline_append(pool.deadlines, msg)
-    server.requests += 1
+    server.stats[SERVER_REQUESTS] += 1
+    server.stats[SERVER_REQUEST_BYTES] += msg.req.length
     msg.refs += 1
     conn.enqueue_inq(conn, msg)
     conn.mark_flush()
@@ -96,7 +118,7 @@ def forward_one(client, row, data, length, server, flags):
         msg.held = msg.req.length
     client.enqueue_outq(client, msg)
     if server is None:
-        client.pool.forward_errors += 1
+        client.stats[POOL_NO_LIVE_SERVER] += 1
         return msg_fail(msg, client.pool.dead_reply())
     return forward(client, msg, server)
 
@@ -118,6 +140,7 @@ def parent_of(client, row, nfrag, nkeys, merge, flags, result):
             raise MemoryError
         msg.split.frags[index].parent = msg
         msg.split.frags[index].row = row
+    client.stats[POOL_FRAGMENTS] += nfrag
     msg.split.merge = merge
     msg.split.resp = client.resp
     msg.flags = flags
@@ -143,7 +166,7 @@ def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags
     index: cython.uint
     if not servers:
         client.waiting = False
-        return answer(client, client.pool.dead_reply(), flags, True)
+        return answer_dead(client, flags)
     parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
     if merge == MERGE_BY_SERVER:
         extra = [server.name.encode() for server in servers]

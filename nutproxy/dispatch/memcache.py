@@ -61,6 +61,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     is_word,
 )
 from cython.cimports.nutproxy.server import Server
+from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUSED_REQUESTS
 
 from nutproxy.local.interface import Query
 from nutproxy.local.memcache import HANDLERS, INTERNAL_ERROR
@@ -83,10 +84,10 @@ def memcache_recv_done(conn, data, parser):
     flags: cython.uint = parser.flags | MSG_MEMCACHE
     kind: cython.int
 
-    pool.total_requests += 1
+    client.stats[POOL_CLIENT_REQUESTS] += 1
     client.last = client.loop.now
     if parser.error is not cython.NULL:
-        pool.forward_errors += 1
+        client.stats[POOL_REFUSED_REQUESTS] += 1
         return answer_constant(client, parser.error, strlen(parser.error), flags)
     if pool.denied[command.number]:
         return answer(client, denied(command, pool), flags, True)
@@ -123,10 +124,9 @@ def memcache_recv_done(conn, data, parser):
 
 def memcache_recv_error(conn, parser):
     """What has come is no message: what is owed, an error text, the end."""
-    conn.closing = True
-    return answer_constant(
-        cython.cast(ClientConn, conn), parser.error, strlen(parser.error), MSG_MEMCACHE
-    )
+    client: ClientConn = cython.cast(ClientConn, conn)
+    client.breaks()
+    return answer_constant(client, parser.error, strlen(parser.error), MSG_MEMCACHE)
 
 
 @cython.cfunc

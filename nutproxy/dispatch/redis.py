@@ -28,6 +28,7 @@ from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
+    answer_dead,
     ask,
     forward_one,
     parent_of,
@@ -59,6 +60,7 @@ from cython.cimports.nutproxy.proto.table import (
     same_word,
 )
 from cython.cimports.nutproxy.server import Server
+from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
 from nutproxy.local import HANDLERS, Query
 from nutproxy.proto import errors
@@ -96,7 +98,7 @@ def redis_recv_done(conn, data, parser):
 
     if parser.line:
         return inline_command(client, data, parser)
-    pool.total_requests += 1
+    client.stats[POOL_CLIENT_REQUESTS] += 1
     client.last = client.loop.now
     if client.mode != REPLY_ON:
         flags = MSG_NOREPLY
@@ -157,6 +159,7 @@ def redis_recv_done(conn, data, parser):
 
 def redis_recv_error(conn, parser):
     """Broken framing: what is owed, Redis' error text, the end."""
+    client: ClientConn = cython.cast(ClientConn, conn)
     char: cython.char = parser.error_char
     text: bytes = parser.error
     if b"%c" in text:
@@ -164,8 +167,8 @@ def redis_recv_error(conn, parser):
         if char == b"\r" or char == b"\n":
             char = b" "
         text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
-    conn.closing = True
-    return answer(cython.cast(ClientConn, conn), b"-ERR " + text + b"\r\n", 0, True)
+    client.breaks()
+    return answer(client, b"-ERR " + text + b"\r\n", 0, False)
 
 
 # Answers of the proxy's own
@@ -183,6 +186,7 @@ def unknown(
     if same_word(data + name.offset, name.length, b"post") or same_word(
         data + name.offset, name.length, b"host:"
     ):
+        client.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
         return client.close(client)
     return answer(client, errors.unknown_command(arguments(data, parser)), flags, True)
 
@@ -286,7 +290,7 @@ def query(
         server = client.pool.any_server()
         servers = [] if server is None else [server]
         if not servers:
-            return answer(client, client.pool.dead_reply(), flags, True)
+            return answer_dead(client, flags)
     request = hiredis.pack_command(tuple(asked.argv))
     return ask(client, row, request, servers, finish, INTERNAL_ERROR, flags)
 
@@ -464,7 +468,7 @@ def split_keys(
                 arg = cython.address(parser.argv[1 + index * step])
                 server = pool.route(data + arg.offset, arg.length)
                 if server is None:
-                    return answer(client, pool.dead_reply(), flags, True)
+                    return answer_dead(client, flags)
             part = pool.scratch[server.index]
             if part == 0:
                 servers.append(server)

@@ -15,6 +15,7 @@ cdef enum MsgFlag:
     MSG_QUIET = 1024        # meta flag q: the reply is left out if it is one that q leaves out
     MSG_MISS = 2048         # on_dead_server: miss: a server that fails has not got the key
     MSG_ANSWERED = 4096     # its reply has come, but not all of it is written: no other is due
+    MSG_FAILED = 8192       # no server has answered it, or a part of it
 
 # Bytes for small messages inside the message itself: a request first, its reply behind it.
 cdef enum:
@@ -63,7 +64,7 @@ cdef struct Msg:
     void* row               # the command's row in the protocol's table
     Msg* parent             # the command that this is a fragment of, or NULL
     Split* split            # set on a command that was sent in parts
-    int64_t start           # when it was queued, milliseconds of the loop's clock
+    int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
     size_t held             # bytes that count against its client
     size_t queued           # bytes that count against its server
@@ -89,6 +90,10 @@ cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
 cdef void msg_drop(Body* body) noexcept
 cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
 cdef int messages_trim() noexcept
+
+cdef inline bint msg_awaited(Msg* msg) noexcept:
+    """Is somebody still waiting for its reply?"""
+    return not msg.flags & MSG_DONE and (msg.client is not NULL or msg.parent is not NULL)
 
 cdef inline void client_append(MsgQueue* queue, Msg* msg) noexcept:
     msg.client_next = NULL

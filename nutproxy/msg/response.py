@@ -19,6 +19,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_DONE,
     MSG_ERROR,
+    MSG_FAILED,
     MSG_LOCAL_ERROR,
     MSG_MEMCACHE,
     MSG_MISS,
@@ -26,6 +27,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_TIMED,
     client_append,
     client_pop,
+    msg_awaited,
     msg_constant,
     msg_copy,
     msg_drop,
@@ -33,6 +35,7 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.proto.memcache_merge import memcache_merge, memcache_miss
 from cython.cimports.nutproxy.proto.merge import redis_merge
+from cython.cimports.nutproxy.stats.slab import POOL_FORWARD_ERROR
 
 log = logging.getLogger("nutproxy")
 
@@ -64,6 +67,7 @@ def msg_done(msg):
         msg_drop(cython.address(msg.req))
     parent = msg.parent
     if parent is not cython.NULL:
+        parent.flags |= msg.flags & MSG_FAILED
         parent.split.ndone += 1
         if parent.split.ndone == parent.split.nfrag:
             merge_frags(parent)
@@ -72,6 +76,8 @@ def msg_done(msg):
     if msg.client is cython.NULL:
         return 0
     client = cython.cast(Conn, msg.client)
+    if msg.flags & MSG_FAILED:
+        client.stats[POOL_FORWARD_ERROR] += 1
     if msg.row is not cython.NULL:
         # Grows at once, shrinks by an eighth: one large reply among many small ones counts too.
         if msg.rsp.length > client.expected:
@@ -109,6 +115,7 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
 def msg_fail(msg, text):
     """Answer a request with an error of the proxy's own: a whole error reply in `text`; or as one
     that missed, where a server that fails is taken for an empty one."""
+    msg.flags |= MSG_FAILED
     if msg.flags & MSG_MISS:
         memcache_miss(msg)
         return msg_done(msg)
@@ -129,9 +136,7 @@ def rsp_recv_done(conn, data, parser):
 def rsp_receive(conn, msg, data, parser):
     """This request's reply has come. Takes over one reference to it."""
     failed: cython.bint = False
-    if not msg.flags & MSG_DONE and (
-        msg.client is not cython.NULL or msg.parent is not cython.NULL
-    ):
+    if msg_awaited(msg):
         if parser.kind == b"-" or parser.kind == b"!":
             msg.flags |= MSG_ERROR
         failed = conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0

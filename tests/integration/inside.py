@@ -10,6 +10,7 @@ from nutproxy.config import load
 from nutproxy.core import Context
 from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
+from nutproxy.stats.slab import Slab, slab_memory
 from tests.integration.conftest import pool
 from tests.servers import HOST, free_ports
 
@@ -39,7 +40,8 @@ def running_context(servers, directory, *, name=HOST, resolve=None, **options):
     file.write_text(text)
     config, problems = load(str(file))
     assert config is not None, problems
-    context = Context(16384, str(file))
+    context = Context(16384, str(file), Slab(config.pools, memory := slab_memory(config.pools)))
+    os.close(memory)
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     resolver = Resolver(lambda: writing.send(WAKE))

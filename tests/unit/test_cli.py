@@ -61,7 +61,7 @@ def test_flags_without_a_command_run_the_proxy_and_return_its_exit_code(write, r
     write(GOOD)
     assert main(["-c", "f.yml"]) == 7
     config = replace(load("f.yml")[0], path=str(Path("f.yml").resolve()))
-    assert runs == [(config, Options(22222, "0.0.0.0", 30000, None))]
+    assert runs == [(config, Options(22222, "127.0.0.1", 30000, None))]
     assert capsys.readouterr() == ("", "")
 
 
@@ -85,27 +85,27 @@ def test_log_level_is_clamped(write, runs, given, used):
     assert runs[0][0].globals.verbose == used
 
 
-def test_flags_without_function_are_taken_with_a_notice(write, runs, capsys):
+def test_statistics_flags_reach_the_worker(write, runs, capsys):
     write(GOOD)
-    flags = ["-s", "22223", "-a", "127.0.0.1", "-i", "10000"]
+    flags = ["-s", "22223", "-a", "::1", "-i", "10000"]
     assert main(["-c", "f.yml", *flags]) == 7
-    assert runs[0][1] == Options(22223, "127.0.0.1", 10000, None)
-    assert capsys.readouterr().err == (
-        "nutproxy: -s/--stats-port, -a/--stats-addr, -i/--stats-interval have no"
-        " function in this version\n"
-    )
-    assert main(["-c", "f.yml", "--stats-port=22223"]) == 7
-    assert capsys.readouterr().err == "nutproxy: -s/--stats-port has no function in this version\n"
+    assert main(["-c", "f.yml", "--stats-port=0"]) == 7
+    assert [options for _, options in runs] == [
+        Options(22223, "::1", 10000, None),
+        Options(stats_port=0),
+    ]
+    assert capsys.readouterr() == ("", "")
 
 
-def test_description_of_statistics_is_refused(write, runs, capsys):
-    write(GOOD)
-    assert main(["-c", "f.yml", "-D"]) == 1
-    assert runs == []
-    assert capsys.readouterr() == (
-        "",
-        "nutproxy: -D/--describe-stats has no function in this version\n",
-    )
+def test_statistics_are_described_in_twemproxys_layout_and_ours_after_its_own(capsys):
+    theirs = subprocess.run(["nutcracker", "-D"], capture_output=True, text=True, check=True)
+    assert main(["-D"]) == 0
+    ours = capsys.readouterr().out
+    row = re.compile(r'^  (\w+) +("[^"]+")$', re.M)
+    for title in "pool stats:\n", "server stats:\n":
+        known = row.findall((theirs.stdout + theirs.stderr).split(title)[1].split("\n\n")[0])
+        assert known
+        assert row.findall(ours.split(title)[1])[: len(known)] == known
 
 
 def test_paths_are_absolute_because_a_daemon_leaves_the_directory(write, runs):
@@ -217,8 +217,10 @@ def test_help_of_a_command(capsys):
             "argument -m/--mbuf-size: mbuf chunk size must be between 512 and 16777216",
         ),
         (["-m", "16777217"], "argument -m/--mbuf-size: mbuf chunk size must be between 512 and"),
-        (["-s", "0"], "argument -s/--stats-port: 0 is not a valid port, accepted: 1 to 65535"),
-        (["-s", "65536"], "argument -s/--stats-port: 65536 is not a valid port"),
+        (
+            ["-s", "65536"],
+            "argument -s/--stats-port: 65536 is not a valid port, accepted: 1 to 65535, 0 for no",
+        ),
         (["-i", "x"], "argument -i/--stats-interval: requires a number, not 'x'"),
         (
             ["-i", "2147483648"],

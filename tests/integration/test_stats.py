@@ -1,0 +1,357 @@
+# tests/integration/test_stats.py: the counters, and the port that shows them
+"""Against real servers. Figures beside twemproxy's are in tests/compat/test_stats_nutcracker.py."""
+
+import contextlib
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.client import Client, read_all, request
+from tests.integration.conftest import pool
+from tests.scripted import ScriptedServer, reset
+from tests.servers import (
+    HOST,
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    free_ports,
+    pipeline,
+    wait_until,
+)
+
+
+@pytest.fixture
+def redis():
+    with RedisServer() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def proxy_of(*servers, **options):
+    with NutproxyServer(pool("alpha", servers, **options)) as proxy:
+        yield proxy
+
+
+def alpha(proxy):
+    return proxy.stats()["alpha"]
+
+
+def one(proxy):
+    """Figures of the server s1."""
+    return alpha(proxy)["s1"]
+
+
+# The port.
+
+
+def test_figures_are_of_the_moment(redis):
+    with proxy_of(redis) as proxy, Client(proxy.port) as client:
+        for number in range(1, 30):
+            assert client("SET", "k", number) == b"OK"
+            assert one(proxy)["requests"] == one(proxy)["responses"] == number
+            assert alpha(proxy)["client_requests"] == number
+
+
+def test_port_that_is_taken_stops_the_start(redis):
+    with proxy_of(redis) as proxy:
+        [port] = free_ports(1)
+        text = proxy.config_file.read_text().replace(f":{proxy.port}", f":{port}")
+        proxy.config_file.write_text(text)
+        answer = subprocess.run(proxy.command(), capture_output=True, text=True)
+        assert answer.returncode == 1
+        assert answer.stderr == (
+            f"nutproxy: cannot serve statistics on {HOST}:{proxy.stats_port}: Address already in"
+            " use; -s chooses another port, -a another address\n"
+        )
+
+
+def test_port_0_is_none(redis):
+    with NutproxyServer(pool("alpha", [redis]), "-s", "0") as proxy:
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+        with pytest.raises(ConnectionRefusedError):
+            proxy.stats()
+
+
+def test_what_a_reader_sends_is_not_read_and_takes_nothing_from_it(redis):
+    with proxy_of(redis) as proxy, connect(proxy.stats_port) as connection:
+        connection.sendall(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 10_000)
+        assert read_all(connection).endswith(b"}}}\n")
+
+
+def test_reader_that_sends_no_more_gets_everything(redis):
+    with proxy_of(redis) as proxy, connect(proxy.stats_port) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).endswith(b"}}}\n")
+
+
+def test_readers_that_do_not_read_do_not_keep_others_waiting(redis):
+    """Each report is larger than what sockets take at once, and there are more of them than are
+    served at a time."""
+    many = "".join(f"   - {HOST}:{redis.port}:1 server-{number}\n" for number in range(400))
+    config = pool("alpha", [redis]) + many
+    with NutproxyServer(config) as proxy, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            lazy = stack.enter_context(socket.socket())
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            lazy.connect((HOST, proxy.stats_port))
+        for _ in range(3):
+            assert len(alpha(proxy)) > 400
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+
+
+# Gauges.
+
+
+def test_gauges_are_zero_when_everybody_has_gone(redis):
+    """Also of a unix socket, where connects succeed at once."""
+    config = (
+        "alpha:\n  listen: auto\n  redis: true\n  server_connections: 4\n"
+        f"  servers:\n   - {redis.unix_path}:1 s1\n"
+    )
+    with NutproxyServer(config) as proxy:
+        for _ in range(3):
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(Client(proxy.port)) for _ in range(8)]
+                for client in clients:
+                    assert client("SET", "k", "v") == b"OK"
+                assert alpha(proxy)["client_connections"] == 8
+                assert one(proxy)["server_connections"] == 4
+            wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+            pipeline(redis.port, [("CLIENT", "KILL", "TYPE", "normal")])
+            wait_until(lambda: one(proxy)["server_connections"] == 0)
+        assert proxy.stats()["curr_connections"] == 1
+        gauges = ["in_queue", "in_queue_bytes", "out_queue", "out_queue_bytes", "server_down"]
+        assert [one(proxy)[name] for name in gauges] == [0] * 5
+
+
+def test_queues_show_what_waits(redis):
+    with proxy_of(redis) as proxy, Client(proxy.port) as client:
+        assert client("SET", "k", "v") == b"OK"
+        redis.stop()
+        client.pipeline(*[("GET", "k")] * 5)
+        wait_until(lambda: one(proxy)["out_queue"] == 5)
+        assert one(proxy)["out_queue_bytes"] == 5 * len(request("GET", "k"))
+        redis.cont()
+        assert client.replies(5) == [b"v"] * 5
+        assert one(proxy)["out_queue"] == one(proxy)["out_queue_bytes"] == 0
+
+
+# Failures.
+
+
+def test_ejection_is_shown_with_its_time_until_the_return(redis):
+    options = {
+        "auto_eject_hosts": "true",
+        "server_failure_limit": 1,
+        "server_retry_timeout": 50,
+    }
+    with (
+        RedisServer() as other,
+        proxy_of(redis, other, **options) as proxy,
+        Client(proxy.port) as client,
+    ):
+        before = time.time_ns() // 1000
+        assert one(proxy)["server_ejected_at"] == 0
+        redis.kill()
+        wait_until(lambda: client("SET", f"{time.time_ns()}", "v") != b"OK", "an error")
+        wait_until(lambda: one(proxy)["server_ejected"] == 1)
+        assert one(proxy)["server_down"] == 1
+        assert before <= one(proxy)["server_ejected_at"] <= time.time_ns() // 1000
+        assert alpha(proxy)["server_ejects"] == 1
+        wait_until(lambda: one(proxy)["server_probes"] > 1)
+        assert one(proxy)["server_err"] > 0
+        other.kill()
+        wait_until(lambda: client("GET", "k") and alpha(proxy)["no_live_server"] > 0)
+        ejected_at = one(proxy)["server_ejected_at"]
+        redis.restart()
+        wait_until(lambda: one(proxy)["server_ejected"] == 0)
+        assert one(proxy)["server_down"] == 0
+        assert one(proxy)["server_ejected_at"] == ejected_at
+
+
+def test_timeouts_are_counted_by_request_and_their_late_replies_dropped(redis):
+    with proxy_of(redis, timeout=200) as proxy, Client(proxy.port) as client:
+        assert client("SET", "k", "v") == b"OK"
+        redis.stop()
+        client.pipeline(*[("GET", "k")] * 3)
+        assert all(isinstance(reply, Exception) for reply in client.replies(3))
+        shown = one(proxy)
+        assert shown["requests_timedout"] == 3
+        assert shown["server_timedout"] >= 1
+        assert alpha(proxy)["forward_error"] == 3
+        assert shown["responses"] == shown["latency"]["count"] == 1
+        redis.cont()
+
+
+def test_replies_that_nobody_waits_for_are_dropped(redis):
+    with proxy_of(redis) as proxy:
+        with Client(proxy.port) as client:
+            assert client("SET", "k", "v") == b"OK"
+            redis.stop()
+            client.send("GET", "k")
+            wait_until(lambda: one(proxy)["out_queue"] == 1)
+            reset(client.socket)
+        wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+        redis.cont()
+        wait_until(lambda: one(proxy)["responses_dropped"] == 1)
+        assert one(proxy)["responses"] == one(proxy)["latency"]["count"] == 1
+        assert one(proxy)["out_queue"] == 0
+
+
+def test_requests_whose_connection_ends_are_lost(redis):
+    with proxy_of(redis) as proxy, Client(proxy.port) as client:
+        assert client("SET", "k", "v") == b"OK"
+        redis.stop()
+        client.pipeline(*[("GET", "k")] * 4)
+        wait_until(lambda: one(proxy)["out_queue"] == 4)
+        redis.kill()
+        client.replies(4)
+        shown = one(proxy)
+        assert shown["requests_lost"] == 4
+        assert shown["server_eof"] + shown["server_err"] >= 1
+        wait_until(lambda: client("GET", "k") and one(proxy)["requests_unavailable"] > 0)
+        lost, unavailable = shown["requests_lost"], one(proxy)["requests_unavailable"]
+        assert alpha(proxy)["forward_error"] == lost + unavailable
+
+
+def test_request_in_parts_fails_once_whatever_parts_fail(redis):
+    with RedisServer() as other, proxy_of(redis, other) as proxy, Client(proxy.port) as client:
+        keys = [f"key:{number}" for number in range(20)]
+        redis.kill()
+        other.kill()
+        client.error("MGET", *keys)
+        assert alpha(proxy)["forward_error"] == 1
+        assert alpha(proxy)["fragments"] == 2
+        unavailable = [alpha(proxy)[name]["requests_unavailable"] for name in ("s1", "s2")]
+        assert unavailable == [1, 1]
+
+
+def test_servers_errors_are_responses(redis):
+    with proxy_of(redis) as proxy, Client(proxy.port) as client:
+        assert client("SET", "k", "v") == b"OK"
+        client.error("LPUSH", "k", "v")
+        assert one(proxy)["responses"] == 2
+        assert one(proxy)["responses_error"] == 1
+        assert alpha(proxy)["forward_error"] == alpha(proxy)["refused_requests"] == 0
+
+
+def test_refused_requests_are_no_forwarding_errors(redis):
+    with proxy_of(redis, deny_commands="[keys]") as proxy, Client(proxy.port) as client:
+        for command in (("NOSUCH",), ("KEYS", "*"), ("GET",), ("SUBSCRIBE", "c")):
+            client.error(*command)
+        assert alpha(proxy)["refused_requests"] == 4
+        assert alpha(proxy)["client_requests"] == 4
+        assert alpha(proxy)["forward_error"] == 0
+        assert one(proxy)["requests"] == 0
+
+
+def test_clients_ends_are_told_apart(redis):
+    with proxy_of(redis, client_connections=1) as proxy:
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+            with Client(proxy.port) as surplus:
+                assert b"max number of clients" in read_all(surplus.socket)
+            assert client("QUIT") == b"OK"
+        wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+        with Client(proxy.port) as client:
+            client.send_bytes(b"*1\r\n$x\r\n")
+            assert read_all(client.socket).startswith(b"-ERR Protocol error")
+        wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+        shown = alpha(proxy)
+        assert shown["client_eof"] == shown["client_err"] == shown["client_protocol_errors"] == 1
+        assert (shown["client_accepted"], shown["client_rejected"]) == (2, 1)
+
+
+def test_servers_that_break_the_protocol_are_counted():
+    def malformed(session):
+        session.receive()
+        session.send_bytes(b"what?\r\n")
+        session.receive()
+
+    with ScriptedServer(malformed) as server, proxy_of(server) as proxy:
+        with Client(proxy.port) as client:
+            client.error("GET", "k")
+        assert one(proxy)["server_protocol_errors"] == 1
+        assert one(proxy)["requests_lost"] == alpha(proxy)["forward_error"] == 1
+
+
+# Other places.
+
+
+def test_info_shows_the_same_figures(redis):
+    with proxy_of(redis) as proxy, Client(proxy.port) as client:
+        for number in range(10):
+            client("SET", f"{number}", "v" * 1000)
+        client.error("NOSUCH")
+        text = client("INFO", "stats").decode()
+        shown = alpha(proxy)
+        found = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", text)}
+        assert found["total_connections_received"] == shown["client_accepted"] == 1
+        assert found["total_commands_processed"] == shown["client_requests"] == 12
+        # But for INFO itself.
+        asked = len(request("INFO", "stats"))
+        assert found["total_net_input_bytes"] == shown["client_request_bytes"] - asked > 10_000
+        assert found["total_net_output_bytes"] < shown["client_response_bytes"]
+        assert found["forward_error"] == shown["forward_error"] == 0
+
+
+def test_memcached_pools_are_counted_in_the_same_way():
+    with MemcachedServer() as server:
+        config = pool("alpha", [server], on_dead_server="miss").replace(
+            "redis: true", "redis: false"
+        )
+        with NutproxyServer(config) as proxy, connect(proxy.port) as connection:
+            sent = b"set k 0 0 1\r\nv\r\nget k\r\nnosuch\r\nset k 0 0 1 noreply\r\nw\r\nmn\r\n"
+            connection.sendall(sent)
+            received = b""
+            while not received.endswith(b"MN\r\n"):
+                received += connection.recv(1000)
+            shown = alpha(proxy)
+            assert shown["client_requests"] == 5
+            assert shown["client_request_bytes"] == len(sent)
+            assert shown["client_response_bytes"] == len(received)
+            assert shown["refused_requests"] == 1
+            [counts] = [value for value in shown.values() if isinstance(value, dict)]
+            assert counts["requests"] == counts["responses"] == counts["latency"]["count"] == 3
+            server.kill()
+            connection.sendall(b"get k\r\n")
+            assert connection.recv(1000) == b"END\r\n"
+            assert alpha(proxy)["forward_error"] == 1
+
+
+# Under load.
+
+
+def test_figures_fit_each_other_under_load(redis):
+    """Every report: nothing is lost between the queues, nothing runs backwards."""
+    requests = 60_000
+    with RedisServer() as other, proxy_of(redis, other) as proxy:
+        load = ["redis-benchmark", "-h", HOST, "-p", str(proxy.port), "-n", str(requests), "-q"]
+        load += ["-c", "50", "-P", "8", "-r", "1000", "set", "key:__rand_int__", "value"]
+        before = {"s1": 0, "s2": 0}
+        polls = 0
+        with subprocess.Popen(load, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                shown = alpha(proxy)
+                polls += 1
+                for name in before:
+                    server = shown[name]
+                    due = server["in_queue"] + server["out_queue"]
+                    assert server["requests"] == server["responses"] + due
+                    assert server["latency"]["count"] == server["responses"]
+                    assert sum(server["latency"]["buckets"].values()) == server["responses"]
+                    assert (server["in_queue"] == 0) == (server["in_queue_bytes"] == 0)
+                    assert server["responses"] >= before[name]
+                    before[name] = server["responses"]
+        assert process.returncode == 0
+        assert polls > 1
+        shown = alpha(proxy)
+        done = sum(shown[name]["responses"] for name in before)
+        assert requests <= done <= shown["client_requests"]
+        assert shown["forward_error"] == 0
