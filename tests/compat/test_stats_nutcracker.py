@@ -1,0 +1,178 @@
+"""The statistics of nutproxy and of the real nutcracker after the same requests.
+
+nutcracker shows the figures of the poll before, and aggregates them every `-i` milliseconds: it is
+asked until it shows what nutproxy shows at once.
+"""
+
+import contextlib
+import re
+
+import pytest
+
+from tests.client import Client, read_all
+from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, pipeline, wait_until
+
+POOLS = """\
+alpha:
+  listen: auto
+  distribution: ketama
+  redis: true
+  timeout: 5000
+  servers:
+   - 127.0.0.1:{one}:1 s1
+   - 127.0.0.1:{two}:2 s2
+longer name:
+  listen: auto
+  redis: true
+  servers:
+   - 127.0.0.1:{two}:1
+"""
+# What differs for a reason (docs/statistics.md), or by chance.
+OTHER = {"version", "uptime", "timestamp", "fragments"}
+
+
+@pytest.fixture
+def redis():
+    with RedisServer() as one, RedisServer() as two:
+        yield one, two
+
+
+@pytest.fixture
+def proxies(redis):
+    config = POOLS.format(one=redis[0].port, two=redis[1].port)
+    with NutproxyServer(config) as ours, NutcrackerServer(config, "-i", "10") as theirs:
+        yield ours, theirs
+
+
+def common(ours, theirs):
+    """What of `ours` twemproxy has, too."""
+    return {
+        name: common(ours[name], value) if isinstance(value, dict) else ours[name]
+        for name, value in theirs.items()
+        if name not in OTHER
+    }
+
+
+def equal(ours, theirs):
+    """Asserts that twemproxy's counters are equal, once both have come to rest."""
+
+    def same():
+        shown = theirs.stats()
+        return common(ours.stats(), shown) == common(shown, shown)
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(same)
+    shown = theirs.stats()
+    assert common(ours.stats(), shown) == common(shown, shown)
+
+
+def without_ours(text, reference):
+    """The text of our statistics without the names that twemproxy does not have."""
+    for name in sorted(
+        set(re.findall(r'"(\w+)":', text)) - set(re.findall(r'"(\w+)":', reference))
+    ):
+        text = re.sub(rf', "{name}":(\d+| {{"count":.*?}}}})', "", text)
+    return text
+
+
+def test_names_order_and_spacing_are_equal(proxies):
+    figures = r'("(?:uptime|timestamp)":)\d+|("version":)"[^"]+"'
+    ours, theirs = (re.sub(figures, r"\1\2", proxy.stats_text().decode()) for proxy in proxies)
+    assert without_ours(ours, theirs) == theirs
+
+
+def test_counters_are_equal_after_the_same_requests(proxies, redis):
+    equal(*proxies)
+    for proxy in proxies:
+        for server in redis:
+            assert pipeline(server.port, [("FLUSHALL",)]) == [b"OK"]
+        with Client(proxy.ports["alpha"]) as client, Client(proxy.ports["longer name"]) as other:
+            for number in range(50):
+                assert client("SET", f"key:{number}", "v" * number) == b"OK"
+                assert client("GET", f"key:{number}") == b"v" * number
+            client.error("INCR", "key:7")
+            assert len(client("MGET", *(f"key:{number}" for number in range(50)))) == 50
+            assert client("DEL", *(f"key:{number}" for number in range(50))) == 50
+            assert client("PING") == b"PONG"
+            client.pipeline(*(("GET", f"key:{number}") for number in range(50)))
+            client.replies(50)
+            assert other("SET", "key", "x" * 100_000) == b"OK"
+            client.send("QUIT")
+            read_all(client.socket)
+        with Client(proxy.ports["alpha"]) as client:
+            client.send_bytes(b"*1\r\n$x\r\n")
+            read_all(client.socket)
+    equal(*proxies)
+    alpha = proxies[0].stats()["alpha"]
+    assert alpha["client_eof"] == 1
+    assert alpha["client_err"] == 1
+    assert alpha["client_connections"] == 0
+    assert alpha["fragments"] == 4
+    assert alpha["s1"]["requests"] + alpha["s2"]["requests"] == 50 + 50 + 1 + 2 + 2 + 50
+
+
+def test_connections_are_counted_alike_while_they_are_open(proxies):
+    clients = [Client(proxy.ports["alpha"]) for proxy in proxies for _ in range(3)]
+    for client in clients:
+        # On both servers.
+        assert client("MGET", *(f"key:{number}" for number in range(50))) == [None] * 50
+    equal(*proxies)
+    stats = proxies[0].stats()
+    assert stats["alpha"]["client_connections"] == 3
+    assert stats["curr_connections"] == stats["total_connections"] == 2 + 3 + 2
+    for client in clients:
+        client.socket.close()
+    equal(*proxies)
+    assert proxies[0].stats()["curr_connections"] == 4
+
+
+def test_server_that_closes_its_connections_is_counted_alike(proxies, redis):
+    one, _ = redis
+    for proxy in proxies:
+        with Client(proxy.ports["alpha"]) as client:
+            for number in range(20):
+                client("SET", f"{number}", "v")
+    assert pipeline(one.port, [("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")]) == [2]
+    equal(*proxies)
+    assert proxies[0].stats()["alpha"]["s1"]["server_eof"] == 1
+    assert proxies[0].stats()["alpha"]["s1"]["server_connections"] == 0
+
+
+def test_requests_of_a_dead_server_are_counted_alike(proxies, redis):
+    """But for server_err: nutproxy's probes fail, too."""
+    ours, theirs = proxies
+    for server in redis:
+        server.kill()
+    for proxy in proxies:
+        with Client(proxy.ports["longer name"]) as client:
+            client.error("GET", "k")
+            client.error("GET", "k")
+    server = f"127.0.0.1:{redis[1].port}"
+    wait_until(lambda: theirs.stats()["longer name"]["forward_error"] == 2)
+    assert ours.stats()["longer name"]["forward_error"] == 2
+    assert theirs.stats()["longer name"][server]["server_err"] == 2
+    wait_until(lambda: ours.stats()["longer name"][server]["server_err"] >= 2)
+    assert ours.stats()["longer name"][server]["requests_unavailable"] == 2
+
+
+def test_requests_that_time_out_are_counted_alike(redis):
+    """But for server_timedout: nutproxy's probes time out, too."""
+    config = POOLS.format(one=redis[0].port, two=redis[1].port).replace("5000", "300")
+    with NutproxyServer(config) as ours, NutcrackerServer(config, "-i", "10") as theirs:
+        for proxy in ours, theirs:
+            with Client(proxy.ports["alpha"]) as client:
+                client("SET", "k", "v")
+                for server in redis:
+                    server.stop()
+                client.error("GET", "k")
+            for server in redis:
+                server.cont()
+        wait_until(lambda: theirs.stats()["alpha"]["forward_error"] == 1)
+        assert ours.stats()["alpha"]["forward_error"] == 1
+
+        def timeouts(proxy):
+            alpha = proxy.stats()["alpha"]
+            return alpha["s1"]["server_timedout"] + alpha["s2"]["server_timedout"]
+
+        assert timeouts(theirs) == 1
+        assert timeouts(ours) >= 1
