@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nutproxy.proto.redis import Framer
+from tests.unit.framing import check_with, name, outcome_with
 
 KB = 1024
 # The same examples on every run: a new difference is found by raising their number, not by chance.
@@ -27,34 +28,11 @@ LONG_INLINE = "Protocol error: too big inline request"
 
 
 def outcome(requests, pieces):
-    """The messages in these pieces, and the error after them or None."""
-    framer = Framer(requests)
-    found = []
-    try:
-        for piece in pieces:
-            found += framer.feed(piece)
-        # An error behind messages of the last piece is told here.
-        found += framer.feed(b"")
-    except ValueError as error:
-        return found, str(error)
-    return found, None
-
-
-def cuts(data, most=300):
-    """The ways to cut `data`: in two at every place (at its ends and some more, if it is long), and
-    into single bytes."""
-    places = range(1, len(data))
-    if len(data) > most:
-        places = [*range(1, 40), *range(40, len(data), len(data) // 20), len(data) - 1]
-    for place in places:
-        yield [data[:place], data[place:]]
-    step = 1 if len(data) <= most else 499
-    yield [data[at : at + step] for at in range(0, len(data), step)]
+    return outcome_with(lambda: Framer(requests), pieces)
 
 
 def check(requests, data, messages, error=None):
-    for pieces in [[data], *cuts(data)]:
-        assert outcome(requests, pieces) == (messages, error), pieces
+    check_with(lambda: Framer(requests), data, messages, error)
 
 
 # Requests
@@ -183,10 +161,6 @@ INLINE = {
     b"ECHO 'a\\'\r\n": None,
     b"ECHO " + b"x" * (64 * KB - 7) + b"\r\n": [b"ECHO", b"x" * (64 * KB - 7)],
 }
-
-
-def name(data):
-    return repr(data[:40])
 
 
 @pytest.mark.parametrize("data", REQUESTS, ids=name)
