@@ -127,8 +127,9 @@ HANDSHAKE_LIMIT = 10000
 
 @cython.cfunc
 def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
-    """The text of an error reply."""
-    return data[: parser.pos].decode(errors="replace").removeprefix("-").rstrip()
+    """The text of an error reply, the first line of any other: it becomes a part of one."""
+    text: str = data[: parser.pos].decode(errors="replace")
+    return text.partition("\r\n")[0].removeprefix("-").rstrip()
 
 
 @cython.cfunc

@@ -150,6 +150,8 @@ class Session:
 class ScriptedServer:
     """A server of one script. `greeting` is sent to each connection before anything else."""
 
+    session = Session
+
     def __init__(self, script=answer, greeting=b""):
         self.script = script
         self.greeting = greeting
@@ -210,7 +212,7 @@ class ScriptedServer:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.accepted += 1
-            session = Session(self, sock, self.accepted)
+            session = self.session(self, sock, self.accepted)
             self.sessions.append(session)
             self.run(self.converse, session)
 
@@ -223,6 +225,49 @@ class ScriptedServer:
         finally:
             session.close()
             session.open = False
+
+
+STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
+
+
+class MemcacheSession(Session):
+    """A connection of a ScriptedMemcached. A request is the words of its line, and its data."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.lines = self.sock.makefile("rb")
+
+    def next_request(self):
+        try:
+            words = self.lines.readline().split()
+            if words and words[0] in STORAGE:
+                words.append(self.lines.read(int(words[4]) + 2)[:-2])
+        except OSError:
+            return None
+        return words or None
+
+
+class ScriptedMemcached(ScriptedServer):
+    """The same for Memcached pools. `version` is the handshake."""
+
+    session = MemcacheSession
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.handshake = {b"version": b"VERSION 1.6.18\r\n"}
+
+
+def answer_memcache(session):
+    """As `answer`: get finds every key, everything else is STORED."""
+    while request := session.receive():
+        session.send(memcache_reply(request))
+
+
+def memcache_reply(request):
+    if request[0] != b"get":
+        return b"STORED\r\n"
+    values = [(key, value_of(key)) for key in request[1:]]
+    return b"".join(b"VALUE %b 0 %d\r\n%b\r\n" % (k, len(v), v) for k, v in values) + b"END\r\n"
 
 
 def keys_of(server, servers, count):

@@ -1,14 +1,21 @@
 """Memcached pools: several servers, servers that fail, and clients that lie."""
 
 import base64
+import contextlib
+import random
+import re
+import threading
 
 import pytest
 
+from nutproxy.hashkit.router import Router
 from tests.client import talk
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient
-from tests.servers import MemcachedServer, NutproxyServer
+from tests.scripted import ScriptedMemcached, answer_memcache, keys_of, memcache_reply, value_of
+from tests.servers import MemcachedServer, NutproxyServer, wait_until
 
+SERVERS = (1, 2, 3)
 END = b"END\r\n"
 STORED = b"STORED\r\n"
 
@@ -159,3 +166,445 @@ def test_injected_line_is_a_request_of_its_own(proxy):
             assert answer.endswith(b" (nutproxy)\r\nEND\r\n")
             innocent.send_bytes(b"get v\r\n" * 10)
             assert innocent.replies(10) == [value(b"v", b"mine") + END] * 10
+
+
+# Several servers
+
+
+def fill(client, keys):
+    """Store `value of <key>` under each key, in one go."""
+    client.send_bytes(
+        b"".join(
+            b"set %b 0 0 %d noreply\r\n%b\r\n" % (key, len(value_of(key)), value_of(key))
+            for key in keys
+        )
+    )
+    assert client(b"mn") == b"MN\r\n"
+
+
+def found(keys):
+    return b"".join(value(key, value_of(key)) for key in keys) + END
+
+
+def test_values_come_in_the_order_of_the_keys_and_as_often_as_asked_for(client, shards):
+    keys = [key for number in (1, 2, 3) for key in keys_of(number, SERVERS, 20)]
+    random.Random(1).shuffle(keys)
+    fill(client, keys)
+    asked = [*keys, *keys[::-2], keys[0], keys[0]]
+    assert client(b"get " + b" ".join(asked)) == found(asked)
+    missing = [b"missing%d" % number for number in range(len(asked))]
+    mixed = [key for pair in zip(asked, missing, strict=True) for key in pair]
+    assert client(b"get " + b"  ".join(mixed) + b" ") == found(asked)
+    assert client(b"gat 100 " + b" ".join(mixed)) == found(asked)
+    with_cas = client(b"gets " + b" ".join(mixed))
+    assert re.sub(rb"(?m)^(VALUE \S+ \d+ \d+) \d+\r$", rb"\1\r", with_cas) == found(asked)
+
+
+@pytest.mark.parametrize("word", [b"get", b"gat 0"])
+def test_a_hundred_thousand_keys(client, word):
+    keys = [b"key:%d" % number for number in range(100_000)]
+    fill(client, keys[::1000])
+    assert client(word + b" " + b" ".join(keys)) == found(keys[::1000])
+    assert client(b"mn") == b"MN\r\n"
+
+
+def test_replies_of_several_servers_come_in_the_order_of_the_requests(client):
+    columns = [keys_of(number, SERVERS, 50) for number in SERVERS]
+    keys = [key for row in zip(*columns, strict=True) for key in row]
+    fill(client, keys)
+    client.send_bytes(b"".join(b"mg %b v k q\r\nmg no%b v q\r\n" % (key, key) for key in keys))
+    client.send(b"mn")
+    for key in keys:
+        data = value_of(key)
+        assert client.reply() == b"VA %d k%b\r\n%b\r\n" % (len(data), key, data)
+    assert client.reply() == b"MN\r\n"
+
+
+def test_a_base64_key_and_the_same_key_plain_are_one_item(client):
+    for number in range(50):
+        key = b"item-%d" % number
+        assert client(b"ms %b 1 b" % base64_of(key), b"v") == b"HD\r\n"
+        assert client(b"get " + key) == value(key, b"v") + END
+        assert client(b"delete " + key) == b"DELETED\r\n"
+        assert client(b"set %b 0 0 1" % key, b"w") == STORED
+        assert client(b"mg %b b v" % base64_of(key)) == b"VA 1\r\nw\r\n"
+
+
+def test_a_hash_tag_counts_in_a_base64_key(client, shards):
+    keys = [b"{tag}%d" % number for number in range(20)]
+    for key in keys:
+        assert client(b"ms %b 1 b" % base64_of(key), b"v") == b"HD\r\n"
+    items = [MemcacheClient(shard.port)(b"get " + b" ".join(keys)) for shard in shards]
+    assert sorted(items) == [END, END, b"".join(value(key, b"v") for key in keys) + END]
+
+
+def test_flush_all_and_verbosity_reach_every_server(client, shards):
+    keys = [keys_of(number, SERVERS, 1)[0] for number in SERVERS]
+    fill(client, keys)
+    assert client(b"verbosity 1") == b"OK\r\n"
+    assert client(b"flush_all") == b"OK\r\n"
+    assert client(b"get " + b" ".join(keys)) == END
+    fill(client, keys)
+    client.send(b"flush_all noreply")
+    assert client(b"get " + b" ".join(keys)) == END
+    for shard in shards:
+        with MemcacheClient(shard.port) as direct:
+            assert b"STAT verbosity 1\r\n" in direct(b"stats settings")
+    assert client(b"verbosity 0") == b"OK\r\n"
+
+
+def stats(reply):
+    assert reply.endswith(END), reply
+    lines = reply.removesuffix(END).split(b"\r\n")[:-1]
+    return {line.split(b" ", 2)[1].decode(): line.split(b" ", 2)[2].decode() for line in lines}
+
+
+def test_stats_are_those_of_the_proxy(proxy, client):
+    figures = stats(client(b"stats"))
+    assert int(figures["pid"]) == proxy.pid
+    assert figures["nutproxy_pool"] == "alpha"
+    assert figures["nutproxy_servers"] == "3"
+    before = int(figures["nutproxy_requests"])
+    client(b"get a")
+    assert int(stats(client(b"stats"))["nutproxy_requests"]) == before + 2
+
+
+def test_stats_servers_tell_of_every_server(client, shards):
+    figures = stats(client(b"stats servers"))
+    for number, shard in enumerate(shards, start=1):
+        assert figures[f"s{number}:address"] == f"127.0.0.1:{shard.port}"
+        assert figures[f"s{number}:state"] == "up"
+        assert int(figures[f"s{number}:requests"]) >= int(figures[f"s{number}:responses"]) > 0
+
+
+def test_stats_of_servers_are_prefixed(client, shards):
+    fill(client, [keys_of(number, SERVERS, 1)[0] for number in SERVERS])
+    figures = stats(client(b"stats settings"))
+    for number, shard in enumerate(shards, start=1):
+        assert figures[f"s{number}:tcpport"] == str(shard.port)
+    items = stats(client(b"stats items"))
+    assert {name.split(":")[0] for name in items} == {"s1", "s2", "s3"}
+    assert client(b"stats reset") == b"RESET\r\n"
+    assert client(b"stats bogus") == b"ERROR\r\n"
+
+
+def test_stats_of_servers_name_the_one_that_is_dead():
+    with three() as (servers, _, client):
+        servers[1].kill()
+        reply = client(b"stats settings")
+        assert b"STAT s2:error SERVER_ERROR server 's2' of pool 'alpha': " in reply
+        figures = stats(reply)
+        assert {name.split(":")[0] for name in figures} == {"s1", "s2", "s3"}
+        assert stats(client(b"stats servers"))["s2:state"] == "down"
+
+
+# Servers that fail
+
+
+@contextlib.contextmanager
+def three(**options):
+    """Three memcached of this test's own, a proxy before them and a client."""
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        MemcachedServer() as last,
+        NutproxyServer(mc_pool("alpha", [one, two, last], **options)) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        yield [one, two, last], proxy, client
+
+
+def failed(number, text):
+    return b"SERVER_ERROR server 's%d' of pool 'alpha': %b\r\n" % (number, text)
+
+
+REFUSED = b"Connection refused"
+
+
+def test_a_dead_server_fails_what_needs_it_and_the_connection_stays():
+    with three() as (servers, _, client):
+        one, dead, last = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
+        fill(client, [one, dead, last])
+        servers[1].kill()
+        # The old connection may end with a reset.
+        wait_until(lambda: client(b"get " + dead) == failed(2, REFUSED), "the refusal")
+        for line in (
+            b"get %b %b" % (one, dead),
+            b"gets %b %b %b" % (last, dead, one),
+            b"gat 0 %b %b" % (dead, one),
+            b"delete " + dead,
+            b"mg %b v q" % dead,
+            b"flush_all",
+        ):
+            assert client(line) == failed(2, REFUSED), line
+        assert client(b"set %b 0 0 1" % dead, b"v") == failed(2, REFUSED)
+        client.send(b"set %b 0 0 1 noreply" % dead, b"v")
+        client.send(b"delete %b noreply" % dead)
+        assert client(b"set %b 0 0 1" % one, b"v") == STORED
+        assert client(b"get %b" % one) == value(one, b"v") + END
+
+
+def test_keys_of_a_dead_server_are_misses_if_the_pool_says_so():
+    with three(on_dead_server="miss") as (servers, _, client):
+        one, dead, last = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
+        fill(client, [one, dead, last])
+        servers[1].kill()
+        wait_until(lambda: client(b"set %b 0 0 1" % dead, b"v") == failed(2, REFUSED), "refusal")
+        assert client(b"get " + dead) == END
+        assert client(b"gets " + dead) == END
+        assert client(b"gat 0 " + dead) == END
+        assert client(b"get %b %b %b" % (last, dead, one)) == found([last, one])
+        assert client(b"gat 0 %b %b %b" % (last, dead, one)) == found([last, one])
+        assert client(b"mg %b v" % dead) == b"EN\r\n"
+        client.send_bytes(b"mg %b v q\r\nmn\r\n" % dead)
+        assert client.reply() == b"MN\r\n"
+        # Only reading can miss.
+        assert client(b"incr %b 1" % dead) == failed(2, REFUSED)
+        assert client(b"md %b" % dead) == failed(2, REFUSED)
+
+
+def test_a_server_that_returns_is_used_again():
+    with three() as (servers, _, client):
+        [key] = keys_of(2, SERVERS, 1)
+        assert client(b"set %b 0 0 1" % key, b"v") == STORED
+        servers[1].restart()
+        wait_until(lambda: client(b"set %b 0 0 1" % key, b"w") == STORED, "the server's return")
+        assert client(b"get " + key) == value(key, b"w") + END
+
+
+def test_a_server_that_fails_leaves_the_ring_and_returns():
+    with three(auto_eject_hosts="true", server_failure_limit=1, server_retry_timeout=100) as (
+        servers,
+        _,
+        client,
+    ):
+        [key] = keys_of(2, SERVERS, 1)
+        servers[1].kill()
+        wait_until(lambda: client(b"set %b 0 0 1" % key, b"v") == STORED, "the ejection")
+        assert stats(client(b"stats servers"))["s2:state"] == "ejected"
+        servers[1].restart()
+        wait_until(lambda: stats(client(b"stats servers"))["s2:state"] == "up", "the return")
+        assert client(b"get " + key) == END
+
+
+def test_timed_out_request_gets_no_late_reply():
+    with three(timeout=300) as (servers, _, client):
+        [key] = keys_of(1, SERVERS, 1)
+        others = keys_of(1, SERVERS, 20)[1:]
+        fill(client, [key])
+        servers[0].stop()
+        client.send_bytes(b"get %b\r\n" % key * 5)
+        assert set(client.replies(5)) == {failed(1, b"Connection timed out")}
+        client.send(b"incr %b 1 noreply" % key)
+        servers[0].cont()
+        wait_until(lambda: client(b"get " + key) == found([key]), "the server's return")
+        for other in others:
+            assert client(b"set %b 0 0 1" % other, b"o") == STORED
+            assert client(b"get " + other) == value(other, b"o") + END
+
+
+def test_a_server_that_takes_no_more_connections_says_so():
+    with MemcachedServer("-c", "40") as server, contextlib.ExitStack() as stack:
+        taken = []
+        while not taken or taken[-1](b"get a") == END:
+            taken.append(stack.enter_context(MemcacheClient(server.port)))
+        with (
+            NutproxyServer(mc_pool("alpha", [server])) as proxy,
+            MemcacheClient(proxy.port) as client,
+        ):
+            assert client(b"get a") == failed(1, b"ERROR Too many open connections")
+            taken[0].socket.close()
+            wait_until(lambda: client(b"get a") == END, "a connection")
+
+
+def test_an_error_that_comes_before_the_value_has_gone_out_is_the_reply():
+    """memcached says early that a value is too large, and reads it all the same."""
+    with (
+        MemcachedServer("-I", "1m") as server,
+        NutproxyServer(mc_pool("alpha", [server])) as proxy,
+        MemcacheClient(proxy.port) as client,
+        MemcacheClient(proxy.port) as other,
+    ):
+        for _ in range(5):
+            client.send(b"set large 0 0 5000000", b"x" * 5_000_000)
+            client.send(b"get k")
+            other.send_bytes(b"set k 0 0 1\r\nv\r\nget k\r\n")
+            assert other.replies(2) == [STORED, value(b"k", b"v") + END]
+            assert client.reply() == b"SERVER_ERROR object too large for cache\r\n"
+            assert client.reply() in (END, value(b"k", b"v") + END)
+            client.send(b"set large 0 0 5000000 noreply", b"x" * 5_000_000)
+            assert client(b"get k") == value(b"k", b"v") + END
+        assert "connection closed" not in proxy.output
+
+
+def test_values_of_a_megabyte_pass_whole(client):
+    data = random.Random(1).randbytes(1_000_000)
+    for key in (keys_of(number, SERVERS, 1)[0] for number in SERVERS):
+        assert client(b"set %b 0 0 1000000" % key, data) == STORED
+    keys = [keys_of(number, SERVERS, 1)[0] for number in SERVERS]
+    assert client(b"get " + b" ".join(keys)) == b"".join(value(key, data) for key in keys) + END
+
+
+# Servers that lie
+
+
+@contextlib.contextmanager
+def lying(script, **options):
+    """A server of this script, a proxy before it and two clients, whose requests it shares."""
+    with (
+        ScriptedMemcached(script) as server,
+        NutproxyServer(mc_pool("alpha", [server], **options)) as proxy,
+        MemcacheClient(proxy.port) as client,
+        MemcacheClient(proxy.port) as other,
+    ):
+        yield server, client, other
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"get a", b"STORED\r\n"),
+        (b"get a", b"DELETED\r\n"),
+        (b"get a", b"1\r\n"),
+        (b"get a", b"HD\r\n"),
+        (b"get a", b"STAT a 1\r\nEND\r\n"),
+        (b"get a", b"VA 1\r\nx\r\n"),
+        (b"gat 0 a", b"TOUCHED\r\n"),
+        (b"delete a", b"END\r\n"),
+        (b"delete a", b"STORED\r\n"),
+        (b"incr a 1", b"OK\r\n"),
+        (b"incr a 1 noreply", b"OK\r\n"),
+        (b"touch a 1", b"1\r\n"),
+        (b"mg a v", b"END\r\n"),
+        (b"mg a v q", b"NF\r\n"),
+        (b"md a", b"EN\r\n"),
+        (b"ma a", b"ME a\r\n"),
+        (b"flush_all", b"END\r\n"),
+        (b"get a", b"MN\r\n"),
+        (b"get a", b"VALUE a 0 x\r\n"),
+        (b"get a", b"VALUE a 0 1\r\nxx\r\nEND\r\n"),
+        (b"get a", b"VALUE a 0 1\r\nx\r\nSTORED\r\n"),
+        (b"get a", b"END\n"),
+        (b"mg a v", b"VA x\r\n"),
+        (b"get a", b"\0\r\n"),
+        (b"get a", b"+PONG\r\n"),
+    ],
+)
+def test_a_reply_of_the_wrong_kind_ends_that_connection_and_reaches_nobody(line, reply):
+    """What was asked on it fails, and the next request has a connection of its own."""
+
+    def script(session):
+        if session.number > 1:
+            answer_memcache(session)
+        else:
+            session.receive()
+            session.wait(go_on)
+            session.send(reply + b"VALUE secret 0 6\r\nsecret\r\nEND\r\n")
+            session.receive()
+
+    go_on = threading.Event()
+    with lying(script) as (server, client, other):
+        client.send(line)
+        wait_until(lambda: server.requests, "the request")
+        other.send(b"get b")
+        go_on.set()
+        if not line.endswith(b"noreply"):
+            assert client.reply().startswith(failed(1, b"")[:-2])
+        # What had not been written yet is asked once more.
+        assert other.reply().startswith((failed(1, b"")[:-2], found([b"b"])))
+        for either in (client, other):
+            assert either(b"get b") == value(b"b", value_of(b"b")) + END
+
+
+def test_stray_reply_reaches_nobody():
+    def script(session):
+        while request := session.receive():
+            session.send(memcache_reply(request))
+            if request[1] == b"double":
+                session.send(b"VALUE secret 0 6\r\nsecret\r\nEND\r\n")
+
+    with lying(script) as (server, client, other):
+        for number in range(20):
+            assert client(b"get double") == value(b"double", value_of(b"double")) + END
+            # The second reply comes with the first, or finds nobody who waits.
+            wait_until(lambda: not server.sessions[-1].open, "the end of the connection")
+            assert (
+                other(b"get b%d" % number)
+                == value(b"b%d" % number, value_of(b"b%d" % number)) + END
+            )
+
+
+def test_a_reply_may_come_byte_by_byte():
+    def script(session):
+        while request := session.receive():
+            session.send_bytes(memcache_reply(request))
+
+    with lying(script) as (_, client, other):
+        for each in (client, other):
+            assert each(b"get a b a") == found([b"a", b"b", b"a"])
+            assert each(b"set a 0 0 1", b"v") == STORED
+
+
+@pytest.mark.parametrize("size", range(1, 40, 3))
+def test_a_reply_that_breaks_off_fails_its_request_alone(size):
+    def script(session):
+        while request := session.receive():
+            reply = memcache_reply(request)
+            if request[1] == b"broken":
+                session.send(reply[: min(size, len(reply) - 1)])
+                return
+            session.send(reply)
+
+    with lying(script) as (_, client, other):
+        assert other(b"get a") == found([b"a"])
+        assert client(b"get broken") == failed(1, b"Connection reset by peer")
+        assert other(b"get a") == found([b"a"])
+        assert client(b"get a") == found([b"a"])
+
+
+def test_values_that_nobody_asked_for_are_not_merged():
+    """A server of a get sends other keys, more keys, or the right ones in a wrong order."""
+    for made in (
+        lambda keys: [b"other"],
+        lambda keys: [*keys, b"other"],
+        lambda keys: [*keys, *keys],
+        lambda keys: keys[::-1],
+    ):
+
+        def script(session, made=made):
+            while request := session.receive():
+                session.send(found(made(request[1:])))
+
+        with (
+            ScriptedMemcached(script) as liar,
+            MemcachedServer() as honest,
+            NutproxyServer(mc_pool("alpha", [liar, honest])) as proxy,
+            MemcacheClient(proxy.port) as client,
+        ):
+            names = [(b"s1", 1), (b"s2", 1)]
+            router = Router("fnv1a_64", "ketama", b"{}", names)
+            keys = [b"%d-key" % number for number in range(100)]
+            lies = [key for key in keys if router.explain(key).server == 0][:2]
+            truth = [key for key in keys if router.explain(key).server == 1][:2]
+            fill(client, truth)
+            assert client(b"get " + b" ".join(lies + truth)).startswith(
+                b"SERVER_ERROR a server's reply"
+            )
+            assert client(b"get " + b" ".join(truth)) == found(truth)
+
+
+def test_an_error_instead_of_values_is_the_whole_reply():
+    def script(session):
+        while session.receive():
+            session.send(value(b"a", b"v") + b"SERVER_ERROR out of memory writing get response\r\n")
+
+    with (
+        ScriptedMemcached(script) as one,
+        ScriptedMemcached(answer_memcache) as two,
+        NutproxyServer(mc_pool("alpha", [one, two])) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        keys = b" ".join(b"%d-key" % number for number in range(100))
+        error = b"SERVER_ERROR out of memory writing get response\r\n"
+        assert client(b"get " + keys) == error
+        assert client(b"mn") == b"MN\r\n"
