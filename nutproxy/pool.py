@@ -20,7 +20,6 @@ from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_WRITTEN,
-    msg_drop,
     msg_get,
     msg_put,
 )
@@ -170,7 +169,6 @@ class ServerPool:
             elif not msg.flags & MSG_WRITTEN:
                 # Not a byte of it has been written: its server never hears of it.
                 msg.flags |= MSG_CANCELLED
-                msg_drop(cython.address(msg.req))
             start = msg.start // 1000
             msg_fail(msg, conn.server.error_reply(os.strerror(ETIMEDOUT)))
             conn.server.request_timed_out(conn, start)

@@ -18,6 +18,7 @@ from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.nutproxy.msg.message import (
     MERGE_BY_SERVER,
     MERGE_QUERY,
+    MSG_MISS,
     Msg,
     msg_constant,
     msg_copy,
@@ -111,7 +112,8 @@ def forward_one(client, row, data, length, server, flags):
         raise MemoryError
     msg.flags = flags
     msg.row = row
-    if server is not None:
+    # What a miss repeats is read from the request.
+    if server is not None or flags & MSG_MISS:
         if client.loop.body_receive(msg, cython.address(msg.req), data, length) < 0:
             msg_put(msg)
             raise MemoryError

@@ -45,12 +45,27 @@ UNEXPECTED = b"SERVER_ERROR a server's reply to a part of this command does not 
 def memcache_miss(msg):
     """Answer as a server does that has not got the key."""
     command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
-    if command.kind == META:
-        msg_constant(msg, cython.address(msg.rsp), b"EN\r\n", 4)
-        if msg.flags & MSG_QUIET:
-            msg.flags |= MSG_NOREPLY
-    else:
+    if command.kind != META:
         msg_constant(msg, cython.address(msg.rsp), END, END_LENGTH)
+        return 0
+    if msg.flags & MSG_QUIET:
+        msg.flags |= MSG_NOREPLY
+    line: bytes = msg.req.data[: msg.req.length]
+    return put_text(msg, meta_miss(line.split()))
+
+
+@cython.cfunc
+def meta_miss(words: list) -> bytes:
+    """EN with what memcached repeats of an mg: the key for `k`, and the opaque."""
+    answer: list = [b"EN"]
+    flags: list = words[2:]
+    encoded: list = [b"b"] if [flag for flag in flags if flag[:1] == b"b"] else []
+    for flag in flags:
+        if flag[:1] == b"k":
+            answer += [b"k" + words[1], *encoded]
+        elif flag[:1] == b"O":
+            answer.append(flag)
+    return b" ".join(answer) + b"\r\n"
 
 
 def memcache_merge(parent):

@@ -363,6 +363,22 @@ def test_keys_of_a_dead_server_are_misses_if_the_pool_says_so():
         assert client(b"md %b" % dead) == failed(2, REFUSED)
 
 
+def test_a_miss_of_a_dead_server_repeats_key_and_opaque_as_memcached_does():
+    with three(on_dead_server="miss") as (servers, _, client):
+        live, dead = (keys_of(number, SERVERS, 1)[0] for number in (1, 2))
+        coded = base64_of(dead)
+        servers[1].kill()
+        wait_until(lambda: client(b"set %b 0 0 1" % dead, b"v") == failed(2, REFUSED), "refusal")
+        for flags in (b"", b"k", b"O12 v k", b"v k Oab s c", b"f O1"):
+            wanted = client(b"mg %b %b" % (live, flags))
+            assert client(b"mg %b %b" % (dead, flags)) == wanted.replace(live, dead)
+        for flags in (b"k O1 b", b"b O1 k v"):
+            wanted = client(b"mg %b %b" % (base64_of(live), flags))
+            assert client(b"mg %b %b" % (coded, flags)) == wanted.replace(base64_of(live), coded)
+        client.send_bytes(b"mg %b t O1 q\r\nmn\r\n" % dead)
+        assert client.reply() == b"MN\r\n"
+
+
 def test_a_server_that_returns_is_used_again():
     with three() as (servers, _, client):
         [key] = keys_of(2, SERVERS, 1)
