@@ -94,6 +94,10 @@ DIFFERENCES = {
         "others: refresh_certs": unsupported(b"refresh_certs"),
         "others: extstore": unsupported(b"extstore"),
     },
+    "A key is base64 by RFC 4648. memcached also decodes what has padding in its middle, and what "
+    "comes of that could have a line feed in it.": {
+        "b: padding in the middle": b"CLIENT_ERROR error decoding key\r\n" * 2,
+    },
     "bget, which memcached has not documented for years, is not known.": {
         "others: bget": STORED + ERROR,
     },
