@@ -39,24 +39,27 @@ class WaitQueue:
 
     def __init__(self):
         self.heap = []
+        self.first = -1
 
     def schedule(self, expires, callback):
         """Arm a timer for `expires`, in milliseconds of the loop's clock."""
         timer = Timer(expires, callback)
         self.serial += 1
         heappush(self.heap, (expires, self.serial, timer))
+        if self.first < 0 or timer.expires < self.first:
+            self.first = timer.expires
         return timer
 
     def next_expiry(self):
         """When the next timer expires, -1 if there is none."""
-        if not self.heap:
-            return -1
-        return cython.cast(Timer, self.heap[0][2]).expires
+        return self.first
 
     def run(self, now):
         """Run what has expired; how many. One that raises does not stop the others."""
         count: cython.int = 0
         last: cython.longlong = self.serial
+        if self.first < 0 or now < self.first:
+            return 0
         while self.heap and self.heap[0][0] <= now and self.heap[0][1] <= last:
             timer = cython.cast(Timer, heappop(self.heap)[2])
             if timer.cancelled:
@@ -66,4 +69,5 @@ class WaitQueue:
                 timer.callback()
             except Exception:
                 log.exception("a timer failed")
+        self.first = cython.cast(Timer, self.heap[0][2]).expires if self.heap else -1
         return count

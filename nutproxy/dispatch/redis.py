@@ -406,14 +406,23 @@ def has_option(
 
 
 @cython.cfunc
+@cython.inline
 @cython.exceptval(check=False)
-def header_size(length: cython.size_t) -> cython.size_t:
-    """The bytes of a bulk's length line. Lengths have no leading zeros, so this is what came."""
+def end_of(arg: cython.pointer(Arg)) -> cython.size_t:
+    """Behind an argument's CR LF, where the length line of the next one begins."""
+    return arg.offset + arg.length + 2
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def header_of(arg: cython.pointer(Arg)) -> cython.size_t:
+    """Where the length line of an argument begins. Lengths have no leading zeros."""
     size: cython.size_t = 4
+    length: cython.size_t = arg.length
     while length > 9:
         length //= 10
         size += 1
-    return size
+    return arg.offset - size
 
 
 @cython.cfunc
@@ -433,24 +442,23 @@ def split_keys(
     step: cython.uint = row.spec[0].step
     nkeys: cython.uint = (parser.argc - 1) // step
     server: Server
+    place: cython.int
     arg: cython.pointer(Arg)
     msg: cython.pointer(Msg) = cython.NULL
     frag: cython.pointer(Msg)
     sequence: cython.pointer(cython.uint)
     sizes: cython.pointer(cython.size_t)
-    starts: cython.p_char
+    start: cython.size_t
     servers: list = []
     index: cython.uint
-    word: cython.uint
     part: cython.uint
     size: cython.size_t
     count: cython.uint
-    first: cython.size_t
     if (parser.argc - 1) % step:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
-    arg = cython.address(parser.argv[1])
-    server = pool.route(data + arg.offset, arg.length)
-    if nkeys == 1 or server is None or len(pool.servers) == 1:
+    if nkeys == 1 or len(pool.servers) == 1:
+        arg = cython.address(parser.argv[1])
+        server = pool.route(data + arg.offset, arg.length)
         return forward_one(client, row, data, parser.pos, server, flags)
 
     # sequence: by key, its fragment. sizes: by fragment, its bytes and its number of keys.
@@ -464,26 +472,26 @@ def split_keys(
             raise MemoryError
         memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
         for index in range(nkeys):
-            if index > 0:
-                arg = cython.address(parser.argv[1 + index * step])
-                server = pool.route(data + arg.offset, arg.length)
-                if server is None:
-                    return answer_dead(client, flags)
-            part = pool.scratch[server.index]
+            arg = cython.address(parser.argv[1 + index * step])
+            place = pool.route_index(data + arg.offset, arg.length)
+            if place < 0:
+                return answer_dead(client, flags)
+            part = pool.scratch[place]
             if part == 0:
-                servers.append(server)
+                servers.append(pool.servers[place])
                 part = len(servers)
-                pool.scratch[server.index] = part
+                pool.scratch[place] = part
                 sizes[2 * (part - 1)] = 0
                 sizes[2 * (part - 1) + 1] = 0
             part -= 1
             sequence[index] = part
-            for word in range(step):
-                arg = cython.address(parser.argv[1 + index * step + word])
-                sizes[2 * part] += header_size(arg.length) + arg.length + 2
+            # A key and its value lie side by side.
+            sizes[2 * part] += end_of(arg + step - 1) - end_of(arg - 1)
             sizes[2 * part + 1] += 1
         if len(servers) == 1:
-            return forward_one(client, row, data, parser.pos, server, flags)
+            return forward_one(
+                client, row, data, parser.pos, cython.cast(Server, servers[0]), flags
+            )
 
         count = len(servers)
         parent_of(
@@ -495,8 +503,9 @@ def split_keys(
             flags,
             cython.address(msg),
         )
+        # The command's name, with its length line.
         arg = cython.address(parser.argv[0])
-        first = header_size(arg.length)
+        start = header_of(arg)
         for index in range(count):
             frag = msg.split.frags[index]
             # put_length writes at most 23 bytes.
@@ -504,25 +513,27 @@ def split_keys(
                 msg_reserve(
                     frag,
                     cython.address(frag.req),
-                    23 + first + arg.length + 2 + sizes[2 * index],
+                    23 + end_of(arg) - start + sizes[2 * index],
                 )
                 is cython.NULL
             ):
                 msg_put(msg)
                 raise MemoryError
             size = put_length(frag.req.data, b"*", 1 + sizes[2 * index + 1] * step)
-            memcpy(frag.req.data + size, data + arg.offset - first, first + arg.length + 2)
-            frag.req.length = size + first + arg.length + 2
-        for index in range(nkeys):
-            frag = msg.split.frags[sequence[index]]
-            if row.merge == MERGE_KEYS:
-                msg.split.sequence[index] = sequence[index]
-            # A key and its value lie side by side.
-            arg = cython.address(parser.argv[1 + index * step])
-            starts = data + arg.offset - header_size(arg.length)
-            arg = cython.address(parser.argv[index * step + step])
-            size = data + arg.offset + arg.length + 2 - starts
-            memcpy(frag.req.data + frag.req.length, starts, size)
+            memcpy(frag.req.data + size, data + start, end_of(arg) - start)
+            frag.req.length = size + end_of(arg) - start
+        if row.merge == MERGE_KEYS:
+            memcpy(msg.split.sequence, sequence, nkeys * cython.sizeof(cython.uint))
+        index = 0
+        while index < nkeys:
+            # Neighbours that go to the same server are copied together.
+            part = sequence[index]
+            frag = msg.split.frags[part]
+            start = end_of(cython.address(parser.argv[index * step]))
+            while index < nkeys and sequence[index] == part:
+                index += 1
+            size = end_of(cython.address(parser.argv[index * step])) - start
+            memcpy(frag.req.data + frag.req.length, data + start, size)
             frag.req.length += size
         msg.held = parser.pos
         return send_frags(client, msg, servers)
