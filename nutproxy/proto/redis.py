@@ -175,17 +175,18 @@ def redis_parse_req(conn, parser, data, length):
         if data[0] != b"*":
             parser.state = REQ_LINE
             return redis_parse_line(parser, data, length)
-        result = number_line(data, 1, length, cython.address(value), cython.address(end))
-        if result != PARSE_OK:
-            if result == PARSE_AGAIN:
-                return PARSE_AGAIN
-            return bad_line(
-                parser,
-                data,
-                length,
-                b"Protocol error: invalid multibulk length",
-                b"Protocol error: too big mbulk count string",
-            )
+        if not short_length(data, 1, length, cython.address(value), cython.address(end)):
+            result = number_line(data, 1, length, cython.address(value), cython.address(end))
+            if result != PARSE_OK:
+                if result == PARSE_AGAIN:
+                    return PARSE_AGAIN
+                return bad_line(
+                    parser,
+                    data,
+                    length,
+                    b"Protocol error: invalid multibulk length",
+                    b"Protocol error: too big mbulk count string",
+                )
         if value > ARGS_MAX:
             parser.error = b"Protocol error: invalid multibulk length"
             return PARSE_ERROR
