@@ -169,27 +169,32 @@ class Context:
         if self.clients() or self.orphans():
             return 0
         if not self.stopped:
-            log.log(
-                NOTICE, "drained in %d ms, nothing was cut off", self.loop.now - self.drain_began
-            )
-            self.stopped = True
+            self.drained()
         return 0
+
+    def drained(self) -> None:
+        """Everything that had to be done has been."""
+        log.log(NOTICE, "drained in %d ms, nothing was cut off", self.loop.now - self.drain_began)
+        self.stop()
 
     def cut(self) -> None:
         """Leave the loop with what is in flight, and say how much that is."""
         requests = self.orphans()
         clients = 0
         for client in self.clients():
+            # One that lingers has had its last reply.
             if not client.lingering:
                 clients += 1
                 requests += client.owed
-        if clients or requests:
-            log.warning(
-                "drain ended after %d ms: clients cut off: %d, requests cut off: %d",
-                self.loop.now - self.drain_began,
-                clients,
-                requests,
-            )
+        if not clients and not requests:
+            self.drained()
+            return
+        log.warning(
+            "drain ended after %d ms: clients cut off: %d, requests cut off: %d",
+            self.loop.now - self.drain_began,
+            clients,
+            requests,
+        )
         self.stop()
 
     def timeout(self):

@@ -315,6 +315,21 @@ def test_a_timeout_of_0_does_not_wait():
         assert "clients cut off: 1, requests cut off: 1" in proxy.output
 
 
+def test_an_end_that_comes_before_clients_have_closed_cuts_off_nothing_and_says_so():
+    config = f"global:\n  shutdown_timeout: {LINGER // 10}\n"
+    with (
+        RedisServer() as redis,
+        NutproxyServer(config + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        # It may still be reading its reply, so it would be given a while.
+        assert client("SET", "k", "v") == b"OK"
+        end(proxy)
+        assert exit_code(proxy) == 0
+        assert "ms, nothing was cut off" in proxy.output
+        assert "drain ended" not in proxy.output
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(second):
     with (
