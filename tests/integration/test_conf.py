@@ -1,5 +1,5 @@
 # tests/integration/test_conf.py: the example files, and the keys that act on sockets
-"""Every file in conf/ loads without a problem; the first one a user meets is run."""
+"""Every file in conf/ loads without a problem; those that a user meets first are run."""
 
 import contextlib
 import re
@@ -37,19 +37,33 @@ def test_example_has_no_problem(path):
     assert [str(problem) for problem in problems if problem.severity == "problem"] == []
 
 
+def example(name, servers):
+    """The file's text on a free port and with these servers, as many as it has."""
+    text, listens = re.subn(r"listen: .*", "listen: auto", (CONF / name).read_text())
+    ports = iter([server.port for server in servers])
+    text = re.sub(r"- 127\.0\.0\.1:\d+:", lambda _: f"- 127.0.0.1:{next(ports)}:", text)
+    assert (listens, list(ports)) == (1, [])
+    return text
+
+
 def test_first_example_runs():
-    text = (CONF / "nutproxy.yml").read_text()
-    text, listens = re.subn(r"listen: .*", "listen: auto", text)
-    with RedisServer() as one, RedisServer() as two:
-        servers = iter([one, two])
-        text, count = re.subn(
-            r"- 127\.0\.0\.1:\d+:",
-            lambda _: f"- 127.0.0.1:{next(servers).port}:",
-            text,
-        )
-        assert (listens, count) == (1, 2)
-        with NutproxyServer(text) as proxy:
-            assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        NutproxyServer(example("nutproxy.yml", [one, two])) as proxy,
+    ):
+        assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
+
+
+def test_memcached_example_runs_and_its_dead_servers_keys_are_misses():
+    with MemcachedServer() as one, MemcachedServer() as two, MemcachedServer() as three:
+        text = example("memcached.yml", [one, two, three])
+        with NutproxyServer(text) as proxy, MemcacheClient(proxy.port) as client:
+            assert client(b"set k 0 0 1", b"v") == b"STORED\r\n"
+            assert client(b"get k") == b"VALUE k 0 1\r\nv\r\nEND\r\n"
+            for server in (one, two, three):
+                server.kill()
+            assert client(b"get k") == b"END\r\n"
 
 
 @pytest.mark.parametrize(
