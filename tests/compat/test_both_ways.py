@@ -1,33 +1,49 @@
 """The same data through nutproxy and through the real nutcracker, both ways.
 
-    nutproxy   ──> pool hash, distribution ┐
-                                            ├──> the same Redis servers, under names and weights
-    nutcracker ──> pool hash, distribution ┘
+    nutproxy   ──> pool protocol, hash, distribution ┐
+                                                      ├──> the same servers, under names and weights
+    nutcracker ──> pool protocol, hash, distribution ┘
 
-One process of each has a pool for every hash and distribution. What is written through one is read
-and deleted through the other, which only works if both find every key on the same server.
+One process of each, with one file, has a pool for every protocol, hash and distribution. What is
+written through one is read and deleted through the other, which only works if both find every key
+on the same server. At the end the same for the example of docs/migrating-from-twemproxy.md.
 """
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
 from nutproxy.hashkit.hashes import HASHES
-from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, pipeline
+from tests.memcache import MemcacheClient
+from tests.servers import (
+    MemcachedServer,
+    NutcrackerServer,
+    NutproxyServer,
+    RedisServer,
+    pipeline,
+)
+
+GUIDE = Path(__file__).parents[2] / "docs/migrating-from-twemproxy.md"
 
 TWEMPROXY_HASHES = sorted(set(HASHES) - {"murmur3"})
 TAGS = ["", "{}", "$$"]
 POOL = """\
 {name}:
   listen: auto
-  redis: true
+  redis: {redis}
   hash: {hash}
   distribution: {distribution}
 {tag}  servers:
 {servers}"""
 
 
-def config(backends):
+def pool_name(redis, hash, distribution):
+    return f"{'redis' if redis else 'memcached'}-{hash}-{distribution}"
+
+
+def config(backends, redis):
     """The pools; their names, weights and tags are drawn from the name of the hash."""
     pools = []
     for hash in TWEMPROXY_HASHES:
@@ -42,7 +58,8 @@ def config(backends):
             tag = rng.choice(TAGS)
             pools.append(
                 POOL.format(
-                    name=f"{hash}-{distribution}",
+                    name=pool_name(redis, hash, distribution),
+                    redis=str(redis).lower(),
                     hash=hash,
                     distribution=distribution,
                     tag=f'  hash_tag: "{tag}"\n' if tag else "",
@@ -77,6 +94,12 @@ def draw_keys(rng, count):
     return sorted(keys)
 
 
+def draw_memcached_keys(rng, count):
+    """The same without what memcached does not take: control bytes, spaces, more than 250 bytes."""
+    keys = {re.sub(rb"[\x00-\x20\x7f]", b"_", key)[:250] for key in draw_keys(rng, count)}
+    return sorted(keys)
+
+
 @pytest.fixture(scope="module")
 def backends():
     with RedisServer() as one, RedisServer() as two, RedisServer() as three:
@@ -84,14 +107,25 @@ def backends():
 
 
 @pytest.fixture(scope="module")
-def nutproxy(backends):
-    with NutproxyServer(config(backends)) as server:
+def caches():
+    with MemcachedServer() as one, MemcachedServer() as two, MemcachedServer() as three:
+        yield [one, two, three]
+
+
+@pytest.fixture(scope="module")
+def file(backends, caches):
+    return config(backends, redis=True) + config(caches, redis=False)
+
+
+@pytest.fixture(scope="module")
+def nutproxy(file):
+    with NutproxyServer(file) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def nutcracker(backends):
-    with NutcrackerServer(config(backends)) as server:
+def nutcracker(file):
+    with NutcrackerServer(file) as server:
         yield server
 
 
@@ -99,6 +133,15 @@ def nutcracker(backends):
 def empty(backends):
     for backend in backends:
         assert pipeline(backend.port, [("FLUSHALL",), ("CONFIG", "RESETSTAT")]) == [b"OK", b"OK"]
+
+
+def cached(caches):
+    """How many items there are on all memcached together."""
+    count = 0
+    for cache in caches:
+        with MemcacheClient(cache.port) as client:
+            count += int(re.search(rb"^STAT curr_items (\d+)\r$", client(b"stats"), re.M)[1])
+    return count
 
 
 def held(backends):
@@ -135,21 +178,68 @@ def write_and_read(writer, reader, keys, backends):
     assert held(backends) == 0
 
 
+def write_and_read_memcached(writer, reader, keys, caches):
+    """Written one key at a time; read so, and all at once."""
+    items = {key: b"VALUE %b 0 %d\r\n%b\r\n" % (key, len(key), key) for key in keys}
+    with MemcacheClient(writer) as client:
+        for key in keys:
+            assert client(b"set %b 0 0 %d" % (key, len(key)), key) == b"STORED\r\n"
+    assert cached(caches) == len(keys)
+    with MemcacheClient(reader) as client:
+        for key in keys:
+            assert client(b"get " + key) == items[key] + b"END\r\n"
+        assert client(b"get " + b" ".join(keys)) == b"".join(items.values()) + b"END\r\n"
+        for key in keys:
+            assert client(b"delete " + key) == b"DELETED\r\n"
+    assert cached(caches) == 0
+
+
+both = pytest.mark.parametrize("distribution", ["ketama", "modula"])
+
+
 @pytest.mark.usefixtures("empty")
-@pytest.mark.parametrize("distribution", ["ketama", "modula"])
+@both
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
 def test_what_one_proxy_writes_the_other_finds(hash, distribution, nutproxy, nutcracker, backends):
     rng = random.Random(f"{hash} {distribution}")
-    ours = nutproxy.ports[f"{hash}-{distribution}"]
-    theirs = nutcracker.ports[f"{hash}-{distribution}"]
+    name = pool_name(True, hash, distribution)
+    ours, theirs = nutproxy.ports[name], nutcracker.ports[name]
     write_and_read(ours, theirs, draw_keys(rng, 150), backends)
     write_and_read(theirs, ours, draw_keys(rng, 150), backends)
+
+
+@both
+@pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
+def test_what_one_proxy_caches_the_other_finds(hash, distribution, nutproxy, nutcracker, caches):
+    rng = random.Random(f"{hash} {distribution}")
+    name = pool_name(False, hash, distribution)
+    ours, theirs = nutproxy.ports[name], nutcracker.ports[name]
+    write_and_read_memcached(ours, theirs, draw_memcached_keys(rng, 150), caches)
+    write_and_read_memcached(theirs, ours, draw_memcached_keys(rng, 150), caches)
+
+
+@pytest.mark.usefixtures("empty")
+def test_the_file_of_the_guide_works_under_both(backends, caches):
+    text = re.search(r"```yaml\n(sessions:\n.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)[1]
+    text = re.sub(r"listen: .*", "listen: auto", text)
+    servers = iter([*backends, *caches])
+    text = re.sub(
+        r"- [\d.]+:\d+:(\d+) ", lambda line: f"- 127.0.0.1:{next(servers).port}:{line[1]} ", text
+    )
+    assert next(servers, None) is None
+    rng = random.Random("guide")
+    with NutproxyServer(text) as ours, NutcrackerServer(text) as theirs:
+        for writer, reader in (ours, theirs), (theirs, ours):
+            ports = writer.ports["sessions"], reader.ports["sessions"]
+            write_and_read(*ports, draw_keys(rng, 150), backends)
+            ports = writer.ports["pages"], reader.ports["pages"]
+            write_and_read_memcached(*ports, draw_memcached_keys(rng, 150), caches)
 
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
 def test_random_sends_each_key_of_a_split_command_once(hash, nutproxy, backends):
-    port = nutproxy.ports[f"{hash}-random"]
+    port = nutproxy.ports[pool_name(True, hash, "random")]
     keys = draw_keys(random.Random(hash), 300)
     assert pipeline(port, [("MSET", *(word for key in keys for word in (key, key)))]) == [b"OK"]
     assert held(backends) == len(keys)
