@@ -255,6 +255,19 @@ def test_on_dead_server_decides_what_becomes_of_its_keys(told):
             assert client(b"get %b" % alive) == found
 
 
+def test_value_above_proto_max_bulk_len_is_too_large_as_in_memcached():
+    with MemcachedServer("-I", "4m") as server:
+        config = mc_pool("alpha", [server], proto_max_bulk_len="1mb")
+        with NutproxyServer(config) as proxy, MemcacheClient(proxy.port) as client:
+            assert client(b"set k 0 0 %d" % (1 << 20), b"v" * (1 << 20)) == b"STORED\r\n"
+            longer = (1 << 20) + 1
+            refusal = b"SERVER_ERROR object too large for cache\r\n"
+            assert client(b"set k 0 0 %d" % longer, b"w" * longer) == refusal
+            found = b"VALUE k 0 %d\r\n%b\r\nEND\r\n" % (1 << 20, b"v" * (1 << 20))
+            assert client(b"get k") == found
+
+
+
 def test_memcached_may_listen_on_a_unix_socket():
     with MemcachedServer(unix=True) as server:
         config = mc_pool("alpha", [server]).replace(f"{HOST}:{server.port}", str(server.unix_path))
