@@ -600,6 +600,101 @@ ELSEWHERE = [
         "nothing may block the loop",
         ("integration/test_defects.py::test_unresolvable_server_fails_only_its_own_keys",),
     ),
+    Elsewhere(
+        "memcached: a line feed or a NUL in a key",
+        "forwards it: a client can inject commands, and others get their replies",
+        "a line feed ends the line, as in memcached, and what follows is a request of this client;"
+        " a NUL is answered with `CLIENT_ERROR bad command line format`",
+        "no reply may reach a connection that did not ask for it",
+        (
+            "integration/test_memcache.py::test_injected_line_is_a_request_of_its_own",
+            "integration/test_memcache_differential.py::"
+            "test_conversations_are_those_with_memcached",
+        ),
+    ),
+    Elsewhere(
+        "`client_connections`",
+        "read, and without effect",
+        "the next client is told so in its protocol and closed",
+        "a key that is accepted has to act",
+        ("integration/test_conf.py::test_client_beyond_client_connections_is_told_so_and_closed",),
+    ),
+    Elsewhere(
+        "`tcpkeepalive`",
+        "set on connections of clients, not on those to servers as its documentation says",
+        "set on both, with idle time, interval and count",
+        "either side may vanish",
+        ("integration/test_conf.py::test_tcpkeepalive_is_set_towards_servers_and_clients",),
+    ),
+    Elsewhere(
+        "More connections than there are open files",
+        "starts, and computes with a limit that has wrapped around",
+        "raises the limit as far as allowed; refuses the file with the arithmetic if it does not"
+        " fit; keeps what servers need from clients",
+        "a limit is to be felt by the client that is one too many",
+        (
+            "integration/test_descriptors.py::"
+            "test_what_needs_more_server_connections_than_descriptors_is_refused",
+            "integration/test_descriptors.py::"
+            "test_clients_take_no_descriptor_that_a_server_may_need",
+        ),
+    ),
+    Elsewhere(
+        "A mistake in the file",
+        "`syntax is invalid`; the reason is in the log or nowhere",
+        "every problem with its line, pool and key, and what would be accepted",
+        "whoever has made it has to find it",
+        (
+            "unit/test_cli.py::"
+            "test_check_prints_findings_and_test_conf_twemproxys_verdict_too",
+            "unit/test_config.py::test_everything_is_reported_in_the_order_of_lines",
+        ),
+    ),
+    Elsewhere(
+        "`-d` when it cannot start",
+        "exit code 0; the reason is in the log",
+        "exit code 1, and the reason on the terminal",
+        "scripts look at the exit code",
+        (
+            "integration/test_daemon.py::"
+            "test_a_port_in_use_reaches_the_terminal_and_the_exit_code",
+        ),
+    ),
+    Elsewhere(
+        "The pid file",
+        "overwritten at the start, left behind at the end",
+        "refused while another process holds it, removed at the end",
+        "a signal must not reach whoever has the number now",
+        (
+            "integration/test_daemon.py::"
+            "test_pid_file_is_there_while_it_runs_and_removed_at_the_end",
+            "integration/test_daemon.py::"
+            "test_a_second_process_is_refused_with_the_pid_of_the_first",
+        ),
+    ),
+    Elsewhere(
+        "SIGTERM, SIGINT",
+        "end it at once; requests in flight are lost",
+        "drain: what has come is answered, within `shutdown_timeout`; a second one ends it",
+        "a restart should cost no request",
+        (
+            "integration/test_drain.py::test_no_request_is_lost_under_load",
+            "integration/test_drain.py::test_a_second_signal_ends_at_once",
+        ),
+    ),
+    Elsewhere(
+        "Statistics",
+        "those of the poll before; `fragments` is always 0; the values of a split MSET count"
+        " twice; gauges of unix sockets go negative; open to the world unless told otherwise",
+        "of this moment; all counters work; on 127.0.0.1 unless told otherwise",
+        "figures are read to be believed",
+        (
+            "integration/test_stats.py::test_figures_are_of_the_moment",
+            "integration/test_stats.py::test_gauges_are_zero_when_everybody_has_gone",
+            "compat/test_stats_nutcracker.py::"
+            "test_parts_of_an_mset_are_counted_and_its_values_once",
+        ),
+    ),
 ]
 
 _INTRODUCTION = """\
@@ -629,7 +724,7 @@ def document() -> str:
             _INTRODUCTION,
             head,
             *rows,
-            "\n## Where servers fail, and under load\n",
+            "\n## Where servers fail, under load, and in running it\n",
             "| | twemproxy 0.5 | nutproxy | why | shown by, below `tests/` |",
             "|---|---|---|---|---|",
             *more,

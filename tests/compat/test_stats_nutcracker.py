@@ -111,6 +111,25 @@ def test_counters_are_equal_after_the_same_requests(proxies, redis):
     assert alpha["s1"]["requests"] + alpha["s2"]["requests"] == 50 + 50 + 1 + 2 + 2 + 50
 
 
+def test_parts_of_an_mset_are_counted_and_its_values_once(proxies):
+    """twemproxy counts no parts, and the bytes of most of their values twice."""
+    ours, theirs = proxies
+    values, size = 20, 1000
+    pairs = [word for number in range(values) for word in (f"key:{number}", "v" * size)]
+
+    def request_bytes(proxy):
+        alpha = proxy.stats()["alpha"]
+        return alpha["s1"]["request_bytes"] + alpha["s2"]["request_bytes"]
+
+    for proxy in proxies:
+        with Client(proxy.ports["alpha"]) as client:
+            assert client("MSET", *pairs) == b"OK"
+    wait_until(lambda: request_bytes(theirs) > 1.5 * values * size)
+    assert values * size < request_bytes(ours) < 1.1 * values * size
+    assert theirs.stats()["alpha"]["fragments"] == 0
+    assert ours.stats()["alpha"]["fragments"] == 2
+
+
 def test_connections_are_counted_alike_while_they_are_open(proxies):
     clients = [Client(proxy.ports["alpha"]) for proxy in proxies for _ in range(3)]
     for client in clients:
