@@ -384,8 +384,9 @@ class PoolSettings(Keys):
     proto_max_bulk_len: Size = key(
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"
-        " one gets Redis' error and is disconnected. In a Memcached pool the longest value: a longer"
-        " one is swallowed and answered with memcached's `SERVER_ERROR object too large for cache`.",
+        " one gets Redis' error and is disconnected. In a Memcached pool the longest value: a"
+        " longer one is swallowed and answered with memcached's `SERVER_ERROR object too large for"
+        " cache`.",
         example="64mb",
         unit="bytes",
         written="512mb",
