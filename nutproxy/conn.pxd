@@ -99,6 +99,7 @@ cdef class Conn:
     cdef bint in_flush
     cdef bint blocked                  # the socket takes no more: wait for room
     cdef bint hup                      # the poller has told that the peer sends no more
+    cdef unsigned int sockets          # how many it has had: a server's, one for each address
     cdef readonly bint eof             # the peer sends no more
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection

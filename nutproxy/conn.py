@@ -162,6 +162,9 @@ class Loop:
         """Take `fd`, which must not block, into the loop as this connection's."""
         conn.fd = fd
         conn.number = fd
+        conn.sockets += 1
+        # What was told of the socket before it is not true of this one.
+        conn.hup = conn.eof = False
         self.conns.add(conn)
         self.stats[GLOBAL_CURR_CONNECTIONS] = len(self.conns)
         self.poller.add(fd, cython.cast(cython.p_void, conn))
@@ -542,6 +545,7 @@ def conn_events(conn, events):
     be replies, or say why."""
     length: socklen_t = cython.sizeof(cython.int)
     err: cython.int = 0
+    sockets: cython.uint = conn.sockets
     if conn.fd < 0:
         return 0
     if events & EPOLLERR and not (
@@ -556,7 +560,8 @@ def conn_events(conn, events):
             # The edge is told once: read on until the end is seen, also after a short read.
             conn.hup = True
         conn.recv(conn)
-        if conn.fd < 0:
+        if conn.fd < 0 or conn.sockets != sockets:
+            # Closed, or on to the next address: these events are not of its socket.
             return 0
     if events & EPOLLOUT and conn.blocked:
         conn.blocked = False

@@ -2,7 +2,9 @@
 """What getaddrinfo says of a name cannot be chosen for a process from outside, so the worker's
 Context runs in this process, with names that are looked up here."""
 
+import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,41 @@ def test_next_address_is_tried_when_one_refuses(tmp_path):
         resolve = resolver(closed, redis.port)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             assert pipeline(port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
+
+
+def full_backlog(port):
+    """Connects to a server that accepts nobody, until the next one has to wait; the sockets."""
+    sockets = []
+    while True:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex((HOST, port))
+        if connects(port):
+            sock.close()
+            return sockets
+        sockets.append(sock)
+
+
+def connects(port):
+    """How many connects to this port have not been answered yet (SYN_SENT)."""
+    waiting = f"{socket.htonl(int.from_bytes(socket.inet_aton(HOST), 'big')):08X}:{port:04X} 02"
+    return Path("/proc/net/tcp").read_text().count(waiting)
+
+
+def test_next_address_has_its_time_to_answer(tmp_path):
+    [closed] = free_ports(1)
+    with RedisServer("--tcp-backlog", "1") as redis:
+        resolve = resolver(closed, redis.port)
+        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
+            redis.stop()
+            with contextlib.ExitStack() as stack:
+                for sock in full_backlog(redis.port):
+                    stack.enter_context(sock)
+                with Client(port) as client:
+                    client.send("SET", "k", "v")
+                    wait_until(lambda: connects(redis.port), "a connect that waits")
+                    redis.cont()
+                    assert client.reply() == b"OK"
 
 
 def test_last_address_that_refuses_is_the_cause(tmp_path):
