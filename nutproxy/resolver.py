@@ -35,11 +35,19 @@ class Resolver:
             callbacks = self.asked.setdefault((host, port), [])
             callbacks.append(callback)
             if len(callbacks) == 1:
-                threading.Thread(
-                    target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
-                ).start()
+                self._begin(host, port)
             return
         callback([(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))])
+
+    def _begin(self, host: str, port: int) -> None:
+        try:
+            threading.Thread(
+                target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
+            ).start()
+        except RuntimeError as error:
+            # The system's limit of threads (a container's, say). It concerns this lookup alone.
+            for callback in self.asked.pop((host, port)):
+                callback(OSError(str(error)))
 
     def _look_up(self, host: str, port: int) -> None:
         answer: Answer

@@ -121,3 +121,18 @@ def test_answers_are_delivered_by_the_loop_only_and_it_is_woken_for_each(names):
     assert answers == []
     resolver.deliver()
     assert len(answers) == 1
+
+
+def test_a_lookup_that_gets_no_thread_fails_and_the_next_one_is_tried(names, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    loop = Loop()
+    names.addresses["a.test"] = "10.0.0.1"
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", refuse)
+        loop.resolve("a.test")
+    [(_, refusal)] = loop.deliver(1)
+    assert str(refusal) == "can't start new thread"
+    loop.resolve("a.test")
+    assert loop.deliver(2)[1] == ("a.test", [(socket.AF_INET, ("10.0.0.1", 6379))])
