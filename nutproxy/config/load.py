@@ -181,6 +181,13 @@ class _Loader:
             if not isinstance(name_node, yaml.ScalarNode) or not name_node.value:
                 self._file_problem(line, "the name of a pool must be plain text")
                 continue
+            if not name_node.value.isprintable():
+                # It is a part of error replies, which a line feed would break in two.
+                self._file_problem(
+                    line,
+                    f"the name of pool '{name_node.value}' must not contain control characters",
+                )
+                continue
             table = Table(name_node.value, line)
             if table.name in first_lines:
                 what = "section" if table.pool is None else "pool"

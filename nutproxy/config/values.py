@@ -317,8 +317,12 @@ def server(value: Any) -> ServerConfig:
         address = Address("tcp", host=_host(host_text), port=_port(port_text))
         default_port = address.port == KETAMA_DEFAULT_PORT
         hashed = address.host if default_port else f"{address.host}:{port_text}"
+    name = names[0] if names else hashed
+    if not name.isprintable():
+        # It is a part of error replies and of statistics, which are lines.
+        raise ValueError(f"the name of server '{name}' must not contain control characters")
     return ServerConfig(
-        name=names[0] if names else hashed,
+        name=name,
         named=bool(names),
         address=address,
         weight=_weight(weight_text),

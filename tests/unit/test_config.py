@@ -634,6 +634,17 @@ def test_pool_that_is_not_a_mapping(findings):
     ]
 
 
+def test_names_contain_no_control_characters(findings):
+    assert findings('"a\\r\\nEND": {}\n"b\\ud800": {}\n"\u00e4 b": 5\n') == [
+        "f.yml:1: the name of pool 'a\\r\\nEND' must not contain control characters",
+        "f.yml:2: the name of pool 'b\\ud800' must not contain control characters",
+        "f.yml:3: pool '\u00e4 b': is not a mapping of keys and values",
+    ]
+    entry = '"10.0.0.1:6379:1 s\\u0007"'
+    [finding] = findings(pool_text(servers=(entry,)))
+    assert finding.endswith("must not contain control characters")
+
+
 def test_key_and_pool_names_must_be_plain_text(findings):
     assert findings("? [a]\n: b\n" + pool_text("? [x]\n  : y")) == [
         "f.yml:1: the name of a pool must be plain text",
