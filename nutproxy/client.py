@@ -7,7 +7,9 @@
 bytes of unanswered requests and unsent replies, is not read any more until both have fallen to
 half: its own socket fills, and it waits. One message above the bound is always let in, or a large
 value could never pass. A request counts with the size that its reply is expected to have, which is
-that of late ones; a new client begins with few requests and earns more by small replies.
+that of late ones; a new client begins with few requests and earns more by small replies. When
+replies turn out far larger than that and are not read, those that come above four times
+`client_max_pending` are not kept: see msg/response.py.
 
 **The end.** A client that has closed its sending side still gets the replies that it is owed. When
 it has gone altogether, its requests keep their places in the servers' queues without it. After
@@ -59,6 +61,8 @@ REQUEST_MAX = 1 << 30
 LINGER = 1000
 # A client's requests in flight before the size of its replies is known.
 FIRST_REQUESTS = cython.declare(cython.size_t, 32)
+# Replies that are larger than was expected, in units of client_max_pending.
+UNREAD_FACTOR = cython.declare(cython.size_t, 4)
 
 next_id = cython.declare(cython.ulonglong, 0)
 REPLY_MODES = ("on", "off", "skip")
@@ -203,6 +207,7 @@ class ClientConn(Conn):
         self.last = self.loop.now
         self.authenticated = not pool.redis_auth
         self.expected = pool.max_pending // FIRST_REQUESTS
+        self.unsent_max = UNREAD_FACTOR * pool.max_pending
         self.stats = pool.stats
         pool.client_came(self)
         self.flush_list = cython.address(self.loop.flush_clients)

@@ -87,6 +87,8 @@ cdef class Conn:
     cdef size_t max_request
     cdef int64_t swallow               # bytes of a value too large for us that are still to come
     cdef size_t pending                # bytes of requests and replies in omsg_q
+    cdef size_t unsent                 # bytes of replies in omsg_q that have come
+    cdef size_t unsent_max             # above it, large ones that come are not kept
     cdef size_t expected               # bytes that a reply is thought to have before it is there
     cdef ConnList* flush_list          # where it is flushed: with the servers or the clients
     cdef char* tail                    # unparsed bytes of a partial message

@@ -364,7 +364,10 @@ class PoolSettings(Keys):
         "Bytes of unanswered requests and unsent replies of one client; at this bound its socket"
         " is not read until replies have left. A request in flight counts with the size that its"
         " reply is expected to have, too: that of the client's latest replies, and one 32nd of"
-        " this bound before the first has come.",
+        " this bound before the first has come. Replies that are nevertheless larger, and are not"
+        " read, are kept up to four times this bound; a reply of more than 512 bytes that comes"
+        " above that is dropped, and an error in its place says so. The reply that is next to be"
+        " sent is never dropped, however large it is.",
         example="64mb",
         unit="bytes",
         written="32mb",

@@ -48,6 +48,7 @@ cdef struct Split:
     Msg** frags             # one a server that takes part
     uint32_t nfrag
     uint32_t ndone
+    size_t arrived          # bytes of their replies
     uint32_t* sequence      # by key: which fragment holds it (MERGE_KEYS, MERGE_VALUES)
     uint32_t nkeys
     Merge merge

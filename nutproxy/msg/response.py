@@ -9,6 +9,10 @@
 A request can be answered before its server has replied: its deadline has passed, or its client has
 gone. It then keeps its place in the server's omsg_q, and the reply that still comes is dropped
 here.
+
+A server connection is shared, so it cannot be left unread because one client does not read. What
+comes for a client that has very much unread already is therefore not kept, but answered with an
+error that says so, in its place in the order. See `reply_refused`.
 """
 
 import logging
@@ -35,9 +39,13 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.proto.memcache_merge import memcache_merge, memcache_miss
 from cython.cimports.nutproxy.proto.merge import redis_merge
-from cython.cimports.nutproxy.stats.slab import POOL_FORWARD_ERROR
+from cython.cimports.nutproxy.stats.slab import POOL_FORWARD_ERROR, POOL_UNREAD_REPLIES_DROPPED
 
 log = logging.getLogger("nutproxy")
+
+# A reply up to this size is always kept: the error in its place would be hardly smaller, and it may
+# be what says that a write has been carried out.
+REPLY_SMALL = cython.declare(cython.size_t, 512)
 
 
 def deadline_append(queue, msg):
@@ -58,39 +66,70 @@ def deadline_remove(msg):
 
 def msg_done(msg):
     """This request has its reply in `rsp`. Tell whoever waits for it."""
-    parent: cython.pointer(Msg)
-    client: Conn
     deadline_remove(msg)
     msg.flags |= MSG_DONE
     if msg.server is cython.NULL or msg.flags & MSG_CANCELLED:
         # Its bytes are needed no more: they have all been written, or never will be.
         msg_drop(cython.address(msg.req))
-    parent = msg.parent
-    if parent is not cython.NULL:
-        parent.flags |= msg.flags & MSG_FAILED
-        parent.split.ndone += 1
-        if parent.split.ndone == parent.split.nfrag:
-            merge_frags(parent)
-            msg_done(parent)
+    if msg.parent is not cython.NULL:
+        return frag_done(msg.parent, msg)
+    if msg.client is not cython.NULL:
+        client_answered(cython.cast(Conn, msg.client), msg, msg.rsp.length)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.int:
+    """A part of a command is answered. Until all are, its bytes count as those of a reply."""
+    client: Conn
+    arrived: cython.size_t
+    index: cython.uint
+    parent.flags |= frag.flags & MSG_FAILED
+    parent.split.ndone += 1
+    parent.split.arrived += frag.rsp.length
+    if parent.client is not cython.NULL:
+        client = cython.cast(Conn, parent.client)
+        parent.held += frag.rsp.length
+        client.pending += frag.rsp.length
+        client.unsent += frag.rsp.length
+    if parent.split.ndone < parent.split.nfrag:
         return 0
-    if msg.client is cython.NULL:
-        return 0
-    client = cython.cast(Conn, msg.client)
+    arrived = parent.split.arrived
+    merge_frags(parent)
+    if parent.split is not cython.NULL:
+        # The reply does not point into the parts: they are not kept until it is sent.
+        for index in range(parent.split.nfrag):
+            msg_drop(cython.address(parent.split.frags[index].rsp))
+    msg_drop(cython.address(parent.req))
+    parent.flags |= MSG_DONE
+    if parent.client is not cython.NULL:
+        client = cython.cast(Conn, parent.client)
+        client.unsent -= arrived
+        client_answered(client, parent, arrived)
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def client_answered(client: Conn, msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    """A request in this client's omsg_q has its reply; servers have sent `size` bytes for it."""
     if msg.flags & MSG_FAILED:
         client.stats[POOL_FORWARD_ERROR] += 1
     if msg.row is not cython.NULL:
         # Grows at once, shrinks by an eighth: one large reply among many small ones counts too.
-        if msg.rsp.length > client.expected:
-            client.expected = msg.rsp.length
+        if size > client.expected:
+            client.expected = size
         else:
-            client.expected -= (client.expected - msg.rsp.length + 7) >> 3
+            client.expected -= (client.expected - size + 7) >> 3
     if msg.flags & MSG_NOREPLY:
         msg_drop(cython.address(msg.rsp))
+    client.unsent += msg.rsp.length
     client.pending += msg.rsp.length - msg.held
     msg.held = msg.rsp.length
     if client.omsg_q.head == msg:
         client.mark_flush()
-    return 0
 
 
 @cython.cfunc
@@ -119,6 +158,12 @@ def msg_fail(msg, text):
     if msg.flags & MSG_MISS:
         memcache_miss(msg)
         return msg_done(msg)
+    return msg_error(msg, text)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def msg_error(msg: cython.pointer(Msg), text: bytes) -> cython.int:
     if (
         msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0
@@ -139,6 +184,10 @@ def rsp_receive(conn, msg, data, parser):
     if msg_awaited(msg):
         if parser.kind == b"-" or parser.kind == b"!":
             msg.flags |= MSG_ERROR
+        if reply_refused(msg, parser.pos):
+            refuse_reply(msg, parser.pos)
+            msg_put(msg)
+            return 0
         failed = conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0
         if failed:
             msg_fail(
@@ -153,6 +202,34 @@ def rsp_receive(conn, msg, data, parser):
         deadline_remove(msg)
     msg_put(msg)
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def reply_refused(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
+    """Has its client so much unread that a reply of this size is not kept? The request that is next
+    always gets its reply: however large it is, it is one."""
+    root: cython.pointer(Msg) = msg if msg.parent is cython.NULL else msg.parent
+    client: Conn
+    if root.client is cython.NULL:
+        return False
+    client = cython.cast(Conn, root.client)
+    return client.unsent > client.unsent_max and size > REPLY_SMALL and client.omsg_q.head != root
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def refuse_reply(msg: cython.pointer(Msg), size: cython.size_t) -> cython.int:
+    """Answer with an error what `reply_refused` does not let in."""
+    client: Conn = cython.cast(Conn, msg.client if msg.parent is cython.NULL else msg.parent.client)
+    code: bytes = b"SERVER_ERROR" if msg.flags & MSG_MEMCACHE else b"-ERR"
+    client.stats[POOL_UNREAD_REPLIES_DROPPED] += 1
+    return msg_error(
+        msg,
+        b"%b reply of %d bytes dropped: %d bytes of replies are unread,"
+        b" more than 4 times client_max_pending\r\n" % (code, size, client.unsent),
+    )
 
 
 def rsp_send_next(conn, cursor):
@@ -183,5 +260,7 @@ def rsp_enqueue(conn, msg):
 def rsp_dequeue(conn):
     msg: cython.pointer(Msg) = client_pop(cython.address(conn.omsg_q))
     conn.pending -= msg.held
+    if msg.flags & MSG_DONE:
+        conn.unsent -= msg.held
     msg.client = cython.NULL
     return msg

@@ -273,6 +273,7 @@ def pieces_undo(pieces):
             client.omsg_q.tail = parent
         client.omsg_q.count -= 1
         client.pending -= piece.held
+        client.unsent -= piece.held
         if piece == pieces.last:
             pieces.last = parent
         msg_put(piece)
@@ -289,6 +290,7 @@ def piece_behind(msg, data, length):
     piece.client = msg.client
     piece.held = length
     client.pending += length
+    client.unsent += length
     piece.client_next = msg.client_next
     msg.client_next = piece
     if client.omsg_q.tail == msg:

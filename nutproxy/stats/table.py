@@ -120,6 +120,13 @@ POOL: Sequence[Row] = (
         "counter",
         "# requests failed because every server was ejected",
     ),
+    Row(
+        "unread_replies_dropped",
+        "counter",
+        "# replies dropped because their client had too much unread",
+        "The client is told so in their place. It had more than four times `client_max_pending`"
+        " bytes of replies waiting.",
+    ),
 )
 
 SERVER: Sequence[Row] = (
