@@ -147,6 +147,9 @@ class StatsPort:
         self.serve(reader, selectors.EVENT_WRITE)
 
     def serve(self, reader: Reader, events: int) -> None:
+        if reader.sock.fileno() < 0:
+            # It has had to make room since the selector told of it.
+            return
         try:
             interest = reader.serve(events)
         except OSError:

@@ -1,8 +1,11 @@
 """Counters: the table, the shared memory, the JSON and what collectors make of it."""
 
+import contextlib
 import json
 import mmap
 import os
+import selectors
+import socket
 import struct
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nutproxy.stats import port
 from nutproxy.stats.docs import page
 from nutproxy.stats.report import Report
 from nutproxy.stats.slab import Slab, bucket_of, latency_bounds, slab_memory
@@ -233,3 +237,24 @@ def test_collectors_find_pools_servers_and_numbers_and_nothing_else(two_pools, m
                 "server"
             ][:-1]
             assert [name for name, value in shown.items() if isinstance(value, dict)] == ["latency"]
+
+
+# The port.
+
+
+def test_a_reader_that_has_made_room_is_not_served_any_more():
+    """Whoever comes and something of the oldest reader may be told by the selector at once."""
+    listener = port.listen("127.0.0.1", 0)
+    stats = port.StatsPort(listener, lambda: bytes(32 << 20))
+    with contextlib.ExitStack() as stack:
+        for _ in range(port.CLIENTS):
+            stack.enter_context(socket.create_connection(listener.getsockname(), 10))
+            stats.accept(selectors.EVENT_READ)
+        oldest, *others = stats.readers.values()
+        told = stats.selector.get_key(oldest.sock).data
+        stack.enter_context(socket.create_connection(listener.getsockname(), 10))
+        stats.accept(selectors.EVENT_READ)
+        told(selectors.EVENT_READ)
+        assert list(stats.readers.values())[:-1] == others
+        stats.clear()
+    stats.end.close()
