@@ -1,0 +1,107 @@
+# tests/isolation/test_slow_and_stuck.py: what waits keeps nobody else waiting
+"""Names that are not resolved, storms of connects, and descriptors that have run out. Servers and
+clients that stand still are among the attacks; how long others wait is measured by
+`python -m bench.isolation`."""
+
+import contextlib
+import os
+import resource
+import socket
+import threading
+
+import pytest
+
+from tests.client import Client, read_all, request
+from tests.integration.conftest import mc_pool, pool
+from tests.integration.inside import running_context
+from tests.memcache import MemcacheClient
+from tests.scripted import ScriptedServer, keys_of, value_of
+from tests.servers import HOST, MemcachedServer, NutproxyServer, connect, wait_until
+
+CLIENTS = 500
+ACCEPTS_PER_TURN = 64
+
+
+def test_a_name_server_that_hangs_costs_nobody_anything(tmp_path):
+    """The first server's name is never found, and others are told theirs at once."""
+    asked = threading.Event()
+    with ScriptedServer() as one, ScriptedServer() as two, ScriptedServer() as three:
+
+        def resolve(host, port, callback):
+            if port == one.port:
+                asked.set()
+            else:
+                callback([(socket.AF_INET, (HOST, port))])
+
+        with (
+            running_context([one, two, three], tmp_path, name="db", resolve=resolve) as (_, port),
+            Client(port) as waiting,
+            Client(port) as client,
+        ):
+            lost, *found = (keys_of(number, (1, 2, 3), 1)[0] for number in (1, 2, 3))
+            waiting.pipeline(("GET", lost), ("PING",))
+            asked.wait()
+            for _ in range(200):
+                for key in found:
+                    assert client("GET", key) == value_of(key)
+                assert client("MGET", *found) == [value_of(key) for key in found]
+
+
+@pytest.mark.parametrize("proxied", [pool, mc_pool])
+def test_a_storm_of_connects_leaves_the_others_their_turns(proxied):
+    """While the proxy stands still, clients connect, and one that is there asks how many there are.
+    In the turn that it is read in no more than a bounded number has been accepted."""
+    ping = (request("PING"), b"+PONG\r\n") if proxied is pool else (b"mn\r\n", b"MN\r\n")
+    server = ScriptedServer() if proxied is pool else MemcachedServer()
+    with (
+        server,
+        NutproxyServer(proxied("alpha", [server])) as proxy,
+        connect(proxy.port) as client,
+        contextlib.ExitStack() as stack,
+    ):
+        client.sendall(ping[0])
+        assert client.recv(100) == ping[1]
+        wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 1, "the probe's end")
+        proxy.stop()
+        crowd = [stack.enter_context(connect(proxy.port)) for _ in range(CLIENTS)]
+        client.sendall(request("INFO", "clients") if proxied is pool else b"stats\r\n")
+        proxy.cont()
+        said = client.recv(65536).decode().replace("STAT ", "").replace(":", " ").split()
+        name = "connected_clients" if proxied is pool else "curr_connections"
+        assert int(said[said.index(name) + 1]) <= 1 + ACCEPTS_PER_TURN
+        for each in crowd:
+            each.sendall(ping[0])
+        for each in crowd:
+            assert each.recv(100) == ping[1]
+        assert proxy.stats()["alpha"]["client_accepted"] >= 1 + CLIENTS
+
+
+def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
+    """A client, a server connection and a reader of the statistics want one each, and get it when
+    there are some again."""
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        NutproxyServer(mc_pool("alpha", [one, two])) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        [here], [elsewhere] = (keys_of(number, (1, 2), 1) for number in (1, 2))
+        assert client(b"set %b 0 0 1" % here, b"v") == b"STORED\r\n"
+        found = b"VALUE %b 0 1\r\nv\r\nEND\r\n" % here
+        limits = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+        wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 1, "the probe's end")
+        used = len(os.listdir(f"/proc/{proxy.pid}/fd"))
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used, limits[1]))
+        with MemcacheClient(proxy.port) as late, connect(proxy.stats_port) as reader:
+            late.send(b"get %b" % here)
+            wait_until(lambda: "accept failed: Too many open files" in proxy.output, "the log")
+            refusal = b"SERVER_ERROR server 's2' of pool 'alpha': Too many open files\r\n"
+            for _ in range(50):
+                assert client(b"get %b" % here) == found
+                assert client(b"get %b" % elsewhere) == refusal
+                assert client(b"get %b %b" % (here, elsewhere)) == refusal
+            resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, limits)
+            assert late.reply() == found
+            wait_until(lambda: client(b"get %b" % elsewhere) == b"END\r\n", "the server")
+            assert read_all(reader).endswith(b"}}}\n")
+        assert "Traceback" not in proxy.output
