@@ -86,8 +86,8 @@ def client_recv_next(conn: Conn) -> cython.bint:
 @cython.cfunc
 @cython.exceptval(check=False)
 def client_active(conn: Conn) -> cython.bint:
-    """Replies are owed."""
-    return conn.omsg_q.head is not cython.NULL
+    """Replies are owed, or one is being made."""
+    return conn.omsg_q.head is not cython.NULL or cython.cast(ClientConn, conn).waiting
 
 
 @cython.cfunc

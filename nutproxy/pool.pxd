@@ -13,6 +13,7 @@ cdef class ServerPool:
     cdef readonly str name
     cdef readonly int index            # among the pools
     cdef readonly set client_conns     # its open clients
+    cdef readonly object chores        # deque of what is done in steps, one a turn
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router
     cdef readonly object resolve       # resolve(host, port, callback), off the loop

@@ -12,6 +12,7 @@ a request and no search.
 
 import logging
 import os
+from collections import deque
 
 import cython
 from cython.cimports.libc.errno import ETIMEDOUT
@@ -57,6 +58,7 @@ class ServerPool:
         self.resolve = resolve
         self.name = config.name
         self.client_conns = set()
+        self.chores = deque()
         self.redis_auth = config.redis_auth
         self.redis_db = config.redis_db
         self.timeout = config.timeout or 0

@@ -8,7 +8,8 @@
          ├─ ALL       a fragment for each live server ─────────────────> forward, …  ├─> merged
          ├─ ADMIN     the same, if the pool allows it                                ┘
          ├─ ANY       no key: any live server ─────────────────────────> forward
-         ├─ LOCAL     nutproxy.local; a Query asks servers and answers with what they say
+         ├─ LOCAL     nutproxy.local; a Query asks servers and answers with what they say;
+         │            Steps are a reply that is made in several turns
          └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error, in its turn
 
 One function for each behaviour, none for a command. A request is copied out of the receive buffer
@@ -18,6 +19,7 @@ Only errors and LOCAL commands other than a bare PING touch Python objects.
 """
 
 import logging
+from functools import partial
 
 import cython
 import hiredis
@@ -62,7 +64,7 @@ from cython.cimports.nutproxy.proto.table import (
 from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
-from nutproxy.local import HANDLERS, Query
+from nutproxy.local import HANDLERS, Query, Steps
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
@@ -264,12 +266,39 @@ def local_command(
     client.barrier = client.resp != resp
     if isinstance(reply, Query):
         return query(client, row, reply, flags)
+    if isinstance(reply, Steps):
+        client.waiting = True
+        client.pool.chores.append((client, reply.parts, flags))
+        if len(client.pool.chores) == 1:
+            client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
+        return 0
     if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
         # CLIENT REPLY ON is the first to be answered again.
         flags = 0
     if reply:
         return answer(client, reply, flags, reply[0] == 45)
     return 0
+
+
+def step(pool: ServerPool) -> None:
+    """One part of one reply that is made in steps: then the others have their turns, and so has
+    everything else."""
+    client: ClientConn
+    client, parts, flags = pool.chores.popleft()
+    # For a client that has gone, no more is done.
+    if client.fd >= 0:
+        try:
+            reply = next(parts)
+        except Exception:
+            log.exception("%s: a reply could not be made", client)
+            reply = INTERNAL_ERROR
+        if reply:
+            client.resume()
+            answer(client, reply, flags, False)
+        else:
+            pool.chores.append((client, parts, flags))
+    if pool.chores:
+        pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
 
 
 @cython.cfunc

@@ -3,10 +3,13 @@
 
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
                                      └──> Query ──> servers ──> finish(replies) ──> bytes
+                                     └──> Steps ──> a part in each turn ──> bytes
 
-A handler never waits. What only the servers know it asks for by a Query, which the core sends; the
-reply is then what `finish` makes of theirs. Until `finish` has run, the client's next request must
-not be looked at: HELLO changes the protocol and the rights of everything behind it.
+A handler never waits, nor does it let others wait for more than a millisecond or two: a reply that
+takes longer is made in Steps, one in each turn. What only the servers know it asks for by a Query,
+which the core sends; the reply is then what `finish` makes of theirs. Until the reply is there, the
+client's next request must not be looked at: HELLO changes the protocol and the rights of everything
+behind it.
 
 The core has checked the arity and, but for commands flagged no_auth, that the client is
 authenticated. A handler that answers with an error has changed nothing, except that a failed AUTH
@@ -21,11 +24,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nutproxy.local import client, connection, server
-from nutproxy.local.interface import Client, Context, Pool, Query, Server
+from nutproxy.local.interface import Client, Context, Pool, Query, Server, Steps
 
-__all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server"]
+__all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server", "Steps"]
 
-Handler = Callable[[Client, list[bytes]], bytes | Query]
+Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
 
 # By the handler's name in the command table.
 HANDLERS: Mapping[str, Handler] = {

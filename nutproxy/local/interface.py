@@ -7,7 +7,7 @@ obeyed by the core; nothing else of what is here do they change but a pool's `se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -87,3 +87,11 @@ class Query:
     scope: Literal["any", "all"]
     argv: list[bytes]
     finish: Callable[[list[object]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A reply that takes longer to make than others should wait. Each part is made in a turn of its
+    own and gives b"", the last one the reply. The client's next request waits for it."""
+
+    parts: Iterator[bytes]

@@ -5,6 +5,7 @@ clients that stand still are among the attacks; how long others wait is measured
 
 import contextlib
 import os
+import re
 import resource
 import socket
 import threading
@@ -15,7 +16,7 @@ from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context
 from tests.memcache import MemcacheClient
-from tests.scripted import ScriptedServer, keys_of, value_of
+from tests.scripted import ScriptedServer, info, keys_of, value_of
 from tests.servers import HOST, MemcachedServer, NutproxyServer, connect, wait_until
 
 CLIENTS = 500
@@ -104,4 +105,41 @@ def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
             assert late.reply() == found
             wait_until(lambda: client(b"get %b" % elsewhere) == b"END\r\n", "the server")
             assert read_all(reader).endswith(b"}}}\n")
+        assert "Traceback" not in proxy.output
+
+
+def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
+    """Those who ask for it get it in the order of their requests, whatever they do meanwhile."""
+    ask = request("CLIENT", "LIST")
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        crowd = [stack.enter_context(Client(proxy.port)) for _ in range(CLIENTS)]
+        for number, each in enumerate(crowd):
+            assert each("CLIENT", "SETNAME", f"n{number}") == b"OK"
+        one, *others = crowd
+        # Several at once, one that closes its side, and some that do not wait for it.
+        for each in others[:20]:
+            each.pipeline(("GET", "a"), ("CLIENT", "LIST"), ("ECHO", "behind"), ("CLIENT", "LIST"))
+        for _ in range(10):
+            with connect(proxy.port) as leaving:
+                leaving.sendall(ask * 3)
+        closed = stack.enter_context(connect(proxy.port))
+        closed.sendall(ask)
+        closed.shutdown(socket.SHUT_WR)
+        for number in range(100):
+            assert one("GET", f"{number}") == value_of(b"%d" % number)
+        for each in others[:20]:
+            value, first, behind, second = each.replies(4)
+            assert (value, behind) == (value_of(b"a"), b"behind")
+            for text in (first, second):
+                names = re.findall(rb" name=(\S+)", text)[:CLIENTS]
+                assert names == [b"n%d" % number for number in range(CLIENTS)]
+        assert read_all(closed).count(b" name=n") == CLIENTS
+        assert one("CLIENT", "REPLY", "ON") == b"OK"
+        one.pipeline(("CLIENT", "REPLY", "SKIP"), ("CLIENT", "LIST"), ("ECHO", "next"))
+        assert one.reply() == b"next"
+        wait_until(lambda: info(proxy.port, "clients")["connected_clients"] == CLIENTS + 1, "all")
         assert "Traceback" not in proxy.output

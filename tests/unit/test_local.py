@@ -661,3 +661,15 @@ def test_time_is_seconds_and_microseconds(client):
     after = time.time_ns() // 1000
     assert 0 <= microseconds < 1_000_000
     assert before <= seconds * 1_000_000 + microseconds <= after
+
+
+def test_client_list_of_many_is_made_in_steps(pool, client):
+    others = [connect(pool) for _ in range(250)]
+    steps = ask(client, "CLIENT", "LIST")
+    others[-1].fd = -1
+    *parts, reply = steps.parts
+    assert parts == [b"", b""]
+    ids = [
+        int(line.split()[0].removeprefix(b"id=")) for line in reply.split(b"\n") if b"id=" in line
+    ]
+    assert ids == [client.id, *(other.id for other in others[:-1])]
