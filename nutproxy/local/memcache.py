@@ -42,26 +42,28 @@ def stats(client: Client, words: list[bytes]) -> bytes | Query:
         # RESET, OK, or the same error of all.
         if len(set(texts)) == 1 and not texts[0].endswith(b"END\r\n"):
             return texts[0]
-        parts = []
-        for name, text in zip(names, texts, strict=True):
-            if text.endswith(b"END\r\n"):
-                parts.append(_prefixed(name, text))
-            else:
-                parts.append(b"STAT %b:error %b" % (name, text))
+        parts = [_prefixed(name, text) for name, text in zip(names, texts, strict=True)]
         return b"".join(parts) + b"END\r\n" if parts else NO_SERVER % client.pool.name.encode()
 
     return Query("all", words, finish)
 
 
+NO_FIGURES = b"the server's reply holds no statistics"
 NO_SERVER = b"SERVER_ERROR pool '%b' has no live server: Connection refused\r\n"
 
 
 def _prefixed(name: bytes, text: bytes) -> bytes:
-    """The lines of one server's figures, without END."""
+    """The lines of one server's figures, without END; or its error, which may come behind some.
+    With values, whose bytes may be any, no line of its reply is repeated."""
+    *figures, last = text.split(b"\r\n")[:-1]
     lines = []
-    for line in text.split(b"\r\n")[:-2]:
+    for line in figures:
         word, _, rest = line.partition(b" ")
+        if word not in (b"STAT", b"ITEM", b"PREFIX"):
+            return b"STAT %b:error %b\r\n" % (name, NO_FIGURES)
         lines.append(b"%b %b:%b\r\n" % (word, name, rest))
+    if last != b"END":
+        lines.append(b"STAT %b:error %b\r\n" % (name, last))
     return b"".join(lines)
 
 

@@ -624,3 +624,34 @@ def test_an_error_instead_of_values_is_the_whole_reply():
         error = b"SERVER_ERROR out of memory writing get response\r\n"
         assert client(b"get " + keys) == error
         assert client(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        (
+            b"VALUE k 0 6\r\na\r\nEND\r\nEND\r\n",
+            b"STAT s1:error the server's reply holds no statistics\r\n",
+        ),
+        (
+            b"STAT a 1\r\nSERVER_ERROR none\r\n",
+            b"STAT s1:a 1\r\nSTAT s1:error SERVER_ERROR none\r\n",
+        ),
+    ],
+)
+def test_statistics_that_are_none_do_not_shift_replies(reply, shown):
+    def answers(text):
+        def script(session):
+            while session.receive():
+                session.send(text)
+
+        return script
+
+    with (
+        ScriptedMemcached(answers(reply)) as one,
+        ScriptedMemcached(answers(END)) as two,
+        NutproxyServer(mc_pool("alpha", [one, two])) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        client.send_bytes(b"stats items\r\nmn\r\n")
+        assert client.replies(2) == [shown + END, b"MN\r\n"]
