@@ -1,7 +1,8 @@
 """Builds the compiled modules: every .py below nutproxy/ that has a .pxd beside it.
 
 Everything else about the package is in setup.cfg. NUTPROXY_DEBUG=1 builds with bounds checks,
-assertions and line tracing.
+assertions and line tracing; NUTPROXY_SANITIZE=1 with AddressSanitizer and
+UndefinedBehaviorSanitizer, for an interpreter that is linked with both (`make asan`).
 """
 
 import os
@@ -14,8 +15,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DEBUG = os.environ.get("NUTPROXY_DEBUG", "") not in ("", "0")
-FLAVOUR = "debug" if DEBUG else "release"
+
+def wanted(name):
+    return os.environ.get(name, "") not in ("", "0")
+
+
+DEBUG = wanted("NUTPROXY_DEBUG")
+SANITIZE = wanted("NUTPROXY_SANITIZE")
+FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 
 DIRECTIVES = {
     "language_level": 3,
@@ -27,7 +34,11 @@ DIRECTIVES = {
     "linetrace": DEBUG,
 }
 MACROS = [("CYTHON_TRACE", "1")] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
-CFLAGS = ["-O1", "-g"] if DEBUG else ["-O3", "-g1"]
+CFLAGS = ["-O1", "-g"] if DEBUG or SANITIZE else ["-O3", "-g1"]
+LDFLAGS = []
+if SANITIZE:
+    LDFLAGS = ["-fsanitize=address,undefined"]
+    CFLAGS += [*LDFLAGS, "-fno-omit-frame-pointer"]
 
 
 def extensions():
@@ -39,6 +50,7 @@ def extensions():
                 [str(source)],
                 define_macros=MACROS,
                 extra_compile_args=CFLAGS,
+                extra_link_args=LDFLAGS,
             )
 
 

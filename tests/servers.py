@@ -30,6 +30,8 @@ from typing import Any
 
 import hiredis
 
+from tests import sanitize
+
 DEADLINE = 20.0  # seconds
 HOST = "127.0.0.1"
 
@@ -336,6 +338,20 @@ class ProxyServer(ServerProcess):
 
 class NutproxyServer(ProxyServer):
     """nutproxy, in the foreground. Its log is `output`."""
+
+    def close(self) -> None:
+        """A sanitized one ends by itself, at once, and looks for leaks; what it has to report is an
+        AssertionError."""
+        report = ""
+        if sanitize.ACTIVE and self.process is not None:
+            process = self.process
+            self.cont()
+            process.terminate()
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: process.poll() is not None, "end of nutproxy")
+            report = sanitize.report_of(process.pid)
+        super().close()
+        assert not report, report
 
     def command(self) -> list[str]:
         return [

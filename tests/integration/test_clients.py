@@ -193,6 +193,7 @@ def memory(pid, field):
     raise LookupError(field)
 
 
+@pytest.mark.measures
 def test_value_of_512_megabytes_passes_without_a_second_copy():
     piece = random.Random(2).randbytes(PIECE)
     with (

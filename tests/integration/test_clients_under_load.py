@@ -79,6 +79,7 @@ def test_clients_that_leave_with_requests_in_flight_leave_nothing_behind():
         assert (one.accepted, two.accepted) == (1, 1)
 
 
+@pytest.mark.measures
 def test_memory_comes_back_when_clients_with_large_replies_have_left():
     with RedisServer() as redis, NutproxyServer(pool("alpha", [redis])) as proxy:
         assert pipeline(proxy.port, [("SET", "large", b"x" * 1_000_000)]) == [b"OK"]
@@ -326,8 +327,10 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
             happening()
             # Where the last request to time out has ejected it a moment ago, nobody asks it.
             wait_until(
-                lambda: any(text in error for error in list(errors))
-                or info(proxy.port, "server")["nutproxy_servers_ejected"] > 0,
+                lambda: (
+                    any(text in error for error in list(errors))
+                    or info(proxy.port, "server")["nutproxy_servers_ejected"] > 0
+                ),
                 f"told: {text}",
             )
 

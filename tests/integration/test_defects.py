@@ -406,6 +406,7 @@ def resident(proxy, what="VmRSS"):
     raise LookupError(what)
 
 
+@pytest.mark.measures
 def test_memory_of_a_burst_is_given_back(shards):
     """twemproxy: 361 MB for the first of these, kept for ever."""
     with NutproxyServer(pool("alpha", shards)) as proxy, Client(proxy.port) as client:
@@ -435,6 +436,7 @@ def take(connection, count):
     return bytes(data)
 
 
+@pytest.mark.measures
 def test_memory_of_a_slow_reader_is_bounded_and_given_back():
     """400 values of 1 MB are asked for and not read. twemproxy: 420 MB, also after it has gone."""
     with (

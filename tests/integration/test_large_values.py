@@ -46,6 +46,7 @@ def memory(proxy, field):
     raise KeyError(field)
 
 
+@pytest.mark.measures
 def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
     size = 100 * 1024 * 1024
     with (

@@ -323,6 +323,7 @@ def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_long
             assert client("PING") == b"PONG"
 
 
+@pytest.mark.measures
 def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
     def large(session, request):
         session.send(b"$268435456\r\n" + b"x" * 65536)
