@@ -11,7 +11,9 @@
     talk(proxy.port, b"get k\\r\\n") == b"END\\r\\n"   (tests.client: all that comes)
 
 A reply is what belongs to one request: VALUE blocks and STAT lines up to their END, a VA line and
-its data, or one line.
+its data, or one line. Where it ends is found by MemcacheReader, which has no socket:
+
+    reader.feed(received); reader.gets()       the next whole reply, or None
 """
 
 import socket
@@ -21,7 +23,50 @@ from tests.client import read_all
 from tests.servers import connect
 
 # What each line of a reply of several lines begins with, before the END or the error behind them.
-SEVERAL = (b"VALUE ", b"STAT ", b"ITEM ")
+SEVERAL = (b"VALUE ", b"STAT ", b"STAT\r", b"ITEM ", b"ITEM\r", b"PREFIX ", b"PREFIX\r")
+
+
+class MemcacheReader:
+    """Bytes in, whole replies out, as hiredis.Reader does it for Redis. No byte is looked at twice,
+    however they come."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self.searched = 0  # of the reply: lines and blocks so far, and bytes without a line's end
+        self.at = 0  # of the reply: where its next line begins
+        self.whole = 0  # its size, once that is known
+
+    def feed(self, data: bytes) -> None:
+        self.buffer += data
+
+    def gets(self) -> bytes | None:
+        while not self.whole:
+            end = self.buffer.find(b"\n", self.searched) + 1
+            if not end:
+                self.searched = max(self.searched, len(self.buffer))
+                return None
+            line = self.buffer[self.at : end]
+            if line.startswith(b"VA "):
+                self.whole = end + int(line.split(b" ")[1]) + 2
+            elif not line.startswith(SEVERAL):
+                self.whole = end
+            elif line.startswith(b"VALUE "):
+                end += int(line.split(b" ")[3]) + 2
+            self.at = self.searched = end
+        if len(self.buffer) < self.whole:
+            return None
+        return self.take(self.whole)
+
+    def line(self) -> bytes | None:
+        """The next line alone."""
+        end = self.buffer.find(b"\n") + 1
+        return self.take(end) if end else None
+
+    def take(self, size: int) -> bytes:
+        taken = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        self.searched = self.at = self.whole = 0
+        return taken
 
 
 class MemcacheClient:
@@ -31,7 +76,7 @@ class MemcacheClient:
         self.socket = connect(address)
         if self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = bytearray()
+        self.reader = MemcacheReader()
 
     def __enter__(self) -> "MemcacheClient":
         return self
@@ -51,41 +96,24 @@ class MemcacheClient:
 
     def reply(self) -> bytes:
         """The next reply; ConnectionError if the other side closes instead."""
-        parts = []
-        line = self.line()
-        while line.startswith(SEVERAL):
-            parts.append(line)
-            if line.startswith(b"VALUE "):
-                parts.append(self.take(int(line.split()[3]) + 2))
-            line = self.line()
-        parts.append(line)
-        if line.startswith(b"VA "):
-            parts.append(self.take(int(line.split()[1]) + 2))
-        return b"".join(parts)
+        while (reply := self.reader.gets()) is None:
+            self.receive()
+        return reply
 
     def replies(self, count: int) -> list[bytes]:
         return [self.reply() for _ in range(count)]
 
     def line(self) -> bytes:
         """The next line, with its end."""
-        searched = 0
-        while (end := self.received.find(b"\n", searched)) < 0:
-            searched = len(self.received)
+        while (line := self.reader.line()) is None:
             self.receive()
-        return self.take(end + 1)
-
-    def take(self, size: int) -> bytes:
-        while len(self.received) < size:
-            self.receive()
-        taken = bytes(self.received[:size])
-        del self.received[:size]
-        return taken
+        return line
 
     def receive(self) -> None:
         received = self.socket.recv(1 << 20)
         if not received:
             raise ConnectionError("closed in the place of a reply")
-        self.received += received
+        self.reader.feed(received)
 
     def closed(self) -> bool:
-        return not self.received and read_all(self.socket) == b""
+        return not self.reader.buffer and read_all(self.socket) == b""
