@@ -1,0 +1,242 @@
+# tests/soak/clients.py: connections that send pipelines, vanish and come back
+"""A process with many clients.
+
+    main ──"go"────> every client connects, and keeps requests in flight
+         ──"drain"─> each takes the replies it is still owed, and closes;  ──Report──> main
+         ──"end"───> the process ends
+
+The first reply that is wrong is reported at once, and ends the process.
+"""
+
+import asyncio
+import random
+import socket
+import struct
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tests.servers import HOST
+from tests.soak.checks import Traffic, Wrong
+from tests.soak.memcache import MemcacheTraffic
+from tests.soak.redis import NOTHING, RedisTraffic
+
+TRAFFICS: dict[str, type[Traffic]] = {
+    traffic.PROTOCOL: traffic for traffic in (RedisTraffic, MemcacheTraffic)
+}
+# Requests of a pipeline.
+DEPTHS = (1, 1, 1, 2, 3, 5, 8, 16, 30, 60, 100, 300)
+# Of a thousand pipelines, so many are the connection's last: the client goes, or says that it sends
+# no more.
+VANISH, HALF_CLOSE = 8, 3
+
+
+@dataclass
+class Report:
+    requests: int = 0
+    checked: int = 0
+    vanished: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    wrong: str = ""
+
+    def add(self, other: "Report") -> None:
+        self.requests += other.requests
+        self.checked += other.checked
+        self.vanished += other.vanished
+        self.errors += other.errors
+        self.wrong = self.wrong or other.wrong
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of a client. What is expected stands in the order of the requests."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, crowd: "Crowd", traffic: Traffic) -> None:
+        self.crowd = crowd
+        self.traffic = traffic
+        self.random = traffic.random
+        self.replies = traffic.reader()
+        self.nothing = NOTHING if isinstance(traffic, RedisTraffic) else None
+        self.passes_over = getattr(traffic, "passes_over", None)
+        self.expected: deque[tuple[Any, ...]] = deque()
+        self.low = 0  # with so few expected, the next pipeline is sent
+        self.leaving = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.crowd.connections.add(self)
+        self.traffic.greeting()
+        self.send(0)
+        self.go_on()
+
+    def send(self, depth: int) -> None:
+        count, data, entries = self.traffic.pipeline(depth)
+        self.expected += entries
+        self.crowd.report.requests += count
+        self.transport.write(data)
+
+    def go_on(self) -> None:
+        """The next pipeline, or the end."""
+        if self.crowd.draining or self.leaving:
+            if not self.expected and not self.leaving:
+                self.leaving = True
+                self.transport.close()
+            return
+        choice = self.random.randrange(1000)
+        self.send(self.random.choice(DEPTHS))
+        if choice < VANISH:
+            self.vanish()
+        elif choice < VANISH + HALF_CLOSE:
+            self.leaving = True
+            self.transport.write_eof()
+        self.low = self.random.randrange(len(self.expected) + 1) if self.expected else 0
+        if not self.expected:
+            # Nothing of it is answered.
+            asyncio.get_running_loop().call_soon(self.go_on)
+
+    def vanish(self) -> None:
+        """In the middle of a request, and of the replies; with a reset or without."""
+        self.leaving = True
+        self.expected.clear()
+        self.crowd.report.vanished += 1
+        self.transport.write(self.traffic.part())
+        if self.random.random() < 0.5:
+            linger = struct.pack("ii", 1, 0)
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        replies, expected, traffic = self.replies, self.expected, self.traffic
+        errors = self.crowd.report.errors
+        passes_over, nothing = self.passes_over, self.nothing
+        checked = 0
+        replies.feed(data)
+        while (reply := replies.gets()) is not nothing:
+            entry = None
+            try:
+                while True:
+                    if not expected:
+                        raise Wrong("a reply that nobody has asked for")
+                    entry = expected.popleft()
+                    if passes_over is None or not passes_over(entry, reply):
+                        break
+                kind = entry[0](entry, reply)
+            except (Wrong, ValueError, TypeError, IndexError, KeyError) as why:
+                return self.crowd.wrong(traffic, f"{why!r}", entry, reply)
+            if kind is not None:
+                errors[kind] += 1
+            checked += 1
+        self.crowd.report.checked += checked
+        if len(expected) <= self.low:
+            self.go_on()
+        return None
+
+    def connection_lost(self, why: Exception | None) -> None:
+        self.crowd.connections.discard(self)
+        if not self.leaving or self.expected:
+            due = self.expected[0] if self.expected else None
+            self.crowd.wrong(self.traffic, f"closed by the proxy ({why})", due, None)
+        else:
+            self.crowd.left(self.traffic)
+
+
+class Crowd:
+    """The clients of this process."""
+
+    def __init__(self, main: Connection, traffics: list[Traffic], ports: dict[str, int]) -> None:
+        self.main = main
+        self.traffics = traffics
+        self.ports = ports
+        self.report = Report()
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.ended = asyncio.Event()
+
+    def order(self) -> None:
+        """What main says."""
+        word = self.main.recv()
+        if word == "go":
+            self.draining = False
+            for traffic in self.traffics:
+                self.connect(traffic)
+        elif word == "drain":
+            self.draining = True
+            for connection in list(self.connections):
+                connection.go_on()
+            self.done()
+        else:
+            self.ended.set()
+
+    def connect(self, traffic: Traffic) -> None:
+        """A client has one connection at a time; servers may still be busy with its last one."""
+        loop = asyncio.get_running_loop()
+        port = self.ports[traffic.pool]
+        task = loop.create_task(
+            loop.create_connection(lambda: ClientConnection(self, traffic), HOST, port)
+        )
+        self.tasks.add(task)
+        task.add_done_callback(lambda task: self.connected(traffic, task))
+
+    def connected(self, traffic: Traffic, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.wrong(traffic, f"no connection: {task.exception()}", None, None)
+        self.done()
+
+    def left(self, traffic: Traffic) -> None:
+        if self.draining:
+            self.done()
+        else:
+            self.connect(traffic)
+
+    def done(self) -> None:
+        """Tells main once everybody has got what they were owed."""
+        if self.draining and not self.connections and not self.tasks:
+            self.main.send(self.report)
+            self.report = Report()
+
+    def wrong(self, traffic: Traffic, why: str, entry: Any, reply: Any) -> None:
+        if not self.report.wrong:
+            request = "-" if entry is None else shown(entry[1])
+            self.report.wrong = (
+                f"client {traffic.number} of pool {traffic.pool}: {why}\n"
+                f"  request {entry[2] if entry else '-'}: {request}\n  reply: {shown(reply)}"
+            )
+            self.main.send(self.report)
+            self.ended.set()
+
+    def unanswered(self) -> str:
+        """Who still waits, when the time for it is over."""
+        return "\n".join(
+            f"client {one.traffic.number} of pool {one.traffic.pool}: no reply to "
+            f"{len(one.expected)} requests, the first: {shown(one.expected[0][1])}"
+            for one in self.connections
+            if one.expected
+        )
+
+
+def shown(words: Any) -> str:
+    text = repr(words)
+    return text if len(text) < 1000 else f"{text[:700]} … {text[-300:]}"
+
+
+def run_clients(
+    main: Connection, clients: list[tuple[str, int]], ports: dict[str, int], seed: int
+) -> None:
+    """The process: `clients` are protocols and numbers."""
+    random.seed(seed)
+    traffics = [TRAFFICS[protocol](number, seed) for protocol, number in clients]
+
+    async def live() -> None:
+        crowd = Crowd(main, traffics, ports)
+        asyncio.get_running_loop().add_reader(main.fileno(), crowd.order)
+        await crowd.ended.wait()
+
+    asyncio.run(live())

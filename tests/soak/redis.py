@@ -1,0 +1,277 @@
+# tests/soak/redis.py: what a Redis client of the soak says, and what may come back
+"""Commands of every kind of route: to one key's server, split, to all servers, answered by the
+proxy itself, refused by it, refused by the server. Every second client speaks RESP3.
+
+`EVAL` is an echo of a server: its reply belongs to one request alone.
+"""
+
+import re
+
+import hiredis
+
+from tests.soak.checks import Traffic, Wrong, check_value
+
+NOTHING = object()
+ECHO = b"return {KEYS[1], ARGV[1]}"
+# Client, counter, list, hash keys each.
+STRINGS, COUNTERS, LISTS, HASHES = 300, 40, 8, 8
+
+SERVER_ERROR = re.compile(r"ERR server '(s\d)' of pool '(\S+)': (.*)$")
+POOL_ERROR = re.compile(r"ERR pool '(\S+)' has no live server: (.*)$")
+
+
+class RedisTraffic(Traffic):
+    PROTOCOL = "redis"
+    COMMANDS = (
+        (30, "get"),
+        (20, "set"),
+        (2, "set_get"),
+        (8, "mget"),
+        (4, "mset"),
+        (3, "delete"),
+        (2, "delete_several"),
+        (2, "exists"),
+        (6, "increment"),
+        (3, "echo"),
+        (2, "ping"),
+        (2, "inline"),
+        (1, "unknown"),
+        (1, "arity"),
+        (1, "wrong_type"),
+        (2, "push"),
+        (2, "range"),
+        (2, "hash_set"),
+        (2, "hash_get"),
+        (4, "echo_of_server"),
+        (1, "skip"),
+        (0.3, "all_servers"),
+        (0.1, "set_large"),
+        (0.2, "get_large"),
+    )
+
+    def __init__(self, number: int, seed: int) -> None:
+        super().__init__(number, seed)
+        self.resp3 = number % 2 == 1
+
+    def reader(self) -> hiredis.Reader:
+        return hiredis.Reader(notEnoughData=NOTHING)
+
+    def greeting(self) -> None:
+        if self.resp3:
+            self.say(self.is_hello, "HELLO", "3")
+
+    def part(self) -> bytes:
+        whole: bytes = hiredis.pack_command(("SET", self.key("s", STRINGS), b"x" * 20_000))
+        return whole[: self.random.choice((1, 5, 20, 1000, 19_000))]
+
+    def say(self, check, *words, keys=(), detail=None):  # type: ignore[no-untyped-def]
+        self.out.append(hiredis.pack_command(words))
+        self.entries.append((check, words, self.sequence, keys, detail))
+
+    # Requests
+
+    def get(self) -> None:
+        key = self.key("s", STRINGS)
+        self.say(self.is_value, "GET", key, keys=(key,))
+
+    def set(self) -> None:
+        key = self.key("s", STRINGS)
+        self.say(self.is_ok, "SET", key, self.value(key), keys=(key,))
+
+    def set_get(self) -> None:
+        key = self.key("s", STRINGS)
+        self.say(self.is_value, "SET", key, self.value(key), "GET", keys=(key,))
+
+    def mget(self) -> None:
+        keys = self.keys("s", STRINGS, 12)
+        self.say(self.is_values, "MGET", *keys, keys=tuple(keys))
+
+    def mset(self) -> None:
+        # Of a key that comes twice, the last value counts: both have this number.
+        keys = self.keys("s", STRINGS, 6)
+        pairs = [word for key in keys for word in (key, self.value(key))]
+        self.say(self.is_ok, "MSET", *pairs, keys=tuple(keys))
+
+    def delete(self) -> None:
+        key = self.key("s", STRINGS)
+        self.say(self.is_count, "DEL", key, keys=(key,), detail=1)
+
+    def delete_several(self) -> None:
+        keys = self.keys("s", STRINGS, 5)
+        self.say(self.is_count, "DEL", *keys, keys=tuple(keys), detail=len(keys))
+
+    def exists(self) -> None:
+        keys = self.keys("s", STRINGS, 8)
+        self.say(self.is_count, "EXISTS", *keys, keys=tuple(keys), detail=len(keys))
+
+    def increment(self) -> None:
+        key = self.key("c", COUNTERS)
+        self.say(self.is_sum, "INCRBY", key, self.step(key), keys=(key,))
+
+    def echo(self) -> None:
+        self.say(self.is_exactly, "ECHO", self.token(), detail=self.token())
+
+    def ping(self) -> None:
+        if self.random.random() < 0.5:
+            self.say(self.is_exactly, "PING", detail=b"PONG")
+        else:
+            self.say(self.is_exactly, "PING", self.token(), detail=self.token())
+
+    def inline(self) -> None:
+        words = b"ECHO", self.token()
+        self.out.append(b"%s %s\r\n" % words)
+        self.entries.append((self.is_exactly, words, self.sequence, (), self.token()))
+
+    def unknown(self) -> None:
+        name = "nope-" + self.token().decode()
+        self.say(self.is_error, name, detail=f"ERR unknown command '{name}', with args ")
+
+    def arity(self) -> None:
+        self.say(self.is_error, "GET", detail="ERR wrong number of arguments for 'get' command")
+
+    def wrong_type(self) -> None:
+        key = self.key("l", LISTS)
+        self.say(self.is_wrong_type, "GET", key, keys=(key,))
+
+    def push(self) -> None:
+        key = self.key("l", LISTS)
+        self.say(self.is_count, "LPUSH", key, self.value(key), keys=(key,), detail=1 << 60)
+        self.say(self.is_ok, "LTRIM", key, "0", "5", keys=(key,))
+
+    def range(self) -> None:
+        key = self.key("l", LISTS)
+        self.say(self.is_list, "LRANGE", key, "0", "-1", keys=(key,))
+
+    def hash_set(self) -> None:
+        key = self.key("h", HASHES)
+        field = b"f%d" % self.random.randrange(5)
+        words = key, field, self.value(key + b"." + field)
+        self.say(self.is_count, "HSET", *words, keys=(key,), detail=1)
+
+    def hash_get(self) -> None:
+        key = self.key("h", HASHES)
+        self.say(self.is_hash, "HGETALL", key, keys=(key,))
+
+    def echo_of_server(self) -> None:
+        key = self.key("e", STRINGS)
+        words = "EVAL", ECHO, "1", key, self.token()
+        self.say(self.is_exactly, *words, keys=(key,), detail=[key, self.token()])
+
+    def skip(self) -> None:
+        """Neither of the two is answered."""
+        key = self.key("s", STRINGS)
+        self.out.append(hiredis.pack_command(("CLIENT", "REPLY", "SKIP")))
+        self.out.append(hiredis.pack_command(("SET", key, self.value(key))))
+
+    def all_servers(self) -> None:
+        self.say(self.is_count, "DBSIZE", detail=1 << 60)
+
+    def set_large(self) -> None:
+        key = self.key("large", 1)
+        self.say(self.is_ok, "SET", key, self.value(key, self.large()), keys=(key,))
+
+    def get_large(self) -> None:
+        key = self.key("large", 1)
+        self.say(self.is_value, "GET", key, keys=(key,))
+
+    def token(self) -> bytes:
+        return b"%d-%d" % (self.number, self.sequence)
+
+    # Replies
+
+    def is_value(self, entry, reply):  # type: ignore[no-untyped-def]
+        if reply is not None:
+            if isinstance(reply, hiredis.ReplyError):
+                return self.failure(entry, reply)
+            check_value(reply, self.number, entry[1][1], entry[2])
+        return None
+
+    def is_values(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if not isinstance(reply, list) or len(reply) != len(entry[3]):
+            raise Wrong("not as many values as keys")
+        for key, found in zip(entry[3], reply, strict=True):
+            if found is not None:
+                check_value(found, self.number, key, entry[2])
+        return None
+
+    def is_list(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if not isinstance(reply, list):
+            raise Wrong("no list")
+        for found in reply:
+            check_value(found, self.number, entry[1][1], entry[2])
+        return None
+
+    def is_hash(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if not isinstance(reply, dict if self.resp3 else list):
+            raise Wrong("no hash")
+        pairs = reply.items() if self.resp3 else zip(reply[::2], reply[1::2], strict=True)
+        for field, found in pairs:
+            check_value(found, self.number, entry[1][1] + b"." + field, entry[2])
+        return None
+
+    def is_count(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if type(reply) is not int or not 0 <= reply <= entry[4]:
+            raise Wrong(f"no number up to {entry[4]}")
+        return None
+
+    def is_sum(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if type(reply) is not int:
+            raise Wrong("no number")
+        self.check_sum(reply, entry[1][1])
+        return None
+
+    def is_ok(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if reply != b"OK":
+            raise Wrong("not OK")
+        return None
+
+    def is_exactly(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError) and entry[3]:
+            return self.failure(entry, reply)
+        if reply != entry[4]:
+            raise Wrong(f"not {entry[4]!r}")
+        return None
+
+    def is_error(self, entry, reply):  # type: ignore[no-untyped-def]
+        if not isinstance(reply, hiredis.ReplyError) or not str(reply).startswith(entry[4]):
+            raise Wrong(f"not the error {entry[4]!r}")
+        return "refused"
+
+    def is_wrong_type(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("WRONGTYPE "):
+            return "WRONGTYPE"
+        if reply is None:
+            return None
+        return self.failure(entry, reply)
+
+    def is_hello(self, entry, reply):  # type: ignore[no-untyped-def]
+        if not isinstance(reply, dict) or reply[b"proto"] != 3:
+            raise Wrong("not the reply to HELLO")
+        return
+
+    def failure(self, entry, reply):  # type: ignore[no-untyped-def]
+        """The kind of an error that a server or the proxy may give; Wrong if it may not."""
+        text = str(reply)
+        if match := SERVER_ERROR.match(text):
+            self.check_server(match[1], entry[3])
+        else:
+            match = POOL_ERROR.match(text)
+        if match:
+            if match[match.lastindex - 1] != self.pool:
+                raise Wrong("an error of another pool")
+            return match[match.lastindex].partition(";")[0]
+        if text.startswith(("OOM ", "LOADING ")):
+            return text.partition(" ")[0]
+        raise Wrong("no error that this request can have")

@@ -1,0 +1,270 @@
+# tests/soak/run.py: a soak from its start to its verdict
+"""Two rounds of load and chaos. At the end of each the servers are well again, every client gets
+what it is still owed and closes, and the proxy must be as one that has nothing to do: no request in
+a queue, no client, and all servers served again. The resident size after the second round is held
+against that after the first.
+"""
+
+import contextlib
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import hiredis
+
+from tests.client import Client
+from tests.integration.conftest import mc_pool, pool
+from tests.memcache import MemcacheClient
+from tests.servers import (
+    DEADLINE,
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    wait_until,
+)
+from tests.soak.chaos import Chaos, unrest
+from tests.soak.checks import POOLS, SERVERS, keys_everywhere
+from tests.soak.clients import Report, run_clients
+
+CLIENTS = 64  # of each protocol
+PROCESSES = 2
+ROUNDS = 2
+# By this much the resident size may be larger after the second round. How fragmented the heap is
+# depends on chance; what leaks one message in a hundred is far beyond it in a minute.
+GROWTH = 6 << 20
+# Seconds without a change. nutproxy gives memory back at most once a second.
+REST = 2.5
+
+PROTOCOLS = ("redis", "memcached")
+# Pools over the same servers: one that waits for ever, one that gives up and ejects, one with
+# several connections to each server.
+OPTIONS = {
+    "plain": {},
+    "hasty": {
+        "timeout": 300,
+        "auto_eject_hosts": "true",
+        "server_retry_timeout": 400,
+        "server_failure_limit": 2,
+    },
+    "wide": {"timeout": 1000, "server_connections": 3},
+}
+
+
+class Failed(Exception):
+    """The verdict, if it is not a good one."""
+
+
+@dataclass
+class Soak:
+    """The settings of a run, and its outcome."""
+
+    seconds: float
+    protocols: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    seed: int = 1
+    measures: bool = True  # is the resident size what it is without a sanitizer's?
+    report: Report = field(default_factory=Report)
+    events: Counter[str] = field(default_factory=Counter)
+    sizes: list[int] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Raises Failed."""
+        with contextlib.ExitStack() as stack:
+            troubles, configs = [], []
+            for protocol in self.protocols:
+                servers = [stack.enter_context(start(protocol)) for _ in range(SERVERS)]
+                configs += [pool_config(protocol, name, servers) for name in POOLS]
+                for half in 0, 1:
+                    seed = f"{self.seed} {protocol} {half}"
+                    troubles.append(Chaos(servers[half::2], seed))
+            proxy = stack.enter_context(NutproxyServer("".join(configs), *self.arguments))
+            crowds = stack.enter_context(self.crowds(proxy))
+            try:
+                for _ in range(ROUNDS):
+                    self.round(proxy, crowds, troubles)
+            finally:
+                for chaos in troubles:
+                    self.events += chaos.events
+            if "Traceback" in proxy.output:
+                raise Failed(f"nutproxy's log has a traceback:\n{proxy.output[-5000:]}")
+        if self.measures and self.sizes[-1] > self.sizes[0] + GROWTH:
+            raise Failed(f"nutproxy has grown by more than {GROWTH >> 20} MB")
+
+    @contextlib.contextmanager
+    def crowds(self, proxy: NutproxyServer) -> Iterator[list[Connection]]:
+        """The processes of the clients, by their connections to this one."""
+        context = multiprocessing.get_context("spawn")
+        everybody = [(protocol, number) for number in range(CLIENTS) for protocol in self.protocols]
+        ours, processes = [], []
+        try:
+            for index in range(PROCESSES):
+                here, there = context.Pipe()
+                # Neighbours have different pools and versions of the protocol.
+                clients = everybody[index * len(everybody) // PROCESSES :][
+                    : len(everybody) // PROCESSES
+                ]
+                process = context.Process(
+                    target=run_clients, args=(there, clients, proxy.ports, self.seed)
+                )
+                process.start()
+                there.close()
+                ours.append(here)
+                processes.append(process)
+            yield ours
+        finally:
+            for here in ours:
+                with contextlib.suppress(OSError):
+                    here.send("end")
+            for process in processes:
+                process.join(DEADLINE)
+                process.kill()
+                process.join()
+
+    def round(self, proxy: NutproxyServer, crowds: list[Connection], troubles: list[Chaos]) -> None:
+        for crowd in crowds:
+            crowd.send("go")
+        end = time.monotonic() + self.seconds / ROUNDS
+        with unrest(troubles):
+            # Only what is wrong is said before the end.
+            if ready := wait(crowds, end - time.monotonic()):
+                self.heard(proxy, ready)
+        for crowd in crowds:
+            crowd.send("drain")
+        waiting = list(crowds)
+        while waiting:
+            ready = wait(waiting, DEADLINE)
+            if not ready:
+                raise Failed("clients that got no reply to a request, all servers being well")
+            self.heard(proxy, ready)
+            waiting = [crowd for crowd in waiting if crowd not in ready]
+        self.settle(proxy)
+
+    def heard(self, proxy: NutproxyServer, ready: list[Connection]) -> None:
+        for crowd in ready:
+            try:
+                self.report.add(crowd.recv())
+            except EOFError:
+                raise Failed("a process of clients has died") from None
+        if self.report.wrong:
+            if not proxy.running():
+                raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
+            raise Failed(self.report.wrong)
+
+    def settle(self, proxy: NutproxyServer) -> None:
+        """Everything is served again, and nothing is left over."""
+        for protocol in self.protocols:
+            for name in POOLS:
+                serves = serves_redis if protocol == "redis" else serves_memcached
+                port = proxy.ports[f"{protocol}-{name}"]
+                wait_until(lambda: serves(port), f"service of {protocol}-{name}")  # noqa: B023
+        wait_until(lambda: not left_over(proxy), "empty queues")
+        for name, stats in proxy.stats().items():
+            if isinstance(stats, dict) and name in proxy.ports:
+                check_counters(name, stats)
+        self.sizes.append(size_at_rest(proxy))
+
+    def closing_line(self, verdict: str) -> str:
+        report = self.report
+        errors = ", ".join(f"{kind} {count}" for kind, count in report.errors.most_common())
+        events = ", ".join(f"{name} {count}" for name, count in self.events.most_common())
+        sizes = " -> ".join(f"{size / (1 << 20):.1f}" for size in self.sizes) or "-"
+        return (
+            f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}: "
+            f"{self.seconds:.0f} s, {report.requests} requests, {report.checked} replies checked, "
+            f"{report.vanished} clients vanished; errors: {errors or 'none'}; "
+            f"servers: {events or 'undisturbed'}; RSS {sizes} MB; seed {self.seed}: {verdict}"
+        )
+
+
+def start(protocol: str) -> RedisServer | MemcachedServer:
+    if protocol == "redis":
+        return RedisServer("--enable-debug-command", "yes", "--maxmemory-policy", "noeviction")
+    return MemcachedServer("-I", "8m", "-m", "256")
+
+
+def pool_config(protocol: str, name: str, servers: list[RedisServer | MemcachedServer]) -> str:
+    options = dict(OPTIONS[name])
+    if protocol == "redis":
+        return pool(f"redis-{name}", servers, **options)
+    if name == "hasty":
+        options["on_dead_server"] = "miss"
+    return mc_pool(f"memcached-{name}", servers, **options)
+
+
+def serves_redis(port: int) -> bool:
+    with Client(port) as client:
+        for key in keys_everywhere():
+            client.pipeline(("SET", key, key), ("GET", key), ("DEL", key))
+            replies = client.replies(3)
+            if any(isinstance(reply, hiredis.ReplyError) for reply in replies):
+                return False
+            if replies != [b"OK", key, 1]:
+                raise Failed(f"{replies} in the place of a value that was just set")
+    return True
+
+
+def serves_memcached(port: int) -> bool:
+    with MemcacheClient(port) as client:
+        for key in keys_everywhere():
+            client.send(b"set %s 0 0 1" % key, b"v")
+            client.send(b"get " + key)
+            replies = client.replies(2)
+            if any(reply.startswith(b"SERVER_ERROR") for reply in replies):
+                return False
+            if replies != [b"STORED\r\n", b"VALUE %s 0 1\r\nv\r\nEND\r\n" % key]:
+                raise Failed(f"{replies} in the place of a value that was just set")
+    return True
+
+
+def left_over(proxy: NutproxyServer) -> bool:
+    """Is there a client, or a request in a queue?"""
+    for stats in proxy.stats().values():
+        if not isinstance(stats, dict) or "client_connections" not in stats:
+            continue
+        queues = [
+            server[name]
+            for server in stats.values()
+            if isinstance(server, dict)
+            for name in ("in_queue", "in_queue_bytes", "out_queue", "out_queue_bytes")
+            if name in server
+        ]
+        if any(queues) or stats["client_connections"]:
+            return True
+    return False
+
+
+def check_counters(name: str, stats: dict[str, object]) -> None:
+    """Real servers send nothing malformed or unasked, and these clients do neither."""
+    if stats["client_protocol_errors"]:
+        raise Failed(f"{name}: client_protocol_errors {stats['client_protocol_errors']}")
+    for server, row in stats.items():
+        if isinstance(row, dict) and row.get("server_protocol_errors"):
+            raise Failed(f"{name}, {server}: server_protocol_errors {row}")
+
+
+def size_at_rest(proxy: NutproxyServer) -> int:
+    """The resident size once it stays the same: a burst's memory is given back after a while."""
+    sizes = [resident(proxy)]
+    since = time.monotonic()
+
+    def rests() -> bool:
+        nonlocal since
+        if resident(proxy) != sizes[-1]:
+            sizes.append(resident(proxy))
+            since = time.monotonic()
+        return time.monotonic() - since > REST
+
+    wait_until(rests, "a resident size that stays the same")
+    return sizes[-1]
+
+
+def resident(proxy: NutproxyServer) -> int:
+    """In bytes."""
+    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")

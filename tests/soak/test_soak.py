@@ -1,0 +1,120 @@
+"""A soak of each kind, and that it notices what it is for. `make soak` takes as long as it is told.
+
+NUTPROXY_SOAK_SECONDS changes the length of each."""
+
+import os
+
+import hiredis
+import pytest
+
+from tests import sanitize
+from tests.memcache import MemcacheReader
+from tests.soak.checks import Wrong, check_value, value
+from tests.soak.memcache import MemcacheTraffic
+from tests.soak.redis import RedisTraffic
+from tests.soak.run import Failed, Soak
+
+SECONDS = float(os.environ.get("NUTPROXY_SOAK_SECONDS", "30"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "m512"])
+@pytest.mark.parametrize("protocol", ["redis", "memcached"])
+def test_nobody_gets_another_s_reply(protocol, arguments):
+    soak = Soak(SECONDS, (protocol,), arguments, seed=1, measures=not sanitize.ACTIVE)
+    try:
+        soak.run()
+    except Failed as why:
+        pytest.fail(f"{why}\n{soak.closing_line('FAILED')}")
+    assert soak.report.checked > 0
+
+
+GOOD = value(7, 100, b"k", 50)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        value(8, 100, b"k", 50),
+        value(7, 100, b"other", 50),
+        value(7, 101, b"k", 50),
+        GOOD[:-1],
+        GOOD + b"x",
+        GOOD[:-5] + b"#####",
+        b"",
+        b"OK",
+        7,
+        None,
+    ],
+)
+def test_a_value_of_anybody_else_is_noticed(found):
+    check_value(GOOD, 7, b"k", 101)
+    with pytest.raises(Wrong):
+        check_value(found, 7, b"k", 101)
+
+
+def answers(traffic):
+    """What each of some requests of this client may be answered with, and with what it may not:
+    the answer to another of them."""
+    _, _, entries = traffic.pipeline(2000)
+    return entries
+
+
+def test_a_redis_reply_to_another_request_is_noticed():
+    traffic = RedisTraffic(3, 1)
+    echoes = [entry for entry in answers(traffic) if entry[0] == traffic.is_exactly]
+    sums = [entry for entry in answers(traffic) if entry[0] == traffic.is_sum]
+    tokens = {str(entry[4]): entry for entry in echoes if entry[4] != b"PONG"}
+    first, second, *_ = tokens.values()
+    assert first[0](first, first[4]) is None
+    for reply in second[4], None, b"OK", hiredis.ReplyError("ERR server 's9' of pool 'x': y"):
+        with pytest.raises(Wrong):
+            first[0](first, reply)
+    one, other = {entry[1][1]: entry for entry in sums}.popitem()[1], echoes[0]
+    assert one[0](one, int(one[1][2])) is None
+    for reply in int(one[1][2]) + 1, other[4], None:
+        with pytest.raises(Wrong):
+            one[0](one, reply)
+
+
+def test_a_memcached_reply_to_another_request_is_noticed():
+    traffic = MemcacheTraffic(3, 1)
+    entries = answers(traffic)
+    metas = [entry for entry in entries if entry[0] == traffic.is_meta and not entry[5]]
+    first, second = metas[:2]
+    mine, others = (b"HD k%b O%b\r\n" % (entry[3][0], entry[4][0]) for entry in (first, second))
+    assert first[0](first, mine) is None
+    for reply in others, b"STORED\r\n", b"END\r\n", b"MN\r\n":
+        with pytest.raises(Wrong):
+            first[0](first, reply)
+
+
+def test_quiet_requests_that_were_silent_are_passed_over():
+    traffic = MemcacheTraffic(3, 1)
+    one, two = [entry for entry in answers(traffic) if entry[5]][:2]
+    token = two[4] if isinstance(two[4], bytes) else two[4][0]
+    assert traffic.passes_over(one, b"HD O%b\r\n" % token)
+    assert not traffic.passes_over(two, b"HD O%b\r\n" % token)
+    assert not traffic.passes_over(one, b"SERVER_ERROR x\r\n")
+    assert traffic.passes_over(one, b"MN\r\n")
+
+
+def test_memcached_replies_are_cut_wherever_they_come_in_pieces():
+    replies = [
+        b"END\r\n",
+        b"VALUE k 0 8\r\nEND\r\nab\n\r\nVALUE j 0 0\r\n\r\nEND\r\n",
+        b"VA 5 k O1\r\nEN\r\n\n\r\n",
+        b"STAT a b\r\nSTAT c d\r\nEND\r\n",
+        b"SERVER_ERROR x\r\n",
+        b"12\r\n",
+    ]
+    data = b"".join(replies)
+    for size in (1, 2, 3, 7, len(data)):
+        reader = MemcacheReader()
+        found = []
+        for at in range(0, len(data), size):
+            reader.feed(data[at : at + size])
+            while (reply := reader.gets()) is not None:
+                found.append(reply)
+        assert found == replies
