@@ -1,0 +1,282 @@
+# tests/fuzz/merging.py: replies of several servers, merged by a running proxy
+"""An input is a command's number and a reply of each of three servers:
+
+    b"0\\n--\\n*1\\r\\n$1\\r\\na\\r\\n\\n--\\n…"
+
+The servers are scripted and send just these; a part that is not one whole reply, which the parsers'
+targets are for, stands for an error of the server. nutproxy is asked for the command with keys on
+all three, and has to answer with one well-formed reply, and then still be in step: an ECHO behind
+it comes back. Where the replies are those that real servers would give, the merged one is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Hashable, Iterator
+
+from nutproxy.proto import memcache, redis
+from nutproxy.proto.memcache_commands import Reply
+from tests.client import Client
+from tests.fuzz.engine import Target
+from tests.integration.conftest import mc_pool, pool
+from tests.memcache import MemcacheClient
+from tests.scripted import ScriptedMemcached, ScriptedServer, keys_of
+from tests.servers import NutproxyServer
+from tests.unit.framing import outcome_with
+
+BETWEEN = b"\n--\n"
+SERVERS = (1, 2, 3)
+# Two keys of each server, and one of them twice.
+ORDER = (0, 1, 0, 2, 1, 2, 0)
+KEYS = [list(keys_of(server, SERVERS, 2)) for server in SERVERS]
+TURN = [sum(1 for other in ORDER[:at] if other == one) for at, one in enumerate(ORDER)]
+ASKED = [KEYS[one][turn % 2] for one, turn in zip(ORDER, TURN, strict=True)]
+# How many of the keys each server is asked for.
+COUNTS = [ORDER.count(index) for index in range(len(SERVERS))]
+
+REDIS_COMMANDS: list[tuple[bytes | str, ...]] = [
+    ("MGET", *ASKED),
+    ("DEL", *ASKED),
+    ("MSET", *(word for key in ASKED for word in (key, "v"))),
+    ("KEYS", "*"),
+    ("DBSIZE",),
+    ("SCRIPT", "EXISTS", "a", "b"),
+    ("SCRIPT", "KILL"),
+    ("RANDOMKEY",),
+    ("WAIT", "1", "100"),
+    ("WAITAOF", "1", "1", "100"),
+    ("CONFIG", "GET", "*"),
+    ("INFO", "keyspace"),
+    ("FLUSHALL",),
+]
+MEMCACHE_COMMANDS = [
+    b"get " + b" ".join(ASKED),
+    b"gets " + b" ".join(ASKED),
+    b"gat 0 " + b" ".join(ASKED),
+    b"flush_all",
+    b"stats items",
+]
+# What the parsers let through as a reply to each of them; any other ends the connection.
+FORMS = [{Reply.VALUES}] * 3 + [{Reply.OK}, {Reply.STATS, Reply.RESET, Reply.OK, Reply.VALUES}]
+
+
+class Scene:
+    """Three servers that send `replies`, and a proxy in front of them."""
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        kind: type[ScriptedServer],
+        make_pool: Callable[..., str],
+    ) -> None:
+        self.replies: list[bytes] = [b""] * len(SERVERS)
+        servers = [stack.enter_context(kind(self.script(index))) for index in range(len(SERVERS))]
+        options = {"admin_commands": "true"} if kind is ScriptedServer else {}
+        config = make_pool("alpha", servers, **options)
+        self.proxy = stack.enter_context(NutproxyServer(config))
+
+    def script(self, index: int):  # type: ignore[no-untyped-def]
+        def script(session) -> None:  # type: ignore[no-untyped-def]
+            while session.receive():
+                session.send(self.replies[index])
+
+        return script
+
+
+def parts(data: bytes, commands: list, good: Callable[[int, bytes], bool], error: bytes):  # type: ignore[no-untyped-def]
+    number, *replies = data.split(BETWEEN)
+    index = int(number) % len(commands) if number.isdigit() and len(number) < 5 else 0
+    replies = [reply if good(index, reply) else error for reply in replies[: len(SERVERS)]]
+    return index, replies + [error] * (len(SERVERS) - len(replies))
+
+
+def redis_good(index: int, reply: bytes) -> bool:
+    return reply[:1] != b">" and outcome_with(lambda: redis.Framer(False), [reply]) == (
+        [reply],
+        None,
+    )
+
+
+def memcache_good(index: int, reply: bytes) -> bool:
+    found, error = outcome_with(lambda: memcache.Framer(False), [reply])
+    return (
+        error is None
+        and [text for _, text in found] == [reply]
+        and (found[0][0] is None or found[0][0] in FORMS[index])
+    )
+
+
+class Merge:
+    """A check of a running proxy, which is started with the first input."""
+
+    def __init__(self) -> None:
+        self.stack = contextlib.ExitStack()
+        self.scene: Scene | None = None
+
+    def close(self) -> None:
+        self.stack.close()
+        self.scene = None
+
+
+class RedisMerge(Merge):
+    def __call__(self, data: bytes, draw: random.Random) -> Hashable:
+        if self.scene is None:
+            self.scene = Scene(self.stack, ScriptedServer, pool)
+            port = self.scene.proxy.port
+            self.clients = [self.stack.enter_context(Client(port)) for _ in range(2)]
+            self.clients[1]("HELLO", "3")
+        index, replies = parts(data, REDIS_COMMANDS, redis_good, b"-ERR none\r\n")
+        self.scene.replies = replies
+        resp = draw.randrange(2)
+        client = self.clients[resp]
+        client.pipeline(REDIS_COMMANDS[index], ("ECHO", "in step"))
+        framer = redis.Framer(False)
+        found: list[bytes] = []
+        while len(found) < 2:
+            received = client.socket.recv(1 << 20)
+            assert received, "closed"
+            found += framer.feed(received)
+        assert found[1:] == [b"$7\r\nin step\r\n"], found
+        known = redis_merged(index, replies)
+        assert known is None or found[0] == known, (replies, known, found[0])
+        return index, found[0][:1], found[0][:30] if found[0][:1] == b"-" else None
+
+
+def redis_merged(index: int, replies: list[bytes]) -> bytes | None:
+    """The merged reply, where it is clear what it must be."""
+    firsts = {reply[:1] for reply in replies}
+    if index == 0 and firsts == {b"*"}:
+        elements = [elements_of(reply) for reply in replies]
+        if [len(found) for found in elements] != COUNTS:
+            return unexpected("mget")
+        merged = [elements[one][turn] for one, turn in zip(ORDER, TURN, strict=True)]
+        return b"*%d\r\n" % len(ORDER) + b"".join(merged)
+    if index in (1, 4) and firsts == {b":"}:
+        total = sum(int(reply[1:]) for reply in replies)
+        if not -(2**63) <= total < 2**63:
+            return unexpected("del" if index == 1 else "dbsize")
+        return b":%d\r\n" % total
+    if index == 2 and firsts == {b"+"}:
+        # Any of them.
+        return replies[0] if len(set(replies)) == 1 else None
+    if index == 3 and firsts == {b"*"}:
+        elements = [elements_of(reply) for reply in replies]
+        flat = [element for found in elements for element in found]
+        return b"*%d\r\n" % len(flat) + b"".join(flat)
+    if index == 8 and firsts == {b":"}:
+        return b":%d\r\n" % min(int(reply[1:]) for reply in replies)
+    return None
+
+
+def unexpected(name: str) -> bytes:
+    return (
+        f"-ERR a server's reply to a part of '{name}' does not have the expected form\r\n".encode()
+    )
+
+
+def elements_of(array: bytes) -> list[bytes]:
+    """The elements of an array as they are written."""
+    line, _, rest = array.partition(b"\r\n")
+    found = []
+    for _ in range(int(line[1:])):
+        # One byte more at a time would be the definition; the Framer's first message is the same.
+        [element, *_] = redis.Framer(False).feed(rest)
+        found.append(element)
+        rest = rest[len(element) :]
+    return found
+
+
+class MemcacheMerge(Merge):
+    def __call__(self, data: bytes, draw: random.Random) -> Hashable:
+        if self.scene is None:
+            self.scene = Scene(self.stack, ScriptedMemcached, mc_pool)
+            self.client = self.stack.enter_context(MemcacheClient(self.scene.proxy.port))
+        index, replies = parts(data, MEMCACHE_COMMANDS, memcache_good, b"SERVER_ERROR none\r\n")
+        self.scene.replies = replies
+        self.client.send_bytes(MEMCACHE_COMMANDS[index] + b"\r\nmn\r\n")
+        found, then = self.client.replies(2)
+        assert then == b"MN\r\n", (found, then)
+        if index < 3:
+            assert found == memcache_merged(replies), (replies, found)
+        return index, found[:6], found[:30] if found[:6] in (b"SERVER", b"CLIENT") else None
+
+
+def memcache_merged(replies: list[bytes]) -> bytes:
+    for reply in replies:
+        if not reply.endswith(b"END\r\n"):
+            # Values may stand before the error.
+            return reply[reply.rstrip().rfind(b"\n") + 1 :]
+    blocks = [list(blocks_of(reply)) for reply in replies]
+    merged = []
+    for key, one in zip(ASKED, ORDER, strict=True):
+        if blocks[one] and blocks[one][0][0] == key:
+            merged.append(blocks[one].pop(0)[1])
+    if any(blocks):
+        return b"SERVER_ERROR a server's reply to a part of this command does not belong to it\r\n"
+    return b"".join(merged) + b"END\r\n"
+
+
+def blocks_of(reply: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The key of each value, and its block."""
+    at = 0
+    while reply[at : at + 5] == b"VALUE":
+        line = reply[at : reply.index(b"\n", at) + 1]
+        end = at + len(line) + int(line.split(b" ")[3]) + 2
+        yield line.split(b" ")[1], reply[at:end]
+        at = end
+
+
+def redis_seeds() -> Iterator[bytes]:
+    arrays = [b"*%d\r\n" % count + b"$2\r\nab\r\n" * count for count in COUNTS]
+    plain = [b":1\r\n", b"+OK\r\n", b"*0\r\n", b"*2\r\n:1\r\n:0\r\n", b"$-1\r\n", b"$1\r\nk\r\n"]
+    more = [b"_\r\n", b"~1\r\n+a\r\n", b"%1\r\n+a\r\n+b\r\n", b"!3\r\nERR\r\n", b"-ERR no\r\n"]
+    for index in range(len(REDIS_COMMANDS)):
+        number = b"%d" % index
+        yield BETWEEN.join([number, *arrays])
+        for reply in (*plain, *more):
+            yield BETWEEN.join([number, *[reply] * 3])
+        yield BETWEEN.join([number, b":1\r\n", b"-ERR no\r\n", b":1\r\n"])
+
+
+def memcache_seeds() -> Iterator[bytes]:
+    for index in range(len(MEMCACHE_COMMANDS)):
+        number = b"%d" % index
+        for unique in b"", b" 7":
+            blocks = [
+                b"".join(
+                    b"VALUE %b 0 1%b\r\nv\r\n" % (key, unique)
+                    for key, other in zip(ASKED, ORDER, strict=True)
+                    if other == one
+                )
+                for one in range(len(SERVERS))
+            ]
+            yield BETWEEN.join([number, *(block + b"END\r\n" for block in blocks)])
+        for reply in b"END\r\n", b"OK\r\n", b"ERROR\r\n", b"STAT a b\r\nEND\r\n":
+            yield BETWEEN.join([number, *[reply] * 3])
+
+
+REDIS, MEMCACHE = RedisMerge(), MemcacheMerge()
+MERGES = [
+    Target(
+        "redis_merge",
+        list(redis_seeds()),
+        [
+            BETWEEN,
+            b":1\r\n",
+            b"*1\r\n",
+            b"$0\r\n\r\n",
+            b"$-1\r\n",
+            b"-ERR x\r\n",
+            b"|1\r\n+a\r\n+b\r\n",
+        ],
+        RedisMerge(),
+    ),
+    Target(
+        "memcache_merge",
+        list(memcache_seeds()),
+        [BETWEEN, b"END\r\n", *(b"VALUE %b 0 1\r\nv\r\n" % key for key in ASKED), b"ERROR\r\n"],
+        MEMCACHE,
+        MEMCACHE.close,
+    ),
+]

@@ -1,0 +1,193 @@
+# tests/fuzz/strict.py: the requests of both protocols once more, as plain Python
+"""What a server would read, written down without the parsers: no state, no buffer, no offsets.
+
+Both functions take all bytes there are, and return the messages in them as the Framer of their
+protocol gives them, and whether what follows is broken. An error's text is not theirs.
+"""
+
+import re
+
+KB = 1024
+
+# Redis ----------------------------------------------------------------------------------------
+
+NUMBER = rb"(0|-?[1-9][0-9]{0,18})\r\n"
+COUNT = re.compile(rb"\*" + NUMBER)
+LENGTH = re.compile(rb"\$" + NUMBER)
+# The beginning of a length line that more bytes may make a right one.
+PARTIAL = re.compile(rb"[*$](?:-?|(?:0|-?[1-9][0-9]{0,18})\r?)\Z")
+INT_MAX = 2147483647
+
+SPACES = re.compile(rb"[ \t\n\v\f\r]*")
+BARE = re.compile(rb"""[^ \t\n\r"']*""")
+DOUBLE = re.compile(rb'"((?:\\.|[^"\\])*)"(?=[ \t\n\v\f\r]|\Z)', re.S)
+# A backslash in front of a quote is an escape: never only a backslash.
+SINGLE = re.compile(rb"'((?:\\'|(?!\\')[^'])*)'(?=[ \t\n\v\f\r]|\Z)", re.S)
+ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.S)
+NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+
+
+def redis_requests(data: bytes, max_bulk: int) -> tuple[list, bool]:
+    found, at = [], 0
+    while at < len(data):
+        if data[at] != 42:
+            end = data.find(b"\n", at) + 1
+            if not end:
+                return found, len(data) - at > 64 * KB
+            line = data[at:end]
+            if line not in (b"\n", b"\r\n"):
+                found.append(inline_words(line.rstrip(b"\r\n")))
+            at = end
+            continue
+        argv, at, broken = array(data, at, max_bulk)
+        if at < 0:
+            return found, broken
+        if argv:
+            found.append(argv)
+    return found, False
+
+
+def array(data: bytes, at: int, max_bulk: int) -> tuple[list, int, bool]:
+    """The arguments, and where they end; -1 if they do not, and whether they never can."""
+    count = COUNT.match(data, at)
+    if count is None:
+        return [], -1, not unfinished(data, at)
+    if not -(2**63) <= int(count[1]) <= INT_MAX:
+        return [], -1, True
+    at = count.end()
+    argv = []
+    for _ in range(int(count[1])):
+        length = LENGTH.match(data, at)
+        if length is None:
+            return [], -1, not unfinished(data, at, b"$")
+        if not 0 <= int(length[1]) <= max_bulk:
+            return [], -1, True
+        start, at = length.end(), length.end() + int(length[1]) + 2
+        if at > len(data):
+            return [], -1, False
+        if data[at - 2 : at] != b"\r\n":
+            return [], -1, True
+        argv.append(data[start : at - 2])
+    return argv, at, False
+
+
+def unfinished(data: bytes, at: int, sign: bytes = b"*") -> bool:
+    """Is the line there only in part? Redis judges one without a CR when it is 64 KB long."""
+    rest = data[at:]
+    if not rest or (rest[:1] == sign and PARTIAL.match(rest)):
+        return True
+    return b"\r" not in rest and len(rest) <= 64 * KB
+
+
+def inline_words(line: bytes) -> list[bytes] | None:
+    """None if quotes are unbalanced."""
+    line = line.partition(b"\0")[0]
+    words, at = [], 0
+    while (at := match_end(SPACES, line, at)) < len(line):
+        end = match_end(BARE, line, at)
+        word = line[at:end]
+        if line[end : end + 1] in (b'"', b"'"):
+            quoted = (DOUBLE if line[end] == 34 else SINGLE).match(line, end)
+            if quoted is None:
+                return None
+            if line[end] == 34:
+                word += ESCAPE.sub(unescaped, quoted[1])
+            else:
+                word += quoted[1].replace(b"\\'", b"'")
+            end = quoted.end()
+        words.append(word)
+        at = end
+    return words
+
+
+def match_end(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
+    match = pattern.match(text, at)
+    assert match is not None
+    return match.end()
+
+
+def unescaped(match: re.Match[bytes]) -> bytes:
+    if match[1] is not None:
+        return bytes([int(match[1], 16)])
+    return NAMED.get(match[2], match[2])
+
+
+# Memcached ------------------------------------------------------------------------------------
+
+LINE_MAX = 2048
+ANY_KEYS = re.compile(rb" {0,100}(?:get|gets|gat|gats) ")
+STORAGE = {
+    b"set": 5,
+    b"add": 5,
+    b"replace": 5,
+    b"append": 5,
+    b"prepend": 5,
+    b"cas": 6,
+}
+SIGNED = re.compile(rb"[+-]?[0-9]+\Z")
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+def memcache_requests(
+    data: bytes, max_bulk: int, commands: frozenset[bytes]
+) -> tuple[list[tuple[list[bytes], bytes | None]], bool]:
+    """Of each message its words, and its data block."""
+    found, at = [], 0
+    while at < len(data):
+        if data[at] == 0x80:
+            return found, True
+        end = data.find(b"\n", at)
+        line = data[at : len(data) if end < 0 else end]
+        if len(line) > LINE_MAX and (not ANY_KEYS.match(line) or len(line) > max_bulk):
+            return found, True
+        if end < 0:
+            return found, False
+        at = end + 1
+        if len(line) > 1 and line.endswith(b"\r"):
+            line = line[:-1]
+        words = [word for word in line.split(b" ") if word]
+        if (not words or words[0] not in commands) and is_http(words):
+            return found, True
+        size = None if CONTROL.search(line) else block_size(words)
+        if size is not None and size > max_bulk:
+            # Swallowed, the two bytes behind it too.
+            found.append((words, None))
+            at += size + 2
+            continue
+        block = None
+        if size is not None:
+            if at + size + 2 > len(data):
+                return found, False
+            block = data[at : at + size]
+            at += size + 2
+        found.append((words, block))
+    return found, False
+
+
+def is_http(words: list[bytes]) -> bool:
+    return len(words) > 1 and words[-1].startswith(b"HTTP/")
+
+
+def block_size(words: list[bytes]) -> int | None:
+    """The bytes of the data block behind this line, None if there is none."""
+    if not words:
+        return None
+    if words[0] == b"ms":
+        # Its key, its size, its flags: twenty words with the end of the line.
+        if not 3 <= len(words) <= 19 or len(words[1]) > 250:
+            return None
+        return number(words[2], 0, 2147483645)
+    least = STORAGE.get(words[0])
+    if least is None or len(words) not in (least, least + 1) or len(words[1]) > 250:
+        return None
+    if number(words[2], 0, 4294967295) is None or number(words[3], -(2**31), 2**31 - 1) is None:
+        return None
+    if least == 6 and number(words[5], 0, 2**64 - 1) is None:
+        return None
+    return number(words[4], 0, 2147483645)
+
+
+def number(word: bytes, least: int, most: int) -> int | None:
+    if not SIGNED.match(word) or not least <= int(word) <= most:
+        return None
+    return int(word)

@@ -1,0 +1,273 @@
+# tests/fuzz/targets.py: what is fuzzed, and what has to be true of every input
+"""
+redis_request, memcache_request   the same messages at every cut, as strict.py reads them, and what
+                                  a message is written as reads as that message again
+redis_reply                       the same at every cut, as hiredis reads them
+memcache_reply                    the same at every cut, and as the tests' own reader cuts them
+config                            findings of one line each, and a Config only without a problem
+redis_merge, memcache_merge       see merging.py
+"""
+
+import random
+import re
+import tempfile
+from collections.abc import Callable, Hashable
+from functools import cache
+from pathlib import Path
+
+import hiredis
+
+from nutproxy.config import load
+from nutproxy.config.model import GlobalConfig, PoolKeys
+from nutproxy.proto import memcache, redis
+from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
+from tests.fuzz import strict
+from tests.fuzz.engine import Target
+from tests.memcache import MemcacheReader
+from tests.memcache_corpus import CORPUS as CONVERSATIONS
+from tests.unit import test_memcache_parser, test_redis_parser
+from tests.unit.framing import outcome_with
+
+MAX_BULK = 5000
+SMALL = 6000  # bytes of a seed
+ROOT = Path(__file__).parents[2]
+
+
+def same_at_every_cut(
+    framer: Callable[[], object], data: bytes, draw: random.Random
+) -> tuple[list, str | None]:
+    whole = outcome_with(framer, [data])
+    places = sorted(draw.randrange(len(data) + 1) for _ in range(draw.choice((1, 1, 2, 5))))
+    pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
+    assert outcome_with(framer, pieces) == whole, (places, whole)
+    if len(data) < 300:
+        assert outcome_with(framer, [bytes([byte]) for byte in data]) == whole, whole
+    return whole
+
+
+def small(seeds: object) -> list[bytes]:
+    return [seed for seed in seeds if len(seed) <= SMALL]  # type: ignore[attr-defined]
+
+
+def some(count: int) -> int:
+    """Not every number of messages is a new outcome."""
+    return min(count, 4)
+
+
+# Redis ----------------------------------------------------------------------------------------
+
+
+def redis_request(data: bytes, draw: random.Random) -> Hashable:
+    def framer() -> redis.Framer:
+        return redis.Framer(True, MAX_BULK)
+
+    found, error = same_at_every_cut(framer, data, draw)
+    assert (found, error is not None) == strict.redis_requests(data, MAX_BULK), (found, error)
+    plain = [argv for argv in found if argv]
+    again = b"".join(hiredis.pack_command(tuple(argv)) for argv in plain)
+    assert outcome_with(framer, [again]) == (plain, None)
+    shape = tuple(None if argv is None else some(len(argv)) for argv in found[:3])
+    return error, some(len(found)), shape
+
+
+# To hiredis attributes are replies of their own; and it makes room for what a length promises.
+NOT_FOR_HIREDIS = re.compile(rb"\||[*%~>][0-9]{6}")
+
+
+def redis_reply(data: bytes, draw: random.Random) -> Hashable:
+    def framer() -> redis.Framer:
+        return redis.Framer(False)
+
+    found, error = same_at_every_cut(framer, data, draw)
+    assert data.startswith(b"".join(found))
+    for reply in found:
+        assert outcome_with(framer, [reply]) == ([reply], None)
+        assert outcome_with(framer, [reply[:-1]]) == ([], None)
+    if not NOT_FOR_HIREDIS.search(data):
+        test_redis_parser.check_against_hiredis(data)
+    kinds = [sorted({line[0] for line in reply.split(b"\r\n") if line}) for reply in found[:1]]
+    return error, some(len(found)), repr(kinds)
+
+
+# Memcached ------------------------------------------------------------------------------------
+
+MEMCACHE_NAMES = frozenset(name.encode() for name in MEMCACHE_COMMANDS)
+
+
+def memcache_request(data: bytes, draw: random.Random) -> Hashable:
+    def framer() -> memcache.Framer:
+        return memcache.Framer(True, MAX_BULK)
+
+    found, error = same_at_every_cut(framer, data, draw)
+    expected, broken = strict.memcache_requests(data, MAX_BULK, MEMCACHE_NAMES)
+    seen = [(split_at_controls(words), block) for words, block, _, _ in found]
+    expected = [(split_at_controls(words), block) for words, block in expected]
+    assert (seen, error is not None) == (expected, broken), (found, error)
+    for words, block, noreply, answer in found:
+        if answer is None:
+            line = b" ".join(words)
+            assert not strict.CONTROL.search(line), words
+            text = line + b"\r\n" if block is None else b"%b\r\n%b\r\n" % (line, block)
+            assert outcome_with(framer, [text]) == ([(words, block, noreply, None)], None)
+    shape = tuple(
+        (words[:1] if answer is None else None, block is None, noreply, answer)
+        for words, block, noreply, answer in found[:1]
+    )
+    return error, some(len(found)), repr(shape)
+
+
+def split_at_controls(words: list[bytes]) -> list[bytes]:
+    """A line with control bytes is refused, so it makes no difference where its words end."""
+    return [part for word in words for part in strict.CONTROL.split(word) if part]
+
+
+def memcache_reply(data: bytes, draw: random.Random) -> Hashable:
+    def framer() -> memcache.Framer:
+        return memcache.Framer(False)
+
+    found, error = same_at_every_cut(framer, data, draw)
+    texts = [text for _, text in found]
+    assert data.startswith(b"".join(texts))
+    reader = MemcacheReader()
+    for kind, text in found:
+        assert outcome_with(framer, [text]) == ([(kind, text)], None)
+        assert outcome_with(framer, [text[:-1]]) == ([], None)
+        reader.feed(text)
+        assert reader.gets() == text
+    return error, some(len(found)), tuple(kind for kind, _ in found[:2])
+
+
+# Configuration --------------------------------------------------------------------------------
+
+
+# YAML's.
+LINE_END = re.compile(b"\r\n|\r|\n|\xc2\x85|\xe2\x80[\xa8\xa9]")
+
+
+@cache
+def scratch() -> Path:
+    directory = tempfile.TemporaryDirectory(prefix="nutproxy-fuzz-")
+    KEPT.append(directory)
+    return Path(directory.name, "proxy.yml")
+
+
+KEPT: list[object] = []
+
+
+def config(data: bytes, draw: random.Random) -> Hashable:
+    scratch().write_bytes(data)
+    loaded, problems = load(str(scratch()))
+    assert (loaded is None) == any(problem.severity == "problem" for problem in problems)
+    for problem in problems:
+        text = str(problem)
+        assert text.isprintable(), text
+        assert problem.line is None or 1 <= problem.line <= len(LINE_END.findall(data)) + 1, text
+    keys = frozenset(f"{problem.key} {problem.message[:25]}" for problem in problems)
+    return loaded is None, keys
+
+
+def config_seeds() -> list[bytes]:
+    examples = [file.read_bytes() for file in sorted(ROOT.glob("conf/*.yml"))]
+    every_key = "".join(
+        f"  {name}: {field.examples[0]}\n"
+        for name, field in PoolKeys.model_fields.items()
+        if field.examples
+    )
+    return [*examples, b"p:\n" + every_key.encode()]
+
+
+TARGETS = [
+    Target(
+        "redis_request",
+        small(
+            [
+                *test_redis_parser.REQUESTS,
+                *test_redis_parser.BROKEN_REQUESTS,
+                *test_redis_parser.INLINE,
+            ]
+        ),
+        [
+            b"\r\n",
+            b"*1\r\n",
+            b"$3\r\n",
+            b"$0\r\n\r\n",
+            b"$1\r\nk\r\n",
+            b"\\x41",
+            b"\\n",
+            b'" ',
+            b"' ",
+        ],
+        redis_request,
+    ),
+    Target(
+        "redis_reply",
+        small(
+            [
+                *test_redis_parser.REPLIES,
+                *test_redis_parser.INCOMPLETE_REPLIES,
+                *test_redis_parser.BROKEN_REPLIES,
+            ]
+        ),
+        [
+            b"\r\n",
+            b"$-1\r\n",
+            b"*-1\r\n",
+            b"*2\r\n",
+            b"%1\r\n",
+            b"|1\r\n",
+            b">1\r\n",
+            b"=4\r\ntxt:\r\n",
+        ],
+        redis_reply,
+    ),
+    Target(
+        "memcache_request",
+        small(
+            [
+                *test_memcache_parser.REQUESTS,
+                *test_memcache_parser.ANSWERED,
+                *test_memcache_parser.BROKEN,
+                *(b"".join(talk.steps) for talk in CONVERSATIONS.values()),
+            ]
+        ),
+        [
+            *(b"%s " % name for name in sorted(MEMCACHE_NAMES)),
+            b" noreply\r\n",
+            b"\r\n",
+            b" k 0 0 1\r\n",
+        ],
+        memcache_request,
+    ),
+    Target(
+        "memcache_reply",
+        small(
+            [
+                *test_memcache_parser.REPLIES,
+                *test_memcache_parser.BROKEN_REPLIES,
+                *test_memcache_parser.INCOMPLETE,
+            ]
+        ),
+        [
+            b"\r\n",
+            b"END\r\n",
+            b"VALUE k 0 1\r\nv\r\n",
+            b"VA 1 k\r\nv\r\n",
+            b"STAT a b\r\n",
+            b"HD\r\n",
+        ],
+        memcache_reply,
+    ),
+    Target(
+        "config",
+        config_seeds(),
+        [
+            *(
+                f"  {key}: ".encode()
+                for key in (*PoolKeys.model_fields, *GlobalConfig.model_fields)
+            ),
+            *(b"global:\n", b"defaults:\n", b"\n   - h:1:1\n", b"&a ", b"*a", b"<<: ", b"!!map "),
+            *(b"{", b"[", b"|\n", b"'", b'"', b"---\n", b"%YAML 1.1\n", b"? ", b"\xef\xbb\xbf"),
+        ],
+        config,
+    ),
+]
