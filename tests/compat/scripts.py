@@ -645,8 +645,7 @@ ELSEWHERE = [
         "every problem with its line, pool and key, and what would be accepted",
         "whoever has made it has to find it",
         (
-            "unit/test_cli.py::"
-            "test_check_prints_findings_and_test_conf_twemproxys_verdict_too",
+            "unit/test_cli.py::test_check_prints_findings_and_test_conf_twemproxys_verdict_too",
             "unit/test_config.py::test_everything_is_reported_in_the_order_of_lines",
         ),
     ),
@@ -655,10 +654,7 @@ ELSEWHERE = [
         "exit code 0; the reason is in the log",
         "exit code 1, and the reason on the terminal",
         "scripts look at the exit code",
-        (
-            "integration/test_daemon.py::"
-            "test_a_port_in_use_reaches_the_terminal_and_the_exit_code",
-        ),
+        ("integration/test_daemon.py::test_a_port_in_use_reaches_the_terminal_and_the_exit_code",),
     ),
     Elsewhere(
         "The pid file",

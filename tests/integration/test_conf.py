@@ -267,7 +267,6 @@ def test_value_above_proto_max_bulk_len_is_too_large_as_in_memcached():
             assert client(b"get k") == found
 
 
-
 def test_memcached_may_listen_on_a_unix_socket():
     with MemcachedServer(unix=True) as server:
         config = mc_pool("alpha", [server]).replace(f"{HOST}:{server.port}", str(server.unix_path))
