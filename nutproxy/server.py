@@ -219,9 +219,14 @@ def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bi
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
+    self: ServerConn = cython.cast(ServerConn, conn)
     text: bytes = parser.error
     conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-    cython.cast(ServerConn, conn).cause = f"malformed reply ({text.decode()})"
+    self.cause = f"malformed reply ({text.decode()})"
+    if self.state != SERVER_READY:
+        # Memcached is the default, and `redis: true` is easily forgotten.
+        other, key = ("Redis", "true") if self.server.memcache else ("Memcached", "false")
+        self.cause += f"; if this is a {other} server, the pool needs 'redis: {key}'"
     return conn.close(conn)
 
 

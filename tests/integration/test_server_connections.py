@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tests.client import Client
-from tests.integration.conftest import pool
+from tests.integration.conftest import mc_pool, pool
+from tests.memcache import MemcacheClient
 from tests.scripted import (
     DENIED,
     LOADING,
@@ -20,7 +21,13 @@ from tests.scripted import (
     never,
     value_of,
 )
-from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
+from tests.servers import (
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    pipeline,
+    wait_until,
+)
 
 SERVERS = (1, 2, 3)
 
@@ -219,6 +226,18 @@ def test_a_malformed_handshake_is_told():
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
             error = client.error("GET", "a")
             assert error.startswith("ERR server 's1' of pool 'alpha': malformed reply")
+
+
+def test_a_server_of_the_other_protocol_is_told_with_the_key_that_is_wrong():
+    with RedisServer() as redis, MemcachedServer() as memcached:
+        config = pool("alpha", [memcached]) + mc_pool("beta", [redis])
+        with NutproxyServer(config) as proxy:
+            with Client(proxy.ports["alpha"]) as client:
+                error = client.error("GET", "k")
+                assert "if this is a Memcached server, the pool needs 'redis: false'" in error
+            with MemcacheClient(proxy.ports["beta"]) as client:
+                error = client(b"get k")
+                assert b"if this is a Redis server, the pool needs 'redis: true'" in error
 
 
 # Servers that are too old for RESP3
