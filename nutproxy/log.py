@@ -23,6 +23,7 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
 from datetime import datetime
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
@@ -57,6 +58,8 @@ BURST = 10
 BURST_SECONDS = 60.0
 # Kinds that are remembered for it.
 BURST_KINDS = 1000
+# For how long the end waits for the last lines to be written.
+LAST_SECONDS = 1.0
 
 FIELDS = ("conn", "pool", "server")
 
@@ -212,6 +215,7 @@ class Log:
         log.setLevel(log_level(verbose))
         self.listener = QueueListener(queue, handler)
         self.listener.start()
+        self.stuck = False
 
     def change_level(self, step: int) -> None:
         """One up or down, within twemproxy's 0 to 11."""
@@ -219,5 +223,10 @@ class Log:
         log.setLevel(log_level(self.verbose))
 
     def stop(self) -> None:
-        """Returns when everything is written."""
-        self.listener.stop()
+        """Returns when everything is written. A disk that has stopped, or a pipe that nobody reads,
+        is not waited for: then `stuck`, and the interpreter cannot end in order, which takes locks
+        that the thread holds."""
+        ending = threading.Thread(target=self.listener.stop, name="end of the log", daemon=True)
+        ending.start()
+        ending.join(LAST_SECONDS)
+        self.stuck = ending.is_alive()

@@ -186,6 +186,7 @@ def run(
         print(f"nutproxy: {config.path}: {shortage}", file=sys.stderr)
         return 1
     max_clients = descriptors.room(config, open_files)
+    code = 0
     with contextlib.ExitStack() as stack:
         # Before the first client can come, and whoever waits for that can send a signal.
         wakeup = stack.enter_context(signals())
@@ -214,8 +215,10 @@ def run(
         except Exception:
             # Not on standard error: a daemon has none.
             log.critical("internal error, nutproxy ends", exc_info=True)
-            return 1
-    return 0
+            code = 1
+    if output.stuck:
+        os._exit(code)
+    return code
 
 
 def where(pool: PoolConfig) -> str:

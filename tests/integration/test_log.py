@@ -1,5 +1,6 @@
 """The log: what an operator reads, and what becomes of it if it is moved or cannot be written."""
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from nutproxy.log import BURST
 from tests.client import Client, words
 from tests.integration.conftest import pool
 from tests.scripted import ScriptedServer
-from tests.servers import HOST, NutproxyServer, RedisServer, free_ports, wait_until
+from tests.servers import HOST, NutproxyServer, RedisServer, free_ports, pipeline, wait_until
 
 
 @pytest.fixture
@@ -207,3 +208,22 @@ def test_a_log_that_cannot_be_written_is_reported_once_and_the_proxy_goes_on(dea
             os.kill(proxy.pid, signal.SIGHUP)
         assert client("PING") == b"PONG"
         assert proxy.output == "nutproxy: cannot write the log: No space left on device\n"
+
+
+def test_a_log_that_nobody_reads_keeps_neither_clients_nor_the_end_waiting(tmp_path):
+    fifo, pid_file = tmp_path / "log", tmp_path / "pid"
+    os.mkfifo(fifo)
+    end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(end, bytes(4096))
+        with RedisServer() as redis:
+            config = pool("alpha", [redis])
+            with NutproxyServer(config, "-o", str(fifo), "-p", str(pid_file)) as proxy:
+                assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
+                os.kill(proxy.pid, signal.SIGTERM)
+                assert proxy.process.wait(20) == 0
+                assert not pid_file.exists()
+    finally:
+        os.close(end)
