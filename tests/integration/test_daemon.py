@@ -46,7 +46,7 @@ class Daemon:
         # Files, not pipes: a daemon that kept a pipe open would keep this waiting.
         with open(self.home / "out", "w") as out, open(self.home / "err", "w") as err:
             return subprocess.run(
-                [sys.executable, "-m", "nutproxy", "-d", "-c", "proxy.yml", *flags],
+                [sys.executable, "-m", "nutproxy", "-d", "-s", "0", "-c", "proxy.yml", *flags],
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -27,8 +27,8 @@ STEPS = {
     "soak": ["-m", "tests.soak", "--seconds", "20"],
     "soak -m 512": ["-m", "tests.soak", "--seconds", "20", "-m", "512"],
 }
-# Without what measures memory, of which sanitizers take a multiple. The soaks of the slow group have
-# steps of their own.
+# Without what measures memory, of which sanitizers take a multiple. The soaks of the slow group
+# have steps of their own.
 SUITE = ["-m", "pytest", "-n", "2", "-m", "not measures and not slow"]
 
 
