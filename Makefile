@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?=
 PYTEST ?= -n 2
+SECONDS ?= 120
+SOAK ?=
+FUZZ ?=
+ASAN ?=
 BENCH ?=
 
 BIN := $(VENV)/bin
@@ -16,13 +20,20 @@ FLAVOUR := $(if $(filter-out 0,$(NUTPROXY_DEBUG)),debug,release)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint format bench debug build clean
+.PHONY: help demo test soak fuzz asan lint format bench debug build clean
 
 help:
 	@echo "make demo    three Redis servers, nutproxy and a short tour; serves until Ctrl-C"
 	@echo "             (make demo DEMO=--once ends after the tour)"
 	@echo "make test    all tests; installs redis-server, memcached and nutcracker if absent"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
+	@echo "             (make test PYTEST='-m \"not slow\" -n 2' leaves two minutes of soak out)"
+	@echo "make soak    64 clients, servers that die, and no reply may reach another: 2 minutes"
+	@echo "             (make soak SECONDS=600 SOAK='-m 512 --protocol redis')"
+	@echo "make fuzz    mutated input for parsers, merges and the configuration: 2 minutes"
+	@echo "             (make fuzz SECONDS=600 FUZZ='--target config')"
+	@echo "make asan    tests, fuzz and soak with AddressSanitizer, UndefinedBehaviorSanitizer and"
+	@echo "             LeakSanitizer (make asan ASAN=tests/unit runs those tests alone)"
 	@echo "make lint    ruff, and mypy over the modules that are not compiled"
 	@echo "make format  rewrites the sources as ruff wants them"
 	@echo "make bench   nutproxy, nutcracker, haproxy and an echo server side by side, 25 minutes;"
@@ -38,6 +49,17 @@ demo: build $(VENV)/.demo
 test: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached nutcracker
 	$(BIN)/python -m pytest $(PYTEST)
+
+soak: build $(VENV)/.test
+	@.ci/packages redis-server redis-cli memcached
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(SOAK)
+
+fuzz: build $(VENV)/.test
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
+asan: $(VENV)/.test
+	@.ci/packages redis-server redis-cli memcached nutcracker
+	$(BIN)/python -m tests.sanitize $(ASAN)
 
 lint: build $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
