@@ -270,7 +270,8 @@ MERGES = [
             b"-ERR x\r\n",
             b"|1\r\n+a\r\n+b\r\n",
         ],
-        RedisMerge(),
+        REDIS,
+        REDIS.close,
     ),
     Target(
         "memcache_merge",
