@@ -10,6 +10,7 @@ whole, and what its header says is true.
 import hashlib
 import itertools
 import random
+from collections.abc import Callable
 
 from nutproxy.hashkit.router import Router
 
@@ -54,6 +55,7 @@ class Traffic:
     """
 
     PROTOCOL = ""
+    NOTHING: object = None  # what the reader returns while no reply is whole
     COMMANDS: tuple[tuple[float, str], ...] = ()
 
     def __init__(self, number: int, seed: int) -> None:
@@ -115,6 +117,9 @@ class Traffic:
             return
         if keys and name not in {f"s{self.router.explain(key).server + 1}" for key in keys}:
             raise Wrong(f"an error of {name}, which has none of the keys")
+
+    # Was a request that needs no answer silent, since a reply belongs to one behind it?
+    passes_over: Callable[[tuple, bytes], bool] | None = None
 
     def reader(self):  # type: ignore[no-untyped-def]
         """Of the replies of a new connection: `feed` and `gets`, which returns NOTHING or one."""

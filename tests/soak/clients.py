@@ -9,7 +9,6 @@ The first reply that is wrong is reported at once, and ends the process.
 """
 
 import asyncio
-import random
 import socket
 import struct
 from collections import Counter, deque
@@ -20,7 +19,7 @@ from typing import Any
 from tests.servers import HOST
 from tests.soak.checks import Traffic, Wrong
 from tests.soak.memcache import MemcacheTraffic
-from tests.soak.redis import NOTHING, RedisTraffic
+from tests.soak.redis import RedisTraffic
 
 TRAFFICS: dict[str, type[Traffic]] = {
     traffic.PROTOCOL: traffic for traffic in (RedisTraffic, MemcacheTraffic)
@@ -58,8 +57,6 @@ class ClientConnection(asyncio.Protocol):
         self.traffic = traffic
         self.random = traffic.random
         self.replies = traffic.reader()
-        self.nothing = NOTHING if isinstance(traffic, RedisTraffic) else None
-        self.passes_over = getattr(traffic, "passes_over", None)
         self.expected: deque[tuple[Any, ...]] = deque()
         self.low = 0  # with so few expected, the next pipeline is sent
         self.leaving = False
@@ -114,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         replies, expected, traffic = self.replies, self.expected, self.traffic
         errors = self.crowd.report.errors
-        passes_over, nothing = self.passes_over, self.nothing
+        passes_over, nothing = traffic.passes_over, traffic.NOTHING
         checked = 0
         replies.feed(data)
         while (reply := replies.gets()) is not nothing:
@@ -231,7 +228,6 @@ def run_clients(
     main: Connection, clients: list[tuple[str, int]], ports: dict[str, int], seed: int
 ) -> None:
     """The process: `clients` are protocols and numbers."""
-    random.seed(seed)
     traffics = [TRAFFICS[protocol](number, seed) for protocol, number in clients]
 
     async def live() -> None:

@@ -13,7 +13,6 @@ import zlib
 from tests.memcache import MemcacheReader
 from tests.soak.checks import Traffic, Wrong, check_value
 
-NOTHING = None
 ITEMS, COUNTERS, BINARY = 300, 40, 40
 
 SERVER_ERROR = re.compile(rb"SERVER_ERROR server '(s\d)' of pool '(\S+)': (.*)\r\n$")
@@ -317,7 +316,7 @@ class MemcacheTraffic(Traffic):
         raise Wrong("no reply that this request can have")
 
     def passes_over(self, entry, reply: bytes) -> bool:  # type: ignore[no-untyped-def]
-        """Was this quiet request silent, since the reply belongs to one behind it?"""
+        """Only quiet ones are ever silent."""
         if not entry[5] or reply.startswith(b"SERVER_ERROR "):
             return False
         token = entry[4] if isinstance(entry[4], bytes) else entry[4][0]

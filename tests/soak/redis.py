@@ -11,7 +11,6 @@ import hiredis
 
 from tests.soak.checks import Traffic, Wrong, check_value
 
-NOTHING = object()
 ECHO = b"return {KEYS[1], ARGV[1]}"
 # Client, counter, list, hash keys each.
 STRINGS, COUNTERS, LISTS, HASHES = 300, 40, 8, 8
@@ -22,6 +21,7 @@ POOL_ERROR = re.compile(r"ERR pool '(\S+)' has no live server: (.*)$")
 
 class RedisTraffic(Traffic):
     PROTOCOL = "redis"
+    NOTHING = object()
     COMMANDS = (
         (30, "get"),
         (20, "set"),
@@ -54,7 +54,7 @@ class RedisTraffic(Traffic):
         self.resp3 = number % 2 == 1
 
     def reader(self) -> hiredis.Reader:
-        return hiredis.Reader(notEnoughData=NOTHING)
+        return hiredis.Reader(notEnoughData=self.NOTHING)
 
     def greeting(self) -> None:
         if self.resp3:
