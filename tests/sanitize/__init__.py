@@ -11,7 +11,7 @@ of its own.
     build/asan/tree/       the copy, with its compiled modules
     build/asan/reports/    one file for each process that the sanitizers have something to say about
 
-Any report is a failure, and so is a leak that one names: at the end of each process LeakSanitizer
+Any report is a failure, and so is a leak that one names: at the end of each nutproxy LeakSanitizer
 looks for blocks that nothing points to.
 """
 

@@ -2,6 +2,7 @@
  * what is started without an environment has them. REPORT is the path of reports, without the pid. */
 #include <Python.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *__asan_default_options(void)
 {
@@ -15,10 +16,18 @@ const char *__ubsan_default_options(void)
     return "print_stacktrace=1:halt_on_error=1:log_path=" REPORT;
 }
 
-/* Blocks that other people's code loses by itself. */
+/* Blocks that other people's code loses: after a fork CPython makes its locks anew. */
 const char *__lsan_default_suppressions(void)
 {
-    return "leak:_pydantic_core\n";
+    return "leak:_pydantic_core\nleak:PyThread_allocate_lock\n";
+}
+
+/* What pytest and client libraries lose is not asked for. */
+static int is_nutproxy;
+
+int __lsan_is_turned_off(void)
+{
+    return !is_nutproxy;
 }
 
 const char *__lsan_default_options(void)
@@ -28,6 +37,8 @@ const char *__lsan_default_options(void)
 
 int main(int argc, char **argv)
 {
+    for (int at = 1; at < argc; at++)
+        is_nutproxy |= strcmp(argv[at], "nutproxy") == 0;
     /* Every object in a block of its own. */
     setenv("PYTHONMALLOC", "malloc", 1);
     return Py_BytesMain(argc, argv);
