@@ -27,6 +27,24 @@ def dead():
         yield SimpleNamespace(port=bound.getsockname()[1])
 
 
+@pytest.mark.parametrize("level", ["5", "11"])
+def test_requests_are_not_logged(level):
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis]), "-v", level) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "first", "v") == b"OK"
+        wait_until(lambda: "listens on" in proxy.output, "the start")
+        client.pipeline(*[("GET", f"key:{number}") for number in range(1000)])
+        assert client.replies(1000) == [None] * 1000
+        # Behind it in the same queue, so that what was logged before is written.
+        os.kill(proxy.pid, signal.SIGUSR1)
+        wait_until(lambda: "SIGUSR1" in proxy.output, "the line behind them")
+        assert "key:" not in proxy.output
+        assert len(proxy.output.splitlines()) < 20
+
+
 def test_connections_are_logged_from_6_on():
     with RedisServer() as redis:
         config = pool("alpha", [redis], preconnect=True)

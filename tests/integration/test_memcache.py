@@ -4,16 +4,17 @@ import base64
 import contextlib
 import random
 import re
+import socket
 import threading
 
 import pytest
 
 from nutproxy.hashkit.router import Router
-from tests.client import talk
+from tests.client import read_all, talk
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient
 from tests.scripted import ScriptedMemcached, answer_memcache, keys_of, memcache_reply, value_of
-from tests.servers import MemcachedServer, NutproxyServer, wait_until
+from tests.servers import DEADLINE, MemcachedServer, NutproxyServer, free_ports, wait_until
 
 SERVERS = (1, 2, 3)
 END = b"END\r\n"
@@ -218,6 +219,39 @@ def test_replies_of_several_servers_come_in_the_order_of_the_requests(client):
         data = value_of(key)
         assert client.reply() == b"VA %d k%b\r\n%b\r\n" % (len(data), key, data)
     assert client.reply() == b"MN\r\n"
+
+
+def test_quiet_requests_to_several_servers_are_silent_up_to_the_barrier(client):
+    """Hits of mg come in the order of the requests, misses and what ms and md have done do not; mn
+    comes behind them all, whichever server was the slowest."""
+    keys = [key for number in SERVERS for key in keys_of(number, SERVERS, 4)]
+    random.Random(5).shuffle(keys)
+    client.send_bytes(b"".join(b"ms %b 1 q\r\nv\r\n" % key for key in keys) + b"mn\r\n")
+    assert client.line() == b"MN\r\n"
+    client.send_bytes(b"".join(b"md %b q\r\n" % key for key in keys[::2]))
+    asked = b"".join(b"mg %b v k q O%d\r\n" % (key, at) for at, key in enumerate(keys))
+    client.send_bytes(asked + b"mn\r\n")
+    for at, key in list(enumerate(keys))[1::2]:
+        assert client.reply() == b"VA 1 k%b O%d\r\nv\r\n" % (key, at)
+    assert client.reply() == b"MN\r\n"
+
+
+def test_both_sides_may_be_ipv6():
+    with MemcachedServer("-l", "::1") as server:
+        port = free_ports(1)[0]
+        config = mc_pool("alpha", [server]).replace("listen: auto", f'listen: "[::1]:{port}"')
+        config = config.replace(f"127.0.0.1:{server.port}", f'"[::1]:{server.port}').replace(
+            ":1 s1", ':1 s1"'
+        )
+        with (
+            NutproxyServer(config) as proxy,
+            socket.socket(socket.AF_INET6) as connection,
+        ):
+            wait_until(lambda: "listens on" in proxy.output, "its listener")
+            connection.settimeout(DEADLINE)
+            connection.connect(("::1", port))
+            connection.sendall(b"set k 0 0 1\r\nv\r\nget k\r\nquit\r\n")
+            assert read_all(connection) == STORED + value(b"k", b"v") + END
 
 
 def test_a_base64_key_and_the_same_key_plain_are_one_item(client):
