@@ -42,6 +42,8 @@ from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX, Reply
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
 # A longer line is a get of many keys, or no command at all.
 LINE_MAX = cython.declare(cython.size_t, 2048)
+# Bytes of such a get: 100,000 of the longest keys, and a bound for its table of words.
+LONG_LINE_MAX = cython.declare(cython.size_t, 32 << 20)
 # Spaces before such a get, as many as memcached takes.
 INDENT_MAX = cython.declare(cython.size_t, 100)
 # Words of a meta command; memcached wants its terminator among its 20.
@@ -308,9 +310,7 @@ def parse_line(
         cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
     )
     end = length if found is cython.NULL else found - data
-    if end > LINE_MAX and (
-        cython.cast(cython.longlong, end) > conn.max_bulk or not may_be_long(data, end)
-    ):
+    if end > LINE_MAX and (end > LONG_LINE_MAX or not may_be_long(data, end)):
         parser.error = b"CLIENT_ERROR line too long\r\n"
         return PARSE_ERROR
     if found is cython.NULL:

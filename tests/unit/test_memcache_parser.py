@@ -323,3 +323,12 @@ def test_a_get_of_a_hundred_thousand_keys_and_their_values():
     assert Framer(True).feed(line + b"\r\n") == [request(line)]
     reply = b"VALUE k 0 1\r\nv\r\n" * 100_000 + b"END\r\n"
     assert Framer(False).feed(reply) == [(Reply.VALUES, reply)]
+
+
+def test_a_get_has_a_bound_far_above_what_anybody_asks_for():
+    """Its words are kept in a table, so a line without a bound would be memory without one."""
+    keys = b" ".join([b"k" * 250] * 100_000)
+    [(words, _, _, error)] = Framer(requests=True).feed(b"get " + keys + b"\r\n")
+    assert (len(words), error) == (100_001, None)
+    with pytest.raises(ValueError, match="CLIENT_ERROR line too long"):
+        Framer(requests=True).feed(b"get " + b"k " * (16 << 20))
