@@ -47,7 +47,7 @@ import time
 import cython
 from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
-from cython.cimports.nutproxy.msg.message import messages_trim
+from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proxy import ProxyConn
 from cython.cimports.nutproxy.stats.slab import Slab
@@ -319,6 +319,7 @@ def core_loop(context: Context) -> None:
     """Run turns until the context is stopped."""
     collected = gc.isenabled()
     gc.disable()
+    messages_setup()
     try:
         context.trim()
         for pool in context.pools:

@@ -48,6 +48,8 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
 
 cdef extern from "<malloc.h>" nogil:
+    int M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    int mallopt(int parameter, int value)
     int malloc_trim(size_t pad)
 
 cdef extern from "<sys/mman.h>" nogil:

@@ -90,6 +90,7 @@ cdef void msg_constant(Msg* msg, Body* body, const char* data, size_t length) no
 cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
 cdef void msg_drop(Body* body) noexcept
 cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
+cdef int messages_setup() noexcept
 cdef int messages_trim() noexcept
 
 cdef inline bint msg_awaited(Msg* msg) noexcept:

@@ -28,7 +28,12 @@ from cython.cimports.cpython.object import PyObject
 from cython.cimports.cpython.ref import Py_XDECREF
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.nutproxy.csys import malloc_trim
+from cython.cimports.nutproxy.csys import (
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    malloc_trim,
+    mallopt,
+)
 
 free_list = cython.declare(cython.pointer(Msg), cython.NULL)
 free_count = cython.declare(cython.size_t, 0)
@@ -39,6 +44,11 @@ freed_bytes = cython.declare(cython.size_t, 0)
 FREE_MAX = cython.declare(cython.size_t, 2048)
 # Bytes given to the heap before it is asked to return pages to the system.
 TRIM_AFTER = cython.declare(cython.size_t, 4 << 20)
+# Bytes: blocks below the first are kept by the heap, and the heap keeps what is freed up to the
+# second. By itself it gives pages back and asks for them again with every value of 1 MB, and the
+# system clears them each time.
+HEAP_BLOCK = cython.declare(cython.int, 32 << 20)
+HEAP_KEEP = cython.declare(cython.int, 64 << 20)
 
 
 def msg_get():
@@ -153,6 +163,12 @@ def split_get(nfrag, nkeys):
     split.nfrag = nfrag
     split.nkeys = nkeys
     return split
+
+
+def messages_setup():
+    """Once a process: `messages_trim` returns pages to the system, `free` does not."""
+    mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK)
+    return mallopt(M_TRIM_THRESHOLD, HEAP_KEEP)
 
 
 def messages_trim():

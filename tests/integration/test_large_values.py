@@ -2,6 +2,7 @@
 """An MGET whose values lie on several servers, some of them large, some small, some missing."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 
 from tests.integration.conftest import pool
 from tests.scripted import keys_of
-from tests.servers import NutproxyServer, wait_until
+from tests.servers import NutproxyServer, pipeline, wait_until
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -65,3 +66,26 @@ def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
         assert memory(proxy, "VmHWM") - idle < 1.5 * 4 * size
         wait_until(lambda: memory(proxy, "VmRSS") - idle < size, "memory to be given back")
         client.flushall()
+
+
+def page_faults(pid):
+    """How often the process has been given a page of memory."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def test_memory_of_large_values_is_used_again(shards):
+    """A value of 1 MB is 256 pages. They are not given back with each value, to be asked for with
+    the next, which costs more than to copy them."""
+    at_once, rounds = 8, 40
+    request = [("SET", "large", b"x" * (1024 * 1024))]
+    with NutproxyServer(pool("alpha", shards)) as proxy, ThreadPoolExecutor(at_once) as executor:
+
+        def send_all():
+            for replies in executor.map(lambda _: pipeline(proxy.port, request), range(at_once)):
+                assert replies == [b"OK"]
+
+        send_all()
+        before = page_faults(proxy.pid)
+        for _ in range(rounds):
+            send_all()
+        assert page_faults(proxy.pid) - before < rounds * at_once * 256 // 10
