@@ -44,6 +44,7 @@ that events already fetched for it find it, closed.
 """
 
 import socket
+from pathlib import Path
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
@@ -80,11 +81,13 @@ from cython.cimports.nutproxy.msg.parse import (
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
 from cython.cimports.nutproxy.timer import WaitQueue
 
-# A message that has announced its size is received in pieces of this many chunks: a bound for one
-# turn, and few system calls for a large value.
-LARGE_CHUNKS = cython.declare(cython.size_t, 16)
+# Bytes that are received at once of a message that has announced its size: a bound for one turn,
+# and few system calls for a large value.
+LARGE_RECV = cython.declare(cython.size_t, 1 << 20)
 # Writes that one connection may make in one turn before the others have theirs.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
+# What tcp_congestion may name here.
+CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 # The argument table of the shared parser is given back above this size.
 ARGV_KEEP = cython.declare(cython.uint, 4096)
 
@@ -305,6 +308,14 @@ def tcp_options(sock, config) -> None:
     ):
         if value:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if config.tcp_congestion:
+        try:
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_CONGESTION, config.tcp_congestion.encode()
+            )
+        except OSError as error:
+            text = f"tcp_congestion '{config.tcp_congestion}': the system refuses it, it has "
+            raise OSError(error.errno, text + CONGESTION_CONTROLS.read_text().strip()) from None
 
 
 def conn_recv(conn):
@@ -332,7 +343,7 @@ def conn_recv(conn):
             room = conn.tail_size - have
             if parser.need > have:
                 # Never past the end of the announced bulk: what follows belongs in the scratch.
-                room = min(room, min(parser.need - have, loop.mbuf_size * LARGE_CHUNKS))
+                room = min(room, min(parser.need - have, LARGE_RECV))
             else:
                 room = min(room, loop.mbuf_size)
         else:

@@ -52,6 +52,7 @@ _SIZE_UNITS = {
     "gb": 1 << 30,
 }
 _SIZE = re.compile(r"([0-9]+)([a-z]*)", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_.])?", re.ASCII)
 _DOTTED_QUAD = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
@@ -217,6 +218,14 @@ def redis_commands() -> frozenset[str]:
     """Every Redis command, subcommands as "config set", in lower case."""
     table = Path(__file__).parent.parent / "proto" / "redis_commands.json"
     return frozenset(json.loads(table.read_text(encoding="utf-8")))
+
+
+def word(value: Any) -> str:
+    """A name that the system may know: of letters, digits, dashes and underscores."""
+    text = scalar(value)
+    if not _WORD.fullmatch(text):
+        raise Unfit(f"'{text}' is no name")
+    return text
 
 
 def command_name(value: Any) -> str:

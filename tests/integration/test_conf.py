@@ -23,6 +23,7 @@ from tests.servers import (
     NutproxyServer,
     RedisServer,
     connect,
+    free_ports,
     pipeline,
     wait_until,
 )
@@ -357,3 +358,32 @@ def test_tcpkeepalive_is_set_towards_servers_and_clients(shards, tmp_path, optio
         [pool] = context.pools
         conns = [*server_conns(pool), *pool.client_conns]
         assert [keepalive(conn) for conn in conns] == [expected] * 4
+
+
+# Congestion control
+
+
+@pytest.mark.parametrize("chosen", [None, "reno"], ids=["the system's", "chosen"])
+def test_tcp_congestion_is_set_towards_servers_and_clients(shards, tmp_path, chosen):
+    system = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    options = {"tcp_congestion": chosen} if chosen else {}
+    with (
+        running_context(shards, tmp_path, preconnect="true", **options) as (context, port),
+        Client(port) as client,
+    ):
+        assert client("DBSIZE") >= 0
+        [pool] = context.pools
+        conns = [*server_conns(pool), *pool.client_conns]
+        names = [
+            socket_option(conn, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for conn in conns
+        ]
+        assert [name.rstrip(b"\0").decode() for name in names] == [chosen or system] * 4
+
+
+def test_a_tcp_congestion_that_the_system_has_not_got_is_refused(shards, tmp_path):
+    offered = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().strip()
+    [port] = free_ports(1)
+    config = pool("alpha", shards, tcp_congestion="none").replace("auto", f"{HOST}:{port}")
+    refusal = refusal_of(config, tmp_path)
+    assert refusal.endswith(f": tcp_congestion 'none': the system refuses it, it has {offered}\n")
+    assert refusal.startswith("nutproxy: pool 'alpha': cannot listen on ")

@@ -919,7 +919,7 @@ def test_written_default_of_a_pool_key_means_the_default(read_pool, name):
         text = yaml.safe_dump({name: row["default"]}, default_flow_style=True).strip()[1:-1]
         assert getattr(read_pool(text), name) == getattr(read_pool(), name)
     else:
-        assert name in ("redis", "hash_tag", "redis_auth")
+        assert name in ("redis", "hash_tag", "redis_auth", "tcp_congestion")
 
 
 @pytest.mark.parametrize(
@@ -975,6 +975,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "tcpkeepalive_idle",
         "tcpkeepalive_interval",
         "tcpkeepalive_count",
+        "tcp_congestion",
         "admin_commands",
         "deny_commands",
         "on_dead_server",

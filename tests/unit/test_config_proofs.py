@@ -39,6 +39,8 @@ PROOFS = {
     "test_tcpkeepalive_is_set_towards_servers_and_clients",
     "tcpkeepalive_count": "integration/test_conf.py::"
     "test_tcpkeepalive_is_set_towards_servers_and_clients",
+    "tcp_congestion": "integration/test_conf.py::"
+    "test_tcp_congestion_is_set_towards_servers_and_clients",
     "reuseport": "integration/test_conf.py::test_two_proxies_share_a_port_with_reuseport",
     "preconnect": "integration/test_server_connections.py::"
     "test_preconnect_opens_all_connections_of_every_server_at_the_start",
