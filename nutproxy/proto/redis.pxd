@@ -20,6 +20,31 @@ cdef int parser_arg(Parser* parser, size_t offset, size_t length) noexcept
 cdef size_t put_length(char* target, char kind, int64_t value) noexcept
 cdef int64_t read_length(const char* data, size_t* pos) noexcept
 
+cdef inline size_t short_bulk(const char* data, size_t left) noexcept:
+    """The size of the bulk string of less than 100 bytes, or of the null, that starts here; 0 if
+    something else does, or if not all of it is there. Most arguments and elements are such ones."""
+    cdef unsigned int tens, ones
+    cdef size_t size
+    if left < 5 or data[0] != c'$':
+        return 0
+    tens = <unsigned char> data[1] - <unsigned int> 48
+    if data[2] == c'\r':
+        if tens > 9 or data[3] != c'\n':
+            return 0
+        size = 6 + tens
+    else:
+        ones = <unsigned char> data[2] - <unsigned int> 48
+        if data[3] != c'\r' or data[4] != c'\n':
+            return 0
+        if data[1] == c'-' and ones == 1:
+            return 5
+        if tens == 0 or tens > 9 or ones > 9:
+            return 0
+        size = 7 + tens * 10 + ones
+    if size > left or data[size - 2] != c'\r' or data[size - 1] != c'\n':
+        return 0
+    return size
+
 cdef class Framer:
     cdef Conn conn
     cdef Parser parser

@@ -38,6 +38,10 @@ from cython.cimports.nutproxy.msg.parse import (
 
 # PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
 LINE_MAX = cython.declare(cython.size_t, 64 * 1024)
+# Arguments from which on the table only doubles when it is full: a client chooses their number.
+TABLE_LARGE = cython.declare(cython.uint, 16384)
+# The longest bulk that `short_bulk` takes.
+SHORT_MAX = cython.declare(cython.longlong, 99)
 # INT_MAX, as in Redis: arguments of one command.
 ARGS_MAX = cython.declare(cython.longlong, 2147483647)
 # One aggregate of a reply. hiredis' own bound is 2^32 - 1.
@@ -152,7 +156,7 @@ def parser_arg(parser, offset, length):
     room: cython.uint
     grown: cython.pointer(Arg)
     if parser.argc == parser.argv_room:
-        room = parser.argv_room * 2 if parser.argv_room else 16
+        room = max(16, parser.argv_room * (4 if parser.argv_room < TABLE_LARGE else 2))
         grown = cython.cast(cython.pointer(Arg), realloc(parser.argv, room * cython.sizeof(Arg)))
         if grown is cython.NULL:
             return -1
@@ -162,6 +166,37 @@ def parser_arg(parser, offset, length):
     parser.argv[parser.argc].length = length
     parser.argc += 1
     return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def short_args(
+    parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.void:
+    """Take the arguments that `short_bulk` knows, from one length line on, while the table has room
+    for them."""
+    pos: cython.size_t = parser.pos
+    count: cython.uint = parser.argc
+    room: cython.uint = parser.argv_room
+    rest: cython.longlong = parser.rest
+    size: cython.size_t
+    header: cython.size_t
+    if rest < room - count:
+        room = cython.cast(cython.uint, count + rest)
+    while count < room:
+        size = short_bulk(data + pos, length - pos)
+        # A null is no argument.
+        if size < 6:
+            break
+        header = 4 if data[pos + 2] == b"\r" else 5
+        parser.argv[count].offset = pos + header
+        parser.argv[count].length = size - header - 2
+        count += 1
+        pos += size
+    parser.rest -= count - parser.argc
+    parser.argc = count
+    parser.pos = pos
 
 
 def redis_parse_req(conn, parser, data, length):
@@ -203,6 +238,10 @@ def redis_parse_req(conn, parser, data, length):
 
     while True:
         if parser.state == REQ_LENGTH:
+            if conn.max_bulk >= SHORT_MAX and length <= conn.max_request:
+                short_args(parser, data, length)
+                if parser.rest == 0:
+                    return PARSE_OK
             if parser.pos >= length:
                 return PARSE_AGAIN
             if data[parser.pos] != b"$":
@@ -432,6 +471,26 @@ def text_line(
     return PARSE_OK
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def short_elements(
+    parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.void:
+    """Take the elements that `short_bulk` knows."""
+    pos: cython.size_t = parser.pos
+    rest: cython.longlong = parser.rest
+    size: cython.size_t
+    while rest > 0:
+        size = short_bulk(data + pos, length - pos)
+        if size == 0:
+            break
+        pos += size
+        rest -= 1
+    parser.pos = pos
+    parser.rest = rest
+
+
 def redis_parse_rsp(conn, parser, data, length):
     """One reply, RESP2 or RESP3. `parser.kind` is its first byte, behind any attributes."""
     value: cython.longlong = 0
@@ -461,22 +520,19 @@ def redis_parse_rsp(conn, parser, data, length):
             return PARSE_AGAIN
 
         kind = data[parser.pos]
-        if kind == b"$" and short_length(
-            data, parser.pos + 1, length, cython.address(value), cython.address(end)
-        ):
-            if parser.kind == 0:
+        if parser.kind == 0 and parser.rest == 1:
+            # The elements of an attribute are none of the reply's.
+            if kind != b"|":
                 parser.kind = kind
-            parser.pos = end
-            parser.need = end + value + 2
-            parser.length = 0
-            parser.state = RSP_BULK
-            continue
-        if parser.kind == 0 and kind != b"|":
-            parser.kind = kind
         elif kind == b">":
             parser.error = b"push inside a reply"
             return PARSE_ERROR
 
+        if kind == b"$":
+            end = parser.pos
+            short_elements(parser, data, length)
+            if parser.pos != end:
+                continue
         if kind == b"$" or kind == b"*" or kind == b":" or kind == b"%" or kind == b"~":
             pass
         elif (

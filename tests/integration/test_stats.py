@@ -11,7 +11,7 @@ import pytest
 
 from tests.client import Client, read_all, request
 from tests.integration.conftest import pool
-from tests.scripted import ScriptedServer, reset
+from tests.scripted import ScriptedServer, reply_to, reset
 from tests.servers import (
     HOST,
     MemcachedServer,
@@ -239,6 +239,26 @@ def test_servers_errors_are_responses(redis):
         assert one(proxy)["responses"] == 2
         assert one(proxy)["responses_error"] == 1
         assert alpha(proxy)["forward_error"] == alpha(proxy)["refused_requests"] == 0
+
+
+def test_an_error_behind_an_attribute_is_an_error():
+    reply = b"|1\r\n$3\r\nttl\r\n:1\r\n-ERR no\r\n"
+
+    def script(session):
+        while session.open and (words := session.receive()):
+            session.send(reply if words[0] == b"HGET" else reply_to(words))
+
+    with (
+        ScriptedServer(script) as server,
+        proxy_of(server) as proxy,
+        connect(proxy.port) as client,
+    ):
+        client.sendall(request("HGET", "k", "f"))
+        received = b""
+        while len(received) < len(reply):
+            received += client.recv(100)
+        assert received == reply
+        assert one(proxy)["responses_error"] == 1
 
 
 def test_refused_requests_are_no_forwarding_errors(redis):
