@@ -81,8 +81,7 @@ from cython.cimports.nutproxy.msg.parse import (
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
 from cython.cimports.nutproxy.timer import WaitQueue
 
-# Bytes that are received at once of a message that has announced its size: a bound for one turn,
-# and few system calls for a large value.
+# Bytes that are received at once of a large message: a bound for one turn, and few system calls.
 LARGE_RECV = cython.declare(cython.size_t, 1 << 20)
 # Writes that one connection may make in one turn before the others have theirs.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
@@ -343,9 +342,8 @@ def conn_recv(conn):
             room = conn.tail_size - have
             if parser.need > have:
                 # Never past the end of the announced bulk: what follows belongs in the scratch.
-                room = min(room, min(parser.need - have, LARGE_RECV))
-            else:
-                room = min(room, loop.mbuf_size)
+                room = min(room, parser.need - have)
+            room = min(room, LARGE_RECV)
         else:
             data = loop.scratch
             memcpy(data, conn.tail, have)
@@ -402,9 +400,9 @@ def conn_parse(
             return 0
         left = have - start - parser.pos
         if result == PARSE_OK:
-            if in_tail and start == 0 and parser.pos >= TAKE_MIN:
-                # The message may keep the block; what follows it moves to the scratch first. That
-                # is at most what one recv has brought, since an announced bulk is not overread.
+            if in_tail and start == 0 and parser.pos >= TAKE_MIN and left <= loop.mbuf_size:
+                # The message may keep the block; what follows it moves to the scratch first.
+                # Behind an announced bulk that is nothing.
                 memcpy(loop.scratch, data + parser.pos, left)
                 loop.block = data
                 conn.tail = cython.NULL

@@ -32,7 +32,6 @@ cdef class ServerPool:
     cdef size_t max_queue
     cdef uint64_t* stats               # its row
 
-    cdef int route_index(self, const char* key, size_t length) except? -2
     cdef Server route(self, const char* key, size_t length)
     cdef Server any_server(self)
     cdef int64_t next_deadline(self) noexcept

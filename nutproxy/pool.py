@@ -114,13 +114,11 @@ class ServerPool:
         if self.deadlines is not cython.NULL:
             msg_put(self.deadlines)
 
-    def route_index(self, key, length):
-        """The number of a key's server in `servers`, -1 if no server is live."""
-        return self.router.route(cython.cast(cython.pointer(cython.uchar), key), length)
-
     def route(self, key, length):
         """The server of a key, None if no server is live."""
-        index: cython.int = self.route_index(key, length)
+        index: cython.int = self.router.route(
+            cython.cast(cython.pointer(cython.uchar), key), length
+        )
         if index < 0:
             return None
         return cython.cast(Server, self.servers[index])

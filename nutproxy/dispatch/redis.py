@@ -37,6 +37,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     send_all,
     send_frags,
 )
+from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.message import (
     MERGE_KEYS,
     MSG_NOREPLY,
@@ -468,6 +469,7 @@ def split_keys(
     Two passes over the keys: the first routes each of them, once, and adds up sizes; the second
     copies. Both are linear."""
     pool: ServerPool = client.pool
+    router: Router = pool.router
     step: cython.uint = row.spec[0].step
     nkeys: cython.uint = (parser.argc - 1) // step
     server: Server
@@ -500,9 +502,13 @@ def split_keys(
         if sequence is cython.NULL or sizes is cython.NULL:
             raise MemoryError
         memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
+        arg = cython.address(parser.argv[0])
+        start = end_of(arg)
+        arg += 1
         for index in range(nkeys):
-            arg = cython.address(parser.argv[1 + index * step])
-            place = pool.route_index(data + arg.offset, arg.length)
+            place = router.route(
+                cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
+            )
             if place < 0:
                 return answer_dead(client, flags)
             part = pool.scratch[place]
@@ -515,8 +521,11 @@ def split_keys(
             part -= 1
             sequence[index] = part
             # A key and its value lie side by side.
-            sizes[2 * part] += end_of(arg + step - 1) - end_of(arg - 1)
+            arg += step
+            size = end_of(arg - 1)
+            sizes[2 * part] += size - start
             sizes[2 * part + 1] += 1
+            start = size
         if len(servers) == 1:
             return forward_one(
                 client, row, data, parser.pos, cython.cast(Server, servers[0]), flags

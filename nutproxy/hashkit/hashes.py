@@ -106,10 +106,17 @@ def hash_fnv1_64(key, length):
 
 def hash_fnv1a_64(key, length):
     h: uint32_t = FNV_64_BASIS
-    i: cython.size_t
-    for i in range(length):
-        h ^= signed_byte(key[i])
-        h *= FNV_64_PRIME
+    i: cython.size_t = 0
+    # Four at a time: keys are short, and there are many of them.
+    while i + 4 <= length:
+        h = (h ^ signed_byte(key[i])) * FNV_64_PRIME
+        h = (h ^ signed_byte(key[i + 1])) * FNV_64_PRIME
+        h = (h ^ signed_byte(key[i + 2])) * FNV_64_PRIME
+        h = (h ^ signed_byte(key[i + 3])) * FNV_64_PRIME
+        i += 4
+    while i < length:
+        h = (h ^ signed_byte(key[i])) * FNV_64_PRIME
+        i += 1
     return h
 
 

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+cimport cython
+
 cdef class Ring:
     cdef list names              # bytes, in index order
     cdef readonly int nserver
@@ -12,6 +14,7 @@ cdef class Ring:
     cdef void rebuild(self) noexcept
     cdef uint64_t live_weight(self) noexcept
 
+@cython.final
 cdef class Ketama(Ring):
     cdef uint64_t* continuum     # sorted points: value in the high half, server index in the low
     cdef size_t ncontinuum
@@ -22,10 +25,12 @@ cdef class Ketama(Ring):
     cdef uint32_t share(self, int index, uint64_t live_weight) noexcept
     cdef void add_points(self, int index, uint32_t npoint) noexcept
 
+@cython.final
 cdef class Modula(Ring):
     cdef uint64_t* ends          # one per server: the slot after its last one
     cdef uint64_t nslot
 
+@cython.final
 cdef class Random(Ring):
     cdef int* choices            # the nlive indexes to draw from
     cdef uint32_t state          # never 0

@@ -37,7 +37,12 @@ from cython.cimports.nutproxy.msg.message import (
     msg_reserve,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
-from cython.cimports.nutproxy.proto.redis import put_length, read_length, redis_parse_rsp
+from cython.cimports.nutproxy.proto.redis import (
+    put_length,
+    read_length,
+    redis_parse_rsp,
+    short_bulk,
+)
 from cython.cimports.nutproxy.proto.table import Row
 
 # An element of this many bytes is not copied again. Below, a copy costs less than a message does.
@@ -58,8 +63,10 @@ def is_error(body: cython.pointer(Body)) -> cython.bint:
 def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.size_t:
     """The bytes of the element that starts here. It is there as a whole."""
     parser: Parser
-    pos: cython.size_t = 0
     value: cython.longlong
+    pos: cython.size_t = short_bulk(data, length)
+    if pos:
+        return pos
     if data[0] == b"$":
         value = read_length(data, cython.address(pos))
         return pos if value < 0 else pos + value + 2
@@ -184,17 +191,21 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
             return unexpected(parent)
         pieces_begin(cython.address(pieces), parent, size)
         pieces.at = put_length(pieces.target, b"*", split.nkeys)
-        for index in range(split.nkeys):
+        index = 0
+        while index < split.nkeys:
+            # Elements that lie side by side and stay so are put together.
             part = split.sequence[index]
             frag = split.frags[part]
             at = cursors[part]
-            if at >= frag.rsp.length:
-                # As many as all keys, but not as many as its own.
-                pieces_undo(cython.address(pieces))
-                return unexpected(parent)
-            size = element_size(frag.rsp.data + at, frag.rsp.length - at)
-            pieces_put(cython.address(pieces), frag.rsp.data + at, size)
-            cursors[part] += size
+            while index < split.nkeys and split.sequence[index] == part:
+                if at >= frag.rsp.length:
+                    # As many as all keys, but not as many as its own.
+                    pieces_undo(cython.address(pieces))
+                    return unexpected(parent)
+                at += element_size(frag.rsp.data + at, frag.rsp.length - at)
+                index += 1
+            pieces_put(cython.address(pieces), frag.rsp.data + cursors[part], at - cursors[part])
+            cursors[part] = at
         return pieces_end(cython.address(pieces))
     finally:
         free(cursors)
