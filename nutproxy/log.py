@@ -3,7 +3,7 @@
 
     log.warning("%s is down: %s", server, cause)
       │  in the loop: what it is about, whether it has been said often enough, its text
-      └─ queue ─> a thread: formats, writes, opens the file again
+      └─ queue, bounded ─> a thread: formats, writes, opens the file again
 
     2026-11-21T12:03:01.123+01:00 WARNING server 's1' of pool 'alpha' is down: Connection refused
     {"time": "2026-11-21T12:03:01.123+01:00", "level": "WARNING", "message": "server 's1' ...",
@@ -58,6 +58,9 @@ BURST = 10
 BURST_SECONDS = 60.0
 # Kinds that are remembered for it.
 BURST_KINDS = 1000
+# Debug lines that wait for a disk that does not write, 1 KB each; the others have as much room
+# again, so that what is wrong is not lost among them.
+QUEUE_LINES = 5000
 # For how long the end waits for the last lines to be written.
 LAST_SECONDS = 1.0
 
@@ -116,7 +119,34 @@ class Repeats(logging.Filter):
 
 
 class Handover(QueueHandler):
-    """Hands a line to the thread as text: what its arguments are may change meanwhile."""
+    """Hands a line to the thread as text: what its arguments are may change meanwhile.
+
+    A line that has no room is left out and counted. Then no debug line is taken until the thread
+    has written what waits, so that those that are missing are missing in one place.
+    """
+
+    queue: SimpleQueue[logging.LogRecord]
+
+    def __init__(self, queue: SimpleQueue[logging.LogRecord]) -> None:
+        super().__init__(queue)
+        self.dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        debug = record.levelno == logging.DEBUG
+        room = QUEUE_LINES if debug else 2 * QUEUE_LINES
+        if self.queue.qsize() >= room or (debug and self.dropped):
+            self.dropped += 1
+        else:
+            super().enqueue(record)
+
+    def take_dropped(self) -> int:
+        """The lines that were left out since the last time."""
+        self.acquire()
+        try:
+            dropped, self.dropped = self.dropped, 0
+        finally:
+            self.release()
+        return dropped
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.msg, record.args = record.getMessage(), ()
@@ -197,6 +227,32 @@ class LogHandler(logging.Handler):
                 )
 
 
+class Writer(QueueListener):
+    """The thread: has `handler` write what `handover` has taken, and then how many it has not."""
+
+    queue: SimpleQueue[logging.LogRecord]
+
+    def __init__(self, handover: Handover, handler: logging.Handler) -> None:
+        super().__init__(handover.queue, handler)
+        self.handover = handover
+
+    def handle(self, record: logging.LogRecord) -> None:
+        super().handle(record)
+        if self.queue.empty():
+            self.tell_dropped()
+
+    def stop(self) -> None:
+        super().stop()
+        self.tell_dropped()
+
+    def tell_dropped(self) -> None:
+        dropped = self.handover.take_dropped()
+        if dropped:
+            # At every level: what is missing was wanted.
+            text = f"{dropped} lines dropped: the log could not be written"
+            super().handle(log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None))
+
+
 class Log:
     """The log of this process, from its making to `stop`: in `log_format` (text or json) to the
     file `output`, to standard error if that is None. Raises OSError.
@@ -207,13 +263,13 @@ class Log:
     def __init__(self, verbose: int, output: str | None, log_format: str) -> None:
         handler = LogHandler(output)
         handler.setFormatter(FORMATTERS[log_format]())
-        queue: SimpleQueue[logging.LogRecord] = SimpleQueue()
-        log.handlers[:] = [Handover(queue)]
+        handover = Handover(SimpleQueue())
+        log.handlers[:] = [handover]
         log.filters[:] = [find_subject, Repeats()]
         log.propagate = False
         self.verbose = verbose
         log.setLevel(log_level(verbose))
-        self.listener = QueueListener(queue, handler)
+        self.listener = Writer(handover, handler)
         self.listener.start()
         self.stuck = False
 

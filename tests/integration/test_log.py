@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nutproxy.log import BURST
+from nutproxy.log import BURST, QUEUE_LINES
 from tests.client import Client, words
 from tests.integration.conftest import pool
 from tests.scripted import ScriptedServer
@@ -228,20 +228,59 @@ def test_a_log_that_cannot_be_written_is_reported_once_and_the_proxy_goes_on(dea
         assert proxy.output == "nutproxy: cannot write the log: No space left on device\n"
 
 
-def test_a_log_that_nobody_reads_keeps_neither_clients_nor_the_end_waiting(tmp_path):
-    fifo, pid_file = tmp_path / "log", tmp_path / "pid"
+@pytest.fixture
+def full_pipe(tmp_path):
+    """A named pipe, its reading end, and no room in it."""
+    fifo = tmp_path / "log"
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
         with contextlib.suppress(BlockingIOError):
             while True:
                 os.write(end, bytes(4096))
-        with RedisServer() as redis:
-            config = pool("alpha", [redis])
-            with NutproxyServer(config, "-o", str(fifo), "-p", str(pid_file)) as proxy:
-                assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
-                os.kill(proxy.pid, signal.SIGTERM)
-                assert proxy.process.wait(20) == 0
-                assert not pid_file.exists()
+        yield fifo, end
     finally:
         os.close(end)
+
+
+def test_a_log_that_nobody_reads_keeps_neither_clients_nor_the_end_waiting(full_pipe, tmp_path):
+    fifo, _ = full_pipe
+    pid_file = tmp_path / "pid"
+    with RedisServer() as redis:
+        config = pool("alpha", [redis])
+        with NutproxyServer(config, "-o", str(fifo), "-p", str(pid_file)) as proxy:
+            assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
+            os.kill(proxy.pid, signal.SIGTERM)
+            assert proxy.process.wait(20) == 0
+            assert not pid_file.exists()
+
+
+def test_a_log_that_is_not_read_for_long_has_what_is_wrong_and_how_much_is_missing(dead, full_pipe):
+    fifo, end = full_pipe
+    clients = QUEUE_LINES // 2 + 200
+    with NutproxyServer(pool("alpha", [dead]), "-v", "7", "-o", str(fifo)) as proxy:
+        for _ in range(clients):
+            with Client(proxy.port):
+                pass
+        # It is told in the turn in which it is asked for.
+        wait_until(lambda: proxy.stats()["alpha"]["client_eof"] == clients, "their ends")
+        with Client(proxy.port) as client:
+            assert "Connection refused" in client.error("GET", "k")
+        text = bytearray()
+
+        def read(what):
+            with contextlib.suppress(BlockingIOError):
+                text.extend(os.read(end, 1 << 20))
+            return what in text
+
+        wait_until(lambda: read(b" lines dropped"), "how much is missing")
+        os.kill(proxy.pid, signal.SIGUSR1)
+        wait_until(lambda: read(b"SIGUSR1"), "the line behind it")
+        lines = text.strip(b"\0").decode().splitlines()
+        assert sum("is down: Connection refused" in line for line in lines) == 1
+        [notice] = [line for line in lines if "lines dropped" in line]
+        dropped = re.search(r" WARNING (\d+) lines dropped: the log could not be written", notice)
+        debug = sum(" DEBUG " in line for line in lines)
+        # One more is on its way to the disk.
+        assert QUEUE_LINES - 10 <= debug <= QUEUE_LINES + 1
+        assert debug + int(dropped[1]) == 2 * (clients + 1)

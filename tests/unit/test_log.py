@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,13 @@ from nutproxy.log import (
     BURST,
     BURST_SECONDS,
     NOTICE,
+    QUEUE_LINES,
     Handover,
     JsonFormatter,
     LogHandler,
     Repeats,
     TextFormatter,
+    Writer,
     find_subject,
     log_level,
 )
@@ -191,6 +194,76 @@ def test_kinds_are_not_remembered_for_ever(clock):
     repeats = Repeats()
     assert sum(len(lines(repeats, 1, str(number))) for number in range(10_000)) == 10_000
     assert len(repeats.said) <= 1000
+
+
+# A disk that does not write.
+
+
+class Written(logging.Handler):
+    """What has been written, as pairs of level and text."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append((record.levelname, record.getMessage()))
+
+
+def hand_over(handover, count, text, level):
+    for _ in range(count):
+        handover.handle(record(text, level=level))
+
+
+def written(handover):
+    """What the thread writes, once the disk does."""
+    handler = Written()
+    writer = Writer(handover, handler)
+    writer.start()
+    writer.stop()
+    return handler.lines
+
+
+def test_lines_that_have_no_room_are_counted_in_one_line_behind_those_that_have():
+    handover = Handover(SimpleQueue())
+    hand_over(handover, QUEUE_LINES + 123, "closed", logging.DEBUG)
+    assert handover.queue.qsize() == QUEUE_LINES
+    assert written(handover) == [
+        *[("DEBUG", "closed")] * QUEUE_LINES,
+        ("WARNING", "123 lines dropped: the log could not be written"),
+    ]
+
+
+def test_lines_that_were_dropped_are_counted_once():
+    handover = Handover(SimpleQueue())
+    hand_over(handover, QUEUE_LINES + 1, "closed", logging.DEBUG)
+    assert len(written(handover)) == QUEUE_LINES + 1
+    hand_over(handover, 1, "again", logging.DEBUG)
+    assert written(handover) == [("DEBUG", "again")]
+
+
+def test_debugging_does_not_take_the_room_of_what_is_wrong():
+    handover = Handover(SimpleQueue())
+    hand_over(handover, QUEUE_LINES + 10, "closed", logging.DEBUG)
+    hand_over(handover, QUEUE_LINES + 5, "is down", logging.WARNING)
+    assert written(handover) == [
+        *[("DEBUG", "closed")] * QUEUE_LINES,
+        *[("WARNING", "is down")] * QUEUE_LINES,
+        ("WARNING", "15 lines dropped: the log could not be written"),
+    ]
+
+
+def test_what_is_missing_is_missing_in_one_place():
+    handover = Handover(SimpleQueue())
+    hand_over(handover, QUEUE_LINES + 1, "closed", logging.DEBUG)
+    handover.queue.get()
+    hand_over(handover, 2, "came", logging.DEBUG)
+    hand_over(handover, 1, "is down", logging.WARNING)
+    assert written(handover)[-3:] == [
+        ("DEBUG", "closed"),
+        ("WARNING", "is down"),
+        ("WARNING", "3 lines dropped: the log could not be written"),
+    ]
 
 
 # The file.
