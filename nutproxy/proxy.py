@@ -5,6 +5,7 @@ process has descriptors, is told so and closed. When descriptors run out all the
 moment and tries again; nothing is lost, the kernel's backlog holds the clients meanwhile.
 """
 
+import contextlib
 import errno as errors
 import logging
 import os
@@ -90,7 +91,9 @@ def proxy_send(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def proxy_close(conn: Conn) -> cython.int:
-    cython.cast(ProxyConn, conn).sock.detach()
+    self: ProxyConn = cython.cast(ProxyConn, conn)
+    self.remove_file()
+    self.sock.detach()
     return conn.shut()
 
 
@@ -170,13 +173,19 @@ class ProxyConn(Conn):
 
     def drain(self) -> None:
         """Take in the clients that have connected so far, which may have sent requests, and no
-        more. Closing the socket resets those that it still holds."""
+        more. Closing the socket resets those that it still holds; of a unix socket there are none,
+        since nobody finds it any more."""
+        self.remove_file()
         for _ in range(self.pool.config.backlog // ACCEPTS_PER_TURN + 1):
             proxy_recv(self)
         self.end()
 
     def end(self) -> None:
         proxy_close(self)
+
+    def remove_file(self) -> None:
+        if isinstance(self.sock, UnixListener):
+            self.sock.unlink()
 
 
 def listen(config) -> socket.socket:
@@ -215,9 +224,35 @@ def is_stale(path: str) -> bool:
     return refused and stat.S_ISSOCK(os.lstat(path).st_mode)
 
 
+class UnixListener(socket.socket):
+    """A unix socket that takes the file that it has made with it.
+
+    The file is looked at while the socket is open: until then no other one gets its inode."""
+
+    made = None  # the file's path and status
+
+    def bind(self, path: str) -> None:
+        super().bind(path)
+        self.made = path, os.lstat(path)
+
+    def unlink(self) -> None:
+        """Remove the file, unless somebody else has put another in its place."""
+        if self.made is None:
+            return
+        path, status = self.made
+        self.made = None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(path), status):
+                os.unlink(path)
+
+    def close(self) -> None:
+        self.unlink()
+        super().close()
+
+
 def listen_unix(config) -> socket.socket:
     path = config.listen.path
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = UnixListener(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if is_stale(path):
             os.unlink(path)

@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from nutproxy import descriptors
 from nutproxy.config import Config, Options, PoolConfig, Problem
@@ -53,10 +53,15 @@ def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
                 text = f"pool '{pool.name}': cannot listen on {pool.listen}: {reason(error)}"
                 raise OSError(error.errno, text) from error
     except OSError:
-        for sock in found.values():
-            sock.close()
+        close_all(found.values())
         raise
     return found
+
+
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    """Those that a worker has taken over are no longer open."""
+    for sock in sockets:
+        sock.close()
 
 
 @contextlib.contextmanager
@@ -196,6 +201,7 @@ def run(
                 pid_file = PidFile(options.pid_file)
                 stack.callback(pid_file.remove)
             sockets = open_listeners(config.pools)
+            stack.callback(close_all, sockets.values())
             stats_socket = listen_stats(options)
             output = open_log(config)
             stack.callback(output.stop)

@@ -669,6 +669,16 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
+        "The file of a unix socket to listen on",
+        "taken at the start from whoever listens there, left behind at the end",
+        "refused at the start while somebody listens there, removed at the end",
+        "clients must not be led away from a process that runs, nor to one that does not",
+        (
+            "integration/test_conf.py::test_a_unix_socket_that_somebody_listens_on_is_left_alone",
+            "integration/test_conf.py::test_the_file_of_a_unix_socket_is_removed_at_the_end",
+        ),
+    ),
+    Elsewhere(
         "SIGTERM, SIGINT",
         "end it at once; requests in flight are lost",
         "drain: what has come is answered, within `shutdown_timeout`; a second one ends it",

@@ -16,7 +16,7 @@ from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context, server_conns, socket_option
 from tests.memcache import MemcacheClient
-from tests.scripted import keys_of
+from tests.scripted import ScriptedServer, keys_of, never
 from tests.servers import (
     HOST,
     MemcachedServer,
@@ -310,6 +310,56 @@ def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(shards, tmp_path):
     path.write_text("of somebody else")
     assert taken(path, pool("alpha", shards), tmp_path)
     assert path.read_text() == "of somebody else"
+
+
+@contextlib.contextmanager
+def proxy_on(path, servers):
+    config = pool("alpha", servers).replace("auto", str(path))
+    with NutproxyServer(config) as proxy:
+        wait_until(lambda: "listens on" in proxy.output, "its socket")
+        yield proxy
+
+
+def test_the_file_of_a_unix_socket_is_removed_at_the_end(shards, tmp_path):
+    path = tmp_path / "sock"
+    with proxy_on(path, shards) as proxy:
+        assert pipeline(path, [("PING",)]) == [b"PONG"]
+        proxy.process.terminate()
+        assert proxy.process.wait(20) == 0
+        assert not path.exists()
+
+
+def test_the_file_of_a_unix_socket_is_removed_when_the_drain_begins(tmp_path):
+    path = tmp_path / "sock"
+    with ScriptedServer(never) as server, proxy_on(path, [server]) as proxy, Client(path) as client:
+        client.send("GET", "k")
+        wait_until(lambda: server.requests, "the request")
+        proxy.process.terminate()
+        wait_until(lambda: not path.exists(), "end of its socket")
+        assert proxy.process.poll() is None
+
+
+def test_another_file_in_the_place_of_its_unix_socket_is_left_alone(shards, tmp_path):
+    path = tmp_path / "sock"
+    with proxy_on(path, shards) as proxy, socket.socket(socket.AF_UNIX) as other:
+        path.unlink()
+        other.bind(str(path))
+        other.listen()
+        proxy.process.terminate()
+        assert proxy.process.wait(20) == 0
+        connect(path).close()
+
+
+@pytest.mark.parametrize("refused", ["the next pool", "the log"])
+def test_a_start_that_is_refused_leaves_no_unix_socket(shards, tmp_path, refused):
+    path = tmp_path / "sock"
+    config = pool("alpha", shards).replace("auto", str(path))
+    if refused == "the log":
+        config += f"global:\n  output: {tmp_path}\n"
+    else:
+        config += pool("later", shards).replace("auto", f"{HOST}:{shards[0].port}")
+    assert refusal_of(config, tmp_path)
+    assert not path.exists()
 
 
 # Keepalive
