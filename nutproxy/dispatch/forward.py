@@ -16,7 +16,6 @@ import logging
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_BY_SERVER,
     MERGE_QUERY,
     MSG_MISS,
     Msg,
@@ -170,11 +169,10 @@ def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags
         client.waiting = False
         return answer_dead(client, flags)
     parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
-    if merge == MERGE_BY_SERVER:
-        extra = [server.name.encode() for server in servers]
-    if extra is not None:
-        Py_INCREF(extra)
-        msg.split.extra = cython.cast(cython.p_void, extra)
+    if extra is None:
+        extra = servers
+    Py_INCREF(extra)
+    msg.split.extra = cython.cast(cython.p_void, extra)
     for index in range(msg.split.nfrag):
         frag = msg.split.frags[index]
         if msg_copy(frag, cython.address(frag.req), data, length) < 0:

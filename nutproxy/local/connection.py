@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hmac import compare_digest
 
 import hiredis
@@ -154,7 +155,10 @@ def _hello_failed(reply: hiredis.ReplyError) -> bytes:
 
 
 def _version_in_hello(reply: object) -> str:
+    pairs: Iterable[tuple[object, object]] = ()
     if isinstance(reply, list):
-        reply = dict(zip(reply[::2], reply[1::2], strict=False))
-    version = reply.get(b"version", b"") if isinstance(reply, dict) else b""
-    return version.decode() if isinstance(version, bytes) else ""
+        pairs = zip(reply[::2], reply[1::2], strict=False)
+    elif isinstance(reply, dict):
+        pairs = reply.items()
+    version = next((value for name, value in pairs if name == b"version"), b"")
+    return version.decode(errors="replace") if isinstance(version, bytes) else ""

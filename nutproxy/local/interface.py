@@ -80,8 +80,9 @@ class Query:
     """A question to the servers, on their connections of the client's protocol version.
 
     `finish` gets the replies as hiredis decodes them (text as bytes), one per live server or, for
-    "any", a single one. A server's error, and the failure of a server, is a hiredis.ReplyError. In
-    a Memcached pool `argv` is the line's words, and the replies are the bytes that came.
+    "any", a single one. A server's error, the failure of a server and a reply that cannot be
+    decoded are a hiredis.ReplyError, whose text is one line. In a Memcached pool `argv` is the
+    line's words, and the replies are the bytes that came.
     """
 
     scope: Literal["any", "all"]

@@ -12,6 +12,7 @@ from time import monotonic, time_ns
 
 import hiredis
 
+from nutproxy.config.values import printable
 from nutproxy.local.interface import Client, Query
 from nutproxy.local.resp import array, bulk, verbatim
 
@@ -38,6 +39,8 @@ def lolwut(client: Client, argv: list[bytes]) -> bytes:
 
 
 Fields = dict[str, object]
+# What the servers have said, by their names; nothing where they were not asked.
+Replies = Mapping[str, object]
 
 SECTIONS_OF_ALL = frozenset({b"default", b"all", b"everything"})
 
@@ -48,8 +51,12 @@ def info(client: Client, argv: list[bytes]) -> bytes | Query:
     wanted = [
         name for name in SECTIONS if asked & SECTIONS_OF_ALL or name.lower().encode() in asked
     ]
+    names = [server.name for server in client.pool.live_servers()]
 
-    def finish(replies: list[object]) -> bytes:
+    def finish(answers: list[object]) -> bytes:
+        return report(dict(zip(names, answers, strict=True)))
+
+    def report(replies: Replies) -> bytes:
         parts = []
         for name in wanted:
             fields = SECTIONS[name](client, replies)
@@ -61,14 +68,14 @@ def info(client: Client, argv: list[bytes]) -> bytes | Query:
         return Query("all", [b"INFO"], finish)
     if "Keyspace" in wanted:
         return Query("all", [b"INFO", b"keyspace"], finish)
-    return finish([])
+    return report({})
 
 
-def _server(client: Client, replies: list[object]) -> Fields:
+def _server(client: Client, replies: Replies) -> Fields:
     pool, context = client.pool, client.context
     if pool.server_version is None:
-        found = (fields["redis_version"] for fields in map(_fields, replies) if fields)
-        pool.server_version = next(found, None)
+        found = (_fields(reply).get("redis_version") for reply in replies.values())
+        pool.server_version = next(filter(None, found), None)
     uptime = int(monotonic() - context.started)
     return {
         "redis_version": pool.server_version or "unknown",
@@ -89,7 +96,7 @@ def _server(client: Client, replies: list[object]) -> Fields:
     }
 
 
-def _clients(client: Client, replies: list[object]) -> Fields:
+def _clients(client: Client, replies: Replies) -> Fields:
     return {
         "connected_clients": client.pool.curr_connections,
         "blocked_clients": 0,
@@ -97,7 +104,7 @@ def _clients(client: Client, replies: list[object]) -> Fields:
     }
 
 
-def _memory(client: Client, replies: list[object]) -> Fields:
+def _memory(client: Client, replies: Replies) -> Fields:
     """The process as the kernel counts it: there are no figures of an allocator."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     memory = {
@@ -122,7 +129,7 @@ def human(size: float) -> str:
     return f"{size:.0f}B" if unit == "B" else f"{size:.2f}{unit}"
 
 
-def _stats(client: Client, replies: list[object]) -> Fields:
+def _stats(client: Client, replies: Replies) -> Fields:
     pool = client.pool
     return {
         "total_connections_received": pool.total_connections,
@@ -135,27 +142,49 @@ def _stats(client: Client, replies: list[object]) -> Fields:
     }
 
 
-def _keyspace(client: Client, replies: list[object]) -> Fields:
+def _keyspace(client: Client, replies: Replies) -> Fields:
     """The sum of the servers' redis_db, which is the client's db0.
 
-    avg_ttl is the mean over all keys that expire. Servers that did not answer are counted, so that
-    a sum without them is not taken for the whole.
+    avg_ttl is the mean over all keys that expire. Servers that did not answer are counted and named
+    with the reason, so that a sum without them is not taken for the whole.
     """
     keys = expires = ttls = 0
-    for reply in replies:
-        database = _fields(reply).get(f"db{client.pool.redis_db}", "")
-        counts = dict(pair.split("=", 1) for pair in database.split(",") if "=" in pair)
-        keys += int(counts.get("keys", 0))
-        expires += int(counts.get("expires", 0))
-        ttls += int(counts.get("expires", 0)) * int(counts.get("avg_ttl", 0))
+    failed = {}
+    for name, reply in replies.items():
+        try:
+            counts = _counts(reply, f"db{client.pool.redis_db}")
+        except ValueError as error:
+            failed[name] = printable(str(error))
+            continue
+        keys += counts["keys"]
+        expires += counts["expires"]
+        ttls += counts["expires"] * counts["avg_ttl"]
     fields: Fields = {}
     if keys:
         avg_ttl = ttls // expires if expires else 0
         fields["db0"] = f"keys={keys},expires={expires},avg_ttl={avg_ttl}"
-    failed = sum(isinstance(reply, hiredis.ReplyError) for reply in replies)
     if failed:
-        fields["nutproxy_servers_unanswered"] = failed
+        fields["nutproxy_servers_unanswered"] = len(failed)
+    for number, (name, cause) in enumerate(failed.items()):
+        fields[f"nutproxy_unanswered{number}"] = f"server={name},error={cause}"
     return fields
+
+
+NO_FIGURES = "the reply holds no figures"
+
+
+def _counts(reply: object, database: str) -> dict[str, int]:
+    """The figures of one database in a server's INFO. Raises ValueError where there are none."""
+    if isinstance(reply, hiredis.ReplyError):
+        raise ValueError(str(reply))
+    if not isinstance(reply, bytes):
+        raise ValueError(NO_FIGURES)
+    text = _fields(reply).get(database, "")
+    counts = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+    try:
+        return {name: int(counts.get(name, 0)) for name in ("keys", "expires", "avg_ttl")}
+    except ValueError:
+        raise ValueError(NO_FIGURES) from None
 
 
 def _fields(reply: object) -> dict[str, str]:
@@ -166,7 +195,7 @@ def _fields(reply: object) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-SECTIONS: Mapping[str, Callable[[Client, list[object]], Fields]] = {
+SECTIONS: Mapping[str, Callable[[Client, Replies], Fields]] = {
     "Server": _server,
     "Clients": _clients,
     "Memory": _memory,

@@ -53,7 +53,8 @@ cdef struct Split:
     uint32_t nkeys
     Merge merge
     int resp                # the protocol version that the reply is built in
-    void* extra             # a reference: MERGE_QUERY's finish, MERGE_BY_SERVER's list of names
+    void* extra             # a reference: MERGE_QUERY's finish; else the list of the servers, if
+                            # the same was sent to all of them
 
 cdef struct Msg:
     Msg* client_next        # in the client's omsg_q

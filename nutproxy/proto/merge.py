@@ -49,6 +49,8 @@ from cython.cimports.nutproxy.proto.table import Row
 PIECE_MIN = cython.declare(cython.size_t, 65536)
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
+UNDECODABLE = "ERR a server's reply does not have the expected form"
+ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 @cython.cfunc
@@ -110,6 +112,21 @@ def unexpected(parent: cython.pointer(Msg)) -> cython.int:
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
     return put_text(parent, UNEXPECTED % row.name)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int:
+    """The same, where it is known which fragment's reply it is; its server is named if all were
+    sent the same."""
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
+    servers: list
+    if parent.split.extra is cython.NULL:
+        return unexpected(parent)
+    servers = cython.cast(list, parent.split.extra)
+    parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
+    text = f"its reply to '{row.name.decode()}' does not have the expected form"
+    return put_text(parent, servers[index].error_reply(text))
 
 
 @cython.cfunc
@@ -324,7 +341,9 @@ def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
         frag = split.frags[index]
         if frag.rsp.data[0] != b":":
             # WAITAOF answers with two numbers; the least of each is what all servers have reached.
-            return merge_minima(parent) if frag.rsp.data[0] == b"*" else unexpected(parent)
+            if index == 0 and split.merge == MERGE_MIN and frag.rsp.data[0] == b"*":
+                return merge_minima(parent)
+            return unexpected_of(parent, index)
         pos = 0
         value = read_length(frag.rsp.data, cython.address(pos))
         if split.merge == MERGE_SUM:
@@ -346,13 +365,19 @@ def texts(parent: cython.pointer(Msg)) -> list:
 
 
 def decode(replies: list) -> list:
-    """Replies as Python objects; errors are hiredis.ReplyError objects. Raises what hiredis raises:
-    a map whose key is an array, say, is a reply but no dict."""
+    """Replies as Python objects; errors are hiredis.ReplyError objects. So are blob errors, as one
+    line, and what hiredis has no object for: a map whose key is an array is a reply but no dict."""
     found: list = []
     for reply in replies:
+        if reply[:1] == b"!":
+            text = reply[reply.index(b"\r\n") + 2 : len(reply) - 2]
+            reply = b"-%b\r\n" % text.translate(ONE_LINE)
         reader = hiredis.Reader()
         reader.feed(reply)
-        found.append(reader.gets())
+        try:
+            found.append(reader.gets())
+        except (hiredis.HiredisError, TypeError):
+            found.append(hiredis.ReplyError(UNDECODABLE))
     return found
 
 
@@ -367,7 +392,11 @@ def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_minima(parent: cython.pointer(Msg)) -> cython.int:
-    return put_numbers(parent, [min(column) for column in zip(*decode(texts(parent)), strict=True)])
+    replies: list = decode(texts(parent))
+    for index, reply in enumerate(replies):
+        if not isinstance(reply, list) or [type(number) for number in reply] != [int, int]:
+            return unexpected_of(parent, index)
+    return put_numbers(parent, [min(column) for column in zip(*replies, strict=True)])
 
 
 @cython.cfunc
@@ -375,8 +404,9 @@ def merge_minima(parent: cython.pointer(Msg)) -> cython.int:
 def merge_and(parent: cython.pointer(Msg)) -> cython.int:
     """agg_logical_and: SCRIPT EXISTS is 1 where every server says 1."""
     replies: list = decode(texts(parent))
-    if any(not isinstance(reply, list) or len(reply) != len(replies[0]) for reply in replies):
-        return unexpected(parent)
+    for index, reply in enumerate(replies):
+        if not isinstance(reply, list) or len(reply) != len(replies[0]):
+            return unexpected_of(parent, index)
     return put_numbers(parent, [int(all(column)) for column in zip(*replies, strict=True)])
 
 
@@ -396,7 +426,7 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
     for index in range(split.nfrag):
         frag = split.frags[index]
         if frag.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
-            return unexpected(parent)
+            return unexpected_of(parent, index)
         pos = 0
         elements += max(0, read_length(frag.rsp.data, cython.address(pos)))
         size += frag.rsp.length
@@ -433,7 +463,8 @@ def merge_first(parent: cython.pointer(Msg)) -> cython.int:
 def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
     """Each server's name and its reply: an array of pairs in RESP2, a map in RESP3."""
     split: cython.pointer(Split) = parent.split
-    names: list = cython.cast(list, split.extra)
+    servers: list = cython.cast(list, split.extra)
+    names: list = [server.name.encode() for server in servers]
     parts: list = []
     index: cython.uint
     parts.append(b"%%%d\r\n" % len(names) if split.resp == 3 else b"*%d\r\n" % (2 * len(names)))

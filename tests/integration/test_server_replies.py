@@ -2,7 +2,10 @@
 
 What fails is what they owed, and nothing else."""
 
+import contextlib
+import os
 import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -314,13 +317,33 @@ def test_late_replies_of_other_parts_disturb_nobody():
                 assert client("GET", keys[0]) == value_of(keys[0])
 
 
+@contextlib.contextmanager
+def asked_of(servers):
+    """A client of a pool of these servers, and they; nothing that they say may be a fault to the
+    proxy."""
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server)
+        proxy = stack.enter_context(NutproxyServer(pool("alpha", servers)))
+        client = stack.enter_context(Client(proxy.port))
+        yield client, servers
+        assert client("PING") == b"PONG"
+        os.kill(proxy.pid, signal.SIGUSR1)
+        wait_until(lambda: "SIGUSR1" in proxy.output, "the line behind all others")
+        assert "Traceback" not in proxy.output
+
+
+def saying(command, reply):
+    return ScriptedServer(special(command, lambda session, request: session.send(reply)))
+
+
 def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_longer():
     """HELLO waits for what the server says to it; a map whose key is a map is no Python object."""
-    with ScriptedServer() as server, NutproxyServer(pool("alpha", [server])) as proxy:
+    with asked_of([ScriptedServer()]) as (client, [server]):
         server.handshake[b"HELLO"] = b"%1\r\n%0\r\n:1\r\n"
-        with Client(proxy.port) as client:
-            assert client.error("HELLO", "2").startswith("ERR internal error of nutproxy")
-            assert client("PING") == b"PONG"
+        assert client.error("HELLO", "2") == "ERR a server's reply does not have the expected form"
+        server.handshake[b"HELLO"] = b"!8\r\nERR a\r\nb\r\n"
+        assert client.error("HELLO", "2") == "ERR a  b"
 
 
 @pytest.mark.measures
@@ -341,3 +364,52 @@ def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
             "Connection reset by peer", "Cannot allocate memory"
         )
         assert client("GET", "a") == value_of(b"a")
+
+
+# Replies that the proxy makes its own of.
+
+
+FIGURES = bulk(b"# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n")
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (b"!10\r\nERR a\r\nb\0c\r\n", rb"ERR a  b\x00c"),
+        (b"!0\r\n\r\n", b""),
+        (b"%1\r\n*1\r\n:1\r\n:2\r\n", b"ERR a server's reply does not have the expected form"),
+        (b"*1\r\n!3\r\nERR\r\n", b"ERR a server's reply does not have the expected form"),
+        (b"*0\r\n", b"the reply holds no figures"),
+    ],
+)
+def test_info_names_a_server_that_answers_with_anything_else(reply, error):
+    with asked_of([saying(b"INFO", FIGURES), saying(b"INFO", reply)]) as (client, _):
+        client("HELLO", "3")
+        assert client("INFO", "keyspace") == (
+            b"# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n"
+            b"nutproxy_servers_unanswered:1\r\nnutproxy_unanswered0:server=s2,error=%b\r\n" % error
+        )
+
+
+NUMBERS = b"*2\r\n:1\r\n:0\r\n"
+
+
+@pytest.mark.parametrize("bad", [b"*1\r\n:1\r\n", b"*2\r\n:1\r\n+a\r\n", b"+OK\r\n", b"*-1\r\n"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_waitaof_names_the_server_that_does_not_answer_with_two_numbers(bad, place):
+    replies = [NUMBERS, NUMBERS]
+    replies[place] = bad
+    with asked_of([saying(b"WAITAOF", reply) for reply in replies]) as (client, _):
+        text = client.error("WAITAOF", "1", "0", "100")
+        assert text == (
+            f"ERR server 's{place + 1}' of pool 'alpha':"
+            " its reply to 'waitaof' does not have the expected form"
+        )
+
+
+def test_waitaof_passes_on_a_blob_error():
+    error = saying(b"WAITAOF", b"!6\r\nERR no\r\n")
+    with asked_of([saying(b"WAITAOF", NUMBERS), error]) as (client, _):
+        assert client("HELLO", "3")
+        client.send("WAITAOF", "1", "0", "100")
+        assert client.socket.recv(1000) == b"!6\r\nERR no\r\n"

@@ -39,9 +39,13 @@ class FakePool:
     forward_errors: int = 4
     server_ejects: int = 5
     members: list = field(default_factory=list)
+    asked: int = 0  # servers that are asked, of those above
 
     def clients(self):
         return self.members
+
+    def live_servers(self):
+        return self.servers[: self.asked]
 
 
 @dataclass
@@ -412,6 +416,21 @@ def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(
     assert isinstance(ask(client, "HELLO", "2"), bytes)
 
 
+@pytest.mark.parametrize(
+    ("answer", "version"),
+    [
+        ([[], b"7.0.0", b"version", b"7.0.15"], "7.0.15"),
+        ([b"version", b"7\xff"], "7\ufffd"),
+        ([b"version"], ""),
+        (7, ""),
+    ],
+)
+def test_hello_bears_what_a_server_says_of_its_version(answer, version):
+    client = connect(FakePool(server_version=None))
+    assert decode(ask(client, "HELLO").finish([answer]))[:2] == [b"server", b"redis"]
+    assert client.pool.server_version == version
+
+
 def test_hello_reads_the_version_from_a_server_connection_of_protocol_3(reference):
     client = connect(FakePool(server_version=None), resp=3)
     query = ask(client, "HELLO")
@@ -564,6 +583,7 @@ def test_info_asks_the_servers_only_for_what_the_proxy_does_not_know(pool, clien
 
 def test_info_learns_the_version_of_the_servers(client, reference):
     client.pool.server_version = None
+    client.pool.asked = 2
     query = ask(client, "INFO", "server")
     refused = hiredis.ReplyError("ERR server 'one': refused")
     reply = query.finish([refused, reference.connect()(*query.argv)])
@@ -573,6 +593,7 @@ def test_info_learns_the_version_of_the_servers(client, reference):
 
 def test_info_without_any_server_has_no_version(client):
     client.pool.server_version = None
+    client.pool.asked = 1
     reply = ask(client, "INFO", "server").finish([hiredis.ReplyError("ERR refused")])
     assert b"redis_version:unknown\r\n" in reply
     assert client.pool.server_version is None
@@ -580,6 +601,8 @@ def test_info_without_any_server_has_no_version(client):
 
 def test_info_keyspace_sums_up_the_pools_database_as_db0(client):
     client.pool.redis_db = 3
+    client.pool.servers.append(FakeServer("three"))
+    client.pool.asked = 3
     replies = [
         b"# Keyspace\r\ndb0:keys=1000,expires=1000,avg_ttl=1\r\n"
         b"db3:keys=10,expires=4,avg_ttl=100\r\n",
@@ -593,14 +616,27 @@ def test_info_keyspace_sums_up_the_pools_database_as_db0(client):
 def test_info_keyspace_of_an_empty_pool_is_that_of_an_empty_redis(client, reference):
     connection = reference.connect()
     connection("FLUSHALL")
+    client.pool.asked = 2
     query = ask(client, "INFO", "keyspace")
     assert query.finish([connection(*query.argv)] * 2) == connection.raw("INFO", "keyspace")
 
 
-def test_info_keyspace_says_how_many_servers_are_not_in_the_sum(client):
-    replies = [b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n", hiredis.ReplyError("ERR no")]
-    reply = decode(ask(client, "INFO", "keyspace").finish(replies))
-    assert b"db0:keys=1,expires=0,avg_ttl=0\r\nnutproxy_servers_unanswered:1\r\n" in reply
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (hiredis.ReplyError("ERR no"), b"ERR no"),
+        (hiredis.ReplyError("ERR \x1b"), rb"ERR \x1b"),
+        (7, b"the reply holds no figures"),
+        (b"db0:keys=many\r\n", b"the reply holds no figures"),
+    ],
+)
+def test_info_keyspace_says_which_servers_are_not_in_the_sum_and_why(client, answer, error):
+    client.pool.asked = 2
+    replies = [b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n", answer]
+    assert decode(ask(client, "INFO", "keyspace").finish(replies)) == (
+        b"# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n"
+        b"nutproxy_servers_unanswered:1\r\nnutproxy_unanswered0:server=two,error=%b\r\n" % error
+    )
 
 
 def test_info_reports_the_proxy_and_its_pool(client):
