@@ -46,6 +46,7 @@ from nutproxy.config.values import (
     printable,
     redis_commands,
 )
+from nutproxy.stats.table import shown_names
 
 GLOBAL, DEFAULTS = "global", "defaults"
 RESERVED = (GLOBAL, DEFAULTS)
@@ -167,7 +168,7 @@ class _Loader:
         line = line or table.lines.get(key or "", table.line)
         self.problems.append(Problem("problem", self.path, line, table.pool, label, message))
 
-    def _warning(self, table: Table, key: str, message: str, line: int) -> None:
+    def _warning(self, table: Table, key: str | None, message: str, line: int) -> None:
         self.problems.append(Problem("warning", self.path, line, table.pool, key, message))
 
     # Reading: what the sections hold.
@@ -236,11 +237,15 @@ class _Loader:
         self._unknown_commands(
             defaults, redis_commands() | MEMCACHED_COMMANDS, "Redis or Memcached"
         )
-        pools = []
         listens: dict[Address, Table] = {}
-        for table in tables:
-            if table.pool is not None:
-                pools.append(self._pool(table, defaults, listens))
+        named = [table for table in tables if table.pool is not None]
+        pools = [self._pool(table, defaults, listens) for table in named]
+        for table, shown in zip(
+            named, shown_names("pool", [table.name for table in named]), strict=True
+        ):
+            if shown != table.name:
+                message = f"the statistics have a figure of this name, the pool is '{shown}' there"
+                self._warning(table, None, message, table.line)
         return process, pools
 
     def _pool(self, table: Table, defaults: Table, listens: dict[Address, Table]) -> PoolConfig:
@@ -402,6 +407,15 @@ def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
                     causes=("distribution",),
                     server=server,
                 )
+    names = shown_names("server", [server.name for server in pool.servers])
+    for server, shown in zip(pool.servers, names, strict=True):
+        if shown != server.name:
+            yield _Warning(
+                "servers",
+                f"the statistics of a pool have a counter named '{server.name}', the server is"
+                f" '{shown}' there",
+                server=server,
+            )
 
 
 def ketama_points(weight: int, total_weight: int, servers: int) -> int:

@@ -87,6 +87,8 @@ DIFFERENCES = """\
 | `server_connections` of a unix socket goes negative | gauges never do |
 | `request_bytes` has the values of a split MSET twice | once |
 | names are not escaped: one with a quote breaks the JSON | they are |
+| a pool named `version`, a server named `fragments`: the name stands twice, readers lose one | it \
+is `version_`, and a warning at the start says so |
 | open to the world unless told otherwise | open to this machine |
 | an unsupported command is a `client_err` | it is a `refused_requests`, the client stays |
 """

@@ -29,7 +29,7 @@ from cython.cimports.nutproxy.stats.slab import LATENCY_BUCKETS
 from nutproxy import __version__
 from nutproxy.stats import slab as module
 from nutproxy.stats.slab import latency_bounds
-from nutproxy.stats.table import GLOBAL, POOL, SERVER, TABLE
+from nutproxy.stats.table import GLOBAL, POOL, SERVER, TABLE, shown_names
 
 for section, rows in TABLE.items():
     prefix = f"{section}_".upper()
@@ -114,13 +114,17 @@ def layout(pools, pool_cells, server_cells):
     for number, row in enumerate(GLOBAL):
         yield f'{glue}"{row.name}":', number, False
         glue = ", "
-    for pool, pool_cell, cells in zip(pools, pool_cells, server_cells, strict=True):
-        glue = f"{glue}{quoted(pool.name)}: {{"
+    pool_names = shown_names("pool", [pool.name for pool in pools])
+    for pool, shown, pool_cell, cells in zip(
+        pools, pool_names, pool_cells, server_cells, strict=True
+    ):
+        glue = f"{glue}{quoted(shown)}: {{"
         for number, row in enumerate(POOL):
             yield f'{glue}"{row.name}":', pool_cell + number, False
             glue = ", "
-        for server, cell in zip(pool.servers, cells, strict=True):
-            glue = f"{glue}{quoted(server.name)}: {{"
+        names = shown_names("server", [server.name for server in pool.servers])
+        for name, cell in zip(names, cells, strict=True):
+            glue = f"{glue}{quoted(name)}: {{"
             for number, row in enumerate(SERVER):
                 histogram = row.kind == "histogram"
                 # An object's name is followed by a space, a number's is not.

@@ -276,6 +276,31 @@ SERVER: Sequence[Row] = (
 
 TABLE = dict(zip(SECTIONS, (GLOBAL, POOL, SERVER), strict=True))
 
+# What stands beside the names of pools, and of servers in their pool.
+BESIDE = {
+    "pool": (
+        *("service", "source", "version", "uptime", "timestamp"),
+        *(row.name for row in GLOBAL),
+    ),
+    "server": tuple(row.name for row in POOL),
+}
+
+
+def shown_names(section: Literal["pool", "server"], names: Sequence[str]) -> list[str]:
+    """What all pools, or all servers of one pool, are called in the statistics: by their names, but
+    for underscores behind one that has another meaning there. A name that stood twice in a JSON
+    object would hide a figure, or the pool, from whoever reads it."""
+    used = {*BESIDE[section], *names}
+    shown = []
+    for name in names:
+        other = name
+        if name in BESIDE[section]:
+            while other in used:
+                other += "_"
+            used.add(other)
+        shown.append(other)
+    return shown
+
 
 def describe() -> str:
     """The text of `--describe-stats`, in twemproxy's layout."""

@@ -689,6 +689,18 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
+        "A pool or a server with the name of a figure that stands beside it in the statistics"
+        " (`version`, `fragments`)",
+        "the name is there twice; whoever reads the JSON loses one",
+        "it is shown with an underscore behind its name, and the configuration check warns;"
+        " routing and everything else have the name as it is",
+        "a server's name places its keys, so it cannot be asked to change",
+        (
+            "unit/test_stats.py::test_a_name_that_means_something_else_there_gets_an_underscore",
+            "unit/test_config.py::test_names_that_mean_something_else_in_the_statistics",
+        ),
+    ),
+    Elsewhere(
         "Statistics",
         "those of the poll before; `fragments` is always 0; the values of a split MSET count"
         " twice; gauges of unix sockets go negative; open to the world unless told otherwise",

@@ -834,6 +834,18 @@ def test_ring_points_are_twemproxys(weights, points):
     assert tuple(ketama_points(w, sum(weights), len(weights)) for w in weights) == points
 
 
+def test_names_that_mean_something_else_in_the_statistics(read):
+    text = pool_text(servers=("a:1:1 version", "b:1:1 fragments", "c:1:1 server_eof"))
+    config, problems = read(text.replace("p:\n", "uptime:\n", 1))
+    assert [pool.name for pool in config.pools] == ["uptime"]
+    assert [str(problem) for problem in problems] == [
+        "f.yml:1: pool 'uptime': warning: the statistics have a figure of this name, the pool is"
+        " 'uptime_' there",
+        "f.yml:6: pool 'uptime': servers: warning: the statistics of a pool have a counter named"
+        " 'fragments', the server is 'fragments_' there",
+    ]
+
+
 def test_warning_caused_by_defaults_has_their_line(findings):
     assert findings("defaults:\n  server_connections: 17\n" + pool_text()) == [
         f"f.yml:2: pool 'p': {CONNECTIONS_WARNING}"

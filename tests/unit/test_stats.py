@@ -18,7 +18,7 @@ from nutproxy.stats import port
 from nutproxy.stats.docs import page
 from nutproxy.stats.report import Report
 from nutproxy.stats.slab import Slab, bucket_of, latency_bounds, slab_memory
-from nutproxy.stats.table import GLOBAL, POOL, SERVER, TABLE
+from nutproxy.stats.table import BESIDE, GLOBAL, POOL, SERVER, TABLE
 
 ROOT = Path(__file__).parents[2]
 NAMES = {section: [row.name for row in rows] for section, rows in TABLE.items()}
@@ -196,6 +196,27 @@ def test_names_are_escaped_where_json_needs_it(name):
     assert list(found)[-1] == name
     assert list(found[name])[-2:] == [name, "other"]
     assert name.isascii() or name.encode() in text
+
+
+def test_what_stands_beside_pools_and_servers_is_known(two_pools, memory):
+    found = report(memory, two_pools)
+    assert list(found) == [*BESIDE["pool"], "alpha", "beta"]
+    assert list(found["alpha"]) == [*BESIDE["server"], "s1", "s2"]
+
+
+def test_a_name_that_means_something_else_there_gets_an_underscore():
+    configs = pools(version=["fragments", "fragments_", "version"], uptime=["client_accepted"])
+    fd = slab_memory(configs)
+    pairs = json.loads(Report(Slab(configs, fd), configs).make(), object_pairs_hook=list)
+    os.close(fd)
+
+    def names(pairs):
+        return [name for name, _ in pairs]
+
+    assert names(pairs) == [*BESIDE["pool"], "version_", "uptime_"]
+    (_, one), (_, two) = pairs[-2:]
+    assert names(one) == [*BESIDE["server"], "fragments__", "fragments_", "version"]
+    assert names(two) == [*BESIDE["server"], "client_accepted_"]
 
 
 def test_order_and_spacing_are_twemproxys():
