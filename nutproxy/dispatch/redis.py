@@ -562,17 +562,15 @@ def split_keys(
             frag.req.length = size + end_of(arg) - start
         if row.merge == MERGE_KEYS:
             memcpy(msg.split.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        index = 0
-        while index < nkeys:
-            # Neighbours that go to the same server are copied together.
-            part = sequence[index]
-            frag = msg.split.frags[part]
-            start = end_of(cython.address(parser.argv[index * step]))
-            while index < nkeys and sequence[index] == part:
-                index += 1
-            size = end_of(cython.address(parser.argv[index * step])) - start
+        arg = cython.address(parser.argv[0])
+        start = end_of(arg)
+        for index in range(nkeys):
+            arg += step
+            frag = msg.split.frags[sequence[index]]
+            size = end_of(arg) - start
             memcpy(frag.req.data + frag.req.length, data + start, size)
             frag.req.length += size
+            start += size
         msg.held = parser.pos
         return send_frags(client, msg, servers)
     finally:

@@ -208,21 +208,17 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
             return unexpected(parent)
         pieces_begin(cython.address(pieces), parent, size)
         pieces.at = put_length(pieces.target, b"*", split.nkeys)
-        index = 0
-        while index < split.nkeys:
-            # Elements that lie side by side and stay so are put together.
+        for index in range(split.nkeys):
             part = split.sequence[index]
             frag = split.frags[part]
             at = cursors[part]
-            while index < split.nkeys and split.sequence[index] == part:
-                if at >= frag.rsp.length:
-                    # As many as all keys, but not as many as its own.
-                    pieces_undo(cython.address(pieces))
-                    return unexpected(parent)
-                at += element_size(frag.rsp.data + at, frag.rsp.length - at)
-                index += 1
-            pieces_put(cython.address(pieces), frag.rsp.data + cursors[part], at - cursors[part])
-            cursors[part] = at
+            if at >= frag.rsp.length:
+                # As many as all keys, but not as many as its own.
+                pieces_undo(cython.address(pieces))
+                return unexpected(parent)
+            size = element_size(frag.rsp.data + at, frag.rsp.length - at)
+            pieces_put(cython.address(pieces), frag.rsp.data + at, size)
+            cursors[part] = at + size
         return pieces_end(cython.address(pieces))
     finally:
         free(cursors)
@@ -248,11 +244,20 @@ def pieces_begin(pieces, parent, room):
 
 def pieces_put(pieces, data, size):
     """The next element: copied if it is small, else sent from where it is."""
+    if size >= PIECE_MIN and not pieces.parent.flags & MSG_NOREPLY:
+        return put_large(pieces, data, size)
+    memcpy(pieces.target + pieces.at, data, size)
+    pieces.at += size
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_large(
+    pieces: cython.pointer(Pieces), data: cython.p_const_char, size: cython.size_t
+) -> cython.int:
+    """The same, of one that is not copied."""
     parent: cython.pointer(Msg) = pieces.parent
-    if size < PIECE_MIN or parent.flags & MSG_NOREPLY:
-        memcpy(pieces.target + pieces.at, data, size)
-        pieces.at += size
-        return 0
     try:
         if pieces.last == parent:
             parent.rsp.length = pieces.at
