@@ -1,7 +1,9 @@
 from libc.stdint cimport uint32_t
 
 from nutproxy.client cimport ClientConn
+from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.message cimport Merge, Msg
+from nutproxy.msg.parse cimport Arg
 from nutproxy.server cimport Server
 
 cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
@@ -11,6 +13,8 @@ cdef int answer_dead(ClientConn client, uint32_t flags) except -1
 cdef int forward(ClientConn client, Msg* msg, Server server) except -1
 cdef int forward_one(ClientConn client, void* row, char* data, size_t length, Server server,
                      uint32_t flags) except -1
+cdef int hash_keys(Router router, const char* data, const Arg* arg, uint32_t step, uint32_t count,
+                   uint32_t* hashes) except -1
 cdef int parent_of(ClientConn client, void* row, uint32_t nfrag, uint32_t nkeys, Merge merge,
                    uint32_t flags, Msg** result) except -1
 cdef int send_frags(ClientConn client, Msg* msg, list servers) except -1

@@ -3,6 +3,7 @@
 
     answer        a complete reply, in its turn
     forward_one   the whole request to one server
+    hash_keys     of a request whose keys may lie on several servers
     send_frags    the parts of a request to their servers; their replies are merged
     send_all      the same bytes to several servers
     ask           the same, for a local handler that makes the reply out of theirs
@@ -122,6 +123,28 @@ def forward_one(client, row, data, length, server, flags):
         client.stats[POOL_NO_LIVE_SERVER] += 1
         return msg_fail(msg, client.pool.dead_reply())
     return forward(client, msg, server)
+
+
+def hash_keys(router, data, arg, step, count, hashes):
+    """The hashes of `count` keys, each `step` arguments behind the one before it."""
+    keys = cython.declare(cython.pointer(cython.const[cython.uchar])[4])
+    lengths = cython.declare(cython.size_t[4])
+    index: cython.uint = 0
+    part: cython.uint
+    while count - index >= 4:
+        for part in range(4):
+            keys[part] = cython.cast(cython.pointer(cython.uchar), data) + arg.offset
+            lengths[part] = arg.length
+            arg += step
+        router.hash_four(keys, lengths, hashes + index)
+        index += 4
+    while index < count:
+        hashes[index] = router.hash(
+            cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
+        )
+        arg += step
+        index += 1
+    return 0
 
 
 def parent_of(client, row, nfrag, nkeys, merge, flags, result):

@@ -29,10 +29,12 @@ from cython.cimports.nutproxy.dispatch.forward import (
     answer_constant,
     ask,
     forward_one,
+    hash_keys,
     parent_of,
     send_all,
     send_frags,
 )
+from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MERGE_ALL,
     MERGE_VALUES,
@@ -364,16 +366,17 @@ def split_values(
     """A fragment for each server that holds keys, in the order of the keys; of gat and gats more
     than one where a line would become too long.
 
-    Two passes over the keys: the first routes each of them, once, and adds up sizes; the second
-    copies. Both are linear."""
+    Three passes over the keys: the first hashes them, the second routes each, once, and adds up
+    sizes; the third copies. All are linear."""
     pool: ServerPool = client.pool
+    ring: Ring = pool.router.ring
     nkeys: cython.uint = parser.argc - first
     # A fragment is closed because it is long: less an exptime and the key that did not fit, each
     # of 250 bytes at most, it holds this many bytes of keys.
     most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
     head: cython.size_t = parser.argv[0].length
     start: cython.size_t = parser.argv[0].offset
-    server: Server
+    place: cython.int
     arg: cython.pointer(Arg)
     msg: cython.pointer(Msg) = cython.NULL
     frag: cython.pointer(Msg)
@@ -389,22 +392,30 @@ def split_values(
     try:
         if sequence is cython.NULL or sizes is cython.NULL:
             raise MemoryError
+        hash_keys(pool.router, data, cython.address(parser.argv[first]), 1, nkeys, sequence)
         memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
         for index in range(nkeys):
             arg = cython.address(parser.argv[first + index])
-            server = pool.route(data + arg.offset, arg.length)
-            part = pool.scratch[server.index]
+            place = ring.dispatch(sequence[index])
+            part = pool.scratch[place]
             if part == 0 or (command.kind == GAT and sizes[part - 1] + 1 + arg.length > LINE_MAX):
-                servers.append(server)
+                servers.append(pool.servers[place])
                 part = len(servers)
-                pool.scratch[server.index] = part
+                pool.scratch[place] = part
                 # The command, exptime, and CR LF.
                 sizes[part - 1] = head + 2
             part -= 1
             sequence[index] = part
             sizes[part] += 1 + arg.length
         if len(servers) == 1 and (command.kind == GET or parser.pos - start <= LINE_MAX):
-            return forward_one(client, command, data + start, parser.pos - start, server, flags)
+            return forward_one(
+                client,
+                command,
+                data + start,
+                parser.pos - start,
+                cython.cast(Server, servers[0]),
+                flags,
+            )
 
         parent_of(client, command, len(servers), nkeys, MERGE_VALUES, flags, cython.address(msg))
         # The order of the keys is read from the line when the replies are there.

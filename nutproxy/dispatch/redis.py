@@ -33,11 +33,12 @@ from cython.cimports.nutproxy.dispatch.forward import (
     answer_dead,
     ask,
     forward_one,
+    hash_keys,
     parent_of,
     send_all,
     send_frags,
 )
-from cython.cimports.nutproxy.hashkit.router import Router
+from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MERGE_KEYS,
     MSG_NOREPLY,
@@ -466,10 +467,10 @@ def split_keys(
 ) -> cython.int:
     """MGET, MSET, DEL, …: a fragment for each server that holds keys, in the order of the keys.
 
-    Two passes over the keys: the first routes each of them, once, and adds up sizes; the second
-    copies. Both are linear."""
+    Three passes over the keys: the first hashes them, the second routes each, once, and adds up
+    sizes; the third copies. All are linear."""
     pool: ServerPool = client.pool
-    router: Router = pool.router
+    ring: Ring = pool.router.ring
     step: cython.uint = row.spec[0].step
     nkeys: cython.uint = (parser.argc - 1) // step
     server: Server
@@ -492,7 +493,8 @@ def split_keys(
         server = pool.route(data + arg.offset, arg.length)
         return forward_one(client, row, data, parser.pos, server, flags)
 
-    # sequence: by key, its fragment. sizes: by fragment, its bytes and its number of keys.
+    # sequence: by key, its hash and then its fragment. sizes: by fragment, its bytes and its number
+    # of keys.
     sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
     sizes = cython.cast(
         cython.pointer(cython.size_t),
@@ -501,14 +503,12 @@ def split_keys(
     try:
         if sequence is cython.NULL or sizes is cython.NULL:
             raise MemoryError
-        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
         arg = cython.address(parser.argv[0])
+        hash_keys(pool.router, data, arg + 1, step, nkeys, sequence)
+        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
         start = end_of(arg)
-        arg += 1
         for index in range(nkeys):
-            place = router.route(
-                cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
-            )
+            place = ring.dispatch(sequence[index])
             if place < 0:
                 return answer_dead(client, flags)
             part = pool.scratch[place]
@@ -522,7 +522,7 @@ def split_keys(
             sequence[index] = part
             # A key and its value lie side by side.
             arg += step
-            size = end_of(arg - 1)
+            size = end_of(arg)
             sizes[2 * part] += size - start
             sizes[2 * part + 1] += 1
             start = size

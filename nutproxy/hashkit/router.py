@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.string import memchr
-from cython.cimports.nutproxy.hashkit.hashes import hash_by_name
+from cython.cimports.nutproxy.hashkit.hashes import hash_by_name, hash_four_by_name
 
 from nutproxy.hashkit.ring import make_ring
 
@@ -50,6 +50,7 @@ class Router:
         servers: Sequence[tuple[bytes, int]],
     ):
         self.hash_function = hash_by_name(hash)
+        self.four_function = hash_four_by_name(hash)
         self.ring = make_ring(distribution, servers)
         self.tagged = hash_tag is not None
         if hash_tag is not None:
@@ -61,11 +62,31 @@ class Router:
         """The index of the key's server, -1 if none is live."""
         if self.ring.nserver == 1:
             return 0 if self.ring.nlive else -1
+        return self.ring.dispatch(self.hash(key, length))
+
+    def hash(self, key, length):
+        """The hash of a key, or of what is between its tags."""
         if self.tagged:
             key = self.hashed_part(key, cython.address(length))
         if length == 0:
-            return self.ring.dispatch(0)
-        return self.ring.dispatch(self.hash_function(key, length))
+            return 0
+        return self.hash_function(key, length)
+
+    def hash_four(self, keys, lengths, hashes):
+        """The hashes of four keys. `keys` and `lengths` become those of what is hashed."""
+        i: cython.int
+        if self.four_function == cython.NULL:
+            for i in range(4):
+                hashes[i] = self.hash(keys[i], lengths[i])
+            return 0
+        if self.tagged:
+            for i in range(4):
+                keys[i] = self.hashed_part(keys[i], cython.address(lengths[i]))
+        self.four_function(keys, lengths, hashes)
+        for i in range(4):
+            if lengths[i] == 0:
+                hashes[i] = 0
+        return 0
 
     def hashed_part(self, key, length):
         """The start of what is hashed; `length` changes from the key's to its length."""
@@ -101,7 +122,5 @@ class Router:
         server = self.route(part, length)
         if self.ring.nserver == 1:
             return Route(server, None, None)
-        if self.tagged:
-            part = self.hashed_part(part, cython.address(length))
-        value = self.hash_function(part, length) if length else 0
+        value = self.hash(part, length)
         return Route(server, value, self.ring.point(value))

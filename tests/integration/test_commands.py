@@ -3,12 +3,14 @@
 Where Redis has a reply of its own, it is asked for it.
 """
 
+import random
 import re
 from collections import Counter
 
 import hiredis
 import pytest
 
+from nutproxy.hashkit.hashes import HASHES
 from nutproxy.hashkit.router import Router
 from tests.client import Client, request, requests, talk, words
 from tests.integration.conftest import pool
@@ -104,6 +106,32 @@ def test_keys_with_one_tag_work_together(client):
         assert client("MSETNX", f"a{{{tag}}}", "1", f"b{{{tag}}}", "2") == 1
         script = "return redis.call('get', KEYS[2])"
         assert client("EVAL", script, "2", f"a{{{tag}}}", f"b{{{tag}}}") == b"2"
+
+
+@pytest.mark.parametrize("tag", [None, "{}"], ids=["no tag", "tag"])
+@pytest.mark.parametrize("name", HASHES)
+def test_keys_of_one_command_lie_where_each_would_alone(shards, name, tag):
+    """Those of one command are hashed four at a time where the function can do that."""
+    chance = random.Random(f"{name} {tag}")
+    keys = {b"", b"{}", b"{a}", b"a{b}", b"{", b"{\xff}\xff"}
+    while len(keys) < 103:
+        keys.add(chance.randbytes(chance.randint(0, 20)) + chance.choice([b"", b"{t}", b"{\x80u}"]))
+    values = {key: b"%d" % number for number, key in enumerate(sorted(keys))}
+    config = pool("alpha", shards).replace("hash: fnv1a_64", f"hash: {name}")
+    if tag is None:
+        config = re.sub("  hash_tag: .*\n", "", config)
+    with (
+        NutproxyServer(config) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client("FLUSHALL")
+        for count in (1, 2, 3, 4, 5, 6, 7, 103):
+            some = list(values)[:count]
+            pairs = [word for key in some for word in (key, values[key])]
+            assert client("MSET", *pairs) == b"OK"
+            assert [client("GET", key) for key in some] == [values[key] for key in some]
+            assert client("MGET", *some) == [values[key] for key in some]
+            assert client("DEL", *some) == count
 
 
 def test_keys_behind_numkeys_are_what_routes(client, shards):
