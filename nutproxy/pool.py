@@ -25,7 +25,8 @@ from cython.cimports.nutproxy.msg.message import (
     msg_put,
 )
 from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail
-from cython.cimports.nutproxy.server import Server, ServerConn
+from cython.cimports.nutproxy.server import Server
+from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
     POOL_CLIENT_CONNECTIONS,
@@ -159,6 +160,7 @@ class ServerPool:
         """Answer requests whose deadline has passed, each alone: its neighbours go on waiting."""
         msg: cython.pointer(Msg)
         conn: ServerConn
+        server: Server
         start: cython.longlong
         while True:
             msg = self.deadlines.timeout_next
@@ -166,14 +168,15 @@ class ServerPool:
                 return 0
             deadline_remove(msg)
             conn = cython.cast(ServerConn, msg.server)
+            server = cython.cast(Server, conn.server)
             if msg == conn.imsg_q.head and conn.sent > 0:
                 pass
             elif not msg.flags & MSG_WRITTEN:
                 # Not a byte of it has been written: its server never hears of it.
                 msg.flags |= MSG_CANCELLED
             start = msg.start // 1000
-            msg_fail(msg, conn.server.error_reply(os.strerror(ETIMEDOUT)))
-            conn.server.request_timed_out(conn, start)
+            msg_fail(msg, server.error_reply(os.strerror(ETIMEDOUT)))
+            server.request_timed_out(conn, start)
 
     def watch_silence(self) -> None:
         """Look for dead connections, twice in a timeout."""

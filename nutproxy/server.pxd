@@ -1,55 +1,20 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn, Loop
-from nutproxy.msg.message cimport Msg
+from nutproxy.server_conn cimport Endpoint, ServerConn
 from nutproxy.timer cimport Timer
 
-# Where a server connection is in its life.
-cdef enum ServerState:
-    SERVER_RESOLVING        # its name is looked up; no descriptor yet
-    SERVER_CONNECTING
-    SERVER_HANDSHAKE        # AUTH, HELLO, SELECT, PING: their replies are due
-    SERVER_READY            # requests may be written
-    SERVER_CLOSED
-
-cdef class ServerConn(Conn):
-    cdef readonly Server server
-    cdef readonly int resp             # the protocol version that it speaks: 2 or 3
-    cdef readonly int slot             # which of its server's connections of this version
-    cdef readonly int state
-    cdef readonly int64_t begun        # when the connect began
-    cdef int64_t waiting_since         # when it began to wait for replies
-    cdef list addresses                # to be tried when this one cannot be reached
-    cdef list steps                    # handshake replies that are due, by name
-    cdef object reader                 # decodes them
-    cdef Timer limit                   # on connect and handshake together
-    cdef readonly str cause            # why it ends, where errno does not say
-    cdef bint timed_out                # a request has, and there was no reply since
-
-    cdef int64_t silence(self) noexcept
-
-cdef class Server:
-    cdef readonly Loop loop
-    cdef readonly object pool          # ServerPool
+cdef class Server(Endpoint):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
-    cdef readonly bint memcache        # speaks memcached's protocol, not Redis'
     cdef readonly int index
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
-    cdef readonly bint down            # requests fail at once; a probe will find out
-    cdef readonly bint ejected         # and it is not in the ring
-    cdef readonly bint no_resp3        # too old for HELLO
-    cdef readonly bytes error          # what a request is answered while it is down
     cdef readonly bytes refusal        # why conn_for has no connection: an error reply
     cdef dict refusals                 # by version and slot: until when, and why
-    cdef readonly int failures
     cdef readonly int64_t last_failure # when the last counted failure was noticed
     cdef readonly int64_t backoff      # milliseconds until the next probe
     cdef Timer retry
     cdef ServerConn probing
-    cdef uint64_t* stats               # its row
 
-    cdef ServerConn conn_for(self, uint64_t client, int resp)
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1

@@ -28,7 +28,8 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
 from cython.cimports.nutproxy.pool import ServerPool
-from cython.cimports.nutproxy.server import Server, ServerConn
+from cython.cimports.nutproxy.server import Server
+from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
     POOL_FRAGMENTS,

@@ -1,0 +1,541 @@
+# nutproxy/server_conn.py: the role of a server connection
+"""Sends requests, pairs what comes with them.
+
+    RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
+    names are      connect()     AUTH, HELLO 3, SELECT, PING; memcached: version.
+    looked up                    Until all are answered well, requests wait in imsg_q
+    off the loop
+
+What the replies to a handshake mean, and what the end of a connection says about the server, is
+the server's business (server.py): it holds its connections, and they know it as an `Endpoint`.
+
+**What happens to requests when a connection ends.** What has been written, even in part, is
+answered with the cause and never sent twice. What has not been written moves once to a new
+connection, if this one had been ready: it may have died unnoticed.
+"""
+
+import os
+import socket
+
+import cython
+import hiredis
+from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
+from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.csys import (
+    MSG_NOSIGNAL,
+    SO_ERROR,
+    SOL_SOCKET,
+    close,
+    getsockopt,
+    send,
+    socklen_t,
+)
+from cython.cimports.nutproxy.msg.message import (
+    MSG_ANSWERED,
+    MSG_CANCELLED,
+    MSG_DONE,
+    MSG_NOREPLY,
+    MSG_QUIET,
+    MSG_RETRIED,
+    MSG_SHUTDOWN,
+    Msg,
+    msg_awaited,
+    msg_constant,
+    msg_put,
+)
+from cython.cimports.nutproxy.msg.parse import Parser
+from cython.cimports.nutproxy.msg.request import (
+    req_dequeue_inq,
+    req_dequeue_outq,
+    req_enqueue_inq,
+    req_enqueue_outq,
+    req_send_done,
+    req_send_next,
+)
+from cython.cimports.nutproxy.msg.response import (
+    deadline_remove,
+    msg_done,
+    msg_fail,
+    rsp_receive,
+    rsp_recv_done,
+)
+from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR, Command, memcache_parse_rsp
+from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
+from cython.cimports.nutproxy.stats.slab import (
+    SERVER_IN_QUEUE,
+    SERVER_IN_QUEUE_BYTES,
+    SERVER_OUT_QUEUE,
+    SERVER_OUT_QUEUE_BYTES,
+    SERVER_REQUESTS_LOST,
+    SERVER_REQUESTS_RETRIED,
+    SERVER_REQUESTS_UNAVAILABLE,
+    SERVER_RESPONSE_BYTES,
+    SERVER_RESPONSES,
+    SERVER_RESPONSES_DROPPED,
+    SERVER_RESPONSES_ERROR,
+    SERVER_SERVER_CONNECTIONS,
+    SERVER_SERVER_EOF,
+    SERVER_SERVER_ERR,
+    SERVER_SERVER_PROTOCOL_ERRORS,
+    SERVER_SERVER_TIMEDOUT,
+    latency_record,
+)
+
+from nutproxy.conn import tcp_options
+
+# What a client of RESP3 is told by a server that is too old for HELLO.
+NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
+# Why a connection ends whose end says nothing about its server.
+NOT_NEEDED = "not needed"
+
+
+@cython.cfunc
+def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
+    """The text of an error reply, the first line of any other: it becomes a part of one."""
+    text: str = data[: parser.pos].decode(errors="replace")
+    return text.partition("\r\n")[0].removeprefix("-").rstrip()
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_recv_next(conn: Conn) -> cython.bint:
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_active(conn: Conn) -> cython.bint:
+    """A server that has closed its side will answer nothing more."""
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """A reply. Nobody waits for a push: no connection has subscribed to anything."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Endpoint = self.server
+    if parser.kind == b">":
+        return 0
+    if conn.omsg_q.head is cython.NULL:
+        # An error while a request is being written is about that request. memcached reads on and
+        # drops the rest of it, Redis does not.
+        if conn.sent > 0 and parser.kind == b"-":
+            if server.memcache and not conn.imsg_q.head.flags & MSG_ANSWERED:
+                conn.imsg_q.head.flags |= MSG_ANSWERED
+                conn.imsg_q.head.refs += 1
+                server.failures = 0
+                count_reply(self, conn.imsg_q.head, parser)
+                return rsp_receive(conn, conn.imsg_q.head, data, parser)
+            self.cause = f"refused the request: {line_of(data, parser)}"
+        else:
+            server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+            self.cause = "the server sent a reply that nobody had asked for"
+        return conn.close(conn)
+    if server.memcache and not suits(conn.omsg_q.head, parser):
+        server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+        self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
+        return conn.close(conn)
+    server.failures = 0
+    count_reply(self, conn.omsg_q.head, parser)
+    rsp_recv_done(conn, data, parser)
+    # Behind the pairing: what it opens may fail at once, and that may close this connection.
+    if server.down and not server.ejected:
+        server.set_up("has replied again")
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def count_reply(
+    self: ServerConn, msg: cython.pointer(Msg), parser: cython.pointer(Parser)
+) -> cython.void:
+    """A reply to this request has come."""
+    stats: cython.pointer(uint64_t) = self.stats
+    self.timed_out = False
+    if not msg_awaited(msg):
+        stats[SERVER_RESPONSES_DROPPED] += 1
+        return
+    stats[SERVER_RESPONSES] += 1
+    stats[SERVER_RESPONSE_BYTES] += parser.pos
+    if parser.kind == b"-" or parser.kind == b"!":
+        stats[SERVER_RESPONSES_ERROR] += 1
+    latency_record(stats, self.loop.now_usec - msg.start)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bint:
+    """Has memcached's reply a form that this request may get? Marks those that quiet mode leaves
+    out."""
+    command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
+    form: cython.uint
+    if parser.kind == REPLY_ERROR:
+        return True
+    form = cython.cast(cython.uint, 1) << parser.kind
+    if msg.flags & MSG_QUIET and command.quiet & form:
+        msg.flags |= MSG_NOREPLY
+    return (command.replies & form) != 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
+    self: ServerConn = cython.cast(ServerConn, conn)
+    text: bytes = parser.error
+    conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+    self.cause = f"malformed reply ({text.decode()})"
+    if self.state != SERVER_READY:
+        # Memcached is the default, and `redis: true` is easily forgotten.
+        other, key = ("Redis", "true") if self.server.memcache else ("Memcached", "false")
+        self.cause += f"; if this is a {other} server, the pool needs 'redis: {key}'"
+    return conn.close(conn)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """A reply to the next step of the handshake, or an error that came before it was asked for
+    (maxclients, protected mode), maybe before the connect has been seen to end."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Endpoint = self.server
+    if parser.kind == b">":
+        return 0
+    step = self.steps.pop(0) if self.steps else ""
+    if server.memcache:
+        refusal = server.judge_version(step, line_of(data, parser))
+    else:
+        self.reader.feed(data[: parser.pos])
+        refusal = server.judge(step, self.reader.gets())
+    if refusal is not None:
+        self.cause = refusal
+        return conn.close(conn)
+    if not self.steps:
+        self.state = SERVER_READY
+        conn.recv_done = server_recv_done
+        conn.send = server_send
+        self.waiting_since = conn.loop.now
+        self.reader = None
+        self.limit.cancel()
+        server.ready(self)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_no_send(conn: Conn) -> cython.int:
+    """Requests wait while the handshake goes on."""
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_connected(conn: Conn) -> cython.int:
+    """The socket has become writable: the connect has ended, well or not."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    err: cython.int = 0
+    length: socklen_t = cython.sizeof(cython.int)
+    payload: bytes
+    getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
+    if err:
+        conn.err = err
+        return conn.close(conn)
+    self.state = SERVER_HANDSHAKE
+    conn.stats[SERVER_SERVER_CONNECTIONS] += 1
+    self.waiting_since = conn.loop.now
+    conn.send = server_no_send
+    self.steps, payload = self.server.handshake(self.resp)
+    # A new socket takes these few bytes at once; one that does not is as good as dead.
+    if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
+        payload
+    ):
+        conn.err = ECONNRESET
+        return conn.close(conn)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_send_done(conn: Conn) -> cython.int:
+    if conn.omsg_q.head is cython.NULL:
+        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+    return req_send_done(conn)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_send(conn: Conn) -> cython.int:
+    """While no reply is due, a server that takes bytes is a sign of life."""
+    before: cython.ulonglong = conn.send_bytes
+    result: cython.int = conn_send(conn)
+    if conn.omsg_q.head is cython.NULL and conn.send_bytes != before:
+        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+    return result
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    self: ServerConn = cython.cast(ServerConn, conn)
+    if self.state == SERVER_READY and idle(conn):
+        self.waiting_since = conn.loop.now
+    msg.queued = msg.req.length
+    conn.stats[SERVER_IN_QUEUE] += 1
+    conn.stats[SERVER_IN_QUEUE_BYTES] += msg.queued
+    req_enqueue_inq(conn, msg)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_dequeue_inq(conn: Conn) -> cython.pointer(Msg):
+    msg: cython.pointer(Msg) = req_dequeue_inq(conn)
+    conn.stats[SERVER_IN_QUEUE] -= 1
+    conn.stats[SERVER_IN_QUEUE_BYTES] -= msg.queued
+    return msg
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_enqueue_outq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    conn.stats[SERVER_OUT_QUEUE] += 1
+    conn.stats[SERVER_OUT_QUEUE_BYTES] += msg.queued
+    req_enqueue_outq(conn, msg)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
+    msg: cython.pointer(Msg) = req_dequeue_outq(conn)
+    conn.stats[SERVER_OUT_QUEUE] -= 1
+    conn.stats[SERVER_OUT_QUEUE_BYTES] -= msg.queued
+    return msg
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_close(conn: Conn) -> cython.int:
+    """The connection ends: settle its requests, and what it says about the server."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    server: Endpoint = self.server
+    was_ready: cython.bint = self.state == SERVER_READY
+    waited: cython.bint = conn.omsg_q.head is not cython.NULL or conn.sent > 0
+    msg: cython.pointer(Msg)
+    other: ServerConn
+    text: bytes
+
+    if self.state == SERVER_CLOSED:
+        return 0
+    if self.state == SERVER_CONNECTING and self.cause is None and self.addresses:
+        close(conn.fd)
+        conn.fd = -1
+        conn.err = 0
+        self.start(self.addresses)
+        return 0
+    if self.state == SERVER_HANDSHAKE or was_ready:
+        conn.stats[SERVER_SERVER_CONNECTIONS] -= 1
+    self.state = SERVER_CLOSED
+    if self.limit is not None:
+        self.limit.cancel()
+    conn.shut()
+    if self.cause is None:
+        # EPIPE is a reset that was seen while writing.
+        self.cause = os.strerror(ECONNRESET if conn.err in (0, EPIPE) else conn.err)
+    count_end(self)
+    text = server.error_reply(self.cause)
+    if self.resp == 3 and server.no_resp3 and not was_ready:
+        text = NOPROTO
+    server.closed(self, was_ready, waited)
+
+    while conn.omsg_q.head is not cython.NULL:
+        msg = conn.dequeue_outq(conn)
+        if msg.flags & MSG_SHUTDOWN and not msg.flags & MSG_DONE:
+            msg_constant(msg, cython.address(msg.rsp), b"+OK\r\n", 5)
+            msg_done(msg)
+        settle(server, msg, text, SERVER_REQUESTS_LOST)
+    while conn.imsg_q.head is not cython.NULL:
+        msg = conn.dequeue_inq(conn)
+        if conn.sent > 0:
+            # The head was written in part.
+            conn.sent = 0
+            settle(server, msg, text, SERVER_REQUESTS_LOST)
+            continue
+        if msg.flags & (MSG_CANCELLED | MSG_DONE):
+            msg_put(msg)
+            continue
+        other = None
+        if was_ready and not msg.flags & MSG_RETRIED and not server.ejected:
+            other = server.conn_for(self.slot, self.resp)
+        if other is None:
+            settle(server, msg, server.error if server.down else text, SERVER_REQUESTS_UNAVAILABLE)
+        else:
+            msg.flags |= MSG_RETRIED
+            server.stats[SERVER_REQUESTS_RETRIED] += 1
+            other.enqueue_inq(other, msg)
+            other.mark_flush()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def count_end(self: ServerConn) -> cython.void:
+    """Why a connection has ended. Of a timeout, its requests have told already."""
+    if self.cause == NOT_NEEDED:
+        return
+    if self.eof:
+        self.stats[SERVER_SERVER_EOF] += 1
+    elif self.cause != os.strerror(ETIMEDOUT):
+        self.stats[SERVER_SERVER_ERR] += 1
+    elif not self.timed_out:
+        self.stats[SERVER_SERVER_TIMEDOUT] += 1
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def settle(
+    server: Endpoint, msg: cython.pointer(Msg), text: bytes, counter: cython.int
+) -> cython.int:
+    """Answer a request that its server will not answer, unless it has been, and let go of it."""
+    if msg.flags & MSG_DONE:
+        deadline_remove(msg)
+    else:
+        server.stats[counter] += 1
+        msg_fail(msg, text)
+    msg_put(msg)
+    return 0
+
+
+@cython.cclass
+class Endpoint:
+    """What a connection knows of its server: a few values, `conn_for`, and these methods.
+
+    1. `handshake(resp)` gives the steps of a handshake and their bytes, `judge(step, reply)` and
+       `judge_version(step, line)` say what is wrong with the reply to one of them, if anything is.
+    2. `ready(conn)` is called when the last has been answered well, `closed(conn, was_ready,
+       waited)` when the connection has ended, before its requests are settled.
+    3. `set_up(how)` is called when a reply shows that a server which is down has come back.
+    4. `error_reply(cause)` is what clients are told; `about` is for the log."""
+
+    def conn_for(self, client, resp):
+        """The connection for requests of this client, opened if need be. None when there can be
+        none now: `refusal` is then what the client is told."""
+        raise NotImplementedError
+
+
+@cython.cclass
+class ServerConn(Conn):
+    """One connection to a server, of protocol version `resp`, in its slot of that version."""
+
+    letter = "s"
+
+    def __init__(self, server: Endpoint, resp: cython.int, slot: cython.int):
+        self.loop = server.loop
+        self.server = server
+        self.stats = server.stats
+        self.resp = resp
+        self.slot = slot
+        self.begun = self.loop.now
+        self.waiting_since = self.loop.now
+        self.state = SERVER_RESOLVING
+        self.reader = None if server.memcache else hiredis.Reader()
+        self.flush_list = cython.address(self.loop.flush_servers)
+        self.recv = conn_recv
+        self.recv_next = server_recv_next
+        self.parse = memcache_parse_rsp if server.memcache else redis_parse_rsp
+        self.recv_done = server_handshake
+        self.recv_error = server_recv_error
+        self.send = server_connected
+        self.send_next = req_send_next
+        self.send_done = server_send_done
+        self.close = server_close
+        self.active = server_active
+        self.enqueue_inq = server_enqueue_inq
+        self.dequeue_inq = server_dequeue_inq
+        self.enqueue_outq = server_enqueue_outq
+        self.dequeue_outq = server_dequeue_outq
+
+    @property
+    def about(self) -> dict:
+        return {"conn": str(self), **self.server.about}
+
+    def silence(self):
+        """For how long the server has owed a sign of life, in milliseconds: a byte of a reply, or,
+        while no reply is due, room for more of a request."""
+        if self.state == SERVER_READY and idle(self):
+            return 0
+        return self.loop.now - max(self.waiting_since, self.heard)
+
+    def orphans(self) -> int:
+        """Requests whose clients have gone and that are still to be written or answered."""
+        msg: cython.pointer(Msg)
+        count: cython.int = 0
+        for head in (True, False):
+            msg = self.imsg_q.head if head else self.omsg_q.head
+            while msg is not cython.NULL:
+                if (
+                    msg.client is cython.NULL
+                    and msg.parent is cython.NULL
+                    and not msg.flags & MSG_DONE
+                ):
+                    count += 1
+                msg = msg.server_next
+        return count
+
+    def resolved(self, answer):
+        """The name has been looked up: (family, address) pairs, or an OSError."""
+        if self.state != SERVER_RESOLVING:
+            return
+        if isinstance(answer, OSError):
+            self.fail(f"cannot resolve host: {answer.strerror or answer}")
+            return
+        self.start(answer)
+
+    def start(self, addresses: list) -> None:
+        """Begin to connect to the first address that the system does not refuse at once. The others
+        are for when it cannot be reached: `localhost` is two, and a server may listen on one."""
+        cause = ""
+        self.addresses = list(addresses)
+        while self.addresses:
+            family, address = self.addresses.pop(0)
+            try:
+                self.open(family, address)
+            except OSError as error:
+                cause = error.strerror or str(error)
+            else:
+                return
+        self.fail(cause)
+
+    def open(self, family: int, address: object) -> None:
+        sock = socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        if family != socket.AF_UNIX:
+            tcp_options(sock, self.server.pool.config)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            # EAGAIN of a unix socket, whose backlog is full, will not connect later.
+            if family == socket.AF_UNIX:
+                sock.close()
+                raise
+        except OSError:
+            sock.close()
+            raise
+        self.state = SERVER_CONNECTING
+        self.blocked = True
+        self.loop.open(self, sock.detach())
+        self.loop.poller.add_out(self.fd, cython.cast(cython.p_void, self))
+
+    def fail(self, cause: str) -> None:
+        """End it for a reason of our own."""
+        self.cause = cause
+        server_close(self)
+
+    def drop(self) -> None:
+        """End it because it is not needed: that says nothing about the server."""
+        self.cause = NOT_NEEDED
+        server_close(self)
+
+    def expire(self) -> None:
+        self.fail(os.strerror(ETIMEDOUT))
