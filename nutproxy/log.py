@@ -33,7 +33,19 @@ from typing import Any
 from nutproxy.config.model import VERBOSE_MAX
 from nutproxy.config.values import printable
 
+
+class LossyLogger(logging.Logger):
+    """A line that cannot be made or handed over, as when memory has run out, is lost: whoever logs
+    it is in the middle of something, and goes on."""
+
+    def _log(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(Exception):
+            super()._log(*args, **kwargs)
+
+
 log = logging.getLogger("nutproxy")
+# Other modules may have asked for it before this one.
+log.__class__ = LossyLogger
 
 # What is said at every level: an operator who sends a signal is told that it has come.
 ALWAYS = 100
