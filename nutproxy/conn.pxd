@@ -52,12 +52,14 @@ cdef class Loop:
     cdef ConnList flush_servers
     cdef ConnList flush_clients
     cdef readonly set conns            # every open listener, client and server connection
-    cdef readonly list closed          # closed in this turn, kept until its end
+    cdef Conn closed                   # closed in this turn, kept until its end: a chain, last first
+    cdef size_t closed_count
 
     cdef void tick(self) noexcept
     cdef int body_receive(self, Msg* msg, Body* body, char* data, size_t length) noexcept
+    cdef int reserve(self) except -1
     cdef int open(self, Conn conn, int fd) except -1
-    cdef int sweep(self) except -1
+    cdef void sweep(self) noexcept
 
 cdef class Conn:
     cdef readonly Loop loop
@@ -90,6 +92,7 @@ cdef class Conn:
     cdef size_t unsent                 # bytes of replies in omsg_q that have come
     cdef size_t unsent_max             # above it, large ones that come are not kept
     cdef size_t expected               # bytes that a reply is thought to have before it is there
+    cdef Conn closed_before            # in Loop.closed
     cdef ConnList* flush_list          # where it is flushed: with the servers or the clients
     cdef char* tail                    # unparsed bytes of a partial message
     cdef size_t tail_length
@@ -116,7 +119,7 @@ cdef class Conn:
     cdef void drop_tail(self) noexcept
     cdef int keep_tail(self, char* data, size_t length, Parser* parser) noexcept
     cdef int grow_tail(self, size_t need) noexcept
-    cdef int shut(self) except -1
+    cdef void shut(self) noexcept
 
 cdef int conn_recv(Conn conn) except -1
 cdef int conn_send(Conn conn) except -1

@@ -92,24 +92,33 @@ ARGV_KEEP = cython.declare(cython.uint, 4096)
 
 
 @cython.cfunc
-@cython.exceptval(check=False)
-def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.bint:
-    """False when memory has run out."""
-    room: cython.size_t
+@cython.exceptval(-1, check=False)
+def list_reserve(items: cython.pointer(ConnList), count: cython.size_t) -> cython.int:
+    """Room for so many connections. Raises MemoryError."""
+    room: cython.size_t = items.room if items.room else 64
     grown: cython.pointer(cython.p_void)
-    if items.count == items.room:
-        room = items.room * 2 if items.room else 64
-        grown = cython.cast(
-            cython.pointer(cython.p_void),
-            realloc(items.items, room * cython.sizeof(cython.p_void)),
-        )
-        if grown is cython.NULL:
-            return False
-        items.items = grown
-        items.room = room
+    if count <= items.room:
+        return 0
+    while room < count:
+        room *= 2
+    grown = cython.cast(
+        cython.pointer(cython.p_void),
+        realloc(items.items, room * cython.sizeof(cython.p_void)),
+    )
+    if grown is cython.NULL:
+        raise MemoryError
+    items.items = grown
+    items.room = room
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.void:
+    """`Loop.reserve` has made room."""
     items.items[items.count] = conn
     items.count += 1
-    return True
 
 
 @cython.cfunc
@@ -141,7 +150,7 @@ class Loop:
         self.poller = Poller()
         self.timers = WaitQueue()
         self.conns = set()
-        self.closed = []
+        self.reserve()
         self.tick()
 
     def __dealloc__(self):
@@ -160,13 +169,26 @@ class Loop:
         self.now_usec = cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
         self.now = self.now_usec // 1000
 
+    def reserve(self):
+        """Room in the lists for one connection more, so that marking one never fails: a reply that
+        nobody flushes would never leave. Each list has a connection once, that of those to be
+        flushed twice while it is walked; the waker is not in `conns`."""
+        count: cython.size_t = 2 * (len(self.conns) + self.closed_count + 2)
+        list_reserve(cython.address(self.ready), count)
+        list_reserve(cython.address(self.ready_now), count)
+        list_reserve(cython.address(self.flush_servers), count)
+        list_reserve(cython.address(self.flush_clients), count)
+        return 0
+
     def open(self, conn, fd):
-        """Take `fd`, which must not block, into the loop as this connection's."""
+        """Take `fd`, which must not block, into the loop as this connection's, also where this
+        raises: it is closed with the connection."""
         conn.fd = fd
         conn.number = fd
         conn.sockets += 1
         # What was told of the socket before it is not true of this one.
         conn.hup = conn.eof = False
+        self.reserve()
         self.conns.add(conn)
         self.stats[GLOBAL_CURR_CONNECTIONS] = len(self.conns)
         self.poller.add(fd, cython.cast(cython.p_void, conn))
@@ -183,12 +205,17 @@ class Loop:
 
     def sweep(self):
         """The end of a turn: let go of the connections that were closed in it."""
-        if self.closed:
-            list_sweep(cython.address(self.ready))
-            list_sweep(cython.address(self.flush_servers))
-            list_sweep(cython.address(self.flush_clients))
-            self.closed.clear()
-        return 0
+        conn: Conn
+        if self.closed is None:
+            return
+        list_sweep(cython.address(self.ready))
+        list_sweep(cython.address(self.flush_servers))
+        list_sweep(cython.address(self.flush_clients))
+        while self.closed is not None:
+            conn = self.closed
+            self.closed = conn.closed_before
+            conn.closed_before = None
+        self.closed_count = 0
 
 
 @cython.cclass
@@ -216,14 +243,14 @@ class Conn:
     def mark_ready(self):
         """There may be more input, or room for it again: come back in the next turn."""
         if not self.in_ready and self.fd >= 0:
-            self.in_ready = list_append(
-                cython.address(self.loop.ready), cython.cast(cython.p_void, self)
-            )
+            self.in_ready = True
+            list_append(cython.address(self.loop.ready), cython.cast(cython.p_void, self))
 
     def mark_flush(self):
         """Something is queued to be written at the end of this turn."""
         if not self.in_flush and self.fd >= 0:
-            self.in_flush = list_append(self.flush_list, cython.cast(cython.p_void, self))
+            self.in_flush = True
+            list_append(self.flush_list, cython.cast(cython.p_void, self))
 
     def drop_tail(self):
         free(self.tail)
@@ -283,16 +310,19 @@ class Conn:
         return 0
 
     def shut(self):
-        """Close the descriptor and leave the loop. Queues are the role's business."""
-        if self.fd < 0:
-            return 0
-        close(self.fd)
-        self.fd = -1
+        """Close the descriptor and leave the loop. Queues are the role's business. This needs no
+        memory. A server's connection may have lost its last socket before."""
+        if self.fd >= 0:
+            close(self.fd)
+            self.fd = -1
+        elif self not in self.loop.conns:
+            return
         self.drop_tail()
         self.loop.conns.discard(self)
         self.loop.stats[GLOBAL_CURR_CONNECTIONS] = len(self.loop.conns)
-        self.loop.closed.append(self)
-        return 0
+        self.closed_before = self.loop.closed
+        self.loop.closed = self
+        self.loop.closed_count += 1
 
 
 def tcp_options(sock, config) -> None:

@@ -84,7 +84,8 @@ def wake_send(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def wake_close(conn: Conn) -> cython.int:
     cython.cast(WakeConn, conn).sock.detach()
-    return conn.shut()
+    conn.shut()
+    return 0
 
 
 @cython.cclass

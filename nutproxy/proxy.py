@@ -13,7 +13,7 @@ import socket
 import stat
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, errno
+from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, ENOMEM, errno
 from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.csys import (
@@ -71,10 +71,10 @@ def proxy_recv(conn: Conn) -> cython.int:
         conn.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
             conn.loop.open(client, fd)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             # epoll has a limit of its own (max_user_watches). It costs a client, not the listener.
             client.close(client)
-            self.pause(error.errno)
+            self.pause(getattr(error, "errno", ENOMEM))
             return 0
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s: connected from %s", client, self.pool, client.peer)
@@ -94,7 +94,8 @@ def proxy_close(conn: Conn) -> cython.int:
     self: ProxyConn = cython.cast(ProxyConn, conn)
     self.remove_file()
     self.sock.detach()
-    return conn.shut()
+    conn.shut()
+    return 0
 
 
 @cython.cclass
