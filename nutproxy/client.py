@@ -107,20 +107,23 @@ def client_send_done(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_close(conn: Conn) -> cython.int:
-    """The client has gone. Servers' queues keep the places of what is still in flight."""
+    """The client has gone. Servers' queues keep the places of what is still in flight: its own must
+    let go of them whatever else fails, since they point at it."""
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.fd < 0:
         return 0
     if conn.closing and not (conn.eof or conn.err or client.lingering):
         return client.linger()
-    if log.isEnabledFor(logging.DEBUG):
-        client.log_close()
-    client.pool.client_left(
-        client, (conn.eof or (conn.closing and not conn.err)) and not client.broken
-    )
-    conn.shut()
-    while conn.omsg_q.head is not cython.NULL:
-        msg_put(conn.dequeue_outq(conn))
+    try:
+        if log.isEnabledFor(logging.DEBUG):
+            client.log_close()
+    finally:
+        client.pool.client_left(
+            client, (conn.eof or (conn.closing and not conn.err)) and not client.broken
+        )
+        conn.shut()
+        while conn.omsg_q.head is not cython.NULL:
+            msg_put(conn.dequeue_outq(conn))
     return 0
 
 
