@@ -290,17 +290,24 @@ def step(pool: ServerPool) -> None:
     # For a client that has gone, no more is done.
     if client.fd >= 0:
         try:
-            reply = next(parts)
+            one_part(client, parts, flags)
         except Exception:
-            log.exception("%s: a reply could not be made", client)
-            reply = INTERNAL_ERROR
-        if reply:
-            client.resume()
-            answer(client, reply, flags, False)
-        else:
-            pool.chores.append((client, parts, flags))
+            pool.context.failed(client)
     if pool.chores:
         pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
+
+
+def one_part(client: ClientConn, parts, flags: int) -> None:
+    try:
+        reply = next(parts)
+    except Exception:
+        log.exception("%s: a reply could not be made", client)
+        reply = INTERNAL_ERROR
+    if reply:
+        client.resume()
+        answer(client, reply, flags, False)
+    else:
+        client.pool.chores.append((client, parts, flags))
 
 
 @cython.cfunc
