@@ -70,7 +70,11 @@ def wake_recv(conn: Conn) -> cython.int:
     except BlockingIOError:
         return 0
     conn.mark_ready()
-    self.callback(data)
+    try:
+        self.callback(data)
+    except Exception:
+        # Not an end of this connection: no signal would be seen any more.
+        log.exception("what has woken the loop could not be done")
     return 0
 
 

@@ -44,10 +44,10 @@ class Resolver:
             threading.Thread(
                 target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
             ).start()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             # The system's limit of threads (a container's, say). It concerns this lookup alone.
             for callback in self.asked.pop((host, port)):
-                callback(OSError(str(error)))
+                callback(OSError(str(error) or "out of memory"))
 
     def _look_up(self, host: str, port: int) -> None:
         answer: Answer
