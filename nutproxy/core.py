@@ -241,7 +241,8 @@ class Context:
         return 0
 
     def failed(self, conn: Conn) -> None:
-        """A handler has raised: the fault stays with its connection."""
+        """A handler has raised: the fault stays with its connection. `close` lets go of the queues,
+        also where it raises too."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
         log.exception("%s of %s: internal error, the connection is closed", conn, whose)
         try:

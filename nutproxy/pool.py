@@ -11,11 +11,9 @@ a request and no search.
 """
 
 import logging
-import os
 from collections import deque
 
 import cython
-from cython.cimports.libc.errno import ETIMEDOUT
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.message import (
@@ -24,7 +22,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_get,
     msg_put,
 )
-from cython.cimports.nutproxy.msg.response import deadline_remove, msg_fail
+from cython.cimports.nutproxy.msg.response import msg_fail
 from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
@@ -42,6 +40,7 @@ from cython.cimports.nutproxy.stats.slab import (
 
 from nutproxy.proto.commands import COMMANDS as redis_commands
 from nutproxy.proto.memcache_commands import COMMANDS as memcache_commands
+from nutproxy.server_conn import TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
@@ -162,27 +161,28 @@ class ServerPool:
         conn: ServerConn
         server: Server
         start: cython.longlong
+        text: bytes
         while True:
             msg = self.deadlines.timeout_next
             if msg == self.deadlines or msg.deadline > self.loop.now:
                 return 0
-            deadline_remove(msg)
             conn = cython.cast(ServerConn, msg.server)
             server = cython.cast(Server, conn.server)
+            text = server.error_reply(TIMED_OUT)
             if msg == conn.imsg_q.head and conn.sent > 0:
                 pass
             elif not msg.flags & MSG_WRITTEN:
                 # Not a byte of it has been written: its server never hears of it.
                 msg.flags |= MSG_CANCELLED
             start = msg.start // 1000
-            msg_fail(msg, server.error_reply(os.strerror(ETIMEDOUT)))
+            msg_fail(msg, text)
             server.request_timed_out(conn, start)
 
     def watch_silence(self) -> None:
         """Look for dead connections, twice in a timeout."""
+        self.loop.timers.schedule(self.loop.now + max(self.timeout // 2, 10), self.watch_silence)
         for server in self.servers:
             server.close_silent()
-        self.loop.timers.schedule(self.loop.now + max(self.timeout // 2, 10), self.watch_silence)
 
     def update_ring(self) -> None:
         self.router.set_live([not server.ejected for server in self.servers])

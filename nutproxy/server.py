@@ -45,7 +45,7 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_TIMEDOUT,
 )
 
-from nutproxy.server_conn import NOPROTO, NOT_NEEDED
+from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
@@ -97,15 +97,18 @@ class Server(Endpoint):
         """What a line of the log about it is about (see log.py)."""
         return {**self.pool.about, "server": self.name}
 
-    def error_reply(self, cause: str) -> bytes:
-        """The error that a client is told. A server that is loading keeps Redis' own error code,
-        which clients know how to wait for."""
+    def error_reply(self, cause: str) -> bytes | None:
+        """The error that a client is told, None where there is no memory for one. A server that is
+        loading keeps Redis' own error code, which clients know how to wait for."""
         code = "-ERR"
-        if self.memcache:
-            code = "SERVER_ERROR"
-        elif cause.startswith("LOADING "):
-            code, cause = f"-{cause}".split(" ", 1)
-        return f"{code} {self}: {cause}\r\n".encode()
+        try:
+            if self.memcache:
+                code = "SERVER_ERROR"
+            elif cause.startswith("LOADING "):
+                code, cause = f"-{cause}".split(" ", 1)
+            return f"{code} {self}: {cause}\r\n".encode()
+        except MemoryError:
+            return None
 
     def conn_for(self, client, resp):
         slot: cython.int = client % self.connections
@@ -134,14 +137,15 @@ class Server(Endpoint):
         conn = ServerConn(self, resp, slot)
         address = self.config.address
         self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
+        # Before it has its place: one that never ends must not be in it.
+        conn.limit = self.loop.timers.schedule(
+            self.loop.now + (self.pool.config.timeout or HANDSHAKE_LIMIT), conn.expire
+        )
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = conn
         else:
             (self.conns3 if resp == 3 else self.conns2)[slot] = conn
-        conn.limit = self.loop.timers.schedule(
-            self.loop.now + (self.pool.config.timeout or HANDSHAKE_LIMIT), conn.expire
-        )
         if address.family == "unix":
             conn.start([(socket.AF_UNIX, address.path)])
         else:
@@ -219,7 +223,7 @@ class Server(Endpoint):
                 self.conns2[conn.slot] = conn
             self.set_up("has returned")
             for old in stuck:
-                old.fail(os.strerror(ETIMEDOUT))
+                old.fail(TIMED_OUT)
             return
         log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
         if self.down and not self.ejected:
@@ -242,14 +246,17 @@ class Server(Endpoint):
         """Milliseconds of silence that make a connection suspect: the pool's timeout."""
         return self.pool.config.timeout or HANDSHAKE_LIMIT
 
-    def closed(self, conn: ServerConn, was_ready: bool, waited: bool) -> None:
-        """A connection has ended. What it tells about the server depends on what it was doing."""
-        conns = self.conns3 if conn.resp == 3 else self.conns2
+    def leave(self, conn):
+        conns: list = self.conns3 if conn.resp == 3 else self.conns2
         if conns[conn.slot] is conn:
             conns[conn.slot] = None
-        probe = conn is self.probing
-        if probe:
-            self.probing = None
+        if conn is not self.probing:
+            return False
+        self.probing = None
+        return True
+
+    def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
+        """A connection has ended. What it tells about the server depends on what it was doing."""
         if conn.cause == NOT_NEEDED:
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
@@ -395,9 +402,9 @@ class Server(Endpoint):
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
         if conn.silence() < self.grace():
             return 0
-        self.failed(start, os.strerror(ETIMEDOUT))
+        self.failed(start, TIMED_OUT)
         if not self.down:
-            self.set_down(os.strerror(ETIMEDOUT))
+            self.set_down(TIMED_OUT)
             self.probe_in(0)
         return 0
 

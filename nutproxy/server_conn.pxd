@@ -23,6 +23,7 @@ cdef class Endpoint:
     cdef uint64_t* stats               # its row
 
     cdef ServerConn conn_for(self, uint64_t client, int resp)
+    cdef bint leave(self, ServerConn conn) noexcept
 
 cdef class ServerConn(Conn):
     cdef readonly Endpoint server

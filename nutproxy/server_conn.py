@@ -14,6 +14,7 @@ answered with the cause and never sent twice. What has not been written moves on
 connection, if this one had been ready: it may have died unnoticed.
 """
 
+import logging
 import os
 import socket
 
@@ -83,10 +84,13 @@ from cython.cimports.nutproxy.stats.slab import (
 
 from nutproxy.conn import tcp_options
 
+log = logging.getLogger("nutproxy")
+
 # What a client of RESP3 is told by a server that is too old for HELLO.
 NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
 # Why a connection ends whose end says nothing about its server.
 NOT_NEEDED = "not needed"
+TIMED_OUT = os.strerror(ETIMEDOUT)
 
 
 @cython.cfunc
@@ -126,7 +130,8 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
                 conn.imsg_q.head.refs += 1
                 server.failures = 0
                 count_reply(self, conn.imsg_q.head, parser)
-                return rsp_receive(conn, conn.imsg_q.head, data, parser)
+                rsp_receive(conn, conn.imsg_q.head, data, parser)
+                return 0
             self.cause = f"refused the request: {line_of(data, parser)}"
         else:
             server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
@@ -316,11 +321,13 @@ def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_close(conn: Conn) -> cython.int:
-    """The connection ends: settle its requests, and what it says about the server."""
+    """The connection ends: settle its requests, and what it says about the server. Whatever fails
+    meanwhile, each request is answered and let go of."""
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Endpoint = self.server
     was_ready: cython.bint = self.state == SERVER_READY
     waited: cython.bint = conn.omsg_q.head is not cython.NULL or conn.sent > 0
+    moving: cython.bint = was_ready
     msg: cython.pointer(Msg)
     other: ServerConn
     text: bytes
@@ -328,9 +335,6 @@ def server_close(conn: Conn) -> cython.int:
     if self.state == SERVER_CLOSED:
         return 0
     if self.state == SERVER_CONNECTING and self.cause is None and self.addresses:
-        close(conn.fd)
-        conn.fd = -1
-        conn.err = 0
         self.start(self.addresses)
         return 0
     if self.state == SERVER_HANDSHAKE or was_ready:
@@ -339,14 +343,7 @@ def server_close(conn: Conn) -> cython.int:
     if self.limit is not None:
         self.limit.cancel()
     conn.shut()
-    if self.cause is None:
-        # EPIPE is a reset that was seen while writing.
-        self.cause = os.strerror(ECONNRESET if conn.err in (0, EPIPE) else conn.err)
-    count_end(self)
-    text = server.error_reply(self.cause)
-    if self.resp == 3 and server.no_resp3 and not was_ready:
-        text = NOPROTO
-    server.closed(self, was_ready, waited)
+    text = tell_end(self, was_ready, waited, server.leave(self))
 
     while conn.omsg_q.head is not cython.NULL:
         msg = conn.dequeue_outq(conn)
@@ -365,8 +362,9 @@ def server_close(conn: Conn) -> cython.int:
             msg_put(msg)
             continue
         other = None
-        if was_ready and not msg.flags & MSG_RETRIED and not server.ejected:
-            other = server.conn_for(self.slot, self.resp)
+        if moving and not msg.flags & MSG_RETRIED and not server.ejected:
+            other = next_conn(self)
+            moving = other is not None
         if other is None:
             settle(server, msg, server.error if server.down else text, SERVER_REQUESTS_UNAVAILABLE)
         else:
@@ -378,6 +376,38 @@ def server_close(conn: Conn) -> cython.int:
 
 
 @cython.cfunc
+def tell_end(
+    self: ServerConn, was_ready: cython.bint, waited: cython.bint, probe: cython.bint
+) -> bytes:
+    """Tell the server how its connection has ended; what clients are told, None where there was no
+    memory for that."""
+    server: Endpoint = self.server
+    text: bytes = None
+    try:
+        if self.cause is None:
+            # EPIPE is a reset that was seen while writing.
+            self.cause = os.strerror(ECONNRESET if self.err in (0, EPIPE) else self.err)
+        count_end(self)
+        text = server.error_reply(self.cause)
+        if self.resp == 3 and server.no_resp3 and not was_ready:
+            text = NOPROTO
+        server.closed(self, was_ready, waited, probe)
+    except Exception:
+        log.exception("%s %s: internal error at the end of the connection", self, server)
+    return text
+
+
+@cython.cfunc
+def next_conn(self: ServerConn) -> ServerConn:
+    """The connection that takes over what has not been written. None if there can be none."""
+    try:
+        return self.server.conn_for(self.slot, self.resp)
+    except Exception:
+        log.exception("%s %s: internal error, its requests are not moved", self, self.server)
+        return None
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def count_end(self: ServerConn) -> cython.void:
     """Why a connection has ended. Of a timeout, its requests have told already."""
@@ -385,17 +415,17 @@ def count_end(self: ServerConn) -> cython.void:
         return
     if self.eof:
         self.stats[SERVER_SERVER_EOF] += 1
-    elif self.cause != os.strerror(ETIMEDOUT):
+    elif self.cause != TIMED_OUT:
         self.stats[SERVER_SERVER_ERR] += 1
     elif not self.timed_out:
         self.stats[SERVER_SERVER_TIMEDOUT] += 1
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
+@cython.exceptval(check=False)
 def settle(
-    server: Endpoint, msg: cython.pointer(Msg), text: bytes, counter: cython.int
-) -> cython.int:
+    server: Endpoint, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
+) -> cython.void:
     """Answer a request that its server will not answer, unless it has been, and let go of it."""
     if msg.flags & MSG_DONE:
         deadline_remove(msg)
@@ -403,7 +433,6 @@ def settle(
         server.stats[counter] += 1
         msg_fail(msg, text)
     msg_put(msg)
-    return 0
 
 
 @cython.cclass
@@ -412,14 +441,20 @@ class Endpoint:
 
     1. `handshake(resp)` gives the steps of a handshake and their bytes, `judge(step, reply)` and
        `judge_version(step, line)` say what is wrong with the reply to one of them, if anything is.
-    2. `ready(conn)` is called when the last has been answered well, `closed(conn, was_ready,
-       waited)` when the connection has ended, before its requests are settled.
+    2. `ready(conn)` is called when the last has been answered well. When the connection has ended,
+       `leave(conn)` forgets it, and `closed(conn, was_ready, waited, probe)` is told of the end,
+       before requests are settled.
     3. `set_up(how)` is called when a reply shows that a server which is down has come back.
     4. `error_reply(cause)` is what clients are told; `about` is for the log."""
 
     def conn_for(self, client, resp):
         """The connection for requests of this client, opened if need be. None when there can be
         none now: `refusal` is then what the client is told."""
+        raise NotImplementedError
+
+    def leave(self, conn):
+        """This connection has ended: no request finds it any more. Was it the probe? This needs no
+        memory."""
         raise NotImplementedError
 
 
@@ -494,16 +529,24 @@ class ServerConn(Conn):
     def start(self, addresses: list) -> None:
         """Begin to connect to the first address that the system does not refuse at once. The others
         are for when it cannot be reached: `localhost` is two, and a server may listen on one."""
-        cause = ""
-        self.addresses = list(addresses)
-        while self.addresses:
-            family, address = self.addresses.pop(0)
-            try:
-                self.open(family, address)
-            except OSError as error:
-                cause = error.strerror or str(error)
-            else:
-                return
+        cause: str = ""
+        try:
+            self.addresses = list(addresses)
+            while self.addresses:
+                if self.fd >= 0:
+                    close(self.fd)
+                    self.fd = -1
+                    self.err = 0
+                family, address = self.addresses.pop(0)
+                try:
+                    self.open(family, address)
+                except OSError as error:
+                    cause = error.strerror or str(error)
+                else:
+                    return
+        except Exception:
+            log.exception("%s %s: internal error while connecting", self, self.server)
+            cause = "internal error of nutproxy, see its log"
         self.fail(cause)
 
     def open(self, family: int, address: object) -> None:
@@ -538,4 +581,4 @@ class ServerConn(Conn):
         server_close(self)
 
     def expire(self) -> None:
-        self.fail(os.strerror(ETIMEDOUT))
+        self.fail(TIMED_OUT)

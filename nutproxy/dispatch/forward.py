@@ -61,7 +61,8 @@ def answer(client, text, flags, error):
         msg_put(msg)
         raise MemoryError
     client.enqueue_outq(client, msg)
-    return msg_done(msg)
+    msg_done(msg)
+    return 0
 
 
 def answer_constant(client, text, length, flags):
@@ -72,7 +73,8 @@ def answer_constant(client, text, length, flags):
     msg.flags = flags
     msg_constant(msg, cython.address(msg.rsp), text, length)
     client.enqueue_outq(client, msg)
-    return msg_done(msg)
+    msg_done(msg)
+    return 0
 
 
 def answer_dead(client, flags):
@@ -89,11 +91,13 @@ def forward(client, msg, server):
     queued: cython.size_t
     if conn is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
-        return msg_fail(msg, server.refusal)
+        msg_fail(msg, server.refusal)
+        return 0
     queued = server.stats[SERVER_IN_QUEUE_BYTES] + server.stats[SERVER_OUT_QUEUE_BYTES]
     if queued > 0 and queued + msg.req.length > pool.max_queue:
         server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
-        return msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
+        msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
+        return 0
     msg.start = client.loop.now_usec
     if pool.timeout:
         msg.deadline = client.loop.now + pool.timeout
@@ -122,7 +126,8 @@ def forward_one(client, row, data, length, server, flags):
     client.enqueue_outq(client, msg)
     if server is None:
         client.stats[POOL_NO_LIVE_SERVER] += 1
-        return msg_fail(msg, client.pool.dead_reply())
+        msg_fail(msg, client.pool.dead_reply())
+        return 0
     return forward(client, msg, server)
 
 

@@ -13,6 +13,9 @@ here.
 A server connection is shared, so it cannot be left unread because one client does not read. What
 comes for a client that has very much unread already is therefore not kept, but answered with an
 error that says so, in its place in the order. See `reply_refused`.
+
+Nothing here raises: whoever answers a request may rely on it that the request is answered. Where
+memory has run out for the answer, it is a constant that says so.
 """
 
 import logging
@@ -72,15 +75,14 @@ def msg_done(msg):
         # Its bytes are needed no more: they have all been written, or never will be.
         msg_drop(cython.address(msg.req))
     if msg.parent is not cython.NULL:
-        return frag_done(msg.parent, msg)
-    if msg.client is not cython.NULL:
+        frag_done(msg.parent, msg)
+    elif msg.client is not cython.NULL:
         client_answered(cython.cast(Conn, msg.client), msg, msg.rsp.length)
-    return 0
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
-def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.int:
+@cython.exceptval(check=False)
+def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.void:
     """A part of a command is answered. Until all are, its bytes count as those of a reply."""
     client: Conn
     arrived: cython.size_t
@@ -94,7 +96,7 @@ def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.
         client.pending += frag.rsp.length
         client.unsent += frag.rsp.length
     if parent.split.ndone < parent.split.nfrag:
-        return 0
+        return
     arrived = parent.split.arrived
     merge_frags(parent)
     if parent.split is not cython.NULL:
@@ -107,7 +109,6 @@ def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.
         client = cython.cast(Conn, parent.client)
         client.unsent -= arrived
         client_answered(client, parent, arrived)
-    return 0
 
 
 @cython.cfunc
@@ -133,8 +134,8 @@ def client_answered(client: Conn, msg: cython.pointer(Msg), size: cython.size_t)
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
+@cython.exceptval(check=False)
+def merge_frags(parent: cython.pointer(Msg)) -> cython.void:
     """The reply of a command in parts. What goes wrong here is no fault of the connection that
     brought the last part."""
     text: cython.p_const_char = b"-ERR internal error of nutproxy, see its log\r\n"
@@ -145,63 +146,68 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.int:
         else:
             redis_merge(parent)
     except Exception:
-        log.exception("replies could not be merged")
         msg_constant(parent, cython.address(parent.rsp), text, strlen(text))
         parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
-    return 0
+        log.exception("replies could not be merged")
 
 
 def msg_fail(msg, text):
-    """Answer a request with an error of the proxy's own: a whole error reply in `text`; or as one
-    that missed, where a server that fails is taken for an empty one."""
+    """Answer a request with an error of the proxy's own: a whole error reply in `text`, None where
+    there was no memory for one; or as one that missed, where a server that fails is taken for an
+    empty one."""
     msg.flags |= MSG_FAILED
-    if msg.flags & MSG_MISS:
-        memcache_miss(msg)
-        return msg_done(msg)
-    return msg_error(msg, text)
+    if msg.flags & MSG_MISS and missed(msg):
+        msg_done(msg)
+    else:
+        msg_error(msg, text)
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
-def msg_error(msg: cython.pointer(Msg), text: bytes) -> cython.int:
+@cython.exceptval(check=False)
+def missed(msg: cython.pointer(Msg)) -> cython.bint:
+    """Has it got the reply of an empty server? False when memory has run out."""
+    try:
+        memcache_miss(msg)
+    except MemoryError:
+        return False
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def msg_error(msg: cython.pointer(Msg), text: bytes | None) -> cython.void:
+    constant: cython.p_const_char = b"-ERR out of memory\r\n"
     if (
-        msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
+        text is None
+        or msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0
     ):
-        raise MemoryError
+        if msg.flags & MSG_MEMCACHE:
+            constant = b"SERVER_ERROR out of memory\r\n"
+        msg_constant(msg, cython.address(msg.rsp), constant, strlen(constant))
     msg.flags |= MSG_ERROR | MSG_LOCAL_ERROR
-    return msg_done(msg)
+    msg_done(msg)
 
 
 def rsp_recv_done(conn, data, parser):
     """A reply has come on a server connection whose omsg_q is not empty."""
-    return rsp_receive(conn, conn.dequeue_outq(conn), data, parser)
+    rsp_receive(conn, conn.dequeue_outq(conn), data, parser)
 
 
 def rsp_receive(conn, msg, data, parser):
     """This request's reply has come. Takes over one reference to it."""
-    failed: cython.bint = False
     if msg_awaited(msg):
         if parser.kind == b"-" or parser.kind == b"!":
             msg.flags |= MSG_ERROR
         if reply_refused(msg, parser.pos):
             refuse_reply(msg, parser.pos)
-            msg_put(msg)
-            return 0
-        failed = conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0
-        if failed:
-            msg_fail(
-                msg,
-                b"SERVER_ERROR out of memory\r\n"
-                if msg.flags & MSG_MEMCACHE
-                else b"-ERR out of memory\r\n",
-            )
+        elif conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
+            msg_fail(msg, None)
         else:
             msg_done(msg)
     else:
         deadline_remove(msg)
     msg_put(msg)
-    return 0
 
 
 @cython.cfunc
@@ -219,17 +225,21 @@ def reply_refused(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
-def refuse_reply(msg: cython.pointer(Msg), size: cython.size_t) -> cython.int:
+@cython.exceptval(check=False)
+def refuse_reply(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
     """Answer with an error what `reply_refused` does not let in."""
     client: Conn = cython.cast(Conn, msg.client if msg.parent is cython.NULL else msg.parent.client)
     code: bytes = b"SERVER_ERROR" if msg.flags & MSG_MEMCACHE else b"-ERR"
+    text: bytes
     client.stats[POOL_UNREAD_REPLIES_DROPPED] += 1
-    return msg_error(
-        msg,
-        b"%b reply of %d bytes dropped: %d bytes of replies are unread,"
-        b" more than 4 times client_max_pending\r\n" % (code, size, client.unsent),
-    )
+    try:
+        text = (
+            b"%b reply of %d bytes dropped: %d bytes of replies are unread,"
+            b" more than 4 times client_max_pending\r\n" % (code, size, client.unsent)
+        )
+    except MemoryError:
+        text = None
+    msg_error(msg, text)
 
 
 def rsp_send_next(conn, cursor):

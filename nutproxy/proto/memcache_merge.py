@@ -43,15 +43,16 @@ UNEXPECTED = b"SERVER_ERROR a server's reply to a part of this command does not 
 
 
 def memcache_miss(msg):
-    """Answer as a server does that has not got the key."""
+    """Answer as a server does that has not got the key. Raises MemoryError."""
     command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
     if command.kind != META:
         msg_constant(msg, cython.address(msg.rsp), END, END_LENGTH)
         return 0
+    line: bytes = msg.req.data[: msg.req.length]
+    put_text(msg, meta_miss(line.split()))
     if msg.flags & MSG_QUIET:
         msg.flags |= MSG_NOREPLY
-    line: bytes = msg.req.data[: msg.req.length]
-    return put_text(msg, meta_miss(line.split()))
+    return 0
 
 
 @cython.cfunc

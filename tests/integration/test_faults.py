@@ -1,0 +1,392 @@
+# tests/integration/test_faults.py: what does not fail, fails
+"""Memory runs out, the log raises: whatever fails inside nutproxy costs at most what it was about.
+Every request is answered, and nothing is kept that nobody will take away.
+
+Two ways to make it fail. Python's part, in a Context inside the test's process, by a function of
+the standard library that raises. C's part, in a process of its own, by a malloc that has no memory
+for messages, and for lists of connections, while a file says so.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from nutproxy.local.client import LINES_PER_STEP
+from nutproxy.msg.message import live_messages
+from nutproxy.resolver import Resolver
+from tests.client import Client, words
+from tests.integration.conftest import mc_pool, pool
+from tests.integration.inside import running_context
+from tests.scripted import ScriptedServer, answer, keys_of, never, reset, value_of
+from tests.servers import HOST, MemcachedServer, NutproxyServer, wait_until
+
+# A key that leaves no room in its message for an error text, which then needs a block of its own.
+LONG = "k" * 150
+NO_MEMORY = "ERR out of memory"
+
+MALLOC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+static volatile const char *lacking = "";
+
+__attribute__((constructor)) static void watch(void) {
+    int fd = open(getenv("LACKING"), O_RDONLY);
+    lacking = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+}
+
+static int refused(void *address, const char *module) {
+    Dl_info caller;
+    return *lacking && dladdr(address, &caller) && strstr(caller.dli_fname, module);
+}
+
+void *malloc(size_t size) {
+    if (refused(__builtin_return_address(0), "/nutproxy/msg/message."))
+        return NULL;
+    return __libc_malloc(size);
+}
+
+void *realloc(void *block, size_t size) {
+    if (refused(__builtin_return_address(0), "/nutproxy/conn."))
+        return NULL;
+    return __libc_realloc(block, size);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def malloc(tmp_path_factory):
+    """The library to be loaded before all others."""
+    library = tmp_path_factory.mktemp("malloc") / "malloc.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-xc", "-o", library, "-", "-ldl"],
+        input=MALLOC.encode(),
+        check=True,
+    )
+    return library
+
+
+class ShortServer(NutproxyServer):
+    """nutproxy with that malloc. `without_memory` is a context."""
+
+    def __init__(self, config, malloc, directory):
+        super().__init__(config)
+        self.malloc = malloc
+        self.file = directory / "lacking"
+        self.file.write_bytes(b"\0")
+
+    def command(self):
+        return [
+            "env",
+            f"LD_PRELOAD={self.malloc}",
+            f"LACKING={self.file}",
+            *super().command(),
+        ]
+
+    @contextlib.contextmanager
+    def without_memory(self):
+        self.say(b"\1")
+        try:
+            yield
+        finally:
+            self.say(b"\0")
+
+    def say(self, byte):
+        with self.file.open("r+b") as file:
+            file.write(byte)
+
+
+class Failing:
+    """Stands for a function while the context is open, and raises; `calls` is how often."""
+
+    def __init__(self, monkeypatch, owner, name):
+        self.monkeypatch = monkeypatch
+        self.owner = owner
+        self.name = name
+        self.calls = 0
+
+    def __call__(self, *_):
+        self.calls += 1
+        raise MemoryError
+
+    def __enter__(self):
+        self.monkeypatch.setattr(self.owner, self.name, self)
+        return self
+
+    def __exit__(self, *_):
+        self.monkeypatch.undo()
+
+
+@pytest.fixture
+def faults(caplog):
+    """The faults that have been logged: a function that gives their texts."""
+    return lambda: [record.getMessage() for record in caplog.records if record.exc_info]
+
+
+# Requests of a server connection that ends -------------------------------------------------------
+
+
+def holding(go, count):
+    """The script of a server that takes so many requests, and resets the connection when it may;
+    later connections are well."""
+
+    def script(session):
+        if session.number > 1:
+            answer(session)
+            return
+        for _ in range(count):
+            session.receive()
+        session.wait(go)
+        session.reset()
+
+    return script
+
+
+@pytest.mark.measures
+def test_requests_are_answered_when_their_connection_ends_and_there_is_no_memory(malloc, tmp_path):
+    go = threading.Event()
+    with (
+        ScriptedServer(holding(go, 4)) as server,
+        ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(*[("GET", LONG)] * 3, ("GET", "short"))
+        wait_until(lambda: len(server.requests) == 4, "the requests")
+        with proxy.without_memory():
+            go.set()
+            replies = [words(reply) for reply in client.replies(4)]
+        assert replies[:3] == [NO_MEMORY] * 3
+        assert replies[3] == "ERR server 's1' of pool 'alpha': Connection reset by peer"
+        assert client("GET", LONG) == value_of(LONG.encode())
+        assert "Traceback" not in proxy.output
+
+
+@pytest.mark.measures
+def test_parts_are_answered_when_their_connection_ends_and_there_is_no_memory(malloc, tmp_path):
+    go = threading.Event()
+    keys = [b"{%b}" % keys_of(number, [1, 2, 3], 1)[0] + b"k" * 100 for number in (1, 2)]
+    with (
+        ScriptedServer(holding(go, 1)) as server,
+        ScriptedServer() as other,
+        ScriptedServer() as third,
+        ShortServer(pool("alpha", [server, other, third]), malloc, tmp_path) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send("MGET", *keys)
+        wait_until(lambda: server.requests and other.requests, "both parts")
+        with proxy.without_memory():
+            go.set()
+            assert words(client.reply()) == NO_MEMORY
+        assert client("MGET", *keys) == [value_of(key) for key in keys]
+
+
+@pytest.mark.measures
+def test_requests_that_time_out_are_answered_when_there_is_no_memory(malloc, tmp_path):
+    with (
+        ScriptedServer(never) as server,
+        ShortServer(pool("alpha", [server], timeout=200), malloc, tmp_path) as proxy,
+        Client(proxy.port) as client,
+    ):
+        # Messages that are free need no memory.
+        client.pipeline(*[("PING",)] * 3)
+        assert client.replies(3) == [b"PONG"] * 3
+        with proxy.without_memory():
+            client.pipeline(*[("GET", LONG)] * 3)
+            assert [words(reply) for reply in client.replies(3)] == [NO_MEMORY] * 3
+
+
+@pytest.mark.measures
+def test_a_miss_that_there_is_no_memory_for_is_an_error(malloc, tmp_path):
+    options = {"timeout": 200, "on_dead_server": "miss"}
+    with (
+        MemcachedServer() as server,
+        ShortServer(mc_pool("alpha", [server], **options), malloc, tmp_path) as proxy,
+        socket.create_connection((HOST, proxy.port), 10) as client,
+        client.makefile("rb") as replies,
+    ):
+        line = f"mg {LONG} k q v\r\nmn\r\n".encode()
+        client.sendall(line)
+        assert replies.readline() == b"MN\r\n"
+        server.stop()
+        with proxy.without_memory():
+            client.sendall(line)
+            assert replies.readline() == b"SERVER_ERROR out of memory\r\n"
+        assert replies.readline() == b"MN\r\n"
+        server.cont()
+
+
+@pytest.mark.measures
+def test_replies_that_come_together_leave_together_when_there_is_no_memory(malloc, tmp_path):
+    count = 100
+    go = threading.Event()
+
+    def script(session):
+        for _ in range(count):
+            session.receive()
+        session.wait(go)
+        session.send(b"+OK\r\n" * count)
+        session.receive()
+
+    with (
+        ScriptedServer(script) as server,
+        ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(proxy.port)) for _ in range(count)]
+        # One after the other: so far no list has had many of them at once.
+        for number, client in enumerate(clients, start=1):
+            client.send("GET", "k")
+            wait_until(lambda number=number: len(server.requests) == number, "the request")
+        with proxy.without_memory():
+            go.set()
+            assert [client.reply() for client in clients] == [b"OK"] * count
+
+
+@pytest.mark.measures
+def test_a_client_whose_list_there_is_no_memory_for_is_closed(malloc, tmp_path):
+    """A list of so many clients is made in steps, and nobody waits for what raises in one."""
+    with (
+        ScriptedServer() as server,
+        ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(proxy.port)) for _ in range(LINES_PER_STEP + 2)]
+        for client in clients:
+            assert client("PING") == b"PONG"
+        with proxy.without_memory():
+            clients[0].send("CLIENT", "LIST")
+            assert clients[0].closed()
+        assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
+
+
+def test_requests_are_answered_whatever_the_end_of_their_connection_raises(
+    monkeypatch, tmp_path, faults
+):
+    go = threading.Event()
+    with (
+        ScriptedServer(holding(go, 3)) as server,
+        running_context([server], tmp_path) as (_, port),
+        Client(port) as client,
+    ):
+        before = live_messages()
+        client.pipeline(*[("GET", "k")] * 3)
+        wait_until(lambda: len(server.requests) == 3, "the requests")
+        with Failing(monkeypatch, os, "strerror") as failing:
+            go.set()
+            assert [words(reply) for reply in client.replies(3)] == [NO_MEMORY] * 3
+        assert failing.calls == 1
+        assert len(faults()) == 1
+        assert client("GET", "k") == value_of(b"k")
+        assert server.accepted == 2
+        wait_until(lambda: live_messages() == before, "the last message")
+
+
+def test_requests_are_answered_when_the_log_raises(tmp_path):
+    class Raising(logging.Handler):
+        lines = 0
+
+        def emit(self, record):
+            Raising.lines += 1
+            raise MemoryError
+
+    go = threading.Event()
+    handler = Raising()
+    log = logging.getLogger("nutproxy")
+    with (
+        ScriptedServer(holding(go, 3)) as server,
+        running_context([server], tmp_path) as (_, port),
+        Client(port) as client,
+    ):
+        client.pipeline(*[("GET", "k")] * 3)
+        wait_until(lambda: len(server.requests) == 3, "the requests")
+        log.addHandler(handler)
+        try:
+            go.set()
+            for reply in client.replies(3):
+                assert words(reply) == "ERR server 's1' of pool 'alpha': Connection reset by peer"
+            assert client("GET", "k") == value_of(b"k")
+        finally:
+            log.removeHandler(handler)
+        assert Raising.lines > 0
+
+
+# What else ends ----------------------------------------------------------------------------------
+
+
+def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
+    monkeypatch, tmp_path, caplog, faults
+):
+    go = threading.Event()
+
+    def script(session):
+        session.receive()
+        session.wait(go)
+        session.send(b"+late\r\n")
+        answer(session)
+
+    caplog.set_level(logging.DEBUG, "nutproxy")
+    with ScriptedServer(script) as server, running_context([server], tmp_path) as (context, port):
+        with Client(port) as client:
+            client.send("GET", "k")
+            wait_until(lambda: server.requests, "the request")
+            with Failing(monkeypatch, os, "strerror"):
+                reset(client.socket)
+                wait_until(lambda: not context.clients(), "the end of the client")
+                wait_until(faults, "the fault")
+        go.set()
+        with Client(port) as client:
+            assert client("GET", "k") == value_of(b"k")
+
+
+def test_an_answer_that_raises_does_not_end_what_wakes_the_loop(monkeypatch, tmp_path, faults):
+    deliver = Resolver.deliver
+
+    def delivering(self):
+        deliver(self)
+        monkeypatch.setattr(Resolver, "deliver", deliver)
+        raise MemoryError
+
+    monkeypatch.setattr(Resolver, "deliver", delivering)
+    with (
+        ScriptedServer() as server,
+        running_context([server], tmp_path, name="localhost") as (_, port),
+        Client(port) as client,
+    ):
+        assert client("GET", "k") == value_of(b"k")
+        # The context's end reaches the loop the same way.
+        wait_until(faults, "the fault")
+
+
+def test_a_connection_whose_addresses_all_fail_is_let_go_of(tmp_path):
+    with socket.socket() as listener, socket.socket() as filler:
+        listener.bind((HOST, 0))
+        listener.listen(0)
+        full = listener.getsockname()
+        # With one connection in it, the queue is full, and the next is not answered.
+        filler.connect(full)
+
+        def resolve(host, port, callback):
+            # The second is refused at once.
+            callback([(socket.AF_INET, full), (socket.AF_UNIX, str(tmp_path / "none"))])
+
+        with (
+            ScriptedServer() as server,
+            running_context([server], tmp_path, name="name", resolve=resolve) as (context, port),
+            Client(port) as client,
+        ):
+            client.send("GET", "k")
+            wait_until(lambda: len(context.loop.conns) == 3, "the connect")
+            listener.close()
+            assert words(client.reply()).endswith("No such file or directory")
+            wait_until(lambda: len(context.loop.conns) == 2, "the end of the connection")
