@@ -57,8 +57,8 @@ from nutproxy.log import NOTICE
 
 log = logging.getLogger("nutproxy")
 
-# Milliseconds between looks at whether a burst has left memory to give back.
-TRIM_INTERVAL = 1000
+# Milliseconds between looks at what nothing else leads to.
+TIDY_INTERVAL = 1000
 
 
 @cython.cfunc
@@ -299,9 +299,12 @@ class Context:
         loop.sweep()
         return 0
 
-    def trim(self) -> None:
+    def tidy(self) -> None:
+        """Give back what a burst has left of memory, and miss no server's return."""
+        self.loop.timers.schedule(self.loop.now + TIDY_INTERVAL, self.tidy)
         messages_trim()
-        self.loop.timers.schedule(self.loop.now + TRIM_INTERVAL, self.trim)
+        for pool in self.pools:
+            pool.keep_probing()
 
     def close(self) -> None:
         """Let go of every listener, client and server."""
@@ -327,7 +330,7 @@ def core_loop(context: Context) -> None:
     gc.disable()
     messages_setup()
     try:
-        context.trim()
+        context.tidy()
         for pool in context.pools:
             if pool.config.preconnect:
                 pool.preconnect()

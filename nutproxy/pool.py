@@ -198,6 +198,10 @@ class ServerPool:
         for server in self.servers:
             server.preconnect()
 
+    def keep_probing(self) -> None:
+        for server in self.servers:
+            server.keep_probing()
+
     def client_came(self, client) -> None:
         self.client_conns.add(client)
         self.stats[POOL_CLIENT_ACCEPTED] += 1

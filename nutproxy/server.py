@@ -367,6 +367,12 @@ class Server(Endpoint):
             self.retry.cancel()
         self.retry = self.loop.timers.schedule(self.loop.now + delay, self.probe)
 
+    def keep_probing(self) -> None:
+        """Arm the next probe of a server that is down and has none: memory had run out when it was
+        to be armed."""
+        if self.down and self.retry is None and self.probing is None:
+            self.probe_in(self.backoff)
+
     def probe(self) -> None:
         """Ask whether it is back, on a connection of its own."""
         self.retry = None

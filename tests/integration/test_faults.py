@@ -324,6 +324,27 @@ def test_requests_are_answered_when_the_log_raises(tmp_path):
 # What else ends ----------------------------------------------------------------------------------
 
 
+def test_a_server_is_probed_again_whatever_the_end_of_a_probe_raises(monkeypatch, tmp_path, faults):
+    with (
+        ScriptedServer() as server,
+        running_context([server], tmp_path) as (context, port),
+        Client(port) as client,
+    ):
+        server.refuse()
+        with socket.create_server((HOST, server.port)) as listener:
+            listener.settimeout(10)
+            client.send("GET", "k")
+            reset(listener.accept()[0])
+            assert words(client.reply()).endswith("Connection reset by peer")
+            with Failing(monkeypatch, os, "strerror") as failing:
+                reset(listener.accept()[0])
+                wait_until(lambda: failing.calls, "the end of the probe")
+                wait_until(faults, "the fault")
+        server.listen()
+        wait_until(lambda: client("GET", "k") == value_of(b"k"), "the return of the server")
+        assert not context.pools[0].servers[0].down
+
+
 def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
     monkeypatch, tmp_path, caplog, faults
 ):
