@@ -254,6 +254,26 @@ def test_replies_that_come_together_leave_together_when_there_is_no_memory(mallo
 
 
 @pytest.mark.measures
+def test_a_client_that_there_is_no_memory_for_does_not_end_the_listener(malloc, tmp_path):
+    with (
+        ScriptedServer() as server,
+        ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
+        Client(proxy.port) as first,
+        contextlib.ExitStack() as stack,
+    ):
+        # It listens before it has all the memory that it begins with.
+        assert first("PING") == b"PONG"
+        with proxy.without_memory():
+            for _ in range(100):
+                stack.enter_context(Client(proxy.port))
+            refused = "accept failed: Cannot allocate memory"
+            wait_until(lambda: refused in proxy.output, "a client that is refused")
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+        assert "Traceback" not in proxy.output
+
+
+@pytest.mark.measures
 def test_a_client_whose_list_there_is_no_memory_for_is_closed(malloc, tmp_path):
     """A list of so many clients is made in steps, and nobody waits for what raises in one."""
     with (
