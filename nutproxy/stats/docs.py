@@ -22,7 +22,7 @@ Every TCP connection to the statistics port gets one JSON object and a line feed
 request is read. `-s` chooses the port, {Options.stats_port} unless told, 0 for none, and `-a` the \
 address,
 {Options.stats_addr} unless told (twemproxy's is 0.0.0.0). The figures are of that moment.
-`nutproxy -D` prints the tables below.
+`nutproxy -D` prints those of pools and servers, with a line for each.
 
 ```
 $ nc 127.0.0.1 {Options.stats_port}
@@ -32,6 +32,9 @@ $ nc 127.0.0.1 {Options.stats_port}
   "alpha": {{"server_eof":0, …, "latency": {{"count":62, "sum":9120, "buckets": {{"143":58, …}}}}}},
   "beta": …
 ```
+
+`source` is the name of the host, `version` nutproxy's; `uptime` is in seconds, and `timestamp` in
+seconds since 1970.
 
 The port shows names and figures to whoever can connect, and takes no orders. A reader that does not
 read is disconnected after 10 seconds, or earlier when 16 others are connected.
