@@ -178,9 +178,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown := set(options.peers) - set(known):
         parser.error(f"unknown peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     rows = [row.id for row in ROWS] + [count.id for count in COUNTS]
-    ids = [case.id for case in memory.CASES] if options.memory else rows
+    cases = [case.id for case in memory.CASES]
+    ids, others = (cases, rows) if options.memory else (rows, cases)
     for pattern in options.only:
         if not fnmatch.filter(ids, pattern):
+            if fnmatch.filter(others, pattern):
+                wrong = "without" if options.memory else "with"
+                parser.error(f"{pattern!r} is measured {wrong} --memory")
             parser.error(f"no row {pattern!r}; there are {', '.join(ids)}")
     if options.scale <= 0:
         parser.error("--scale must be above 0")
@@ -213,6 +217,8 @@ def machine() -> dict[str, str]:
     return {
         "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
+        # What paces its packets by timers (bbr) is dearer than what does not.
+        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
         "nutproxy": f"{nutproxy.__version__}, commit {commit()}",
         "nutcracker": version("nutcracker", "-V"),

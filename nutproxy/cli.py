@@ -17,7 +17,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import NoReturn, TextIO
 
@@ -25,6 +25,7 @@ from nutproxy import __version__, descriptors
 from nutproxy.config import Config, GlobalConfig, Options, Problem, load, schema
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
 from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
+from nutproxy.sockets import check_congestion
 from nutproxy.stats.table import describe
 
 PROG = "nutproxy"
@@ -249,12 +250,24 @@ def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
 def _report(path: str) -> bool:
     """Print what `check` prints; true if the file can be used."""
     config, problems = load(path)
-    shortage = config and descriptors.shortage(config, descriptors.hard_limit())
-    if shortage:
-        problems.append(Problem("warning", path, None, None, None, shortage))
+    if config is not None:
+        problems += _unavailable(path, config)
     _print_problems(problems, sys.stdout)
     sys.stdout.flush()
     return config is not None
+
+
+def _unavailable(path: str, config: Config) -> Iterator[Problem]:
+    """What the file needs and this machine has not got: it may be for another one."""
+    shortage = descriptors.shortage(config, descriptors.hard_limit())
+    if shortage:
+        yield Problem("warning", path, None, None, None, shortage)
+    for pool in config.pools:
+        if pool.tcp_congestion:
+            try:
+                check_congestion(pool.tcp_congestion)
+            except OSError as error:
+                yield Problem("warning", path, None, pool.name, None, str(error.strerror))
 
 
 def _check(flags: argparse.Namespace) -> int:

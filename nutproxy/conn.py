@@ -43,9 +43,6 @@ A connection that is closed in the middle of a turn stays in `Loop.closed` until
 that events already fetched for it find it, closed.
 """
 
-import socket
-from pathlib import Path
-
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
@@ -71,7 +68,7 @@ from cython.cimports.nutproxy.csys import (
     timespec,
 )
 from cython.cimports.nutproxy.event import Poller
-from cython.cimports.nutproxy.msg.message import msg_copy, msg_take
+from cython.cimports.nutproxy.msg.message import heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
@@ -85,8 +82,8 @@ from cython.cimports.nutproxy.timer import WaitQueue
 LARGE_RECV = cython.declare(cython.size_t, 1 << 20)
 # Writes that one connection may make in one turn before the others have theirs.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
-# What tcp_congestion may name here.
-CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
+# Bytes that a connection takes of the heap, about.
+CONN_SIZE = cython.declare(cython.size_t, 1024)
 # The argument table of the shared parser is given back above this size.
 ARGV_KEEP = cython.declare(cython.uint, 4096)
 
@@ -239,6 +236,7 @@ class Conn:
 
     def __dealloc__(self):
         self.drop_tail()
+        heap_freed(CONN_SIZE)
 
     def mark_ready(self):
         """There may be more input, or room for it again: come back in the next turn."""
@@ -323,28 +321,6 @@ class Conn:
         self.closed_before = self.loop.closed
         self.loop.closed = self
         self.loop.closed_count += 1
-
-
-def tcp_options(sock, config) -> None:
-    """The options of a pool's TCP sockets, of servers and of listeners, whose clients inherit them.
-    Without TCP_NODELAY pipelines stall for 40 ms. Raises OSError."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.tcpkeepalive)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, config.tcpkeepalive_idle),
-        (socket.TCP_KEEPINTVL, config.tcpkeepalive_interval),
-        (socket.TCP_KEEPCNT, config.tcpkeepalive_count),
-    ):
-        if value:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    if config.tcp_congestion:
-        try:
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_CONGESTION, config.tcp_congestion.encode()
-            )
-        except OSError as error:
-            text = f"tcp_congestion '{config.tcp_congestion}': the system refuses it, it has "
-            raise OSError(error.errno, text + CONGESTION_CONTROLS.read_text().strip()) from None
 
 
 def conn_recv(conn):

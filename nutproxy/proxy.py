@@ -29,7 +29,7 @@ from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memca
 from cython.cimports.nutproxy.dispatch.redis import redis_recv_done, redis_recv_error
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
-from nutproxy.conn import tcp_options
+from nutproxy.sockets import check_congestion, tcp_options
 
 log = logging.getLogger("nutproxy")
 
@@ -193,6 +193,8 @@ def listen(config) -> socket.socket:
     """The listening socket of a PoolConfig. Raises OSError; a unix socket that nobody listens on is
     taken over, as twemproxy does, one that somebody does is an error."""
     address = config.listen
+    if config.tcp_congestion:
+        check_congestion(config.tcp_congestion)
     if address.family == "unix":
         return listen_unix(config)
     info = socket.getaddrinfo(

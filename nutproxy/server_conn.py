@@ -82,7 +82,7 @@ from cython.cimports.nutproxy.stats.slab import (
     latency_record,
 )
 
-from nutproxy.conn import tcp_options
+from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
 

@@ -107,11 +107,10 @@ def _clients(client: Client, replies: Replies) -> Fields:
 def _memory(client: Client, replies: Replies) -> Fields:
     """The process as the kernel counts it: there are no figures of an allocator."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    memory = {
-        "used_memory": pages * resource.getpagesize(),
-        "used_memory_rss": pages * resource.getpagesize(),
-        "used_memory_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
+    used = pages * resource.getpagesize()
+    # The kernel's peak is not always up to date.
+    peak = max(used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    memory = {"used_memory": used, "used_memory_rss": used, "used_memory_peak": peak}
     fields: Fields = {}
     for name, size in memory.items():
         fields[name] = size

@@ -92,6 +92,7 @@ cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
 cdef void msg_drop(Body* body) noexcept
 cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
 cdef int messages_setup() noexcept
+cdef void heap_freed(size_t size) noexcept
 cdef int messages_trim() noexcept
 
 cdef inline bint msg_awaited(Msg* msg) noexcept:

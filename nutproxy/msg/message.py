@@ -171,6 +171,12 @@ def messages_setup():
     return mallopt(M_TRIM_THRESHOLD, HEAP_KEEP)
 
 
+def heap_freed(size):
+    """Something else has given so many bytes back to the heap."""
+    global freed_bytes
+    freed_bytes += size
+
+
 def messages_trim():
     """After a burst: the heap returns its pages to the system. 1 when it was asked to."""
     global freed_bytes

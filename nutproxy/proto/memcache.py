@@ -519,6 +519,9 @@ def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
         return REPLY_NOT_STORED
     if length == 5 and memcmp(line, b"RESET", 5) == 0:
         return REPLY_RESET
+    # The others have a text of their own, in which some clients would see the end of the line.
+    if memchr(line, b"\r", length) is not cython.NULL:
+        return REPLY_NONE
     if begins(line, length, b"VERSION", 7):
         return REPLY_VERSION
     if (

@@ -204,7 +204,7 @@ class MemcacheMerge(Merge):
 
 def memcache_merged(replies: list[bytes]) -> bytes:
     for reply in replies:
-        if not reply.endswith(b"END\r\n"):
+        if reply != b"END\r\n" and not reply.endswith(b"\nEND\r\n"):
             # Values may stand before the error.
             return reply[reply.rstrip().rfind(b"\n") + 1 :]
     blocks = [list(blocks_of(reply)) for reply in replies]

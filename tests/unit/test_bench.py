@@ -263,7 +263,9 @@ def test_rows_are_listed_with_what_they_are(capsys):
     ("words", "message"),
     [
         (["--only", "redis-gte"], "no row 'redis-gte'; there are redis-get-c1,"),
-        (["--memory", "--only", "redis-get"], "no row 'redis-get'; there are memory-pipelined,"),
+        (["--memory", "--only", "redis-gte"], "no row 'redis-gte'; there are memory-pipelined,"),
+        (["--memory", "--only", "redis-get"], "'redis-get' is measured without --memory"),
+        (["--only", "memory-idle"], "'memory-idle' is measured with --memory"),
         (["--peers", "nutproxy,envoy"], "unknown peer: envoy; there are nutproxy, nutcracker,"),
         (["--memory", "--peers", "haproxy"], "unknown peer: haproxy; there are nutproxy,"),
         (["--rounds", "0"], "'0' is not a positive whole number"),
