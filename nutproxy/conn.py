@@ -68,7 +68,7 @@ from cython.cimports.nutproxy.csys import (
     timespec,
 )
 from cython.cimports.nutproxy.event import Poller
-from cython.cimports.nutproxy.msg.message import heap_freed, msg_copy, msg_take
+from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
@@ -251,7 +251,7 @@ class Conn:
             list_append(self.flush_list, cython.cast(cython.p_void, self))
 
     def drop_tail(self):
-        free(self.tail)
+        heap_free(self.tail, self.tail_size)
         self.tail = cython.NULL
         self.tail_length = 0
         self.tail_size = 0
@@ -277,6 +277,9 @@ class Conn:
         -1 when memory has run out."""
         loop: Loop = self.loop
         size: cython.size_t = length
+        before: cython.p_char
+        before_size: cython.size_t
+        grown: cython.int
         if self.partial is cython.NULL:
             self.partial = cython.cast(cython.pointer(Parser), malloc(cython.sizeof(Parser)))
             if self.partial is cython.NULL:
@@ -295,15 +298,26 @@ class Conn:
             if self.grow_tail(size) < 0:
                 return -1
         elif (
-            self.tail is not cython.NULL and data > self.tail and data < self.tail + self.tail_size
+            self.tail is not cython.NULL
+            and data > self.tail
+            and data < self.tail + self.tail_size
+            and self.tail_size <= 2 * (size + loop.mbuf_size)
         ):
             memmove(self.tail, data, length)
             if self.grow_tail(size) < 0:
                 return -1
         else:
-            if self.grow_tail(size) < 0:
+            # Out of the scratch; or what follows a large message, whose block it does not keep.
+            before = self.tail
+            before_size = self.tail_size
+            self.tail = cython.NULL
+            self.tail_size = 0
+            grown = self.grow_tail(size)
+            if grown == 0:
+                memcpy(self.tail, data, length)
+            heap_free(before, before_size)
+            if grown < 0:
                 return -1
-            memcpy(self.tail, data, length)
         self.tail_length = length
         return 0
 
@@ -411,12 +425,13 @@ def conn_parse(
                 # Behind an announced bulk that is nothing.
                 memcpy(loop.scratch, data + parser.pos, left)
                 loop.block = data
+                size = conn.tail_size
                 conn.tail = cython.NULL
                 conn.tail_size = 0
                 try:
                     conn.recv_done(conn, data, parser)
                 finally:
-                    free(loop.block)
+                    heap_free(loop.block, size)
                     loop.block = cython.NULL
                 in_tail = False
                 data = loop.scratch

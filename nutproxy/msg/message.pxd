@@ -90,6 +90,7 @@ cdef int msg_copy(Msg* msg, Body* body, const char* data, size_t length) noexcep
 cdef void msg_constant(Msg* msg, Body* body, const char* data, size_t length) noexcept
 cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
 cdef void msg_drop(Body* body) noexcept
+cdef void heap_free(char* data, size_t length) noexcept
 cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
 cdef int messages_setup() noexcept
 cdef void heap_freed(size_t size) noexcept

@@ -139,13 +139,20 @@ def msg_take(msg, body, data, length):
 
 def msg_drop(body):
     """Free a body's bytes early: a request's, once its reply has come."""
-    global freed_bytes
     if body.heap:
-        freed_bytes += body.length
-        free(body.data)
+        heap_free(body.data, body.length)
     body.data = cython.NULL
     body.length = 0
     body.heap = False
+
+
+def heap_free(data, length):
+    """Free a block that bytes of this number were in, or might have been, or NULL: `messages_trim`
+    returns its pages."""
+    global freed_bytes
+    if data is not cython.NULL:
+        freed_bytes += length
+        free(data)
 
 
 def split_get(nfrag, nkeys):

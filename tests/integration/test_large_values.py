@@ -1,16 +1,18 @@
 # tests/integration/test_large_values.py: large values in merged replies
 """An MGET whose values lie on several servers, some of them large, some small, some missing."""
 
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hiredis
 import pytest
 import redis
 
 from tests.integration.conftest import pool
 from tests.scripted import keys_of
-from tests.servers import NutproxyServer, pipeline, wait_until
+from tests.servers import NutproxyServer, connect, pipeline, wait_until
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -73,6 +75,7 @@ def page_faults(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
+@pytest.mark.measures
 def test_memory_of_large_values_is_used_again(shards):
     """A value of 1 MB is 256 pages. They are not given back with each value, to be asked for with
     the next, which costs more than to copy them."""
@@ -89,3 +92,46 @@ def test_memory_of_large_values_is_used_again(shards):
         for _ in range(rounds):
             send_all()
         assert page_faults(proxy.pid) - before < rounds * at_once * 256 // 10
+
+
+@pytest.mark.measures
+def test_memory_of_values_that_never_came_whole_is_given_back(shards):
+    """Their clients have gone, but for the last one, whose value lies behind theirs in the heap."""
+    size = 15 * 1024 * 1024
+    part = b"x" * (8 * 1024 * 1024)
+    with NutproxyServer(pool("alpha", shards)) as proxy, contextlib.ExitStack() as stack:
+        idle = memory(proxy, "VmRSS")
+        clients = []
+
+        def received():
+            return memory(proxy, "VmRSS") - idle
+
+        for number in range(10):
+            clients.append(stack.enter_context(connect(proxy.port)))
+            clients[-1].sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n%b" % (size, part))
+            expected = (number + 0.9) * len(part)
+            wait_until(lambda expected=expected: received() > expected, "the part to be received")
+        for client in clients[:-1]:
+            client.close()
+        wait_until(lambda: received() < 2 * len(part), "memory to be given back")
+
+
+@pytest.mark.measures
+def test_what_follows_a_large_request_does_not_keep_its_memory(shards):
+    """The start of the next one, in a pipeline, is all that is left of what has been received."""
+    large = [b"NOPE", *[b"argument"] * 300000]
+    whole = hiredis.pack_command((b"GET", b"k" * 9000))
+    begun = hiredis.pack_command((b"ECHO", b"x" * 6000))
+    count = 10
+    with NutproxyServer(pool("alpha", shards)) as proxy, contextlib.ExitStack() as stack:
+        idle = memory(proxy, "VmRSS")
+        for _ in range(count):
+            client = stack.enter_context(connect(proxy.port))
+            client.sendall(hiredis.pack_command(tuple(large)) + whole * 40 + begun[:-3000])
+            received = b""
+            while received.count(b"$-1\r\n") < 40:
+                received += client.recv(65536)
+        wait_until(
+            lambda: memory(proxy, "VmRSS") - idle < count * 2 * 1024 * 1024,
+            "memory to be given back",
+        )
