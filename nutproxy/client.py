@@ -113,7 +113,11 @@ def client_close(conn: Conn) -> cython.int:
     if conn.fd < 0:
         return 0
     if conn.closing and not (conn.eof or conn.err or client.lingering):
-        return client.linger()
+        try:
+            return client.linger()
+        except MemoryError:
+            # Without a timer nothing would end the wait.
+            pass
     try:
         if log.isEnabledFor(logging.DEBUG):
             client.log_close()

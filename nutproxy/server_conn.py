@@ -553,9 +553,9 @@ class ServerConn(Conn):
         sock = socket.socket(
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
-        if family != socket.AF_UNIX:
-            tcp_options(sock, self.server.pool.config)
         try:
+            if family != socket.AF_UNIX:
+                tcp_options(sock, self.server.pool.config)
             sock.connect(address)
         except BlockingIOError:
             # EAGAIN of a unix socket, whose backlog is full, will not connect later.
