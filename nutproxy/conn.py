@@ -79,7 +79,7 @@ from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
 from cython.cimports.nutproxy.timer import WaitQueue
 
 # Bytes that are received at once of a large message: a bound for one turn, and few system calls.
-LARGE_RECV = cython.declare(cython.size_t, 1 << 20)
+LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
 # Writes that one connection may make in one turn before the others have theirs.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
 # Bytes that a connection takes of the heap, about.
