@@ -486,6 +486,10 @@ def odd_replies(arena):
 @attack
 def stopped_server(arena):
     """Requests for it wait, and so do commands of which it is a part; and many more of them."""
+    # They wait for as long as it takes on connections that exist, for 10 s for new ones.
+    assert pipeline(arena.port, [("GET", VICTIM)]) == [None]
+    with MemcacheClient(arena.memcache_port) as client:
+        assert client(b"get " + VICTIM) == b"END\r\n"
     for server in (arena.redis[-1], arena.memcached[-1]):
         server.stop()
     with (
