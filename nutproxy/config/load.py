@@ -539,7 +539,7 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     if message == "mapping values are not allowed here":
         message = f"{message}; {_MAPPING_HINT}"
     # The end of the text is no line that anybody could look at; the last one is.
-    line = min(mark.line + 1, len(text.rstrip().splitlines()))
+    line = min(mark.line + 1, max(1, len(text.rstrip().splitlines())))
     return Unreadable(f"YAML syntax: {message}", line)
 
 

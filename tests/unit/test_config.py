@@ -682,6 +682,11 @@ def test_file_without_a_pool(findings, text):
             " cannot start any token; indent with spaces, not with tabs",
         ),
         (
+            b"\t",
+            "f.yml:1: YAML syntax: while scanning for the next token, found character '\\t' that"
+            " cannot start any token; indent with spaces, not with tabs",
+        ),
+        (
             b"a:\n  listen: [::1]:22\n",
             "f.yml:2: YAML syntax: while parsing a flow node, expected the node content, but found"
             " ':'; quote an address in brackets",
