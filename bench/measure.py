@@ -96,7 +96,7 @@ def load_command(port: int, row: Row, requests: int, directory: Path) -> list[st
 def parse_redis_benchmark(output: str) -> Load:
     """The last line is "test","rps" and the latencies' avg, min, p50, p95, p99 and max; the name of
     the test is the whole command, which may be long."""
-    found = re.search(r'",' + ",".join([r'"([\d.]+)"'] * 7) + r"\s*$", output)
+    found = re.search(r'",' + ",".join([r'"([\d.]+|inf)"'] * 7) + r"\s*$", output)
     if found is None:
         raise SystemExit(f"redis-benchmark printed no result: {output[-200:]!r}")
     rps, _, _, p50, _, p99, most = map(float, found.groups())
