@@ -216,7 +216,6 @@ class ClientConn(Conn):
         self.expected = pool.max_pending // FIRST_REQUESTS
         self.unsent_max = UNREAD_FACTOR * pool.max_pending
         self.stats = pool.stats
-        pool.client_came(self)
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = client_recv
         self.recv_next = client_recv_next
@@ -230,6 +229,7 @@ class ClientConn(Conn):
         self.dequeue_inq = client_no_dequeue
         self.enqueue_outq = rsp_enqueue
         self.dequeue_outq = rsp_dequeue
+        pool.client_came(self)
 
     def breaks(self):
         """What has come is no request: nothing more is read."""

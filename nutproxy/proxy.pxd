@@ -10,4 +10,5 @@ cdef class ProxyConn(Conn):
     cdef readonly str address
     cdef object again                  # a timer, while there are no descriptors to accept with
 
+    cdef int take(self, int fd) except -1
     cdef size_t unlimited_clients(self) noexcept

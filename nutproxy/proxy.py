@@ -46,7 +46,6 @@ ACCEPT_PAUSE = 100
 def proxy_recv(conn: Conn) -> cython.int:
     """Accept what is waiting, up to a bound."""
     self: ProxyConn = cython.cast(ProxyConn, conn)
-    client: ClientConn
     fd: cython.int
     for _ in range(ACCEPTS_PER_TURN):
         fd = accept4(conn.fd, cython.NULL, cython.NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -57,27 +56,13 @@ def proxy_recv(conn: Conn) -> cython.int:
                 continue
             self.pause(errno)
             return 0
-        reason = self.refusal()
-        if reason is not None:
-            self.refuse(fd, reason)
-            continue
-        client = ClientConn(self.pool)
-        if self.pool.config.redis:
-            client.recv_done = redis_recv_done
-            client.recv_error = redis_recv_error
-        else:
-            client.recv_done = memcache_recv_done
-            client.recv_error = memcache_recv_error
-        conn.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
-            conn.loop.open(client, fd)
-        except (OSError, MemoryError) as error:
-            # epoll has a limit of its own (max_user_watches). It costs a client, not the listener.
-            client.close(client)
+            self.take(fd)
+        except Exception as error:
+            # No memory; or epoll, which has a limit of its own (max_user_watches). It costs a
+            # client, not the listener.
             self.pause(getattr(error, "errno", ENOMEM))
             return 0
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s: connected from %s", client, self.pool, client.peer)
     conn.mark_ready()
     return 0
 
@@ -91,10 +76,8 @@ def proxy_send(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def proxy_close(conn: Conn) -> cython.int:
-    self: ProxyConn = cython.cast(ProxyConn, conn)
-    self.remove_file()
-    self.sock.detach()
-    conn.shut()
+    """A fault does not end a listener: nobody would open it again."""
+    cython.cast(ProxyConn, conn).hold()
     return 0
 
 
@@ -146,6 +129,35 @@ class ProxyConn(Conn):
                 count += len(proxy.pool.client_conns)
         return count
 
+    def take(self, fd):
+        """Make a client of `fd`, or refuse it. It is closed if this raises."""
+        client: ClientConn = None
+        try:
+            reason = self.refusal()
+            if reason is None:
+                client = ClientConn(self.pool)
+        except Exception:
+            close(fd)
+            raise
+        if client is None:
+            self.refuse(fd, reason)
+            return 0
+        if self.pool.config.redis:
+            client.recv_done = redis_recv_done
+            client.recv_error = redis_recv_error
+        else:
+            client.recv_done = memcache_recv_done
+            client.recv_error = memcache_recv_error
+        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
+        try:
+            self.loop.open(client, fd)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s %s: connected from %s", client, self.pool, client.peer)
+        except Exception:
+            client.close(client)
+            raise
+        return 0
+
     def refuse(self, fd: int, reason: str) -> None:
         """Tell a client in its protocol that there is no place for it, and the log why."""
         full: bytes = self.full
@@ -156,8 +168,19 @@ class ProxyConn(Conn):
         self.pool.stats[POOL_CLIENT_REJECTED] += 1
         log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
 
-    def pause(self, err: int) -> None:
+    def hold(self) -> None:
+        """Accept nobody for a moment."""
         if self.again is None:
+            try:
+                self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
+            except MemoryError:
+                # Without a timer nothing would end the pause.
+                self.mark_ready()
+
+    def pause(self, err: int) -> None:
+        """The same, and tell the log why, once."""
+        if self.again is None:
+            self.hold()
             log.error(
                 "%s %s on %s: accept failed: %s%s",
                 self,
@@ -166,7 +189,6 @@ class ProxyConn(Conn):
                 os.strerror(err),
                 "; raise the limit on open files (ulimit -n)" if err == errors.EMFILE else "",
             )
-            self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
 
     def resume(self) -> None:
         self.again = None
@@ -182,7 +204,10 @@ class ProxyConn(Conn):
         self.end()
 
     def end(self) -> None:
-        proxy_close(self)
+        if self.fd >= 0:
+            self.remove_file()
+            self.sock.detach()
+            self.shut()
 
     def remove_file(self) -> None:
         if isinstance(self.sock, UnixListener):

@@ -13,6 +13,8 @@ import os
 import socket
 import subprocess
 import threading
+import time
+import types
 
 import pytest
 
@@ -388,6 +390,33 @@ def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
         go.set()
         with Client(port) as client:
             assert client("GET", "k") == value_of(b"k")
+
+
+@pytest.mark.parametrize("what", ["client", "log"])
+def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, what):
+    clock = types.SimpleNamespace(monotonic=time.monotonic)
+    monkeypatch.setattr("nutproxy.client.time", clock)
+    with (
+        ScriptedServer() as server,
+        running_context([server], tmp_path) as (context, port),
+        Client(port) as first,
+        contextlib.ExitStack() as failing,
+    ):
+        assert first("PING") == b"PONG"
+        descriptors = len(os.listdir("/proc/self/fd"))
+        fault = failing.enter_context(Failing(monkeypatch, clock, "monotonic"))
+        if what == "log":
+            # It is told why nobody is accepted, and has no memory for that.
+            fault = failing.enter_context(Failing(monkeypatch, os, "strerror"))
+        with Client(port) as refused:
+            assert refused.closed()
+        wait_until(lambda: fault.calls, "the fault")
+        failing.close()
+        wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "the descriptor's end")
+        with Client(port) as second:
+            assert second("PING") == b"PONG"
+            assert len(context.clients()) == 2
+        assert first("PING") == b"PONG"
 
 
 def test_an_answer_that_raises_does_not_end_what_wakes_the_loop(monkeypatch, tmp_path, faults):
