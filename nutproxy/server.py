@@ -175,8 +175,9 @@ class Server(Endpoint):
         if not step:
             return text if refused else "the server sent a reply that nobody had asked for"
         if not refused:
-            if step == "HELLO" and isinstance(reply, dict):
-                self.pool.server_version = reply.get(b"version", b"").decode() or None
+            version = reply.get(b"version") if isinstance(reply, dict) else None
+            if step == "HELLO" and isinstance(version, bytes):
+                self.pool.server_version = version.decode(errors="replace") or None
             return None
         if text.startswith(("ERR max number of clients", "DENIED")):
             return text

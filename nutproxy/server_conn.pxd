@@ -34,7 +34,6 @@ cdef class ServerConn(Conn):
     cdef int64_t waiting_since         # when it began to wait for replies
     cdef list addresses                # to be tried when this one cannot be reached
     cdef list steps                    # handshake replies that are due, by name
-    cdef object reader                 # decodes them
     cdef Timer limit                   # on connect and handshake together
     cdef readonly str cause            # why it ends, where errno does not say
     cdef bint timed_out                # a request has, and there was no reply since

@@ -19,7 +19,6 @@ import os
 import socket
 
 import cython
-import hiredis
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import (
@@ -82,6 +81,7 @@ from cython.cimports.nutproxy.stats.slab import (
     latency_record,
 )
 
+from nutproxy.proto.merge import decode
 from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
@@ -212,8 +212,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if server.memcache:
         refusal = server.judge_version(step, line_of(data, parser))
     else:
-        self.reader.feed(data[: parser.pos])
-        refusal = server.judge(step, self.reader.gets())
+        refusal = server.judge(step, decode([data[: parser.pos]])[0])
     if refusal is not None:
         self.cause = refusal
         return conn.close(conn)
@@ -222,7 +221,6 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         conn.recv_done = server_recv_done
         conn.send = server_send
         self.waiting_since = conn.loop.now
-        self.reader = None
         self.limit.cancel()
         server.ready(self)
     return 0
@@ -473,7 +471,6 @@ class ServerConn(Conn):
         self.begun = self.loop.now
         self.waiting_since = self.loop.now
         self.state = SERVER_RESOLVING
-        self.reader = None if server.memcache else hiredis.Reader()
         self.flush_list = cython.address(self.loop.flush_servers)
         self.recv = conn_recv
         self.recv_next = server_recv_next

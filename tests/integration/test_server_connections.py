@@ -206,6 +206,38 @@ def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, 
             wait_until(lambda: client("GET", "a") == value_of(b"a"), "the handshake")
 
 
+def test_a_step_of_the_handshake_that_fails_with_a_blob_error_is_told():
+    with ScriptedServer() as server:
+        server.handshake[b"AUTH"] = b"!8\r\nERR a\r\nb\r\n"
+        config = pool("alpha", [server], redis_auth="secret")
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client("AUTH", "secret") == b"OK"
+            expected = "ERR server 's1' of pool 'alpha': redis_auth failed: ERR a  b"
+            assert client.error("GET", "a") == expected
+
+
+def test_an_attribute_in_the_handshake_is_not_taken_for_a_reply_of_its_own():
+    with ScriptedServer() as server:
+        server.handshake[b"AUTH"] = b"|1\r\n+a\r\n+b\r\n+OK\r\n"
+        server.handshake[b"PING"] = LOADING
+        config = pool("alpha", [server], redis_auth="secret")
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client("AUTH", "secret") == b"OK"
+            assert client.error("GET", "a").startswith("LOADING ")
+
+
+@pytest.mark.parametrize("version", [b":7\r\n", b"$1\r\n\xff\r\n"])
+def test_a_greeting_with_a_strange_version_is_a_greeting(version):
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("HELLO", "3")[b"proto"] == 3
+        server.handshake[b"HELLO"] = b"%1\r\n$7\r\nversion\r\n" + version
+        assert client("GET", "a") == value_of(b"a")
+
+
 def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
     with ScriptedServer() as server:
         server.handshake[b"PING"] = b""
