@@ -7,7 +7,7 @@ The way of one GET, with the handlers that carry it:
     ──────────────                                                   ──────────────
      conn_recv        recv into the scratch
      redis_parse_req  find the request's end
-     req_recv_done    its row, its key, its server
+     redis_recv_done  its row, its key, its server
         │
         ├─ enqueue_outq ──> c 7 omsg_q   (the place of its reply)
         └─ enqueue_inq ─────────────────────────────────────────────>  imsg_q
@@ -154,13 +154,17 @@ class Context:
         """Take no more clients, answer the requests that have come, close each client behind its
         last reply, and leave the loop when that is done, or after `limit` milliseconds."""
         proxy: ProxyConn
+        # There is an end, whatever fails before it.
+        self.loop.timers.schedule(self.loop.now + limit, self.cut)
         self.draining = True
         self.drain_began = self.loop.now
         for proxy in self.proxies:
             proxy.drain()
         for client in self.clients():
-            client.drain()
-        self.loop.timers.schedule(self.loop.now + limit, self.cut)
+            try:
+                client.drain()
+            except Exception:
+                self.failed(client)
 
     def clients(self) -> list:
         return [client for pool in self.pools for client in pool.client_conns]

@@ -270,9 +270,10 @@ def local_command(
         return query(client, row, reply, flags)
     if isinstance(reply, Steps):
         client.waiting = True
-        client.pool.chores.append((client, reply.parts, flags))
-        if len(client.pool.chores) == 1:
+        if not client.pool.chores:
+            # Before there is one: a chore without a timer would keep later ones from theirs.
             client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
+        client.pool.chores.append((client, reply.parts, flags))
         return 0
     if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
         # CLIENT REPLY ON is the first to be answered again.

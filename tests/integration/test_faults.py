@@ -8,6 +8,7 @@ for messages, and for lists of connections, while a file says so.
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ import types
 
 import pytest
 
+import nutproxy.timer
 from nutproxy.local.client import LINES_PER_STEP
 from nutproxy.msg.message import live_messages
 from nutproxy.resolver import Resolver
@@ -292,6 +294,21 @@ def test_a_client_whose_list_there_is_no_memory_for_is_closed(malloc, tmp_path):
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
 
 
+def test_a_list_that_cannot_be_begun_does_not_hold_up_later_ones(monkeypatch, tmp_path):
+    with (
+        ScriptedServer() as server,
+        running_context([server], tmp_path) as (_, port),
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(port)) for _ in range(LINES_PER_STEP + 2)]
+        for client in clients:
+            assert client("PING") == b"PONG"
+        with Failing(monkeypatch, nutproxy.timer, "heappush"):
+            clients[0].send("CLIENT", "LIST")
+            assert clients[0].closed()
+        assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
+
+
 def test_requests_are_answered_whatever_the_end_of_their_connection_raises(
     monkeypatch, tmp_path, faults
 ):
@@ -436,6 +453,32 @@ def test_an_answer_that_raises_does_not_end_what_wakes_the_loop(monkeypatch, tmp
         assert client("GET", "k") == value_of(b"k")
         # The context's end reaches the loop the same way.
         wait_until(faults, "the fault")
+
+
+def test_clients_that_cannot_be_drained_are_closed(monkeypatch, tmp_path, faults):
+    deliver = Resolver.deliver
+    drained = []
+
+    def draining(self):
+        deliver(self)
+        monkeypatch.setattr(Resolver, "deliver", deliver)
+        with Failing(monkeypatch, fcntl, "ioctl") as failing:
+            context.drain(600000)
+        drained.append(failing.calls)
+
+    with (
+        ScriptedServer() as server,
+        running_context([server], tmp_path, name="localhost") as (context, port),
+        Client(port) as one,
+        Client(port) as other,
+    ):
+        assert other("PING") == b"PONG"
+        monkeypatch.setattr(Resolver, "deliver", draining)
+        one.send("GET", "k")
+        assert one.closed()
+        assert other.closed()
+        wait_until(lambda: drained == [2], "the drain")
+        assert len(faults()) == 2
 
 
 def test_a_connection_whose_addresses_all_fail_is_let_go_of(tmp_path):
