@@ -195,7 +195,6 @@ def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags
     frag: cython.pointer(Msg)
     index: cython.uint
     if not servers:
-        client.waiting = False
         return answer_dead(client, flags)
     parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
     if extra is None:
@@ -220,6 +219,8 @@ def ask(client, row, request, servers, finish, failure, flags):
     def finished(replies):
         client.resume()
         try:
+            if replies is None:
+                raise MemoryError
             return finish(replies)
         except Exception:
             log.exception("%s: a reply could not be made", client)

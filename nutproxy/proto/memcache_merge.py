@@ -23,7 +23,6 @@ from cython.cimports.nutproxy.msg.message import (
     Msg,
     Split,
     msg_constant,
-    msg_drop,
 )
 from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
@@ -170,10 +169,6 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
                 parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
                 return put_text(parent, UNEXPECTED)
         pieces_put(cython.address(pieces), END, END_LENGTH)
-        pieces_end(cython.address(pieces))
-        if parent.split is not cython.NULL:
-            for index in range(split.nfrag):
-                msg_drop(cython.address(split.frags[index].rsp))
-        return 0
+        return pieces_end(cython.address(pieces))
     finally:
         free(cursors)

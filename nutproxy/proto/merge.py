@@ -31,7 +31,6 @@ from cython.cimports.nutproxy.msg.message import (
     Split,
     msg_constant,
     msg_copy,
-    msg_drop,
     msg_get,
     msg_put,
     msg_reserve,
@@ -143,7 +142,6 @@ def redis_merge(parent):
     good: cython.pointer(Msg) = cython.NULL
     frag: cython.pointer(Msg)
     index: cython.uint
-    result: cython.int
 
     if split.merge == MERGE_QUERY:
         return merge_query(parent)
@@ -155,28 +153,22 @@ def redis_merge(parent):
         elif failed is cython.NULL:
             failed = frag
     if split.merge == MERGE_BY_SERVER:
-        result = merge_by_server(parent)
-    elif split.merge == MERGE_ONE and good is not cython.NULL:
-        result = put_text(parent, good.rsp.data[: good.rsp.length])
-    elif failed is not cython.NULL:
-        result = put_error(parent, failed, row.partial and good is not cython.NULL)
-    elif split.merge == MERGE_KEYS:
-        result = merge_keys(parent)
-    elif split.merge == MERGE_SUM or split.merge == MERGE_MIN:
-        result = merge_numbers(parent)
-    elif split.merge == MERGE_AND:
-        result = merge_and(parent)
-    elif split.merge == MERGE_CONCAT:
-        result = merge_concat(parent)
-    elif split.merge == MERGE_FIRST:
-        result = merge_first(parent)
-    else:
-        result = put_text(parent, good.rsp.data[: good.rsp.length])
-    if parent.split is cython.NULL:
-        return result
-    for index in range(split.nfrag):
-        msg_drop(cython.address(split.frags[index].rsp))
-    return result
+        return merge_by_server(parent)
+    if split.merge == MERGE_ONE and good is not cython.NULL:
+        return put_text(parent, good.rsp.data[: good.rsp.length])
+    if failed is not cython.NULL:
+        return put_error(parent, failed, row.partial and good is not cython.NULL)
+    if split.merge == MERGE_KEYS:
+        return merge_keys(parent)
+    if split.merge == MERGE_SUM or split.merge == MERGE_MIN:
+        return merge_numbers(parent)
+    if split.merge == MERGE_AND:
+        return merge_and(parent)
+    if split.merge == MERGE_CONCAT:
+        return merge_concat(parent)
+    if split.merge == MERGE_FIRST:
+        return merge_first(parent)
+    return put_text(parent, good.rsp.data[: good.rsp.length])
 
 
 @cython.cfunc
@@ -480,5 +472,10 @@ def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
 
 
 def merge_query(parent):
-    """A local handler asked the servers; it makes the reply."""
-    return put_text(parent, cython.cast(object, parent.split.extra)(texts(parent)))
+    """A local handler asked the servers; it makes the reply. It gets None where there is no memory
+    for theirs, since its client waits for it."""
+    try:
+        replies = texts(parent)
+    except MemoryError:
+        replies = None
+    return put_text(parent, cython.cast(object, parent.split.extra)(replies))

@@ -346,6 +346,28 @@ def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_long
         assert client.error("HELLO", "2") == "ERR a  b"
 
 
+def limit_memory(proxy, more):
+    """Let it have so many bytes more than it has now."""
+    pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + more
+    resource.prlimit(proxy.pid, resource.RLIMIT_AS, (most, most))
+
+
+@pytest.mark.measures
+def test_a_reply_to_the_proxy_that_memory_does_not_suffice_for_holds_its_client_up_no_longer():
+    """There is memory for the reply, but not for two of that size."""
+    size = 48 << 20
+    with (
+        saying(b"INFO", bulk(bytes(size))) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("GET", "a") == value_of(b"a")
+        limit_memory(proxy, size + (32 << 20))
+        assert client.error("INFO") == "ERR internal error of nutproxy, see its log"
+        assert client("GET", "a") == value_of(b"a")
+
+
 @pytest.mark.measures
 def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
     def large(session, request):
@@ -357,9 +379,7 @@ def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
         Client(proxy.port) as client,
     ):
         assert client("GET", "a") == value_of(b"a")
-        pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
-        most = pages * resource.getpagesize() + (64 << 20)
-        resource.prlimit(proxy.pid, resource.RLIMIT_AS, (most, most))
+        limit_memory(proxy, 64 << 20)
         assert client.error("HGET", "a", "b") == RESET.replace(
             "Connection reset by peer", "Cannot allocate memory"
         )
