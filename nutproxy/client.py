@@ -1,7 +1,7 @@
 # nutproxy/client.py: the role of a client connection
 """Receives requests, sends replies.
 
-    recv ─> parse ─> recv_done (dispatch.py) ─> omsg_q ─> send
+    recv ─> parse ─> recv_done (dispatch/) ─> omsg_q ─> send
 
 **Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending`
 bytes of unanswered requests and unsent replies, is not read any more until both have fallen to

@@ -2,8 +2,6 @@ from nutproxy.conn cimport Conn
 from nutproxy.msg.message cimport Body, Msg
 from nutproxy.msg.parse cimport Parser
 
-ctypedef int (*merge_t)(Msg* parent) except -1
-
 cdef void deadline_append(Msg* queue, Msg* msg) noexcept
 cdef void deadline_remove(Msg* msg) noexcept
 cdef void msg_done(Msg* msg) noexcept
