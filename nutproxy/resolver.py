@@ -58,6 +58,8 @@ class Resolver:
             answer = error
         except UnicodeError:
             answer = OSError(f"{host!r} is not a host name")
+        except MemoryError:
+            answer = OSError("out of memory")
         self.answers.append(((host, port), answer))
         with contextlib.suppress(OSError):
             self.wake()

@@ -86,6 +86,20 @@ def test_who_asks_for_a_name_that_is_being_looked_up_shares_the_answer(names):
     assert names.asked == ["hangs"]
 
 
+def test_a_lookup_that_there_is_no_memory_for_is_answered_and_the_next_is_made(monkeypatch, names):
+    def failing(*_, **__):
+        raise MemoryError
+
+    names.addresses = {"name": "10.0.0.1"}
+    loop = Loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", failing)
+        loop.resolve("name")
+        assert str(loop.deliver(1)[0][1]) == "out of memory"
+    loop.resolve("name")
+    assert loop.deliver(2)[1] == ("name", [(socket.AF_INET, ("10.0.0.1", 6379))])
+
+
 def test_a_name_is_looked_up_again_when_it_is_asked_for_again(names):
     names.addresses = {"moves": "10.0.0.1"}
     loop = Loop()
