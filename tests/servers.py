@@ -320,8 +320,12 @@ class ProxyServer(ServerProcess):
         return next(iter(self.ports.values()))
 
     def ready(self) -> bool:
-        # A connect would not tell whose the port is: another test may have taken it meanwhile.
-        return set(self.ports.values()) <= listening_ports(self.pid)
+        # A connect would not tell whose the port is: another test may have taken it meanwhile. Both
+        # proxies listen for statistics, unless `arguments` say otherwise: nutproxy behind all else.
+        ports = set(self.ports.values())
+        if "-s" not in self.arguments:
+            ports.add(self.stats_port)
+        return ports <= listening_ports(self.pid)
 
     def stats_text(self) -> bytes:
         """What the statistics port says."""

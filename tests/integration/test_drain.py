@@ -146,8 +146,6 @@ def test_clients_of_a_unix_socket_are_answered_too(tmp_path):
             PATIENT + pool("alpha", [redis]).replace("listen: auto", f"listen: {path}")
         ) as proxy,
     ):
-        # The file is there a moment before anybody listens.
-        wait_until(lambda: "listens on" in proxy.output, "its socket")
         with Client(path) as client:
             assert client("SET", "k", "v") == b"OK"
             proxy.stop()

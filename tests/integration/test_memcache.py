@@ -244,10 +244,9 @@ def test_both_sides_may_be_ipv6():
             ":1 s1", ':1 s1"'
         )
         with (
-            NutproxyServer(config) as proxy,
+            NutproxyServer(config),
             socket.socket(socket.AF_INET6) as connection,
         ):
-            wait_until(lambda: "listens on" in proxy.output, "its listener")
             connection.settimeout(DEADLINE)
             connection.connect(("::1", port))
             connection.sendall(b"set k 0 0 1\r\nv\r\nget k\r\nquit\r\n")
