@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,20 @@ def wait_until(condition: Callable[[], object], what: str = "condition") -> None
         time.sleep(0.002)
 
 
-def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free on the loopback now."""
+@contextlib.contextmanager
+def closed_ports(count: int) -> Iterator[list[int]]:
+    """Distinct ports of the loopback that refuse connects, and that nobody else can take."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
             one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        yield [one.getsockname()[1] for one in sockets]
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that are free on the loopback now."""
+    with closed_ports(count) as ports:
+        return ports
 
 
 def listening_ports(pid: int) -> set[int]:

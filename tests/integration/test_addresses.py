@@ -10,7 +10,7 @@ import pytest
 
 from tests.client import Client
 from tests.integration.inside import running_context
-from tests.servers import HOST, RedisServer, free_ports, pipeline, wait_until
+from tests.servers import HOST, RedisServer, closed_ports, connect, pipeline, wait_until
 
 NAME = "server.test"
 
@@ -22,35 +22,40 @@ def resolver(*ports):
 
 
 def test_next_address_is_tried_when_one_refuses(tmp_path):
-    [closed] = free_ports(1)
-    with RedisServer() as redis:
+    with closed_ports(1) as [closed], RedisServer() as redis:
         resolve = resolver(closed, redis.port)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             assert pipeline(port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
 
 
 def full_backlog(port):
-    """Connects to a server that accepts nobody, until the next one has to wait; the sockets."""
+    """Connections to a server that accepts nobody and has a backlog of 1: the next has to wait."""
     sockets = []
-    while True:
-        sock = socket.socket()
-        sock.setblocking(False)
-        sock.connect_ex((HOST, port))
-        if connects(port):
-            sock.close()
-            return sockets
-        sockets.append(sock)
+    for count in (1, 2):
+        sockets.append(connect(port))
+        wait_until(lambda count=count: backlog(port) == count, "a place in the backlog")
+    return sockets
+
+
+def address(port):
+    """An address of the loopback as /proc/net/tcp has it."""
+    return f"{socket.htonl(int.from_bytes(socket.inet_aton(HOST), 'big')):08X}:{port:04X}"
+
+
+def backlog(port):
+    """How many connections to this port have not been accepted."""
+    listens = f" {address(port)} 00000000:0000 0A "
+    [row] = [row for row in Path("/proc/net/tcp").read_text().splitlines() if listens in row]
+    return int(row.split()[4].partition(":")[2], 16)
 
 
 def connects(port):
     """How many connects to this port have not been answered yet (SYN_SENT)."""
-    waiting = f"{socket.htonl(int.from_bytes(socket.inet_aton(HOST), 'big')):08X}:{port:04X} 02"
-    return Path("/proc/net/tcp").read_text().count(waiting)
+    return Path("/proc/net/tcp").read_text().count(f"{address(port)} 02")
 
 
 def test_next_address_has_its_time_to_answer(tmp_path):
-    [closed] = free_ports(1)
-    with RedisServer("--tcp-backlog", "1") as redis:
+    with closed_ports(1) as [closed], RedisServer("--tcp-backlog", "1") as redis:
         resolve = resolver(closed, redis.port)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             redis.stop()
@@ -65,8 +70,8 @@ def test_next_address_has_its_time_to_answer(tmp_path):
 
 
 def test_last_address_that_refuses_is_the_cause(tmp_path):
-    with RedisServer() as redis:
-        resolve = resolver(*free_ports(2))
+    with closed_ports(2) as closed, RedisServer() as redis:
+        resolve = resolver(*closed)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             [reply] = pipeline(port, [("GET", "k")])
             assert str(reply) == "ERR server 's1' of pool 'alpha': Connection refused"

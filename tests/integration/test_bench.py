@@ -10,7 +10,7 @@ import pytest
 from bench.__main__ import main
 from bench.peers import compiled, fill
 from tests.scripted import ScriptedServer
-from tests.servers import MemcachedServer, RedisServer, free_ports
+from tests.servers import MemcachedServer, RedisServer, closed_ports
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,8 @@ def test_wrong_reply_ends_the_load(load, reply, message):
 
 
 def test_load_says_what_cannot_be_connected_to(load):
-    [port] = free_ports(1)
-    answer = load("--port", port, "--requests", 1)
+    with closed_ports(1) as [port]:
+        answer = load("--port", port, "--requests", 1)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "Connection refused" in answer.stderr
 
