@@ -161,13 +161,15 @@ def test_a_request_that_has_begun_is_received_to_its_end_and_the_next_is_not(gat
     with (
         ScriptedServer(gate) as server,
         NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+        connect(proxy.port) as idle,
         Client(proxy.port) as client,
     ):
         whole = request("GET", "a")
         client.send_bytes(whole + whole[:9])
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        # Then it is fixed for all clients what they have sent by the signal.
+        assert ended(idle)
         client.send_bytes(whole[9:] + request("GET", "too late"))
         gate.opened.set()
         assert client.replies(2) == [value_of(b"a")] * 2
@@ -246,6 +248,7 @@ def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        connect(proxy.port) as idle,
         Client(proxy.port) as client,
     ):
         value = "x" * 100_000
@@ -254,7 +257,8 @@ def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
         client.pipeline(*[("GET", "k")] * 20)
         end(proxy)
         proxy.cont()
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        # Then it is fixed for all clients what they have sent by the signal.
+        assert ended(idle)
         # It has not read a byte of them yet.
         client.pipeline(*[("GET", "k")] * 20)
         assert client.replies(20) == [value.encode()] * 20
@@ -292,6 +296,7 @@ def test_a_server_that_hangs_makes_the_timeout_end_it():
         redis.stop()
         client.pipeline(("GET", "k"), ("GET", "k"))
         other.send("GET", "k")
+        wait_until(lambda: proxy.stats()["alpha"]["s1"]["out_queue"] == 3, "all requests")
         end(proxy)
         assert exit_code(proxy) == 0
         assert re.search(
