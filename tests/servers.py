@@ -364,6 +364,15 @@ class NutproxyServer(ProxyServer):
         super().close()
         assert not report, report
 
+    def log(self) -> str:
+        """`output` with the lines about all that it has done by now: a thread of its own writes
+        them, in their order, and the line about this signal is behind them."""
+        line = f"({signal.SIGUSR1.name})"
+        before = self.output.count(line)
+        os.kill(self.pid, signal.SIGUSR1)
+        wait_until(lambda: self.output.count(line) > before, "the line behind all others")
+        return self.output
+
     def command(self) -> list[str]:
         return [
             sys.executable,

@@ -411,4 +411,4 @@ def test_1000_clients_at_once_each_get_their_own_replies_in_order(shards):
             wait_until(
                 lambda: b"connected_clients:1\r\n" in client("INFO", "clients"), "clients gone"
             )
-        assert "rror" not in proxy.output
+        assert "rror" not in proxy.log()

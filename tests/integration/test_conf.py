@@ -122,7 +122,7 @@ def test_settings_of_the_process_may_stand_in_the_file(shards, tmp_path):
         assert client("DBSIZE") >= 0
         assert pipeline(usual.port, [("DBSIZE",)])[0] >= 0
         wait_until(lambda: log.read_text().count("connected, RESP2") == 3, "lines of level 6")
-        assert "connected" not in usual.output
+        assert "connected" not in usual.log()
         # The buffer that everything is received into.
         assert memory_of_data(proxy.pid) - memory_of_data(usual.pid) > 12 << 20
 

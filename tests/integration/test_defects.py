@@ -99,7 +99,7 @@ def quiet(request):
     """No handler has raised in the module's shared proxy."""
     yield
     if "proxy" in request.fixturenames:
-        assert "Traceback" not in request.getfixturevalue("proxy").output
+        assert "Traceback" not in request.getfixturevalue("proxy").log()
 
 
 # A2: one client and another ---------------------------------------------------------------------
@@ -179,7 +179,7 @@ def fleet():
         NutproxyServer(pool("alpha", [one, two, three], timeout=300)) as proxy,
     ):
         yield proxy, [one, two, three]
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()
 
 
 def test_dead_shard_fails_a_command_and_not_its_client(fleet):
@@ -641,7 +641,7 @@ def test_client_that_vanishes_takes_its_replies_with_it(reset):
         for _ in range(20):
             assert client.replies(3) == [b"mine", [b"other", b"mine"], b"PONG"]
         wait_until(lambda: client("CLIENT", "LIST").count(b"\n") == 1, "clients gone")
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()
 
 
 def test_half_closed_client_gets_what_is_pending(fleet):
@@ -668,7 +668,7 @@ def test_half_closed_client_gets_what_is_pending(fleet):
 def chunked(request, shards):
     with NutproxyServer(pool("alpha", shards), "-m", request.param) as proxy:
         yield proxy
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()
 
 
 EDGES = [16306, 16307, 16336, 16335, *range(16380, 16390), 32642, 32643, 32672, 32768, 49008, 65336]
@@ -764,7 +764,7 @@ def test_replies_that_come_a_byte_at_a_time():
             assert received.endswith(b"".join(replies.values()))
             assert received.startswith(b"%7\r\n" if hello else replies["bulk"])
         assert server.connections == 2
-        assert "malformed" not in proxy.output
+        assert "malformed" not in proxy.log()
 
 
 # B: descriptors, names, addresses ---------------------------------------------------------------

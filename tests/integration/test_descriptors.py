@@ -156,7 +156,7 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
         for server in servers:
             addresses = pipeline(server.port, [("CLIENT", "LIST")])[0].decode().splitlines()
             assert len(addresses) == 8 + 1
-        said = re.findall(r"WARNING p \d+ pool 'alpha' on \S+ client refused: (.*)", proxy.output)
+        said = re.findall(r"WARNING p \d+ pool 'alpha' on \S+ client refused: (.*)", proxy.log())
         assert set(said) == {f"no more than {CLIENTS_MIN} clients fit in the limit on open files"}
         # The log is not filled by clients that come again and again.
         assert len(said) < 20

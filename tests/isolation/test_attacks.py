@@ -16,4 +16,4 @@ def arena():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_innocent_clients_notice_nothing(arena, name):
     arena.innocents.beside(ATTACKS[name], arena)
-    assert "Traceback" not in arena.proxy.output
+    assert "Traceback" not in arena.proxy.log()

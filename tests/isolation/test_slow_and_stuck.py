@@ -105,7 +105,7 @@ def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
             assert late.reply() == found
             wait_until(lambda: client(b"get %b" % elsewhere) == b"END\r\n", "the server")
             assert read_all(reader).endswith(b"}}}\n")
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()
 
 
 def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
@@ -142,4 +142,4 @@ def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
         one.pipeline(("CLIENT", "REPLY", "SKIP"), ("CLIENT", "LIST"), ("ECHO", "next"))
         assert one.reply() == b"next"
         wait_until(lambda: info(proxy.port, "clients")["connected_clients"] == CLIENTS + 1, "all")
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()

@@ -42,7 +42,7 @@ def proxy(shards):
     with NutproxyServer(config) as proxy, Client(proxy.port) as client:
         assert client("MSET", SLOW, LARGE, SECOND, VALUE, THIRD, VALUE, SMALL, "v") == b"OK"
         yield proxy
-        assert "Traceback" not in proxy.output
+        assert "Traceback" not in proxy.log()
 
 
 def used_to_small_replies(client):

@@ -89,7 +89,7 @@ class Soak:
             finally:
                 for chaos in troubles:
                     self.events += chaos.events
-            if "Traceback" in proxy.output:
+            if "Traceback" in proxy.log():
                 raise Failed(f"nutproxy's log has a traceback:\n{proxy.output[-5000:]}")
         if self.measures and self.sizes[-1] > self.sizes[0] + GROWTH:
             raise Failed(f"nutproxy has grown by more than {GROWTH >> 20} MB")
