@@ -22,7 +22,9 @@ from tests.client import Client, request
 from tests.integration.conftest import pool
 from tests.servers import DEADLINE, HOST, NutproxyServer, RedisServer, wait_until
 
-PROTOCOLS = [{}, {"protocol": 2}, {"protocol": 3}]
+# By itself redis-py waits for 5 s, which a loaded machine may need.
+PATIENT = {"socket_timeout": DEADLINE}
+PROTOCOLS = [PATIENT, {**PATIENT, "protocol": 2}, {**PATIENT, "protocol": 3}]
 NAMES = ["defaults", "RESP2", "RESP3"]
 
 
@@ -111,7 +113,7 @@ def test_redis_py_pipelines(client):
 
 
 def test_redis_py_keeps_its_connections(port):
-    connections = redis.ConnectionPool(host=HOST, port=port, max_connections=1)
+    connections = redis.ConnectionPool(host=HOST, port=port, max_connections=1, **PATIENT)
     with redis.Redis(connection_pool=connections) as client:
         ids = {client.client_id() for _ in range(50)}
         with pytest.raises(redis.ResponseError):

@@ -12,7 +12,7 @@ import redis
 
 from tests.integration.conftest import pool
 from tests.scripted import keys_of
-from tests.servers import NutproxyServer, connect, pipeline, wait_until
+from tests.servers import DEADLINE, NutproxyServer, connect, pipeline, wait_until
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -26,7 +26,7 @@ def test_large_and_small_values_keep_their_places(shards, arguments, protocol):
     }
     with (
         NutproxyServer(pool("alpha", shards), *arguments) as proxy,
-        redis.Redis(port=proxy.port, protocol=protocol) as client,
+        redis.Redis(port=proxy.port, protocol=protocol, socket_timeout=DEADLINE) as client,
     ):
         client.flushall()
         client.mset({key: value for key, value in values.items() if value is not None})
@@ -54,7 +54,7 @@ def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
     size = 100 * 1024 * 1024
     with (
         NutproxyServer(pool("alpha", shards)) as proxy,
-        redis.Redis(port=proxy.port) as client,
+        redis.Redis(port=proxy.port, socket_timeout=DEADLINE) as client,
     ):
         client.flushall()
         idle = memory(proxy, "VmRSS")

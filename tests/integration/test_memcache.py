@@ -437,7 +437,7 @@ def test_a_server_that_fails_leaves_the_ring_and_returns():
 
 
 def test_timed_out_request_gets_no_late_reply():
-    with three(timeout=300) as (servers, _, client):
+    with three(timeout=1000) as (servers, _, client):
         [key] = keys_of(1, SERVERS, 1)
         others = keys_of(1, SERVERS, 20)[1:]
         fill(client, [key])

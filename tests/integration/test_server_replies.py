@@ -300,7 +300,7 @@ def test_late_replies_of_other_parts_disturb_nobody():
         session.send(reply_to(request))
 
     with ScriptedServer(special(b"MGET", late)) as one, ScriptedServer() as two:
-        config = pool("alpha", [one, two], timeout=600)
+        config = pool("alpha", [one, two], timeout=2000)
         with NutproxyServer(config) as proxy, Client(proxy.port) as client:
             keys = [*keys_of(1, (1, 2), 2), *keys_of(2, (1, 2), 2)]
             expected = "ERR server 's1' of pool 'alpha': Connection timed out"

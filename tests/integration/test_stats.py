@@ -176,7 +176,7 @@ def test_ejection_is_shown_with_its_time_until_the_return(redis):
 
 
 def test_timeouts_are_counted_by_request_and_their_late_replies_dropped(redis):
-    with proxy_of(redis, timeout=200) as proxy, Client(proxy.port) as client:
+    with proxy_of(redis, timeout=2000) as proxy, Client(proxy.port) as client:
         assert client("SET", "k", "v") == b"OK"
         redis.stop()
         client.pipeline(*[("GET", "k")] * 3)
