@@ -220,7 +220,7 @@ class ScriptedServer:
         session.send(self.greeting)
         try:
             self.script(session)
-        except TimeoutError as fault:
+        except Exception as fault:
             self.faults.append(fault)
         finally:
             session.close()

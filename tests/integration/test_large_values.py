@@ -3,6 +3,7 @@
 
 import contextlib
 import random
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def page_faults(pid):
 def test_memory_of_large_values_is_used_again(shards):
     """A value of 1 MB is 256 pages. They are not given back with each value, to be asked for with
     the next, which costs more than to copy them."""
-    at_once, rounds = 8, 40
+    at_once = 8
     request = [("SET", "large", b"x" * (1024 * 1024))]
     with NutproxyServer(pool("alpha", shards)) as proxy, ThreadPoolExecutor(at_once) as executor:
 
@@ -87,11 +88,13 @@ def test_memory_of_large_values_is_used_again(shards):
             for replies in executor.map(lambda _: pipeline(proxy.port, request), range(at_once)):
                 assert replies == [b"OK"]
 
-        send_all()
-        before = page_faults(proxy.pid)
-        for _ in range(rounds):
+        counts = []
+        for _ in range(40):
+            before = page_faults(proxy.pid)
             send_all()
-        assert page_faults(proxy.pid) - before < rounds * at_once * 256 // 10
+            counts.append(page_faults(proxy.pid) - before)
+        # Once a second they are given back all the same, which few rounds notice.
+        assert statistics.median(counts) < at_once * 256 // 10
 
 
 @pytest.mark.measures
