@@ -12,7 +12,7 @@ from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
 from nutproxy.stats.slab import Slab, slab_memory
 from tests.integration.conftest import pool
-from tests.servers import HOST, free_ports
+from tests.servers import DEADLINE, HOST, free_ports
 
 WAKE, STOP = b"\0", b"\1"
 
@@ -53,12 +53,13 @@ def running_context(servers, directory, *, name=HOST, resolve=None, **options):
 
     context.wake_with(reading, woken)
     context.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
-    thread = threading.Thread(target=context.run)
+    thread = threading.Thread(target=context.run, daemon=True)
     thread.start()
     try:
         yield context, port
     finally:
         writing.send(STOP)
-        thread.join()
+        thread.join(DEADLINE)
+        assert not thread.is_alive(), "the context does not end"
         context.close()
         writing.close()

@@ -241,8 +241,9 @@ def test_servers_errors_are_responses(redis):
         assert alpha(proxy)["forward_error"] == alpha(proxy)["refused_requests"] == 0
 
 
-def test_an_error_behind_an_attribute_is_an_error():
-    reply = b"|1\r\n$3\r\nttl\r\n:1\r\n-ERR no\r\n"
+@pytest.mark.parametrize("error", [b"-ERR no\r\n", b"!6\r\nERR no\r\n"])
+def test_an_error_behind_an_attribute_is_an_error(error):
+    reply = b"|1\r\n$3\r\nttl\r\n:1\r\n" + error
 
     def script(session):
         while session.open and (words := session.receive()):
