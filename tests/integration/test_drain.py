@@ -14,7 +14,15 @@ import pytest
 from tests.client import Client, read_all, request, requests
 from tests.integration.conftest import mc_pool, pool
 from tests.scripted import ScriptedServer, answer, bulk, keys_of, never, value_of
-from tests.servers import HOST, MemcachedServer, NutproxyServer, RedisServer, connect, wait_until
+from tests.servers import (
+    HOST,
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    listening_ports,
+    wait_until,
+)
 
 # What a client that may still be reading is given, in milliseconds (client.py).
 LINGER = 1000
@@ -30,10 +38,12 @@ def exit_code(proxy):
     return proxy.process.wait(60)
 
 
-def refuses(port):
-    """Nobody listens any more."""
+def refuses(proxy):
+    """Nobody listens any more. Who asked by connecting would be a client until then."""
+    if proxy.port in listening_ports(proxy.pid):
+        return False
     with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) != 0
+        return probe.connect_ex((HOST, proxy.port)) != 0
 
 
 def ended(connection):
@@ -109,7 +119,7 @@ def test_requests_in_flight_are_answered_and_nobody_is_let_in(gate):
         client.pipeline(("GET", "a"), ("PING",), ("GET", "b"))
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         gate.opened.set()
         assert client.replies(3) == [value_of(b"a"), b"PONG", value_of(b"b")]
         assert ended(client.socket)
@@ -193,7 +203,7 @@ def test_memcached_clients_are_answered_and_what_is_too_large_is_swallowed_to_it
         client.sendall(large + b"x" * 100)
         end(proxy)
         proxy.cont()
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         assert read_all(other) == b"VALUE k 0 1\r\nv\r\nEND\r\nMN\r\nVALUE k 0 1\r\nw\r\nEND\r\n"
         assert client.recv(100) == b"SERVER_ERROR object too large for cache\r\n"
         # It is not cut off in the middle of sending the rest.
@@ -213,7 +223,7 @@ def test_a_large_value_that_has_begun_is_stored():
         ):
             client.send_bytes(whole[: 1 << 20])
             end(proxy)
-            wait_until(lambda: refuses(proxy.port), "closed listener")
+            wait_until(lambda: refuses(proxy), "closed listener")
             client.send_bytes(whole[1 << 20 :])
             assert client.reply() == b"OK"
             assert ended(client.socket)
@@ -234,7 +244,7 @@ def test_requests_of_a_client_that_has_gone_are_carried_out():
                 # Behind the other's end: the proxy has seen both by the time it answers.
                 assert other("PING") == b"PONG"
             end(proxy)
-            wait_until(lambda: refuses(proxy.port), "closed listener")
+            wait_until(lambda: refuses(proxy), "closed listener")
             assert proxy.running()
             redis.cont()
             assert exit_code(proxy) == 0
@@ -277,7 +287,7 @@ def test_a_client_that_was_held_back_by_its_bound_gets_every_reply():
         redis.stop()
         client.pipeline(*[("GET", "k")] * 5000)
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         redis.cont()
         assert client.replies(5000) == [b"v"] * 5000
         assert ended(client.socket)
@@ -344,7 +354,7 @@ def test_a_second_signal_ends_at_once(second):
         client.send("GET", "k")
         wait_until(lambda: server.requests, "request at the server")
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         end(proxy, second)
         assert exit_code(proxy) == 0
         assert f"signal {second:d} ({second.name}) received again, ending at once" in proxy.output
@@ -363,7 +373,7 @@ def test_half_closed_and_quitting_clients_get_what_they_are_owed(gate):
         quitting.send_bytes(requests("GET b", "QUIT", "GET c"))
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         gate.opened.set()
         assert half.reply() == value_of(b"a")
         assert ended(half.socket)
@@ -392,7 +402,7 @@ def test_a_server_that_comes_back_during_the_drain_is_still_used(gate):
         client.pipeline(("GET", key), ("GET", key))
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         gate.opened.set()
         assert isinstance(client.reply(), hiredis.ReplyError)
         assert client.reply() == value_of(key)
@@ -491,7 +501,7 @@ def test_no_request_is_lost_under_load():
         due = sum(load.sent) - sum(load.answered)
         began = time.monotonic()
         end(proxy)
-        wait_until(lambda: refuses(proxy.port), "closed listener")
+        wait_until(lambda: refuses(proxy), "closed listener")
         slow.cont()
         load.join(60)
         load.close()
