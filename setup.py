@@ -38,7 +38,8 @@ CFLAGS = ["-O1", "-g"] if DEBUG or SANITIZE else ["-O3", "-g1"]
 LDFLAGS = []
 if SANITIZE:
     LDFLAGS = ["-fsanitize=address,undefined"]
-    CFLAGS += [*LDFLAGS, "-fno-omit-frame-pointer"]
+    # What is read before it is written is nothing that happens to be right.
+    CFLAGS += [*LDFLAGS, "-fno-omit-frame-pointer", "-ftrivial-auto-var-init=pattern"]
 
 
 def extensions():

@@ -46,7 +46,7 @@ that events already fetched for it find it, closed.
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
-from cython.cimports.libc.string import memcpy, memmove
+from cython.cimports.libc.string import memcpy, memmove, memset
 from cython.cimports.nutproxy.csys import (
     CLOCK_MONOTONIC,
     EPOLLERR,
@@ -531,7 +531,10 @@ def conn_send(conn):
         if pieces == 1:
             count = send(conn.fd, loop.iov[0].iov_base, loop.iov[0].iov_len, MSG_NOSIGNAL)
         elif pieces > 1:
-            message = msghdr(msg_iov=cython.address(loop.iov[0]), msg_iovlen=pieces)
+            # It has members that this module does not know.
+            memset(cython.address(message), 0, cython.sizeof(msghdr))
+            message.msg_iov = cython.address(loop.iov[0])
+            message.msg_iovlen = pieces
             count = sendmsg(conn.fd, cython.address(message), MSG_NOSIGNAL)
         if count < 0:
             if errno == EINTR:
