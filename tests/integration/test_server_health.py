@@ -1,6 +1,7 @@
 """Servers that are dead, slow or gone for a while: who is told, and when they are asked again."""
 
 import contextlib
+import statistics
 import threading
 import time
 
@@ -127,6 +128,30 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
         wait_until(lambda: client("GET", key) == b"x", "the server's return")
 
 
+def test_requests_time_out_when_their_time_has_come():
+    """Each by itself, and not when something else wakes the proxy, which it does every second."""
+    with (
+        ScriptedServer(never) as server,
+        NutproxyServer(pool("alpha", [server], timeout=4000)) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as other,
+    ):
+        began = []
+        for number in range(12):
+            began.append(time.monotonic())
+            client.send("GET", number)
+            while time.monotonic() < began[-1] + 1 / 12:
+                assert other("PING") == b"PONG"
+        # No probe settles all of them when the first has timed out.
+        server.handshake[b"PING"] = b""
+        late = []
+        for moment in began:
+            assert str(client.reply()) == cause(1, "Connection timed out")
+            late.append(time.monotonic() - moment - 4)
+        assert min(late) > -0.1
+        assert statistics.median(late) < 0.25, late
+
+
 def test_a_request_is_never_answered_twice():
     with three(timeout=1000) as (servers, _, client):
         key, *others = keys_of(1, SERVERS, 20)
@@ -140,6 +165,36 @@ def test_a_request_is_never_answered_twice():
             for number, other in enumerate(others):
                 client.pipeline(("SET", other, number), ("GET", other), ("ECHO", other))
                 assert client.replies(3) == [b"OK", b"%d" % number, other]
+
+
+def test_a_late_reply_does_not_replace_an_error_that_waits_to_be_sent():
+    """Its client takes no replies meanwhile."""
+    finish = threading.Event()
+    large = b"l" * 16_000_000
+
+    def script(session):
+        while request := session.receive():
+            reply = bulk(large) if request[1] == b"large" else reply_to(request)
+            while request[1] == b"slow" and not finish.wait(0.005):
+                session.send(b">1\r\n+still here\r\n")
+            session.send(reply)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+
+        def figure(name):
+            return proxy.stats()["alpha"]["s1"][name]
+
+        client.pipeline(("GET", "large"), ("GET", "slow"))
+        wait_until(lambda: figure("requests_timedout") == 1, "the timeout")
+        finish.set()
+        wait_until(lambda: figure("responses_dropped") == 1, "the late reply")
+        assert client.reply() == large
+        assert str(client.reply()) == cause(1, "Connection timed out")
+        assert client("GET", "a") == value_of(b"a")
 
 
 def test_a_timed_out_request_does_not_fail_its_neighbours():
@@ -215,6 +270,62 @@ def test_a_connection_that_stays_silent_is_closed():
         wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
 
 
+def test_a_connection_that_falls_silent_after_a_timeout_is_closed():
+    """It had shown signs of life when its request timed out, so nothing else was done."""
+    silent = threading.Event()
+
+    def script(session):
+        session.receive()
+        while not silent.wait(0.005):
+            session.send(b">1\r\n+still here\r\n")
+        session.receive()
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=1000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client.error("GET", "a") == cause(1, "Connection timed out")
+        assert proxy.stats()["alpha"]["s1"]["server_down"] == 0
+        silent.set()
+        wait_until(lambda: not server.sessions[0].open, "the end of the silent connection")
+        server.script = answer
+        assert client("GET", "a") == value_of(b"a")
+
+
+def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts():
+    """Another pool's timeout shows that it has been for more than one and a half."""
+    go = threading.Event()
+
+    def script(session):
+        session.receive()
+        session.wait(go)
+        session.send(bulk(b"late"))
+        answer(session)
+
+    with ScriptedServer(script) as server, ScriptedServer(never) as clock:
+        pools = pool("alpha", [server], timeout=3000) + pool("clock", [clock], timeout=1800)
+        with (
+            NutproxyServer(pools) as proxy,
+            Client(proxy.ports["alpha"]) as client,
+            Client(proxy.ports["clock"]) as waiting,
+        ):
+
+            def figure(name):
+                return proxy.stats()["alpha"]["s1"][name]
+
+            client.send("GET", "a")
+            wait_until(lambda: server.requests, "the request")
+            # The probe stays without an answer.
+            server.handshake[b"PING"] = b""
+            assert str(client.reply()) == cause(1, "Connection timed out")
+            assert "Connection timed out" in waiting.error("GET", "a")
+            go.set()
+            wait_until(lambda: figure("responses_dropped") == 1, "the late reply")
+            assert client("GET", "b") == value_of(b"b")
+            assert figure("server_connections") == 1
+
+
 def test_requests_that_timed_out_unsent_are_never_sent():
     """More than the sockets between can hold, for a server that has been stopped."""
     with (
@@ -232,6 +343,31 @@ def test_requests_that_timed_out_unsent_are_never_sent():
         written = client("EXISTS", *keys)
         assert written < 40
         assert client("EXISTS", *keys[:written]) == written
+
+
+def test_a_request_that_timed_out_half_written_is_written_to_its_end_and_none_behind_it():
+    """The server gives signs of life, but reads nothing until both have timed out."""
+    finish = threading.Event()
+    large = b"x" * 20_000_000
+
+    def script(session):
+        session.shake()
+        while not finish.wait(0.005):
+            session.send(b">1\r\n+still here\r\n")
+        answer(session)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(("SET", "half", large), ("SET", "unsent", "x"))
+        for reply in client.replies(2):
+            assert str(reply) == cause(1, "Connection timed out")
+        finish.set()
+        assert client("GET", "a") == value_of(b"a")
+        assert server.requests == [[b"SET", b"half", large], [b"GET", b"a"]]
+        assert server.accepted == 1
 
 
 def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent():
