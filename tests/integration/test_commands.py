@@ -5,6 +5,7 @@ Where Redis has a reply of its own, it is asked for it.
 
 import random
 import re
+import threading
 from collections import Counter
 
 import hiredis
@@ -14,6 +15,7 @@ from nutproxy.hashkit.hashes import HASHES
 from nutproxy.hashkit.router import Router
 from tests.client import Client, request, requests, talk, words
 from tests.integration.conftest import pool
+from tests.scripted import ScriptedServer, reply_to, value_of
 from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
 
 ROUTER = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1), (b"s3", 1)])
@@ -374,6 +376,32 @@ def test_change_of_protocol_overtakes_nothing(alpha):
                 assert (first, third) == (b"OK", b"OK")
                 assert second == value
                 assert last == b"%d" % turn
+
+
+def test_change_of_protocol_waits_for_what_is_on_its_way():
+    go = threading.Event()
+
+    def script(session):
+        while command := session.receive():
+            if command[1] == b"slow":
+                session.wait(go)
+            session.send(reply_to(command))
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for version in (3, 2):
+            assert client("HELLO", version)
+            assert client("GET", "a") == value_of(b"a")
+        client.pipeline(("SET", "slow", "v"), ("HELLO", 3), ("GET", "behind"))
+        wait_until(lambda: [b"SET", b"slow", b"v"] in server.requests, "the first of them")
+        taken = proxy.stats()["alpha"]["s1"]["requests"]
+        go.set()
+        first, _, last = client.replies(3)
+        assert (first, last) == (b"OK", value_of(b"behind"))
+        assert proxy.stats()["alpha"]["s1"]["requests"] == taken + 1
 
 
 def behind_hello(received):
