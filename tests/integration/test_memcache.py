@@ -486,6 +486,36 @@ def test_an_error_that_comes_before_the_value_has_gone_out_is_the_reply():
         assert "connection closed" not in proxy.log()
 
 
+def test_an_error_that_comes_before_the_value_has_gone_out_shifts_no_reply():
+    """The server reads the rest when its error has been passed on. It answers no second time."""
+    go = threading.Event()
+    size = 20_000_000
+    error = b"SERVER_ERROR object too large for cache\r\n"
+
+    def script(session):
+        session.lines.readline()
+        session.send(b"VERSION 1.6.18\r\n")
+        session.lines.readline()
+        session.send(error)
+        session.wait(go)
+        session.lines.read(size + 2)
+        answer_memcache(session)
+
+    with (
+        ScriptedMemcached(script) as server,
+        NutproxyServer(mc_pool("alpha", [server])) as proxy,
+        MemcacheClient(proxy.port) as client,
+        MemcacheClient(proxy.port) as other,
+    ):
+        client.send(b"set large 0 0 %d" % size, b"x" * size)
+        assert client.reply() == error
+        go.set()
+        for key in (b"a", b"b", b"c"):
+            assert client(b"get " + key) == memcache_reply([b"get", key])
+            assert other(b"get " + key) == memcache_reply([b"get", key])
+        assert server.accepted == 1
+
+
 def test_values_of_a_megabyte_pass_whole(client):
     data = random.Random(1).randbytes(1_000_000)
     for key in (keys_of(number, SERVERS, 1)[0] for number in SERVERS):
