@@ -1,5 +1,6 @@
 """The end: what a signal leaves undone, and what it does not."""
 
+import contextlib
 import os
 import re
 import select
@@ -11,9 +12,10 @@ import time
 import hiredis
 import pytest
 
+from nutproxy.local.client import LINES_PER_STEP
 from tests.client import Client, read_all, request, requests
 from tests.integration.conftest import mc_pool, pool
-from tests.scripted import ScriptedServer, answer, bulk, keys_of, never, value_of
+from tests.scripted import ScriptedServer, answer, bulk, info, keys_of, never, value_of
 from tests.servers import (
     HOST,
     MemcachedServer,
@@ -291,6 +293,25 @@ def test_a_client_that_was_held_back_by_its_bound_gets_every_reply():
         redis.cont()
         assert client.replies(5000) == [b"v"] * 5000
         assert ended(client.socket)
+        assert exit_code(proxy) == 0
+
+
+def test_a_reply_that_is_made_in_steps_is_waited_for():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        contextlib.ExitStack() as stack,
+        Client(proxy.port) as client,
+    ):
+        crowd = [stack.enter_context(connect(proxy.port)) for _ in range(2 * LINES_PER_STEP)]
+        wait_until(lambda: info(proxy.port, "clients")["connected_clients"] > len(crowd), "them")
+        proxy.stop()
+        client.send("CLIENT", "LIST")
+        end(proxy)
+        proxy.cont()
+        assert client.reply().count(b"\n") > LINES_PER_STEP
+        assert ended(client.socket)
+        stack.close()
         assert exit_code(proxy) == 0
 
 
