@@ -9,13 +9,17 @@ import threading
 import hiredis
 import pytest
 
-from tests.client import Client
-from tests.integration.conftest import pool
+from tests.client import Client, request
+from tests.integration.conftest import mc_pool, pool
+from tests.memcache import MemcacheClient
 from tests.scripted import (
     RequestCount,
+    ScriptedMemcached,
     ScriptedServer,
+    bulk,
     info,
     keys_of,
+    memcache_reply,
     reply_to,
     reset,
     value_of,
@@ -125,6 +129,18 @@ def send_in_background(client, *commands):
     return thread
 
 
+def permitted(permits):
+    """The script of a server that answers as often as this threading.Semaphore lets it."""
+
+    def script(session):
+        while request := session.receive():
+            if not permits.acquire(timeout=DEADLINE):
+                raise TimeoutError("the test has not let the server go on")
+            session.send(reply_to(request))
+
+    return script
+
+
 def test_a_client_with_more_requests_than_its_limit_gets_everything_in_order():
     with (
         ScriptedServer() as server,
@@ -163,6 +179,28 @@ def test_a_client_is_not_read_above_its_limit_of_requests():
         assert client.replies(1000) == [value_of(b"%d" % number) for number in range(1000)]
 
 
+def test_a_client_is_read_on_when_half_of_its_requests_are_answered():
+    permits = threading.Semaphore(0)
+    with (
+        ScriptedServer(permitted(permits)) as server,
+        NutproxyServer(pool("alpha", [server], client_max_requests=16)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(*[("GET", number) for number in range(100)])
+        taken = RequestCount(proxy.port)
+        wait_until(lambda: taken() == 16, "requests")
+        permits.release(7)
+        replies = client.replies(7)
+        for _ in range(50):
+            assert taken() == 16
+        permits.release()
+        replies.append(client.reply())
+        wait_until(lambda: taken() == 24, "requests in the place of those that are answered")
+        permits.release(92)
+        replies += client.replies(92)
+        assert replies == [value_of(b"%d" % number) for number in range(100)]
+
+
 def test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order():
     value = b"v" * 100_000
     with (
@@ -178,6 +216,119 @@ def test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order():
         for name in names:
             assert client.replies(2) == [b"OK", name + value]
         sending.join(DEADLINE)
+
+
+def padded(size, *words):
+    """A command of so many bytes, whose last argument is as long as that takes."""
+    rest = len(request(*words, b"x" * 1000)) - 1000
+    return request(*words, b"x" * (size - rest))
+
+
+def get_of_size(size):
+    """Memcached's `get` of so many bytes, for both of two servers."""
+    keys = [*keys_of(1, (1, 2), 46), *keys_of(2, (1, 2), 46)]
+    line = b"get " + b" ".join(keys)
+    return line + b"x" * (size - 2 - len(line)) + b"\r\n"
+
+
+ONE, TWO = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("command", "memcached"),
+    [
+        (padded(6144, "SET", ONE), False),
+        (padded(6144, "MSET", ONE, "v", TWO), False),
+        # These two count once for each server.
+        (padded(3072, "SCRIPT", "LOAD"), False),
+        (get_of_size(3072), True),
+    ],
+    ids=["one server", "parts", "all servers", "get"],
+)
+def test_a_client_is_not_read_above_its_limit_of_bytes(command, memcached):
+    """A request counts with the 2 KB that its reply may have."""
+    go = threading.Event()
+
+    def script(session):
+        while request := session.receive():
+            session.wait(go)
+            session.send(memcache_reply(request) if memcached else reply_to(request))
+
+    scripted, config, opened = (
+        (ScriptedMemcached, mc_pool, MemcacheClient)
+        if memcached
+        else (ScriptedServer, pool, Client)
+    )
+    with (
+        scripted(script) as one,
+        scripted(script) as two,
+        NutproxyServer(config("alpha", [one, two], client_max_pending="64kb")) as proxy,
+        opened(proxy.port) as client,
+    ):
+        client.send_bytes(command * 40)
+
+        def taken():
+            return proxy.stats()["alpha"]["client_requests"]
+
+        wait_until(lambda: taken() >= 8, "requests")
+        for _ in range(50):
+            assert taken() == 8
+        go.set()
+        [reply] = set(client.replies(40))
+        assert reply.endswith(b"END\r\n" if memcached else b"OK")
+
+
+def test_a_client_is_read_on_when_half_of_its_bytes_are_answered():
+    permits = threading.Semaphore(0)
+    with (
+        ScriptedServer(permitted(permits)) as server,
+        NutproxyServer(pool("alpha", [server], client_max_pending="64kb")) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send_bytes(padded(6144, "SET", "a") * 40)
+        taken = RequestCount(proxy.port)
+        wait_until(lambda: taken() == 8, "requests")
+        permits.release(3)
+        assert client.replies(3) == [b"OK"] * 3
+        for _ in range(50):
+            assert taken() == 8
+        permits.release()
+        assert client.reply() == b"OK"
+        wait_until(lambda: taken() > 8, "requests in the place of those that are answered")
+        permits.release(36)
+        assert client.replies(36) == [b"OK"] * 36
+
+
+def test_parts_of_a_reply_count_against_the_limit_of_bytes():
+    """What one server has sent, while the other is still to answer."""
+    go = threading.Event()
+    value = b"v" * 20_000
+
+    def held_back(session):
+        while request := session.receive():
+            session.wait(go)
+            session.send(reply_to(request))
+
+    def large(session):
+        while session.receive():
+            session.send(b"*1\r\n" + bulk(value))
+
+    with (
+        ScriptedServer(large) as one,
+        ScriptedServer(held_back) as two,
+        NutproxyServer(pool("alpha", [one, two], client_max_pending="64kb")) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for count in (1, 2, 3):
+            client.send("MGET", ONE, TWO)
+            wait_until(
+                lambda count=count: proxy.stats()["alpha"]["s1"]["responses"] == count, "a part"
+            )
+        client.send("PING")
+        for _ in range(50):
+            assert proxy.stats()["alpha"]["client_requests"] == 3
+        go.set()
+        assert client.replies(4) == [[value, value_of(TWO)]] * 3 + [b"PONG"]
 
 
 def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained():
@@ -199,6 +350,34 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
         redis.cont()
         assert first.reply() == b"OK"
         assert second("SET", "c", value) == b"OK"
+        # Where nothing waits, one request may be larger than all that may.
+        assert second("SET", "c", 2 * value) == b"OK"
+
+
+def test_what_is_not_written_yet_counts_in_the_queue_of_a_server():
+    go = threading.Event()
+    value = b"x" * 20_000_000
+
+    def script(session):
+        session.shake()
+        session.wait(go)
+        while request := session.receive():
+            session.send(reply_to(request))
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], server_max_queue="32mb")) as proxy,
+        Client(proxy.port) as first,
+        Client(proxy.port) as second,
+    ):
+        first.send("SET", "a", value)
+        wait_until(
+            lambda: proxy.stats()["alpha"]["s1"]["in_queue_bytes"] > len(value), "the request"
+        )
+        assert "its queue is full" in second.error("SET", "b", value)
+        go.set()
+        assert first.reply() == b"OK"
+        assert second("SET", "b", value) == b"OK"
 
 
 # The end of the proxy

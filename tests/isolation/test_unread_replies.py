@@ -127,6 +127,27 @@ def test_parts_of_commands_are_bounded_too(proxy, shards):
             assert client("MGET", SECOND, THIRD) == [VALUE] * 2
 
 
+def test_parts_that_wait_for_others_are_bounded(proxy, shards):
+    with Client(proxy.port) as client:
+        used_to_small_replies(client)
+        before = proxy.stats()["alpha"]["client_requests"]
+        for shard in shards:
+            shard.stop()
+        client.pipeline(("GET", SLOW), *[("MGET", SECOND, THIRD)] * 200)
+        wait_until(
+            lambda: proxy.stats()["alpha"]["client_requests"] == before + 201, "all requests"
+        )
+        shards[1].cont()
+        few = kept(len(b"*1\r\n$20000\r\n" + VALUE + b"\r\n"))
+        wait_until(lambda: dropped(proxy) == 200 - few, "parts that are not kept")
+        for shard in shards:
+            shard.cont()
+        assert client.reply() == LARGE
+        for reply in client.replies(200):
+            assert reply == [VALUE] * 2 or REFUSED.search(str(reply).encode())
+        assert client("MGET", SECOND, THIRD) == [VALUE] * 2
+
+
 def test_a_client_with_large_merged_replies_is_given_few_requests_at_a_time(proxy, shards):
     """They count with all that the servers have sent, not with what the merged reply begins with:
     after one of them, the next are let in one by one."""
