@@ -630,15 +630,18 @@ def read_length(data, pos):
 class Framer:
     """The parsers without a socket: bytes in, messages out, for tests and tools.
 
-    `requests` chooses the side: True for requests, False for replies. `max_bulk` is in bytes.
+    `requests` chooses the side: True for requests, False for replies. `max_bulk` and `max_request`
+    are in bytes.
     """
 
-    def __init__(self, requests: bool, max_bulk: int = 512 * 1024 * 1024):
+    def __init__(
+        self, requests: bool, max_bulk: int = 512 * 1024 * 1024, max_request: int = 1 << 40
+    ):
         self.conn = Conn()
         self.conn.max_args = ARGS_MAX
         self.conn.max_bulk = max_bulk
         self.conn.bulk_limit = max_bulk
-        self.conn.max_request = 1 << 40
+        self.conn.max_request = max_request
         self.requests = requests
         self.buffer = b""
 

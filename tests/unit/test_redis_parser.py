@@ -18,6 +18,7 @@ from tests.unit.framing import check_with, name, outcome_with
 KB = 1024
 # The same examples on every run: a new difference is found by raising their number, not by chance.
 SETTINGS = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+TOO_BIG = "Protocol error: too big request"
 MULTIBULK = "Protocol error: invalid multibulk length"
 BULK = "Protocol error: invalid bulk length"
 DOLLAR = "Protocol error: expected '$', got '%c'"
@@ -197,7 +198,17 @@ def test_a_length_line_of_64_kb_is_awaited_and_a_longer_one_is_refused():
 def test_max_bulk_is_the_longest_argument():
     assert Framer(True, 10).feed(b"*1\r\n$10\r\n0123456789\r\n") == [[b"0123456789"]]
     with pytest.raises(ValueError, match=BULK):
-        Framer(True, 10).feed(b"*1\r\n$11\r\n")
+        Framer(True, 10).feed(b"*1\r\n$11\r\n0123456789a\r\n")
+
+
+@pytest.mark.parametrize("argument", [b"a", b"x" * 900], ids=["many", "long"])
+def test_max_request_is_the_size_of_a_request(argument):
+    """In bytes of the protocol."""
+    words = [argument] * (850 // len(argument) or 1)
+    data = hiredis.pack_command(tuple(words))
+    size = len(data)
+    check_with(lambda: Framer(True, max_request=size), data * 2, [words] * 2)
+    check_with(lambda: Framer(True, max_request=size - 1), data * 2, [], TOO_BIG)
 
 
 def test_a_hundred_thousand_requests_in_one_buffer():
