@@ -53,7 +53,6 @@ from cython.cimports.nutproxy.msg.request import (
     req_send_next,
 )
 from cython.cimports.nutproxy.msg.response import (
-    deadline_remove,
     msg_done,
     msg_fail,
     rsp_receive,
@@ -425,9 +424,7 @@ def settle(
     server: Endpoint, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
 ) -> cython.void:
     """Answer a request that its server will not answer, unless it has been, and let go of it."""
-    if msg.flags & MSG_DONE:
-        deadline_remove(msg)
-    else:
+    if not msg.flags & MSG_DONE:
         server.stats[counter] += 1
         msg_fail(msg, text)
     msg_put(msg)
