@@ -267,12 +267,7 @@ class ClientConn(Conn):
     def drained(self):
         """Something has been read since the drain began: close it behind the last request."""
         if not self.closing:
-            if (
-                self.recv_bytes < self.drain_end
-                or self.tail is not cython.NULL
-                or self.held
-                or self.swallow > 0
-            ):
+            if self.recv_bytes < self.drain_end or self.tail is not cython.NULL or self.swallow > 0:
                 return 0
             self.closing = True
         if client_active(self):
