@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 
 import hiredis
 import pytest
@@ -15,7 +16,16 @@ import pytest
 from nutproxy.local.client import LINES_PER_STEP
 from tests.client import Client, read_all, request, requests
 from tests.integration.conftest import mc_pool, pool
-from tests.scripted import ScriptedServer, answer, bulk, info, keys_of, never, value_of
+from tests.scripted import (
+    ScriptedServer,
+    answer,
+    bulk,
+    info,
+    keys_of,
+    never,
+    reset,
+    value_of,
+)
 from tests.servers import (
     HOST,
     MemcachedServer,
@@ -46,6 +56,11 @@ def refuses(proxy):
         return False
     with socket.socket() as probe:
         return probe.connect_ex((HOST, proxy.port)) != 0
+
+
+def in_flight(proxy, server, count):
+    """So many requests have been written to this server, and wait for their replies."""
+    return proxy.stats()["alpha"][server]["out_queue"] == count
 
 
 def ended(connection):
@@ -210,6 +225,7 @@ def test_memcached_clients_are_answered_and_what_is_too_large_is_swallowed_to_it
         assert client.recv(100) == b"SERVER_ERROR object too large for cache\r\n"
         # It is not cut off in the middle of sending the rest.
         client.sendall(b"x" * (1 << 20))
+        wait_until(lambda: proxy.stats()["alpha"]["client_request_bytes"] > 1 << 20, "the rest")
         client.shutdown(socket.SHUT_WR)
         assert ended(client)
         assert exit_code(proxy) == 0
@@ -242,16 +258,66 @@ def test_requests_of_a_client_that_has_gone_are_carried_out():
             redis.stop()
             with Client(proxy.port) as client:
                 client.send("SET", "k", "last words")
-            with Client(proxy.port) as other:
-                # Behind the other's end: the proxy has seen both by the time it answers.
-                assert other("PING") == b"PONG"
+                wait_until(lambda: proxy.stats()["alpha"]["s1"]["out_queue"] == 1, "the request")
+                reset(client.socket)
+            wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 0, "its end")
             end(proxy)
             wait_until(lambda: refuses(proxy), "closed listener")
-            assert proxy.running()
+            for _ in range(20):
+                assert proxy.stats()["alpha"]["s1"]["out_queue"] == 1
             redis.cont()
             assert exit_code(proxy) == 0
         with Client(redis.port) as direct:
             assert direct("GET", "k") == b"last words"
+
+
+def test_a_request_of_a_client_that_has_gone_is_written_to_its_end():
+    go = threading.Event()
+    value = b"x" * 20_000_000
+
+    def script(session):
+        session.shake()
+        session.wait(go)
+        answer(session)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
+    ):
+        with Client(proxy.port) as client:
+            client.send("SET", "k", value)
+            wait_until(
+                lambda: proxy.stats()["alpha"]["s1"]["in_queue_bytes"] > len(value), "the request"
+            )
+            reset(client.socket)
+        wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 0, "the client's end")
+        end(proxy)
+        wait_until(lambda: refuses(proxy), "closed listener")
+        for _ in range(20):
+            assert proxy.stats()["alpha"]["s1"]["in_queue"] == 1
+        go.set()
+        assert exit_code(proxy) == 0
+        assert server.requests == [[b"SET", b"k", value]]
+
+
+def test_a_request_that_has_timed_out_is_not_waited_for():
+    """Its server gives signs of life, and will answer some day."""
+    over = threading.Event()
+
+    def script(session):
+        session.receive()
+        while not over.wait(0.005):
+            session.send(b">1\r\n+still here\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(PATIENT + pool("alpha", [server], timeout=1000)) as proxy,
+    ):
+        with Client(proxy.port) as client:
+            assert "Connection timed out" in client.error("GET", "k")
+        end(proxy)
+        assert exit_code(proxy) == 0
+        over.set()
 
 
 def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
@@ -274,6 +340,28 @@ def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
         # It has not read a byte of them yet.
         client.pipeline(*[("GET", "k")] * 20)
         assert client.replies(20) == [value.encode()] * 20
+        assert ended(client.socket)
+        client.socket.close()
+        assert exit_code(proxy) == 0
+
+
+def test_a_client_that_has_not_taken_its_last_reply_loses_nothing_to_a_reset():
+    """Nothing is owed to it when the drain begins: the reply is in the sockets."""
+    value = b"x" * 1_000_000
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "k", value) == b"OK"
+        client.send("GET", "k")
+        wait_until(
+            lambda: proxy.stats()["alpha"]["client_response_bytes"] > len(value), "the reply"
+        )
+        end(proxy)
+        wait_until(lambda: refuses(proxy), "closed listener")
+        client.send("GET", "k")
+        assert client.reply() == value
         assert ended(client.socket)
         client.socket.close()
         assert exit_code(proxy) == 0
@@ -319,15 +407,20 @@ def test_a_server_that_hangs_makes_the_timeout_end_it():
     config = "global:\n  shutdown_timeout: 300\n"
     with (
         RedisServer() as redis,
-        NutproxyServer(config + pool("alpha", [redis])) as proxy,
+        RedisServer() as second,
+        NutproxyServer(config + pool("alpha", [redis, second])) as proxy,
         Client(proxy.port) as client,
         Client(proxy.port) as other,
     ):
-        assert client("SET", "k", "v") == b"OK"
+        keys = [keys_of(number, (1, 2), 1)[0] for number in (1, 2)]
+        assert client("MSET", keys[0], "v", keys[1], "v") == b"OK"
         redis.stop()
-        client.pipeline(("GET", "k"), ("GET", "k"))
-        other.send("GET", "k")
-        wait_until(lambda: proxy.stats()["alpha"]["s1"]["out_queue"] == 3, "all requests")
+        second.stop()
+        client.pipeline(("GET", keys[0]), ("GET", keys[1]))
+        # One request, in two parts.
+        other.send("MGET", *keys)
+        for server in ("s1", "s2"):
+            wait_until(partial(in_flight, proxy, server, 2), "all requests")
         end(proxy)
         assert exit_code(proxy) == 0
         assert re.search(
