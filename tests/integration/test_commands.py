@@ -15,7 +15,7 @@ from nutproxy.hashkit.hashes import HASHES
 from nutproxy.hashkit.router import Router
 from tests.client import Client, request, requests, talk, words
 from tests.integration.conftest import pool
-from tests.scripted import ScriptedServer, reply_to, value_of
+from tests.scripted import ScriptedServer, keys_of, reply_to, value_of
 from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
 
 ROUTER = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1), (b"s3", 1)])
@@ -402,6 +402,33 @@ def test_change_of_protocol_waits_for_what_is_on_its_way():
         first, _, last = client.replies(3)
         assert (first, last) == (b"OK", value_of(b"behind"))
         assert proxy.stats()["alpha"]["s1"]["requests"] == taken + 1
+
+
+def test_first_change_of_protocol_waits_too():
+    """A server is asked for its version, and answers before another one has done its part."""
+    go = threading.Event()
+    asked = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1)]).explain(b"placeholder")
+    [slow] = keys_of(2 - asked.server, (1, 2), 1)
+
+    def script(session):
+        while command := session.receive():
+            session.wait(go)
+            session.send(reply_to(command))
+
+    with (
+        ScriptedServer(script) as one,
+        ScriptedServer(script) as two,
+        NutproxyServer(pool("alpha", [one, two])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(("SET", slow, "v"), ("HELLO", 3), ("GET", slow))
+        names = [f"s{1 + asked.server}", f"s{2 - asked.server}"]
+        wait_until(lambda: proxy.stats()["alpha"][names[0]]["responses"] == 1, "the version")
+        for _ in range(20):
+            assert proxy.stats()["alpha"][names[1]]["requests"] == 1
+        go.set()
+        first, _, last = client.replies(3)
+        assert (first, last) == (b"OK", value_of(slow))
 
 
 def behind_hello(received):

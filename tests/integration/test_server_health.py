@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.client import Client, words
+from tests.client import Client, request, words
 from tests.integration.conftest import pool
 from tests.scripted import (
     LOADING,
@@ -21,9 +21,10 @@ from tests.scripted import (
     keys_of,
     never,
     reply_to,
+    reset,
     value_of,
 )
-from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
+from tests.servers import NutproxyServer, RedisServer, connect, pipeline, wait_until
 
 SERVERS = (1, 2, 3)
 
@@ -150,6 +151,40 @@ def test_requests_time_out_when_their_time_has_come():
             late.append(time.monotonic() - moment - 4)
         assert min(late) > -0.1
         assert statistics.median(late) < 0.25, late
+
+
+def test_a_client_that_has_gone_leaves_no_deadline_behind():
+    """Its request is answered before the deadline, and nobody is told."""
+    go = threading.Event()
+
+    def script(session):
+        while command := session.receive():
+            if command[1] == b"left":
+                session.wait(go)
+            if command[1] != b"slow":
+                session.send(reply_to(command))
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+
+        def figure(name):
+            return proxy.stats()["alpha"]["s1"][name]
+
+        with connect(proxy.port) as leaving:
+            leaving.sendall(request("GET", "left") * 5)
+            wait_until(lambda: figure("out_queue") == 5, "the requests")
+            reset(leaving)
+        wait_until(
+            lambda: info(proxy.port, "clients")["connected_clients"] == 2, "the client's end"
+        )
+        go.set()
+        wait_until(lambda: figure("responses_dropped") == 5, "the replies")
+        # Its deadline comes behind theirs.
+        assert client.error("GET", "slow") == cause(1, "Connection timed out")
+        assert figure("requests_timedout") == 1
 
 
 def test_a_request_is_never_answered_twice():
@@ -367,6 +402,7 @@ def test_a_request_that_timed_out_half_written_is_written_to_its_end_and_none_be
         finish.set()
         assert client("GET", "a") == value_of(b"a")
         assert server.requests == [[b"SET", b"half", large], [b"GET", b"a"]]
+        assert proxy.stats()["alpha"]["s1"]["in_queue_bytes"] == 0
         assert server.accepted == 1
 
 
