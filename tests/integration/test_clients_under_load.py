@@ -374,6 +374,7 @@ def test_what_is_not_written_yet_counts_in_the_queue_of_a_server():
         wait_until(
             lambda: proxy.stats()["alpha"]["s1"]["in_queue_bytes"] > len(value), "the request"
         )
+        assert proxy.stats()["alpha"]["s1"]["in_queue"] == 1
         assert "its queue is full" in second.error("SET", "b", value)
         go.set()
         assert first.reply() == b"OK"

@@ -11,9 +11,10 @@ import hiredis
 import pytest
 import redis
 
-from tests.integration.conftest import pool
-from tests.scripted import keys_of
-from tests.servers import DEADLINE, NutproxyServer, connect, pipeline, wait_until
+from tests.client import Client
+from tests.integration.conftest import mc_pool, pool
+from tests.scripted import ScriptedServer, keys_of
+from tests.servers import DEADLINE, MemcachedServer, NutproxyServer, connect, pipeline, wait_until
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -142,3 +143,82 @@ def test_what_follows_a_large_request_does_not_keep_its_memory(shards):
             lambda: memory(proxy, "VmRSS") - idle < count * 2 * 1024 * 1024,
             "memory to be given back",
         )
+
+
+@pytest.mark.measures
+def test_answered_requests_that_wait_for_their_turn_do_not_keep_their_bytes(shards):
+    """The first server is stopped. What the second one has answered behind it counts as replies."""
+    large = b"x" * (1024 * 1024)
+    count = 200
+    with NutproxyServer(pool("alpha", shards)) as proxy, connect(proxy.port) as client:
+        [slow], [other] = keys_of(1, (1, 2, 3), 1), keys_of(2, (1, 2, 3), 1)
+        idle = memory(proxy, "VmRSS")
+        shards[0].stop()
+        try:
+            client.sendall(hiredis.pack_command(("GET", slow)))
+            for _ in range(count):
+                client.sendall(hiredis.pack_command(("SET", other, large)))
+            wait_until(
+                lambda: proxy.stats()["alpha"]["s2"]["responses"] == count, "the second's replies"
+            )
+            assert memory(proxy, "VmRSS") - idle < count * len(large) // 2
+        finally:
+            shards[0].cont()
+
+
+@pytest.mark.measures
+def test_merged_replies_that_wait_for_their_turn_do_not_keep_their_request():
+    """Memcached's `get`, from whose line the order of the values is read."""
+    keys = [*keys_of(2, (1, 2, 3), 2), *keys_of(3, (1, 2, 3), 2)]
+    line = b"get " + b" ".join([b"{%b}" % key + b"x" * 200 for key in keys] * 1000)
+    count = 200
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        MemcachedServer() as three,
+        NutproxyServer(mc_pool("alpha", [one, two, three])) as proxy,
+        connect(proxy.port) as client,
+    ):
+        idle = memory(proxy, "VmRSS")
+        one.stop()
+        client.sendall(b"get %b\r\n" % keys_of(1, (1, 2, 3), 1)[0])
+        for _ in range(count):
+            client.sendall(line + b"\r\n")
+        for server in ("s2", "s3"):
+            wait_until(
+                lambda server=server: proxy.stats()["alpha"][server]["responses"] == count,
+                "the others' replies",
+            )
+        assert memory(proxy, "VmRSS") - idle < count * len(line) // 2
+
+
+@pytest.mark.measures
+def test_memory_of_many_small_requests_is_given_back():
+    """Their bytes lie in their messages, of which nothing else is freed."""
+    at_once, clients = 1000, 60
+
+    def script(session):
+        while command := session.receive():
+            if command[0] != b"SET":
+                session.send(b"+OK\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        crowd = [stack.enter_context(Client(proxy.port)) for _ in range(clients)]
+        for client in crowd:
+            # So many requests are taken of one whose replies are known to be small.
+            client.pipeline(*[("GET", "k")] * 200)
+            assert client.replies(200) == [b"OK"] * 200
+        idle = memory(proxy, "VmRSS")
+        for client in crowd:
+            client.pipeline(*[("SET", "k", "v")] * at_once)
+        wait_until(
+            lambda: proxy.stats()["alpha"]["s1"]["out_queue"] == at_once * clients, "all requests"
+        )
+        size = memory(proxy, "VmRSS") - idle
+        stack.close()
+        server.close_all()
+        wait_until(lambda: memory(proxy, "VmRSS") - idle < size // 4, "memory to be given back")

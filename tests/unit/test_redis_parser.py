@@ -198,7 +198,7 @@ def test_a_length_line_of_64_kb_is_awaited_and_a_longer_one_is_refused():
 def test_max_bulk_is_the_longest_argument():
     assert Framer(True, 10).feed(b"*1\r\n$10\r\n0123456789\r\n") == [[b"0123456789"]]
     with pytest.raises(ValueError, match=BULK):
-        Framer(True, 10).feed(b"*1\r\n$11\r\n0123456789a\r\n")
+        Framer(True, 10).feed(b"*2\r\n$1\r\na\r\n$11\r\n0123456789a\r\n")
 
 
 @pytest.mark.parametrize("argument", [b"a", b"x" * 900], ids=["many", "long"])
