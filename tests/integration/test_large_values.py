@@ -3,6 +3,7 @@
 
 import contextlib
 import random
+import resource
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,3 +223,26 @@ def test_memory_of_many_small_requests_is_given_back():
         stack.close()
         server.close_all()
         wait_until(lambda: memory(proxy, "VmRSS") - idle < size // 4, "memory to be given back")
+
+
+@pytest.mark.measures
+def test_memory_of_many_connections_is_given_back(shards):
+    """Nothing else is freed. Of fewer, the heap keeps it."""
+    count = 6000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * count), hard), hard))
+    try:
+        with NutproxyServer(pool("alpha", shards)) as proxy, contextlib.ExitStack() as stack:
+
+            def clients():
+                return proxy.stats()["alpha"]["client_connections"]
+
+            idle = memory(proxy, "VmRSS")
+            for _ in range(count):
+                stack.enter_context(connect(proxy.port))
+            wait_until(lambda: clients() == count, "all clients")
+            size = memory(proxy, "VmRSS") - idle
+            stack.close()
+            wait_until(lambda: memory(proxy, "VmRSS") - idle < size // 2, "memory to be given back")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

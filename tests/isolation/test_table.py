@@ -165,6 +165,10 @@ SHOWN = {
         "stopped_server",
         UNREAD + "replies_above_the_bound_are_errors_in_their_places",
         "integration/test_clients_under_load.py::"
+        "test_a_client_is_not_read_above_its_limit_of_bytes",
+        "integration/test_clients_under_load.py::"
+        "test_a_client_is_read_on_when_half_of_its_bytes_are_answered",
+        "integration/test_clients_under_load.py::"
         "test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained",
     ],
     "rule 7": [
@@ -175,7 +179,14 @@ SHOWN = {
         "integration/test_log.py::test_a_log_that_cannot_be_written_is_reported_once_and_the_"
         "proxy_goes_on",
     ],
-    "rule 8": [HEALTH + "a_timed_out_request_does_not_fail_its_neighbours"],
+    "rule 8": [
+        HEALTH + "a_timed_out_request_does_not_fail_its_neighbours",
+        HEALTH + "requests_time_out_when_their_time_has_come",
+        HEALTH + "a_late_reply_does_not_replace_an_error_that_waits_to_be_sent",
+        HEALTH + "a_request_that_timed_out_half_written_is_written_to_its_end_and_none_behind_it",
+        HEALTH + "a_connection_that_falls_silent_after_a_timeout_is_closed",
+        HEALTH + "a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts",
+    ],
     "rule 9": ["unit/test_config_proofs.py::test_key_is_tested_where_it_acts"],
     "rule 10": [
         "compat/test_stats_nutcracker.py::test_names_order_and_spacing_are_equal",
