@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from nutproxy.local.client import LINES_PER_STEP
 from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context
@@ -143,3 +144,23 @@ def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
         assert one.reply() == b"next"
         wait_until(lambda: info(proxy.port, "clients")["connected_clients"] == CLIENTS + 1, "all")
         assert "Traceback" not in proxy.log()
+
+
+def test_others_have_their_turns_while_a_list_of_many_clients_is_made():
+    """The last line is about a client that is read meanwhile, 512 bytes a turn."""
+    steps = 5
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server]), "-m", "512") as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        crowd = [stack.enter_context(Client(proxy.port)) for _ in range(steps * LINES_PER_STEP)]
+        one, last = crowd[0], crowd[-1]
+        assert last("CLIENT", "SETNAME", "last") == b"OK"
+        proxy.stop()
+        one.send("CLIENT", "LIST")
+        last.pipeline(*[("PING",)] * 1000)
+        proxy.cont()
+        [line] = [line for line in one.reply().splitlines() if b" name=last " in line]
+        assert int(re.search(rb" tot-net-in=(\d+)", line)[1]) > (steps - 2) * 512
+        assert last.replies(1000) == [b"PONG"] * 1000
