@@ -291,6 +291,29 @@ def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connecti
         assert server.accepted == 1
 
 
+def test_a_server_that_reads_a_large_request_slowly_is_not_silent():
+    """No reply is due before it has all of it: that it takes bytes is a sign of life."""
+    finish = threading.Event()
+
+    def script(session):
+        session.send(reply_to(session.receive()))
+        while not finish.wait(0.005):
+            session.reader.feed(session.sock.recv(8192))
+        answer(session)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=1000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("GET", "a") == value_of(b"a")
+        assert client.error("SET", "a", b"x" * 30_000_000) == cause(1, "Connection timed out")
+        assert proxy.stats()["alpha"]["s1"]["server_down"] == 0
+        finish.set()
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
+        assert server.accepted == 1
+
+
 def test_a_connection_that_stays_silent_is_closed():
     with (
         ScriptedServer(never) as server,
