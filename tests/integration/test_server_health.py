@@ -1,7 +1,6 @@
 """Servers that are dead, slow or gone for a while: who is told, and when they are asked again."""
 
 import contextlib
-import statistics
 import threading
 import time
 
@@ -150,7 +149,8 @@ def test_requests_time_out_when_their_time_has_come():
             assert str(client.reply()) == cause(1, "Connection timed out")
             late.append(time.monotonic() - moment - 4)
         assert min(late) > -0.1
-        assert statistics.median(late) < 0.25, late
+        # Spread over a second, the fourth would be a quarter of it late.
+        assert sorted(late)[3] < 0.2, late
 
 
 def test_a_client_that_has_gone_leaves_no_deadline_behind():
@@ -362,7 +362,7 @@ def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts()
         answer(session)
 
     with ScriptedServer(script) as server, ScriptedServer(never) as clock:
-        pools = pool("alpha", [server], timeout=3000) + pool("clock", [clock], timeout=1800)
+        pools = pool("alpha", [server], timeout=6000) + pool("clock", [clock], timeout=3600)
         with (
             NutproxyServer(pools) as proxy,
             Client(proxy.ports["alpha"]) as client,
