@@ -3,19 +3,18 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 # What a message still is to somebody, and what has happened to it.
 cdef enum MsgFlag:
     MSG_DONE = 1            # its reply is complete: the client's queue may send it
-    MSG_ERROR = 2           # that reply is an error
+    MSG_ERROR = 2           # that reply is an error: those of fragments are told apart by it
     MSG_NOREPLY = 4         # the client asked for none (CLIENT REPLY OFF or SKIP)
     MSG_WRITTEN = 8         # at least one byte has gone to a server: never to be sent again
     MSG_RETRIED = 16        # has been moved to a new connection once
     MSG_CANCELLED = 32      # answered before it was written: the server's queue skips it
     MSG_TIMED = 64          # stands in a deadline queue
-    MSG_LOCAL_ERROR = 128   # the error is the proxy's own
-    MSG_SHUTDOWN = 256      # SHUTDOWN: a server that closes the connection has obeyed
-    MSG_MEMCACHE = 512      # errors of the proxy's own are in memcached's form
-    MSG_QUIET = 1024        # meta flag q: the reply is left out if it is one that q leaves out
-    MSG_MISS = 2048         # on_dead_server: miss: a server that fails has not got the key
-    MSG_ANSWERED = 4096     # its reply has come, but not all of it is written: no other is due
-    MSG_FAILED = 8192       # no server has answered it, or a part of it
+    MSG_SHUTDOWN = 128      # SHUTDOWN: a server that closes the connection has obeyed
+    MSG_MEMCACHE = 256      # errors of the proxy's own are in memcached's form
+    MSG_QUIET = 512         # meta flag q: the reply is left out if it is one that q leaves out
+    MSG_MISS = 1024         # on_dead_server: miss: a server that fails has not got the key
+    MSG_ANSWERED = 2048     # its reply has come, but not all of it is written: no other is due
+    MSG_FAILED = 4096       # no server has answered it, or a part of it
 
 # Bytes for small messages inside the message itself: a request first, its reply behind it.
 cdef enum:

@@ -27,7 +27,6 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_ERROR,
     MSG_FAILED,
-    MSG_LOCAL_ERROR,
     MSG_MEMCACHE,
     MSG_MISS,
     MSG_NOREPLY,
@@ -147,7 +146,6 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.void:
             redis_merge(parent)
     except Exception:
         msg_constant(parent, cython.address(parent.rsp), text, strlen(text))
-        parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
         log.exception("replies could not be merged")
 
 
@@ -185,7 +183,7 @@ def msg_error(msg: cython.pointer(Msg), text: bytes | None) -> cython.void:
         if msg.flags & MSG_MEMCACHE:
             constant = b"SERVER_ERROR out of memory\r\n"
         msg_constant(msg, cython.address(msg.rsp), constant, strlen(constant))
-    msg.flags |= MSG_ERROR | MSG_LOCAL_ERROR
+    msg.flags |= MSG_ERROR
     msg_done(msg)
 
 

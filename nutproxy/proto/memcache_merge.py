@@ -16,7 +16,6 @@ from cython.cimports.nutproxy.msg.message import (
     MERGE_QUERY,
     MERGE_VALUES,
     MSG_ERROR,
-    MSG_LOCAL_ERROR,
     MSG_NOREPLY,
     MSG_QUIET,
     Body,
@@ -80,7 +79,6 @@ def memcache_merge(parent):
         if frag.flags & MSG_ERROR:
             # Values may stand before it.
             text: bytes = frag.rsp.data[: frag.rsp.length]
-            parent.flags |= frag.flags & (MSG_ERROR | MSG_LOCAL_ERROR)
             return put_text(parent, text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
     if split.merge == MERGE_VALUES:
         return merge_values(parent)
@@ -166,7 +164,6 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
         for index in range(split.nfrag):
             if split.frags[index].rsp.length - cursors[index] != END_LENGTH:
                 pieces_undo(cython.address(pieces))
-                parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
                 return put_text(parent, UNEXPECTED)
         pieces_put(cython.address(pieces), END, END_LENGTH)
         return pieces_end(cython.address(pieces))

@@ -25,9 +25,7 @@ from cython.cimports.nutproxy.msg.message import (
     MERGE_SUM,
     MSG_DONE,
     MSG_ERROR,
-    MSG_LOCAL_ERROR,
     MSG_NOREPLY,
-    Body,
     Split,
     msg_constant,
     msg_copy,
@@ -50,13 +48,6 @@ PIECE_MIN = cython.declare(cython.size_t, 65536)
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 UNDECODABLE = "ERR a server's reply does not have the expected form"
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def is_error(body: cython.pointer(Body)) -> cython.bint:
-    return body.data[0] == b"-" or body.data[0] == b"!"
 
 
 @cython.cfunc
@@ -96,7 +87,6 @@ def put_error(
     """The error of one fragment becomes the command's."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     text: bytes = failed.rsp.data[: failed.rsp.length]
-    parent.flags |= MSG_ERROR | (failed.flags & MSG_LOCAL_ERROR)
     if written and text[:1] == b"-":
         others: bytes = b"other servers may have obeyed this '%s'"
         if row.specs > 0:
@@ -109,7 +99,6 @@ def put_error(
 @cython.exceptval(-1, check=False)
 def unexpected(parent: cython.pointer(Msg)) -> cython.int:
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
-    parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
     return put_text(parent, UNEXPECTED % row.name)
 
 
@@ -123,7 +112,6 @@ def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int
     if parent.split.extra is cython.NULL:
         return unexpected(parent)
     servers = cython.cast(list, parent.split.extra)
-    parent.flags |= MSG_ERROR | MSG_LOCAL_ERROR
     text = f"its reply to '{row.name.decode()}' does not have the expected form"
     return put_text(parent, servers[index].error_reply(text))
 
@@ -147,7 +135,7 @@ def redis_merge(parent):
         return merge_query(parent)
     for index in range(split.nfrag):
         frag = split.frags[index]
-        if not is_error(cython.address(frag.rsp)):
+        if not frag.flags & MSG_ERROR:
             if good is cython.NULL:
                 good = frag
         elif failed is cython.NULL:

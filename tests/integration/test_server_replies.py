@@ -282,6 +282,26 @@ def test_mget_parts_of_the_wrong_lengths_are_an_error_and_leave_nothing_behind()
             assert other == value_of(early)
 
 
+def test_an_error_behind_an_attribute_is_that_of_its_part():
+    def refuse(session, request):
+        session.send(b"|1\r\n+ttl\r\n:3600\r\n-OOM no memory\r\n")
+
+    with (
+        ScriptedServer() as one,
+        ScriptedServer(special(b"MGET", refuse)) as two,
+        NutproxyServer(pool("alpha", [one, two])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        [good], [bad] = keys_of(1, (1, 2), 1), keys_of(2, (1, 2), 1)
+        assert client("HELLO", "3")
+        client.pipeline(("MGET", good, bad), ("GET", bad))
+        # To hiredis an attribute is a reply of its own.
+        attribute, failed, other = client.replies(3)
+        assert attribute == [b"ttl", 3600]
+        assert str(failed) == "OOM no memory"
+        assert other == value_of(bad)
+
+
 @pytest.mark.parametrize("command", ["DEL", "MSET"])
 def test_a_write_with_a_failing_part_says_that_others_may_have_been_applied(parts, command):
     client, keys = parts
