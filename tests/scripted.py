@@ -56,6 +56,28 @@ def answer(session):
         session.send(reply_to(request))
 
 
+def answering_when(event):
+    """The script of a server that takes requests, and answers none before this threading.Event."""
+
+    def script(session):
+        while request := session.receive():
+            session.wait(event)
+            session.send(reply_to(request))
+
+    return script
+
+
+def reading_when(event):
+    """The same, but it has not read them either, apart from the handshake."""
+
+    def script(session):
+        session.shake()
+        session.wait(event)
+        answer(session)
+
+    return script
+
+
 def reply_to(request):
     if request[0] == b"GET":
         return bulk(value_of(request[1]))

@@ -16,10 +16,12 @@ from tests.scripted import (
     RequestCount,
     ScriptedMemcached,
     ScriptedServer,
+    answering_when,
     bulk,
     info,
     keys_of,
     memcache_reply,
+    reading_when,
     reply_to,
     reset,
     value_of,
@@ -49,15 +51,9 @@ def memory(proxy):
 
 def test_clients_that_leave_with_requests_in_flight_leave_nothing_behind():
     go = threading.Event()
-
-    def script(session):
-        while request := session.receive():
-            session.wait(go)
-            session.send(reply_to(request))
-
     with (
-        ScriptedServer(script) as one,
-        ScriptedServer(script) as two,
+        ScriptedServer(answering_when(go)) as one,
+        ScriptedServer(answering_when(go)) as two,
         NutproxyServer(pool("alpha", [one, two])) as proxy,
     ):
         keys = [*keys_of(1, (1, 2), 2), *keys_of(2, (1, 2), 2)]
@@ -100,14 +96,8 @@ def test_memory_comes_back_when_clients_with_large_replies_have_left():
 
 def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
     go = threading.Event()
-
-    def script(session):
-        while request := session.receive():
-            session.wait(go)
-            session.send(reply_to(request))
-
     with (
-        ScriptedServer(script) as server,
+        ScriptedServer(answering_when(go)) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
@@ -158,15 +148,8 @@ def test_a_client_with_more_requests_than_its_limit_gets_everything_in_order():
 
 def test_a_client_is_not_read_above_its_limit_of_requests():
     go = threading.Event()
-
-    def script(session):
-        session.shake()
-        session.wait(go)
-        while request := session.receive():
-            session.send(reply_to(request))
-
     with (
-        ScriptedServer(script) as server,
+        ScriptedServer(reading_when(go)) as server,
         NutproxyServer(pool("alpha", [server], client_max_requests=16)) as proxy,
         Client(proxy.port) as client,
     ):
@@ -304,18 +287,13 @@ def test_parts_of_a_reply_count_against_the_limit_of_bytes():
     go = threading.Event()
     value = b"v" * 20_000
 
-    def held_back(session):
-        while request := session.receive():
-            session.wait(go)
-            session.send(reply_to(request))
-
     def large(session):
         while session.receive():
             session.send(b"*1\r\n" + bulk(value))
 
     with (
         ScriptedServer(large) as one,
-        ScriptedServer(held_back) as two,
+        ScriptedServer(answering_when(go)) as two,
         NutproxyServer(pool("alpha", [one, two], client_max_pending="64kb")) as proxy,
         Client(proxy.port) as client,
     ):
@@ -357,15 +335,8 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
 def test_what_is_not_written_yet_counts_in_the_queue_of_a_server():
     go = threading.Event()
     value = b"x" * 20_000_000
-
-    def script(session):
-        session.shake()
-        session.wait(go)
-        while request := session.receive():
-            session.send(reply_to(request))
-
     with (
-        ScriptedServer(script) as server,
+        ScriptedServer(reading_when(go)) as server,
         NutproxyServer(pool("alpha", [server], server_max_queue="32mb")) as proxy,
         Client(proxy.port) as first,
         Client(proxy.port) as second,

@@ -15,7 +15,13 @@ from nutproxy.hashkit.hashes import HASHES
 from nutproxy.hashkit.router import Router
 from tests.client import Client, request, requests, talk, words
 from tests.integration.conftest import pool
-from tests.scripted import ScriptedServer, keys_of, reply_to, value_of
+from tests.scripted import (
+    ScriptedServer,
+    answering_when,
+    keys_of,
+    reply_to,
+    value_of,
+)
 from tests.servers import NutproxyServer, RedisServer, pipeline, wait_until
 
 ROUTER = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1), (b"s3", 1)])
@@ -409,15 +415,9 @@ def test_first_change_of_protocol_waits_too():
     go = threading.Event()
     asked = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1)]).explain(b"placeholder")
     [slow] = keys_of(2 - asked.server, (1, 2), 1)
-
-    def script(session):
-        while command := session.receive():
-            session.wait(go)
-            session.send(reply_to(command))
-
     with (
-        ScriptedServer(script) as one,
-        ScriptedServer(script) as two,
+        ScriptedServer(answering_when(go)) as one,
+        ScriptedServer(answering_when(go)) as two,
         NutproxyServer(pool("alpha", [one, two])) as proxy,
         Client(proxy.port) as client,
     ):

@@ -23,6 +23,7 @@ from tests.scripted import (
     info,
     keys_of,
     never,
+    reading_when,
     reset,
     value_of,
 )
@@ -274,14 +275,8 @@ def test_requests_of_a_client_that_has_gone_are_carried_out():
 def test_a_request_of_a_client_that_has_gone_is_written_to_its_end():
     go = threading.Event()
     value = b"x" * 20_000_000
-
-    def script(session):
-        session.shake()
-        session.wait(go)
-        answer(session)
-
     with (
-        ScriptedServer(script) as server,
+        ScriptedServer(reading_when(go)) as server,
         NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
     ):
         with Client(proxy.port) as client:
