@@ -221,6 +221,7 @@ class Conn:
     `Loop.open`, and has a `letter`: the log names its connections by it and their descriptor."""
 
     letter = "w"
+    after_fault = "the connection is closed"
 
     def __cinit__(self):
         self.fd = -1

@@ -248,7 +248,7 @@ class Context:
         """A handler has raised: the fault stays with its connection. `close` lets go of the queues,
         also where it raises too."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
-        log.exception("%s of %s: internal error, the connection is closed", conn, whose)
+        log.exception("%s of %s: internal error, %s", conn, whose, conn.after_fault)
         try:
             conn.close(conn)
         except Exception:

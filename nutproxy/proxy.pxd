@@ -8,7 +8,7 @@ cdef class ProxyConn(Conn):
     cdef size_t most                   # client_connections, 0 if it is not set
     cdef bytes full                    # what a client is told for whom there is no place
     cdef readonly str address
-    cdef object again                  # a timer, while there are no descriptors to accept with
+    cdef object again                  # a timer, while nobody is accepted
 
     cdef int take(self, int fd) except -1
     cdef size_t unlimited_clients(self) noexcept

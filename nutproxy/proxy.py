@@ -58,9 +58,8 @@ def proxy_recv(conn: Conn) -> cython.int:
             return 0
         try:
             self.take(fd)
-        except Exception as error:
-            # No memory; or epoll, which has a limit of its own (max_user_watches). It costs a
-            # client, not the listener.
+        except (OSError, MemoryError) as error:
+            # epoll has a limit of its own (max_user_watches). It costs a client, not the listener.
             self.pause(getattr(error, "errno", ENOMEM))
             return 0
     conn.mark_ready()
@@ -86,6 +85,7 @@ class ProxyConn(Conn):
     """The listener of `pool`, on the bound and listening socket `sock`, which it takes over."""
 
     letter = "p"
+    after_fault = "nobody is accepted for a moment"
 
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool

@@ -114,15 +114,16 @@ class ShortServer(NutproxyServer):
 class Failing:
     """Stands for a function while the context is open, and raises; `calls` is how often."""
 
-    def __init__(self, monkeypatch, owner, name):
+    def __init__(self, monkeypatch, owner, name, fault=MemoryError):
         self.monkeypatch = monkeypatch
         self.owner = owner
         self.name = name
+        self.fault = fault
         self.calls = 0
 
     def __call__(self, *_):
         self.calls += 1
-        raise MemoryError
+        raise self.fault
 
     def __enter__(self):
         self.monkeypatch.setattr(self.owner, self.name, self)
@@ -409,8 +410,15 @@ def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
             assert client("GET", "k") == value_of(b"k")
 
 
-@pytest.mark.parametrize("what", ["client", "log"])
-def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, what):
+@pytest.mark.parametrize(
+    ("what", "logged"),
+    [
+        ("memory", "accept failed: Cannot allocate memory"),
+        ("memory for the log", "internal error, nobody is accepted for a moment"),
+        ("anything else", "internal error, nobody is accepted for a moment"),
+    ],
+)
+def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, caplog, what, logged):
     clock = types.SimpleNamespace(monotonic=time.monotonic)
     monkeypatch.setattr("nutproxy.client.time", clock)
     with (
@@ -421,13 +429,13 @@ def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, wha
     ):
         assert first("PING") == b"PONG"
         descriptors = len(os.listdir("/proc/self/fd"))
-        fault = failing.enter_context(Failing(monkeypatch, clock, "monotonic"))
-        if what == "log":
-            # It is told why nobody is accepted, and has no memory for that.
-            fault = failing.enter_context(Failing(monkeypatch, os, "strerror"))
+        fault = RuntimeError if what == "anything else" else MemoryError
+        failing.enter_context(Failing(monkeypatch, clock, "monotonic", fault))
+        if what == "memory for the log":
+            failing.enter_context(Failing(monkeypatch, os, "strerror"))
         with Client(port) as refused:
             assert refused.closed()
-        wait_until(lambda: fault.calls, "the fault")
+        wait_until(lambda: logged in caplog.text, "the log")
         failing.close()
         wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "the descriptor's end")
         with Client(port) as second:

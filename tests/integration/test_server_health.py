@@ -153,6 +153,11 @@ def test_requests_time_out_when_their_time_has_come():
         assert sorted(late)[3] < 0.2, late
 
 
+def figure(proxy, name):
+    """Of server s1."""
+    return proxy.stats()["alpha"]["s1"][name]
+
+
 def test_a_client_that_has_gone_leaves_no_deadline_behind():
     """Its request is answered before the deadline, and nobody is told."""
     go = threading.Event()
@@ -169,22 +174,18 @@ def test_a_client_that_has_gone_leaves_no_deadline_behind():
         NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
         Client(proxy.port) as client,
     ):
-
-        def figure(name):
-            return proxy.stats()["alpha"]["s1"][name]
-
         with connect(proxy.port) as leaving:
             leaving.sendall(request("GET", "left") * 5)
-            wait_until(lambda: figure("out_queue") == 5, "the requests")
+            wait_until(lambda: figure(proxy, "out_queue") == 5, "the requests")
             reset(leaving)
         wait_until(
             lambda: info(proxy.port, "clients")["connected_clients"] == 2, "the client's end"
         )
         go.set()
-        wait_until(lambda: figure("responses_dropped") == 5, "the replies")
+        wait_until(lambda: figure(proxy, "responses_dropped") == 5, "the replies")
         # Its deadline comes behind theirs.
         assert client.error("GET", "slow") == cause(1, "Connection timed out")
-        assert figure("requests_timedout") == 1
+        assert figure(proxy, "requests_timedout") == 1
 
 
 def test_a_request_is_never_answered_twice():
@@ -219,14 +220,10 @@ def test_a_late_reply_does_not_replace_an_error_that_waits_to_be_sent():
         NutproxyServer(pool("alpha", [server], timeout=2000)) as proxy,
         Client(proxy.port) as client,
     ):
-
-        def figure(name):
-            return proxy.stats()["alpha"]["s1"][name]
-
         client.pipeline(("GET", "large"), ("GET", "slow"))
-        wait_until(lambda: figure("requests_timedout") == 1, "the timeout")
+        wait_until(lambda: figure(proxy, "requests_timedout") == 1, "the timeout")
         finish.set()
-        wait_until(lambda: figure("responses_dropped") == 1, "the late reply")
+        wait_until(lambda: figure(proxy, "responses_dropped") == 1, "the late reply")
         assert client.reply() == large
         assert str(client.reply()) == cause(1, "Connection timed out")
         assert client("GET", "a") == value_of(b"a")
@@ -368,10 +365,6 @@ def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts()
             Client(proxy.ports["alpha"]) as client,
             Client(proxy.ports["clock"]) as waiting,
         ):
-
-            def figure(name):
-                return proxy.stats()["alpha"]["s1"][name]
-
             client.send("GET", "a")
             wait_until(lambda: server.requests, "the request")
             # The probe stays without an answer.
@@ -379,9 +372,9 @@ def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts()
             assert str(client.reply()) == cause(1, "Connection timed out")
             assert "Connection timed out" in waiting.error("GET", "a")
             go.set()
-            wait_until(lambda: figure("responses_dropped") == 1, "the late reply")
+            wait_until(lambda: figure(proxy, "responses_dropped") == 1, "the late reply")
             assert client("GET", "b") == value_of(b"b")
-            assert figure("server_connections") == 1
+            assert figure(proxy, "server_connections") == 1
 
 
 def test_requests_that_timed_out_unsent_are_never_sent():
