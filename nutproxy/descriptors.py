@@ -1,14 +1,14 @@
-# nutproxy/descriptors.py: how many files the process may have open, and what for
-"""Every connection is an open file, and the system limits them (RLIMIT_NOFILE).
+# nutproxy/descriptors.py: the limit on open files, and how it is shared out
+"""Every connection is an open file, and the system limits their number (RLIMIT_NOFILE).
 
     limit ─┬─ the process itself          OWN
            ├─ for each pool: its listener, and what its servers may need at once
            ├─ client_connections          of the pools that set it
            └─ the rest                    clients of the pools that do not
 
-What servers may need is kept free for them: clients that come in numbers cannot take it, so the
-limit is felt by the client that is one too many and by nobody else. A configuration that leaves too
-little for clients is refused at the start, since it could not keep what it promises.
+The descriptors that servers may need are reserved, so clients cannot use them up: only the client
+that is one too many is refused. A configuration that leaves too few descriptors for clients is
+refused at the start.
 """
 
 import resource
@@ -19,35 +19,35 @@ from typing import NamedTuple
 from nutproxy.config import Config, PoolConfig
 
 # Standard input, output and error 3, log 1, epoll 1, signals 2, pid file 1, the statistics port 1
-# with 16 of its clients, a client that is told to go 1, lookups of names 4; and some to spare.
+# with 16 of its clients, a client that is being refused 1, name lookups 4; and some to spare.
 OWN = 40
-# Without this many clients a pool that sets no client_connections is of no use.
+# A pool without client_connections needs room for at least this many clients to be useful.
 CLIENTS_MIN = 16
-# A server that is down is asked on a connection of its own whether it is back.
+# A server that is down is probed over a separate connection.
 PROBES = 1
 
 
 class Need(NamedTuple):
-    """A number of open files, and what they are for."""
+    """A number of open files, and the text that says what they are for."""
 
     files: int
     what: str
 
 
 def raise_limit() -> int:
-    """Raise the soft limit to the hard one, and return what holds then. The usual soft limit, 1024,
-    is meant for select()."""
+    """Raise the soft limit to the hard one, and return the limit that is then in force. The usual
+    soft limit of 1024 exists for select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
-        # The system's own bound (fs.nr_open) has been lowered below the hard limit.
+        # fs.nr_open has been lowered below the hard limit.
         return _number(soft)
     return _number(hard)
 
 
 def hard_limit() -> int:
-    """What raise_limit can reach."""
+    """The highest limit that raise_limit can set."""
     return _number(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
@@ -56,13 +56,12 @@ def _number(limit: int) -> int:
 
 
 def room(config: Config, limit: int) -> int:
-    """How many clients fit in `limit` open files, of all pools without client_connections."""
+    """How many clients of pools without client_connections fit in `limit` open files."""
     return limit - sum(need.files for need in _reserved(config))
 
 
 def shortage(config: Config, limit: int) -> str | None:
-    """Why the configuration cannot be served with `limit` open files, with the arithmetic; None if
-    it can."""
+    """Why the configuration does not fit in `limit` open files, with the sum; None if it fits."""
     needs = list(_reserved(config))
     at_least = CLIENTS_MIN * sum(not pool.client_connections for pool in config.pools)
     if at_least:
@@ -79,7 +78,7 @@ def shortage(config: Config, limit: int) -> str | None:
 
 
 def _reserved(config: Config) -> Iterator[Need]:
-    """What clients of pools without client_connections cannot have."""
+    """Descriptors that clients of pools without client_connections cannot use."""
     yield Need(OWN, "for the process itself")
     for pool in config.pools:
         yield from _pool(pool)

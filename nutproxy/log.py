@@ -1,20 +1,20 @@
 # nutproxy/log.py: the log
-"""What nutproxy says, in which form, and how often.
+"""Log lines: their format, how often they are written, and the thread that writes them.
 
     log.warning("%s is down: %s", server, cause)
-      │  in the loop: what it is about, whether it has been said often enough, its text
-      └─ queue, bounded ─> a thread: formats, writes, opens the file again
+      │  in the loop: find the subject, apply the rate limit, format the message
+      └─ queue, bounded ─> a thread: adds the time, writes, reopens the file
 
     2026-11-21T12:03:01.123+01:00 WARNING server 's1' of pool 'alpha' is down: Connection refused
     {"time": "2026-11-21T12:03:01.123+01:00", "level": "WARNING", "message": "server 's1' ...",
      "pool": "alpha", "server": "s1"}
 
-Connections are named by role and descriptor, as twemproxy does: `c 7` a client, `s 8` a server,
-`p 6` a listener. Objects that lines are about (connections, servers, pools) are handed over as
-arguments: each has an `about` of its own, from which a line gets its fields `conn`, `pool` and
-`server`. Whoever has only names gives them as `extra={"about": {...}}`.
+Connections are named by role and descriptor, as in twemproxy: `c 7` is a client, `s 8` a server,
+`p 6` a listener. Pass the objects that a line is about (connections, servers, pools) as arguments:
+each has an `about` property, which fills the fields `conn`, `pool` and `server`. A caller that has
+only the names passes them as `extra={"about": {...}}`.
 
-The loop never waits for a disk, and a fault of the log is never one of the proxy.
+The loop never waits for a disk, and a failure of the log never affects the proxy.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from nutproxy.config.values import printable
 
 
 class LossyLogger(logging.Logger):
-    """A line that cannot be made or handed over, as when memory has run out, is lost: whoever logs
-    it is in the middle of something, and goes on."""
+    """Drops a line that cannot be formatted or queued, for example when memory has run out. The
+    caller is in the middle of other work, which must go on."""
 
     def _log(self, *args: Any, **kwargs: Any) -> None:
         with contextlib.suppress(Exception):
@@ -44,17 +44,17 @@ class LossyLogger(logging.Logger):
 
 
 log = logging.getLogger("nutproxy")
-# Other modules may have asked for it before this one.
+# Another module may have created the logger first.
 log.__class__ = LossyLogger
 
-# What is said at every level: an operator who sends a signal is told that it has come.
+# Written at every level: an operator who sends a signal sees that it has arrived.
 ALWAYS = 100
 logging.addLevelName(ALWAYS, "NOTICE")
-# What an operator wants to see of a proxy that is well: syslog's level, which logging lacks.
+# Normal events that an operator wants to see: syslog's NOTICE, which `logging` lacks.
 NOTICE = 25
 logging.addLevelName(NOTICE, "NOTICE")
 
-# twemproxy's levels in logging's terms, by number; what is above them is DEBUG.
+# twemproxy's levels by number, in the terms of `logging`. Higher numbers are DEBUG.
 LEVELS = (
     60,
     logging.CRITICAL,
@@ -65,15 +65,15 @@ LEVELS = (
     logging.INFO,
 )
 
-# How often lines of one kind are logged in so many seconds.
+# At most BURST lines of one kind in BURST_SECONDS.
 BURST = 10
 BURST_SECONDS = 60.0
-# Kinds that are remembered for it.
+# The number of kinds that are tracked.
 BURST_KINDS = 1000
-# Debug lines that wait for a disk that does not write, 1 KB each; the others have as much room
-# again, so that what is wrong is not lost among them.
+# Debug lines that may wait for a disk that does not write, about 1 KB each. Other lines have as
+# much room again, so that debug lines cannot crowd out errors.
 QUEUE_LINES = 5000
-# For how long the end waits for the last lines to be written.
+# How long the process waits at its end for the last lines to be written.
 LAST_SECONDS = 1.0
 
 FIELDS = ("conn", "pool", "server")
@@ -85,12 +85,12 @@ def log_level(verbose: int) -> int:
 
 
 def reason(error: BaseException | None) -> str:
-    """The text of an error without its number."""
+    """The text of an error, without its errno."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def find_subject(record: logging.LogRecord) -> bool:
-    """Collects what a line is about in its `about`, while the arguments are still objects."""
+    """Collects the line's subjects in `record.about`, while its arguments are still objects."""
     about: dict[str, str] = dict(getattr(record, "about", {}))
     if isinstance(record.args, tuple):
         for argument in record.args:
@@ -100,17 +100,17 @@ def find_subject(record: logging.LogRecord) -> bool:
 
 
 class Repeats(logging.Filter):
-    """Leaves out what has been said often enough: a server that fails with every request, or a
-    process without descriptors, does not fill the disk. The next line of the kind tells how many
-    are missing.
+    """Limits how often one kind of line is written, so that a server that fails with every request,
+    or a process without descriptors, does not fill the disk. The next line of that kind says how
+    many were left out.
 
-    A kind is a text before its arguments, about one pool and server: descriptors and causes vary
-    without end. Debugging is exempt, and what somebody has asked for by a signal.
+    A kind is a format string together with its pool and server. The arguments do not count, since
+    descriptors and causes vary without end. Debug lines and replies to signals are exempt.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.said: dict[tuple[Any, ...], tuple[float, int]] = {}  # since when, how often
+        self.said: dict[tuple[Any, ...], tuple[float, int]] = {}  # first time, count
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno in (logging.DEBUG, ALWAYS):
@@ -131,10 +131,10 @@ class Repeats(logging.Filter):
 
 
 class Handover(QueueHandler):
-    """Hands a line to the thread as text: what its arguments are may change meanwhile.
+    """Passes a line to the thread as text, because its arguments may change before it is written.
 
-    A line that has no room is left out and counted. Then no debug line is taken until the thread
-    has written what waits, so that those that are missing are missing in one place.
+    A line that finds the queue full is dropped and counted. After that no debug line is accepted
+    until the thread has caught up, so that the gap in the log is in one place.
     """
 
     queue: SimpleQueue[logging.LogRecord]
@@ -152,7 +152,7 @@ class Handover(QueueHandler):
             super().enqueue(record)
 
     def take_dropped(self) -> int:
-        """The lines that were left out since the last time."""
+        """The number of lines dropped since the last call."""
         self.acquire()
         try:
             dropped, self.dropped = self.dropped, 0
@@ -169,12 +169,13 @@ class Handover(QueueHandler):
 
 
 def time_of(record: logging.LogRecord) -> str:
-    """ISO 8601 with milliseconds and the offset of the local time."""
+    """Local time in ISO 8601, with milliseconds and the UTC offset."""
     return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people. What servers have sent cannot break it or act on a terminal."""
+    """A line for people. Text from servers is escaped, so it cannot break the line or control the
+    terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{time_of(record)} {record.levelname} {printable(record.getMessage())}"
@@ -184,7 +185,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """A line for machines: one object."""
+    """A line for machines: one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         about = getattr(record, "about", {})
@@ -203,9 +204,9 @@ FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
 class LogHandler(logging.Handler):
-    """Writes lines to a file, which it opens again when it is told to, or when it has been moved
-    away or deleted; or to standard error. What cannot be written is lost; the first time, standard
-    error tells why. Raises OSError where the file cannot be opened at first."""
+    """Writes lines to a file, or to standard error. The file is reopened on request, and when it
+    has been moved or deleted. A line that cannot be written is lost; the first loss is reported on
+    standard error. Raises OSError if the file cannot be opened at the start."""
 
     def __init__(self, output: str | None) -> None:
         super().__init__()
@@ -223,11 +224,11 @@ class LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             if getattr(record, "reopen", False) and isinstance(self.writer, WatchedFileHandler):
-                # A file that is closed is opened by its next line, which is this one.
+                # A closed file is reopened by the next line, which is this one.
                 self.writer.close()
             self.writer.emit(record)
         except OSError:
-            # A file that cannot be opened again.
+            # The file could not be reopened.
             self.lost(record)
 
     def lost(self, record: logging.LogRecord) -> None:
@@ -240,7 +241,7 @@ class LogHandler(logging.Handler):
 
 
 class Writer(QueueListener):
-    """The thread: has `handler` write what `handover` has taken, and then how many it has not."""
+    """The thread: passes lines from `handover` to `handler`, and reports dropped lines."""
 
     queue: SimpleQueue[logging.LogRecord]
 
@@ -260,16 +261,16 @@ class Writer(QueueListener):
     def tell_dropped(self) -> None:
         dropped = self.handover.take_dropped()
         if dropped:
-            # At every level: what is missing was wanted.
+            # At every level: the dropped lines had passed the level.
             text = f"{dropped} lines dropped: the log could not be written"
             super().handle(log.makeRecord(log.name, logging.WARNING, "", 0, text, (), None))
 
 
 class Log:
-    """The log of this process, from its making to `stop`: in `log_format` (text or json) to the
-    file `output`, to standard error if that is None. Raises OSError.
+    """The log of this process, until `stop`. `log_format` is text or json; `output` is a file, or
+    None for standard error. Raises OSError if the file cannot be opened.
 
-    It begins a thread: nothing may fork afterwards.
+    It starts a thread, so the process must not fork afterwards.
     """
 
     def __init__(self, verbose: int, output: str | None, log_format: str) -> None:
@@ -291,9 +292,9 @@ class Log:
         log.setLevel(log_level(self.verbose))
 
     def stop(self) -> None:
-        """Returns when everything is written. A disk that has stopped, or a pipe that nobody reads,
-        is not waited for: then `stuck`, and the interpreter cannot end in order, which takes locks
-        that the thread holds."""
+        """Wait until everything is written, but not for ever: with a disk that has stopped, or a
+        pipe that is not read, it gives up and sets `stuck`. The interpreter then cannot shut down
+        in the usual way, because that takes locks which the thread holds."""
         ending = threading.Thread(target=self.listener.stop, name="end of the log", daemon=True)
         ending.start()
         ending.join(LAST_SECONDS)

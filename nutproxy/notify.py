@@ -1,10 +1,11 @@
-# nutproxy/notify.py: what a supervisor is told
+# nutproxy/notify.py: messages to the supervisor
 """systemd's notification protocol (sd_notify(3)), for units of `Type=notify`: a datagram of
 `NAME=value` lines to the socket that $NOTIFY_SOCKET names.
 
     Notifier(os.environ.get("NOTIFY_SOCKET"))(READY=1, STATUS="serving")
 
-Without such a socket nothing happens. What cannot be told is logged and changes nothing else.
+Without $NOTIFY_SOCKET nothing happens. A message that cannot be sent is logged, and nothing else
+happens.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ log = logging.getLogger("nutproxy")
 
 
 class Notifier:
-    """`address` is the path of a socket, with an @ before it one of Linux' abstract names."""
+    """`address` is the path of a socket, or with a leading @ a Linux abstract name."""
 
     def __init__(self, address: str | None) -> None:
         self.address = address
@@ -24,12 +25,12 @@ class Notifier:
     def __call__(self, **fields: int | str) -> None:
         if not self.address:
             return
-        # A line break would begin a field of its own.
+        # A line break would start another field.
         lines = (f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                # The loop calls this: a supervisor that does not read is not waited for.
+                # Called in the loop, so it must not wait for a supervisor that does not read.
                 sock.setblocking(False)
                 sock.sendto("\n".join(lines).encode(), name)
         except OSError as error:

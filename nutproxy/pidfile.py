@@ -1,12 +1,12 @@
 # nutproxy/pidfile.py: the pid file
-"""Which process runs, for scripts that send it signals, and a lock that keeps a second one out.
+"""The process id for scripts that send signals, and a lock that keeps a second process out.
 
-    lock ──> a file that nobody holds is taken over, whatever is in it
-    write ─> once the process listens: whoever finds a pid there may send signals to it
-    remove ─> at the end, unless the path is another file by now
+    lock ──> a file that no process has locked is taken over, whatever it contains
+    write ─> once the process listens, so that a script which finds a pid can send it signals
+    remove ─> at the end, unless another file is at the path by now
 
-The lock (flock) lives as long as the process and is gone with it, however it ends: the number in
-the file says who holds it, never whether.
+The kernel releases the lock (flock) when the process ends, however it ends. The lock says whether
+a process runs; the number in the file only says which one.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class PidFile:
             raise OSError(error.errno, text) from error
 
     def is_ours(self) -> bool:
-        """Does the path lead to the file that we have opened? Its holder may have removed it
-        meanwhile, or somebody put another there."""
+        """Is the file at the path still the one that we have open? Its holder may have removed it
+        meanwhile, or another process may have replaced it."""
         if self.fd < 0:
             return False
         try:
@@ -58,7 +58,7 @@ class PidFile:
             return False
 
     def write(self) -> None:
-        """Put this process' id in it."""
+        """Write the id of this process."""
         try:
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
@@ -67,7 +67,7 @@ class PidFile:
             raise OSError(error.errno, text) from error
 
     def remove(self) -> None:
-        """Give it up."""
+        """Remove the file and release the lock."""
         with contextlib.suppress(OSError):
             if self.is_ours():
                 os.unlink(self.path)

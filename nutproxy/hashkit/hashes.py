@@ -1,23 +1,23 @@
 # nutproxy/hashkit/hashes.py: key -> 32 bits
-"""The hash functions a pool can name, each with the quirks that twemproxy's copy of it has.
+"""The hash functions that a pool can name, each with the quirks of twemproxy's copy.
 
     key bytes ──> hash_t ──> uint32 ──> Ring.dispatch ──> server index
 
 All take a pointer and a length and return 32 unsigned bits. Where twemproxy departs from the
-published algorithm, this module departs in the same way, because a key that hashes differently is a
-key that is no longer found:
+published algorithm, this module departs in the same way, because a key that hashes differently is
+no longer found:
 
-- one_at_a_time and the four FNV read a key as *signed* bytes, as x86-64 does with a plain `char`:
-  0xff is added as 0xffffffff. hsieh does so for the last byte of a three-byte tail only. Here that
-  is so on every platform, also where `char` is unsigned.
-- crc16 is never cut to 16 bits, crc32 is cut to 15.
+- one_at_a_time and the four FNV hashes read a key as *signed* bytes, as x86-64 does with a plain
+  `char`: 0xff is added as 0xffffffff. hsieh does so only for the last byte of a three-byte tail.
+  Here that holds on every platform, even where `char` is unsigned.
+- crc16 is never truncated to 16 bits; crc32 is truncated to 15.
 - fnv1_64 and fnv1a_64 return the low half. The 64-bit prime is 2^40 + 0x1b3, and nothing above bit
   31 ever reaches the low half, so both are computed in 32 bits.
 
-The functions hash an empty key too, by their own rules; that an empty key *routes* by hash 0 is the
-router's business. Words are assembled from bytes, so neither alignment nor byte order matters.
+The functions hash an empty key by their own rules; the router gives an empty key hash 0. Words are
+assembled from bytes, so neither alignment nor byte order matters.
 
-Except for murmur3 no function touches a Python object.
+No function except murmur3 touches a Python object.
 """
 
 import math
@@ -39,9 +39,9 @@ def hash_by_name(name):
 
 
 def hash_four_by_name(name):
-    """What hashes four keys at once in less time than one behind the other; NULL if nothing does.
-    FNV is a chain of multiplications, each of which waits for the one before it; of four chains
-    side by side the processor has one to work at while the others wait."""
+    """The function that hashes four keys at once, where that is faster than one after the other;
+    NULL if there is none. FNV is a chain of multiplications, each of which waits for the one before
+    it; with four chains side by side the processor always has one to work on."""
     if name == "fnv1a_64":
         return hash_four_fnv1a_64
     return cython.NULL

@@ -9,11 +9,11 @@
 
     modula    slots, `weight` of them for each server, side by side in index order; the hash modulo
               their number names one
-    random    every lookup draws anew, whatever the hash and the weights
+    random    every lookup draws a server, whatever the hash and the weights
 
-A server that is not live takes no part: ketama and modula are built as if it were not configured,
-only the indexes of the others stay. So after an ejection every key is where twemproxy would have
-put it, and back at home when the server returns.
+A server that is not live is left out: ketama and modula are built as if it were not configured,
+except that the other servers keep their indexes. After an ejection every key is where twemproxy
+would have put it, and it is back in its place when the server returns.
 
 A ring allocates once, for all its servers. `set_live` rebuilds in place on the event loop, without
 a Python call per point: 0.13 ms for ten ketama servers, 1.6 ms for a hundred. `dispatch` reads

@@ -1,16 +1,17 @@
 # nutproxy/hashkit/router.py: key -> server index
-"""What a pool asks for each key.
+"""Finds the server of a key: hash tag, hash function, ring.
 
     "user:{42}:name" ── hash_tag "{}" ──> "42" ── hash ──> 2927313545 ── Ring ──> server index
 
-- hash_tag: the first opening byte and the first closing byte after it; what is between them is
-  hashed if there is at least one byte, else the whole key. There is no second try: `a{}b{c}` is
-  hashed whole. Both bytes may be the same.
+- hash_tag: the bytes between the first opening byte and the first closing byte after it are hashed,
+  or the whole key if there are none. Only the first pair counts: `a{}b{c}` is hashed whole. Both
+  bytes may be the same.
 - An empty key has hash 0, whatever the function says.
 - A pool that is *configured* with one server hashes nothing: every key belongs to index 0, or to
-  nobody (-1) while that server is not live. A pool of several of which one is left hashes as ever.
+  none (-1) while that server is not live. A pool of several servers of which one is left hashes as
+  usual.
 
-Keys without a server are the caller's to answer; nothing here waits or retries.
+The caller answers requests whose key has no server; nothing here waits or retries.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from nutproxy.hashkit.ring import make_ring
 
 
 class Route(NamedTuple):
-    """Where a key goes and why, for people."""
+    """Where a key goes and why, for display."""
 
     server: int
     """Index of the server, -1 if none is live. With `random`, one draw of many."""

@@ -5,16 +5,17 @@
      "total_connections":…, "curr_connections":…,
      "<pool>": {"client_eof":…, …, "<server>": {"server_eof":…, …, "latency": {…}},"<server>": …
 
-What collectors of twemproxy do with it decides where ours may stand. They take every object at the
-top for a pool, every object in a pool for a server, and numbers for counters; several turn every
-other value into a number, and fail. So: nothing of ours at the top, in pools and servers numbers
-behind twemproxy's, and `latency`, which is no number, in the servers, where no collector looks for
-objects. `service` is twemproxy's, because some ask for it; `version` is ours.
+twemproxy's collectors decide where our own figures can stand. They take every object at the top
+level for a pool, every object in a pool for a server, and numbers for counters; several convert
+every other value to a number, and fail. So nothing of ours is at the top level, our numbers follow
+twemproxy's in pools and servers, and `latency`, which is not a number, is in the servers, where no
+collector looks for objects. `service` is twemproxy's, because some collectors check it; `version`
+is ours.
 
-All that is constant (names, punctuation) is laid out once, as texts with cells between them. To
-make a report the cells are copied, which the GIL puts between two turns of the loop, so its figures
-fit each other. It is written without the GIL: the loop is not kept from its turn, however many
-servers there are and however often somebody asks.
+The constant parts (names, punctuation) are laid out once, as texts with cells between them. A
+report copies the cells while it holds the GIL, that is between two turns of the loop, so its
+figures are consistent. It is then written without the GIL, so that it never delays the loop,
+however many servers there are and however often it is requested.
 """
 
 import json
@@ -37,7 +38,7 @@ for section, rows in TABLE.items():
     if named != {f"{prefix}{row.name.upper()}": cell for cell, row in enumerate(rows)}:
         raise ImportError(f"nutproxy.stats: the {section} rows of slab.pxd and table.py differ")
 
-# What a number may need, what a histogram may.
+# The most bytes that a number and a histogram can need.
 NUMBER_SIZE = 20
 HISTOGRAM_SIZE = 128 + LATENCY_BUCKETS * (2 * NUMBER_SIZE + 5)
 

@@ -54,7 +54,7 @@ cpdef enum:
 
 cdef enum:
     LATENCY_STEPS = 8       # buckets an octave
-    LATENCY_BUCKETS = 200   # the last one has what takes longer than 125 s
+    LATENCY_BUCKETS = 200   # the last one is for everything above 125 s
 
 cdef class Slab:
     cdef uint64_t* cells

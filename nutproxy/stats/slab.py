@@ -3,14 +3,14 @@
 
     [ global ] [ pool 0 ] [ server 0.0 ] [ server 0.1 ] … [ pool 1 ] [ server 1.0 ] …
 
-A row's cells are named by the enums in slab.pxd. Pools and servers hold pointers to their rows, so
-to count is one instruction: `stats[POOL_CLIENT_EOF] += 1`, without a call, a lock or Python.
+The enums in slab.pxd name the cells of a row. Pools and servers hold pointers to their rows, so
+counting is one instruction, `stats[POOL_CLIENT_EOF] += 1`, without a call, a lock or Python.
 
-Only the worker writes; whoever has the descriptor and knows the pools may map the same memory and
-read it, at any time: each cell is written at once.
+Only the worker writes. Any process that has the descriptor and knows the pools can map the memory
+and read it at any time, since each cell is written in one store.
 
-A latency histogram is a sum and LATENCY_BUCKETS cells behind it, eight to an octave: what is read
-from it is off by 12.5 % at most, from 1 us to 125 s.
+A latency histogram is a sum followed by LATENCY_BUCKETS cells, eight to an octave. A percentile
+read from it is off by 12.5 % at most, from 1 us to 125 s.
 """
 
 import os
@@ -27,18 +27,18 @@ from cython.cimports.nutproxy.csys import (
 
 from nutproxy.stats.table import TABLE
 
-# Rows begin with a cache line: a pool's and a server's counters share none.
+# Rows start on a cache line, so that the counters of a pool and of a server never share one.
 LINE = 64 // cython.sizeof(cython.ulonglong)
 
 
 def cells_of(section: str) -> int:
-    """The cells of a row, whole cache lines."""
+    """The number of cells of a row, rounded up to whole cache lines."""
     cells = len(TABLE[section]) + (LATENCY_BUCKETS if section == "server" else 0)
     return -(-cells // LINE) * LINE
 
 
 def places(configs) -> tuple[list[int], list[list[int]], int]:
-    """The first cells of all pools' and servers' rows, and how many cells there are."""
+    """The first cell of each pool's and each server's row, and the total number of cells."""
     pools, servers = [], []
     end = cells_of("global")
     for config in configs:
@@ -51,14 +51,14 @@ def places(configs) -> tuple[list[int], list[list[int]], int]:
 
 
 def slab_memory(configs) -> int:
-    """The descriptor of a new shared memory for the Slab of these pools, all zeros."""
+    """The descriptor of new, zeroed shared memory for the Slab of these pools."""
     fd = os.memfd_create("nutproxy-stats")
     os.ftruncate(fd, places(configs)[2] * cython.sizeof(cython.ulonglong))
     return fd
 
 
 def latency_bounds() -> list[int]:
-    """By bucket, the most microseconds that it holds. The last one has no bound: -1."""
+    """The upper bound of each bucket in microseconds. The last one has none: -1."""
     bounds = list(range(2 * LATENCY_STEPS))
     while len(bounds) < LATENCY_BUCKETS:
         octave, step = divmod(len(bounds), LATENCY_STEPS)
@@ -73,9 +73,8 @@ def bucket_of(microseconds: int) -> int:
 
 @cython.cclass
 class Slab:
-    """The memory `fd`, that of slab_memory(configs), mapped: rows for these PoolConfigs and their
-    servers, in their order. The descriptor may be closed then. Raises OSError when there is no
-    memory."""
+    """Maps the memory `fd` of slab_memory(configs): rows for these PoolConfigs and their servers,
+    in that order. The descriptor may be closed afterwards. Raises OSError on failure."""
 
     def __init__(self, configs, fd: cython.int):
         address: cython.p_void
@@ -91,7 +90,7 @@ class Slab:
             munmap(self.cells, self.size)
 
     def row(self, cell):
-        """The row that begins with this cell."""
+        """The row that starts at this cell."""
         return self.cells + cell
 
     def read(self, cell: cython.size_t) -> int:

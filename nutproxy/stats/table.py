@@ -1,11 +1,11 @@
-# nutproxy/stats/table.py: every counter, once
+# nutproxy/stats/table.py: the table of counters
 """Name, kind and help text of all statistics, in the order in which they are shown.
 
 The cells of the shared memory (slab.pxd), the JSON of the statistics port, `--describe-stats` and
-docs/statistics.md are made from these rows. The ones with `twemproxy` are twemproxy's: names,
-order, help texts and meaning are its own, and its collectors rely on them. Ours come after them.
+docs/statistics.md are made from these rows. Rows with `twemproxy` set are twemproxy's: collectors
+rely on their names, order, help texts and meaning. Our own rows come after them.
 
-No name of a pool's counter is that of a server's, since collectors add them up by name.
+A pool's counter never has the name of a server's, because collectors add figures up by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECTIONS = ("global", "pool", "server")
 
 
 class Row(NamedTuple):
-    """`text` is what `--describe-stats` says, `more` what the page in docs/ adds to it."""
+    """`text` is shown by `--describe-stats`; the page in docs/ adds `more`."""
 
     name: str
     kind: Kind
@@ -36,7 +36,7 @@ GLOBAL: Sequence[Row] = (
         "Listeners, clients and connections to servers.",
         True,
     ),
-    Row("curr_connections", "gauge", "# connections now", "The same, that are open.", True),
+    Row("curr_connections", "gauge", "# connections now", "Those of them that are open.", True),
 )
 
 POOL: Sequence[Row] = (
@@ -44,7 +44,7 @@ POOL: Sequence[Row] = (
         "client_eof",
         "counter",
         "# eof on client connections",
-        "Clients that have closed the connection, or sent QUIT.",
+        "Clients that closed the connection, or sent QUIT.",
         True,
     ),
     Row(
@@ -71,17 +71,17 @@ POOL: Sequence[Row] = (
         "forward_error",
         "counter",
         "# times we encountered a forwarding error",
-        "Requests that were answered with an error of nutproxy's own, or as a miss with"
-        " `on_dead_server: miss`, because no server has answered them. Which server, and why, is"
-        " in the `requests_…` counters of the servers and in `no_live_server`; a request in several"
-        " parts counts once here, and each part there.",
+        "Requests that no server answered. The client got an error from nutproxy, or a miss with"
+        " `on_dead_server: miss`. The `requests_…` counters of the servers and `no_live_server`"
+        " tell which server it was and why. A request in several parts counts once here, and"
+        " each of its parts there.",
         True,
     ),
     Row(
         "fragments",
         "counter",
         "# fragments created from a multi-vector request",
-        "Parts of requests that concern several servers. twemproxy always shows 0.",
+        "Parts of requests that were split over several servers. twemproxy always shows 0.",
         True,
     ),
     Row(
@@ -92,14 +92,15 @@ POOL: Sequence[Row] = (
     Row(
         "client_rejected",
         "counter",
-        "# client connections turned away, there were too many",
-        "The client is told so and disconnected; see `client_connections` in the configuration.",
+        "# client connections refused because there were too many",
+        "The client gets an error and is disconnected; see `client_connections` in the"
+        " configuration.",
     ),
     Row(
         "client_requests",
         "counter",
         "# requests received from clients",
-        "All of them: also those that nutproxy answers itself or refuses.",
+        "Includes requests that nutproxy answers itself or refuses.",
     ),
     Row("client_request_bytes", "counter", "total bytes received from clients"),
     Row("client_response_bytes", "counter", "total bytes sent to clients"),
@@ -112,8 +113,8 @@ POOL: Sequence[Row] = (
         "refused_requests",
         "counter",
         "# requests refused by nutproxy, nothing was sent to a server",
-        "Commands that are unknown, not supported or denied, wrong numbers of arguments, keys on"
-        " several servers, missing AUTH. twemproxy closes the connection on them (`client_err`).",
+        "Unknown, unsupported or denied commands, wrong numbers of arguments, keys on several"
+        " servers, missing AUTH. twemproxy closes the connection instead (`client_err`).",
     ),
     Row(
         "no_live_server",
@@ -124,8 +125,8 @@ POOL: Sequence[Row] = (
         "unread_replies_dropped",
         "counter",
         "# replies dropped because their client had too much unread",
-        "The client is told so in their place. It had more than four times `client_max_pending`"
-        " bytes of replies waiting.",
+        "The client gets an error in place of the reply. It had more than four times"
+        " `client_max_pending` bytes of replies waiting.",
     ),
 )
 
@@ -134,22 +135,22 @@ SERVER: Sequence[Row] = (
         "server_eof",
         "counter",
         "# eof on server connections",
-        "Connections that the server has closed.",
+        "Connections that the server closed.",
         True,
     ),
     Row(
         "server_err",
         "counter",
         "# errors on server connections",
-        "Connections that were refused, reset, or failed in their handshake; those of probes too.",
+        "Connections that were refused, were reset, or failed in the handshake, including probes.",
         True,
     ),
     Row(
         "server_timedout",
         "counter",
         "# timeouts on server connections",
-        "Times that a connection left requests unanswered for `timeout`, however many there were,"
-        " and connects that took as long.",
+        "How often a connection left requests unanswered for `timeout`, counted once however many"
+        " requests there were, and connects that took that long.",
         True,
     ),
     Row(
@@ -162,7 +163,7 @@ SERVER: Sequence[Row] = (
         "server_ejected_at",
         "timestamp",
         "timestamp when server was ejected in usec since epoch",
-        "The last time, also after its return; 0 if there was none.",
+        "The last ejection, kept after the server returns; 0 if there was none.",
         True,
     ),
     Row(
@@ -177,7 +178,7 @@ SERVER: Sequence[Row] = (
         "responses",
         "counter",
         "# responses",
-        "Replies that somebody was waiting for.",
+        "Replies that a client was waiting for.",
         True,
     ),
     Row("response_bytes", "counter", "total response bytes", "The bytes of `responses`.", True),
@@ -198,7 +199,7 @@ SERVER: Sequence[Row] = (
         "out_queue",
         "gauge",
         "# requests in outgoing queue",
-        "Requests that were written and wait for their replies.",
+        "Requests that have been written and wait for their replies.",
         True,
     ),
     Row(
@@ -216,7 +217,7 @@ SERVER: Sequence[Row] = (
         "requests_lost",
         "counter",
         "# requests whose connection ended before the reply",
-        "They had been written, at least in part, and are not sent a second time.",
+        "They had been written at least in part, so they are not sent again.",
     ),
     Row(
         "requests_retried",
@@ -226,8 +227,9 @@ SERVER: Sequence[Row] = (
     Row(
         "requests_unavailable",
         "counter",
-        "# requests failed before they were written, the server being down",
-        "At once while it is known to be down, else when the connection for them was refused.",
+        "# requests that failed unwritten because the server was down",
+        "They fail at once while the server is known to be down, otherwise when their connection is"
+        " refused.",
     ),
     Row(
         "requests_overflowed",
@@ -238,13 +240,13 @@ SERVER: Sequence[Row] = (
         "responses_error",
         "counter",
         "# responses that are errors of the server",
-        "They are among `responses` and were passed on.",
+        "They count in `responses` too and were passed on.",
     ),
     Row(
         "responses_dropped",
         "counter",
-        "# replies that nobody was waiting for any more",
-        "The client had gone, or the timeout had passed. They are not among `responses`.",
+        "# replies that no client was waiting for any more",
+        "The client had gone, or the timeout had passed. They do not count in `responses`.",
     ),
     Row(
         "server_protocol_errors",
@@ -254,7 +256,7 @@ SERVER: Sequence[Row] = (
     Row(
         "server_probes",
         "counter",
-        "# connects to find out whether the server is back",
+        "# probes: connects that find out whether the server is back",
     ),
     Row(
         "server_down",
@@ -276,7 +278,7 @@ SERVER: Sequence[Row] = (
 
 TABLE = dict(zip(SECTIONS, (GLOBAL, POOL, SERVER), strict=True))
 
-# What stands beside the names of pools, and of servers in their pool.
+# Names that stand beside those of pools, and beside those of servers in a pool.
 BESIDE = {
     "pool": (
         *("service", "source", "version", "uptime", "timestamp"),
@@ -287,9 +289,9 @@ BESIDE = {
 
 
 def shown_names(section: Literal["pool", "server"], names: Sequence[str]) -> list[str]:
-    """What all pools, or all servers of one pool, are called in the statistics: by their names, but
-    for underscores behind one that has another meaning there. A name that stood twice in a JSON
-    object would hide a figure, or the pool, from whoever reads it."""
+    """The names that the statistics use for all pools, or for all servers of one pool. A name that
+    has another meaning there gets underscores appended: a name that stood twice in a JSON object
+    would hide either the figure or the pool from readers."""
     used = {*BESIDE[section], *names}
     shown = []
     for name in names:
