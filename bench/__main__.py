@@ -1,50 +1,83 @@
 # bench/__main__.py: python -m bench
 """python -m bench: nutproxy, nutcracker, haproxy and a bare echo server, side by side in one run.
 
-    python -m bench                                all rows, five rounds; about 25 minutes
+    python -m bench                                the core rows in three placements; 15 minutes
+    python -m bench --all                          then all other rows, in one; 40 minutes
     python -m bench --list                         the rows, and what each of them is
     python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
+    python -m bench --placement own,shared         these placements (bench/placement.py); or all
     python -m bench --memory                       resident memory in five cases (bench/memory.py)
 
-Tables go to standard output. A run of everything, of five rounds or more, also writes
-bench/results/; any other writes only where --output says. How it is measured is told by the report
-itself (bench/report.py), what is measured by bench/rows.py.
+predixy takes part if it is on PATH. Tables go to standard output. A complete run, of five rounds or
+more and in all placements, also writes bench/results/ and the figures that README and
+docs/performance.md quote (bench/figures.py); any other writes only where --output says. How it is
+measured is told by the report itself (bench/report.py), what is measured by bench/rows.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import fnmatch
 import functools
+import math
 import os
 import platform
 import re
 import resource
 import shutil
+import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nutproxy
-from bench import measure, memory, peers, report, tracers
+from bench import figures, measure, memory, peers, placement, report, tracers
 from bench.peers import CHECKOUT, PEERS, TWEMPROXIES, Ground, Peer
+from bench.placement import Placement
 from bench.progress import Progress
-from bench.report import Results
-from bench.rows import COUNTS, LOAD, ROWS, Count, Row
+from bench.ratios import BASE, Results
+from bench.rows import COUNTS, LOAD, PARTIALS, ROWS, Count, Partial, Row
 from bench.tracers import Counts
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT_PEERS = ["nutproxy", "nutcracker", "haproxy", "echo"]
 TRACED_PEERS = ("nutproxy", "nutcracker")
+LEAST_ROUNDS_TO_WRITE = 5
+TURNS = 2  # runs of a peer in each round: there and back
+PARTIAL_SECONDS = 0.8  # in open loop, a round
+
+# About what one row of one peer takes in a round, what each start of a load adds, and one count:
+# with these a run says how long it will take, until it knows better.
+CELL_SECONDS, START_SECONDS, COUNT_SECONDS = 0.9, 0.05, 5.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one report is made of."""
+
+    stem: str  # of its files
+    rows: list[Row]
+    partials: list[Partial]
+    counts: list[Count]
+    placements: list[Placement]
+
+    @property
+    def cpu_file(self) -> str:
+        return "cpu.svg" if self.stem == "latest" else f"{self.stem}.svg"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     allow_many_files()
     if options.list:
-        named = [(row.id, row.title) for row in ROWS] + [(one.id, one.title) for one in COUNTS]
+        named = [(row.id, row.title) for row in ROWS]
+        named += [(one.id, one.title) for one in PARTIALS]
+        named += [(one.id, one.title) for one in COUNTS]
         named += [(case.id, case.title) for case in memory.CASES]
         width = max(len(id) for id, _ in named)
         print("\n".join(f"{id:{width}}  {title}" for id, title in named))
@@ -56,79 +89,163 @@ def main(argv: Sequence[str] | None = None) -> None:
         if output := options.output or (RESULTS if everything else None):
             memory.write(results, output)
     else:
-        complete = not options.only and options.peers == DEFAULT_PEERS
-        everything = complete and options.rounds >= 5 and options.scale == 1.0
-        benchmark(options, options.output or (RESULTS if everything else None))
+        benchmark(options)
+    if options.complete and not options.list:
+        figures.update(RESULTS)
 
 
-def benchmark(options: argparse.Namespace, output: Path | None) -> None:
-    rows = [row for row in ROWS if chosen(row.id, options.only)]
-    counts = [count for count in COUNTS if chosen(count.id, options.only)]
-    for program in [row.tool for row in rows if row.tool != LOAD] + [
-        program for count in counts for program in tracers.PROGRAMS[count.kind]
-    ]:
-        peers.program(program)  # rather now than after 20 minutes
-    results = Results(machine(), options.peers)
+def benchmark(options: argparse.Namespace) -> None:
+    selected = selections(options)
+    for one in selected:
+        # Rather now than after 20 minutes.
+        for name in programs(one):
+            peers.program(name)
+    output = options.output or (RESULTS if options.complete else None)
+    for one in selected:
+        results = measured(options, one)
+        print(report.markdown(results))
+        if output:
+            report.write(results, output, one.stem, one.cpu_file)
+
+
+def selections(options: argparse.Namespace) -> list[Selection]:
+    names = options.placement
+    everywhere = [placement.placement(name) for name in names or default_placements()]
+    partials = [one for one in PARTIALS if BASE in options.peers]
+    if options.only:
+        partials = [one for one in partials if chosen(one.id, options.only)]
+        bases = {one.of for one in partials}
+        rows = [row for row in ROWS if chosen(row.id, options.only) or row.id in bases]
+        counts = [count for count in COUNTS if chosen(count.id, options.only)]
+        return [Selection("latest", rows, partials, counts, everywhere)]
+    found = [Selection("latest", [r for r in ROWS if r.core], partials, COUNTS, everywhere)]
+    if options.all:
+        once = everywhere if names else [placement.placement("free")]
+        found.append(Selection("long", [r for r in ROWS if not r.core], [], [], once))
+    return found
+
+
+def default_placements() -> Sequence[str]:
+    """Of a single processor there is one placement only."""
+    return placement.NAMES if len(placement.usable()) > 1 else ("free",)
+
+
+def programs(selection: Selection) -> Iterator[str]:
+    yield from (row.tool for row in selection.rows if row.tool != LOAD)
+    for count in selection.counts:
+        yield from tracers.PROGRAMS[count.kind]
+
+
+def measured(options: argparse.Namespace, selection: Selection) -> Results:
+    results = Results(machine(), options.peers, turns=TURNS)
+    traced = sum(name in TRACED_PEERS for name in options.peers)
+    cells = len(selection.rows) * len(options.peers) + len(selection.partials) * traced
+    steps = cells * len(selection.placements) * options.rounds * TURNS
+    seconds = steps * (CELL_SECONDS * options.scale / TURNS + START_SECONDS)
+    seconds += traced * len(selection.counts) * COUNT_SECONDS
+    print(
+        f"{len(selection.rows)} rows, {len(selection.partials)} at partial load,"
+        f" {len(selection.counts)} counts; {len(options.peers)} peers, {options.rounds} rounds,"
+        f" {len(selection.placements)} placements: about {max(round(seconds / 60), 1)} minutes",
+        file=sys.stderr,
+    )
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nutproxy-bench-")))
-        every = [*rows, *(count.row for count in counts)]
-        servers = stack.enter_context(peers.backends(directory, every))
-        started = [
-            stack.enter_context(peers.peer(name, Ground(directory, every, servers)))
-            for name in options.peers
-        ]
-        running = [peer for peer in started if peer is not None]
-        cells = sum(row.id in peer.ports for row in rows for peer in running)
-        traced = sum(peer.name in TRACED_PEERS for peer in running)
-        progress = Progress(cells * options.rounds + traced * len(counts))
+        progress = Progress(steps + traced * len(selection.counts))
         stack.callback(progress.close)
-        if rows:
-            measure_rounds(results, running, rows, options, directory, progress)
-        count_all(results, running, counts, Ground(directory, every, servers), progress)
-    print(report.markdown(results))
-    if output:
-        report.write(results, output)
+        if selection.rows:
+            for place in selection.placements:
+                measure_placement(results, options, selection, place, directory, progress)
+        if selection.counts:
+            rows = [count.row for count in selection.counts]
+            with ground(directory, rows, placement.placement("shared")) as prepared:
+                count_all(results, options.peers, selection.counts, prepared, progress)
+    return results
+
+
+@contextlib.contextmanager
+def ground(directory: Path, rows: Sequence[Row], place: Placement) -> Iterator[Ground]:
+    with peers.backends(directory, rows, place.servers) as servers:
+        yield Ground(directory, rows, servers, place)
+
+
+def measure_placement(
+    results: Results,
+    options: argparse.Namespace,
+    selection: Selection,
+    place: Placement,
+    directory: Path,
+    progress: Progress,
+) -> None:
+    results.placements[place.name] = str(place)
+    results.samples[place.name] = {}
+    every = [*selection.rows, *(one.row for one in selection.partials)]
+    with contextlib.ExitStack() as stack:
+        prepared = stack.enter_context(ground(directory, every, place))
+        started = [stack.enter_context(peers.peer(name, prepared)) for name in options.peers]
+        running = [peer for peer in started if peer is not None]
+        rows = [scaled(row, options.scale) for row in selection.rows]
+        measure_rounds(results, running, rows, options.rounds, directory, progress)
+        offered = [
+            one.at(capacity(results, place.name, one), PARTIAL_SECONDS * options.scale / TURNS)
+            for one in selection.partials
+        ]
+        results.rates[place.name] = {row.id: row.rate for row in offered}
+        compared = [peer for peer in running if peer.name in TRACED_PEERS]
+        measure_rounds(results, compared, offered, options.rounds, directory, progress)
+
+
+def scaled(row: Row, scale: float) -> Row:
+    """As it is run once."""
+    return dataclasses.replace(row, requests=max(1, int(row.requests * scale / TURNS)))
+
+
+def capacity(results: Results, place: str, partial: Partial) -> float:
+    """Of nutcracker, requests a second."""
+    samples = results.row(place, partial.of)[BASE]
+    found = statistics.median(sample.load.requests_per_second for sample in samples)
+    if math.isinf(found):
+        raise SystemExit(f"{partial.of}: the runs are too short to tell a rate; raise --scale")
+    return found
 
 
 def measure_rounds(
     results: Results,
     running: list[Peer],
     rows: list[Row],
-    options: argparse.Namespace,
+    rounds: int,
     directory: Path,
     progress: Progress,
 ) -> None:
-    def requests(row: Row) -> int:
-        return max(1, int(row.requests * options.scale))
-
     for row in rows:
-        results.samples[row.id] = {peer.name: [] for peer in running if row.id in peer.ports}
         for peer in able(running, row):
             measure.check(peer, row)
             # Not counted: buffers grow and connections are opened.
-            measure.run(peer, row, max(1, requests(row) // 10), directory)
-    for number in range(1, options.rounds + 1):
+            measure.run(peer, row, max(1, row.requests // 5), directory)
+    for number in range(1, rounds + 1):
         # Whoever comes first in one round comes last in another.
         running = running[1:] + running[:1]
         for row in rows:
-            for peer in able(running, row):
-                sample = measure.run(peer, row, requests(row), directory)
-                results.samples[row.id][peer.name].append(sample)
+            there = able(running, row)
+            for peer in [*there, *reversed(there)]:
+                sample = measure.run(peer, row, row.requests, directory)
+                by_peer = results.samples[peer.placement.name].setdefault(row.id, {})
+                by_peer.setdefault(peer.name, []).append(sample)
                 progress.step(
-                    f"round {number}/{options.rounds}  {row.id:20}{peer.name:12}"
+                    f"{peer.placement.name:7} round {number}/{rounds}  {row.id:20}{peer.name:12}"
                     f"{sample.load.requests_per_second:>11,.0f}/s {sample.cpu:10.2f} us"
                 )
 
 
-def able(running: list[Peer], row: Row) -> Iterator[Peer]:
-    return (peer for peer in running if row.id in peer.ports)
+def able(running: list[Peer], row: Row) -> list[Peer]:
+    return [peer for peer in running if row.id in peer.ports]
 
 
 def count_all(
     results: Results,
-    running: list[Peer],
+    names: Sequence[str],
     counts: list[Count],
-    ground: Ground,
+    prepared: Ground,
     progress: Progress,
 ) -> None:
     def done(name: str, count: Count, found: Counts) -> None:
@@ -137,15 +254,17 @@ def count_all(
 
     by_calls = [count for count in counts if count.kind == "calls"]
     by_instructions = [count for count in counts if count.kind == "instructions"]
-    for peer in running:
-        if peer.name not in TRACED_PEERS:
-            continue
+    for name in (name for name in names if name in TRACED_PEERS):
         try:
-            for one in by_calls:
-                done(peer.name, one, tracers.calls(peer, one, ground.directory))
+            if by_calls:
+                with peers.peer(name, prepared) as peer:
+                    assert peer is not None
+                    for one in by_calls:
+                        measure.check(peer, one.row)
+                        done(name, one, tracers.calls(peer, one, prepared.directory))
             if by_instructions:
-                tally = functools.partial(done, peer.name)
-                tracers.instructions(peer.name, ground, by_instructions, tally)
+                tally = functools.partial(done, name)
+                tracers.instructions(name, prepared, by_instructions, tally)
         except tracers.NotPermitted as reason:
             # The rest of the run was not in vain.
             progress.step(f"not everything could be counted: {reason}")
@@ -156,8 +275,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench", description="Side by side with nutcracker. See bench/__main__.py."
     )
     parser.add_argument("--list", action="store_true", help="print the rows")
+    parser.add_argument("--all", action="store_true", help="the core rows, then all others")
     parser.add_argument(
         "--only", type=words, default=[], metavar="ID[,ID]", help="these rows, or patterns of them"
+    )
+    parser.add_argument(
+        "--placement",
+        type=words,
+        action="extend",
+        metavar="NAME[,NAME]",
+        help=f"of {', '.join(placement.NAMES)}; or all (the default, except for what --all adds)",
     )
     parser.add_argument("--rounds", type=positive, default=5, help="the median of so many (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="times the requests of each row")
@@ -165,7 +292,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--peers",
         type=words,
         default=None,
-        help=f"of {','.join(PEERS)} ({','.join(DEFAULT_PEERS)})",
+        help=f"of {','.join(PEERS)} ({','.join(DEFAULT_PEERS)}, and predixy if it is on PATH)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where tables and charts go")
     parser.add_argument("--memory", action="store_true", help="resident memory instead of CPU")
@@ -173,11 +300,48 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--churn", type=positive, default=memory.CHURN, help="connections of that case (1000000)"
     )
     options = parser.parse_args(argv)
-    options.peers = options.peers or (list(TRACED_PEERS) if options.memory else DEFAULT_PEERS)
+    options.complete = is_complete(options)
+    options.peers = options.peers or (list(TRACED_PEERS) if options.memory else default_peers())
     known = list(TWEMPROXIES) if options.memory else PEERS
     if unknown := set(options.peers) - set(known):
         parser.error(f"unknown peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    rows = [row.id for row in ROWS] + [count.id for count in COUNTS]
+    if options.scale <= 0:
+        parser.error("--scale must be above 0")
+    check_placements(parser, options)
+    check_rows(parser, options)
+    return options
+
+
+def default_peers() -> list[str]:
+    optional = [name for name in ("predixy",) if shutil.which(name)]
+    return [*DEFAULT_PEERS[:-1], *optional, DEFAULT_PEERS[-1]]
+
+
+def is_complete(options: argparse.Namespace) -> bool:
+    """Nothing was left out, so that its figures may be quoted."""
+    if options.only or options.peers or options.output:
+        return False
+    if options.memory:
+        return bool(options.churn == memory.CHURN)
+    enough = options.rounds >= LEAST_ROUNDS_TO_WRITE and options.scale >= 1.0
+    return enough and options.placement in (None, ["all"]) and len(placement.usable()) > 1
+
+
+def check_placements(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.placement is None:
+        return
+    if unknown := set(options.placement) - {*placement.NAMES, "all"}:
+        names = ", ".join((*placement.NAMES, "all"))
+        parser.error(f"unknown placement: {', '.join(sorted(unknown))}; there are {names}")
+    if "all" in options.placement:
+        options.placement = list(placement.NAMES)
+    if len(placement.usable()) == 1 and set(options.placement) != {"free"}:
+        parser.error("with one processor there is only the placement free")
+    options.placement = list(dict.fromkeys(options.placement))
+
+
+def check_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    rows = [row.id for row in ROWS] + [one.id for one in PARTIALS] + [one.id for one in COUNTS]
     cases = [case.id for case in memory.CASES]
     ids, others = (cases, rows) if options.memory else (rows, cases)
     for pattern in options.only:
@@ -186,9 +350,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                 wrong = "without" if options.memory else "with"
                 parser.error(f"{pattern!r} is measured {wrong} --memory")
             parser.error(f"no row {pattern!r}; there are {', '.join(ids)}")
-    if options.scale <= 0:
-        parser.error("--scale must be above 0")
-    return options
+        if BASE not in options.peers and pattern in {one.id for one in PARTIALS}:
+            parser.error(
+                f"{pattern!r} is a share of {BASE}'s capacity: it has to be one of --peers"
+            )
 
 
 def words(text: str) -> list[str]:
@@ -214,7 +379,7 @@ def allow_many_files() -> None:
 def machine() -> dict[str, str]:
     """What one has to know to repeat it."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return {
+    found = {
         "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
         # What paces its packets by timers (bbr) is dearer than what does not.
@@ -226,6 +391,9 @@ def machine() -> dict[str, str]:
         "redis": version("redis-server", "--version"),
         "memcached": version("memcached", "-V"),
     }
+    if shutil.which("predixy"):
+        found["predixy"] = version("predixy", "-v")
+    return found
 
 
 def commit() -> str:

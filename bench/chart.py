@@ -1,11 +1,12 @@
 # bench/chart.py: bar charts
 """Horizontal bars as SVG, for README and the documents: a group of bars for each row, one bar for
-each peer, and a line at 1.
+each peer, and a line at 1. A bar is solid up to its least value and pale from there to its
+greatest.
 
-    redis-get   ███████▌▏ 0.87
-                ████████▏███▎ 1.58
-                        ▏
-                   1 = nutcracker
+    redis-get   ███████▒▒▒ 0.69 - 0.93
+                ████████▒▒▏▒▒ 0.80 - 1.20 †
+                          ▏
+                     1 = nutcracker
 
 The colours suit a light and a dark page; text follows the page's own scheme.
 """
@@ -13,9 +14,10 @@ The colours suit a light and a dark page; text follows the page's own scheme.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
-WIDTH, MARGIN = 520, 60  # px: the bars, and what a figure behind a bar needs
+WIDTH, MARGIN = 520, 90  # px: the bars, and what a figure after a bar needs
 CHARACTER = 6.8  # px, of a name in front of the bars
 BAR, GAP, HEAD = 11, 12, 64
 
@@ -24,42 +26,56 @@ COLOURS = ["#2f81f7", "#d29922", "#8b949e", "#3fb950", "#a371f7"]
 STYLE = """\
 text { font: 12px ui-sans-serif, system-ui, sans-serif; fill: #1f2328 }
 .title { font-size: 15px; font-weight: 600 }
-.figure { font-size: 10px; fill: #59636e }
+.figure, .note { font-size: 10px; fill: #59636e }
 line { stroke: #59636e; stroke-dasharray: 3 3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
-  .figure { fill: #9198a1 }
+  .figure, .note { fill: #9198a1 }
   line { stroke: #9198a1 }
 }"""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`doubtful` bars are outlined instead of filled."""
+
+    low: float
+    high: float
+    figure: str
+    doubtful: bool = False
 
 
 def bars(
     title: str,
     unit: str,
     series: Sequence[str],
-    groups: Sequence[tuple[str, Sequence[float | None]]],
+    groups: Sequence[tuple[str, Sequence[Bar | None]]],
+    notes: Sequence[str] = (),
 ) -> str:
-    """`groups` are rows: a name, and a value for each of `series`, None where there is none. `unit`
-    says what the line at 1 is. A bar longer than three times that is cut; its figure is not."""
-    greatest = max((value for _, values in groups for value in values if value), default=1.0)
-    scale = WIDTH / min(max(greatest, 1.0), 3.0)
+    """`groups` are rows: a name, and a bar for each of `series`, None where there is none. `unit`
+    says what the line at 1 is; `notes` stand below. A bar longer than three times that is cut; its
+    figure is not."""
+    every = [bar for _, row in groups for bar in row if bar]
+    scale = WIDTH / min(max([bar.high for bar in every] + [1.0]), 3.0)
     label = max((len(name) for name, _ in groups), default=0) * CHARACTER + 16
     parts, y = [], float(HEAD)
-    for name, values in groups:
-        shown = [(n, value) for n, value in enumerate(values) if value is not None]
+    for name, row in groups:
+        shown = [(COLOURS[n % len(COLOURS)], bar) for n, bar in enumerate(row) if bar is not None]
         height = BAR * len(shown)
         parts.append(text(label - 8, y + height / 2 + 4, name, 'text-anchor="end"'))
-        for number, value in shown:
-            length = min(value * scale, WIDTH)
-            parts.append(
-                f'<rect x="{label:.0f}" y="{y:.0f}" width="{length:.1f}" height="{BAR - 2}" rx="2"'
-                f' fill="{COLOURS[number % len(COLOURS)]}"/>'
-            )
-            parts.append(text(label + length + 5, y + BAR - 2.5, f"{value:.2f}", 'class="figure"'))
+        for colour, bar in shown:
+            low, high = (min(value * scale, WIDTH) for value in (bar.low, bar.high))
+            parts += drawn(bar, label, y, low, high, colour)
+            parts.append(text(label + high + 5, y + BAR - 2.5, bar.figure, 'class="figure"'))
             y += BAR
         y += GAP
-    width, bottom = round(label) + WIDTH + MARGIN, y + 18
-    one = label + scale
+    one, end = label + scale, y - GAP + 4
+    parts.append(text(one, y + 8, unit, 'text-anchor="middle" class="figure"'))
+    y += 8
+    for note in notes:
+        y += 15
+        parts.append(text(label, y, note, 'class="note"'))
+    width, bottom = round(label) + WIDTH + MARGIN, y + 10
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom:.0f}"'
@@ -67,12 +83,21 @@ def bars(
             f"<style>\n{STYLE}\n</style>",
             text(label, 20, title, 'class="title"'),
             *legend(series, label),
-            text(one, y + 8, unit, 'text-anchor="middle" class="figure"'),
             *parts,
-            f'<line x1="{one:.1f}" y1="{HEAD - 6}" x2="{one:.1f}" y2="{y - GAP + 4:.0f}"/>',
+            f'<line x1="{one:.1f}" y1="{HEAD - 6}" x2="{one:.1f}" y2="{end:.0f}"/>',
             "</svg>\n",
         ]
     )
+
+
+def drawn(bar: Bar, x: float, y: float, low: float, high: float, colour: str) -> list[str]:
+    """The pale bar to its greatest value, and over it the one to its least."""
+    look = f'fill="none" stroke="{colour}"' if bar.doubtful else f'fill="{colour}"'
+    form = '<rect x="{:.0f}" y="{:.0f}" width="{:.1f}" height="{}" rx="2" {}/>'
+    parts = [form.format(x, y, low, BAR - 2, look)]
+    if high > low:
+        parts.insert(0, form.format(x, y, high, BAR - 2, f'{look} opacity="0.4"'))
+    return parts
 
 
 def legend(series: Sequence[str], x: float) -> list[str]:

@@ -35,6 +35,7 @@ from bench.peers import (
     running,
     twemproxy_pool,
 )
+from bench.placement import placement
 from bench.report import table
 from nutproxy.hashkit.router import Router
 
@@ -78,20 +79,21 @@ def percentile(values: Sequence[float], share: float) -> float:
 @contextlib.contextmanager
 def scene(directory: Path) -> Iterator[tuple[int, list[bytes], Callable[[int], None]]]:
     """nutproxy over four servers: its port, a key of each server, and what sends a signal to the
-    last of them."""
+    last of them. They share a processor; this process goes where the scheduler puts it."""
+    shared = placement("shared")
     with contextlib.ExitStack() as stack:
         processes = {}
         for _ in range(SERVERS):
             port = free_port()
             log = directory / f"redis-{port}.log"
-            processes[port] = stack.enter_context(running(redis_command(port), port, log))
+            server = running(redis_command(port), port, log, shared.servers)
+            processes[port] = stack.enter_context(server)
         port = free_port()
         file = directory / "isolation.yml"
         file.write_text(twemproxy_pool("alpha", port, "redis", list(processes)))
-        stack.enter_context(running(nutproxy_command(file), port, directory / "nutproxy.log"))
-        # The ring's order is that of the names.
-        ports = sorted(processes, key=lambda each: (len(str(each)), str(each)))
-        names = [(f"{HOST}:{each}".encode(), 1) for each in ports]
+        log = directory / "nutproxy.log"
+        stack.enter_context(running(nutproxy_command(file), port, log, shared.proxy))
+        names = [(f"s{number}".encode(), 1) for number in range(1, SERVERS + 1)]
         router = Router("fnv1a_64", "ketama", None, names)
         keys: dict[int, bytes] = {}
         number = 0
@@ -99,7 +101,7 @@ def scene(directory: Path) -> Iterator[tuple[int, list[bytes], Callable[[int], N
             key = b"%d:key" % number
             keys.setdefault(router.explain(key).server, key)
             number += 1
-        last = processes[ports[-1]]
+        last = list(processes.values())[-1]
         yield port, [keys[index] for index in range(SERVERS)], last.send_signal
 
 

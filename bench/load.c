@@ -12,7 +12,7 @@
  *
  * Every reply is checked: its status, the number of its values, and each value's length and bytes.
  * The first wrong one ends the run with exit code 1, as does a connection that is closed, or
- * silence for 20 seconds. Keys are "vSIZE:" and twelve digits; which ones is the same in each run.
+ * silence for 20 seconds. Keys are twelve digits and ":vSIZE"; which ones is the same in each run.
  * One thread, level-triggered epoll. The result is one JSON object on standard output.
  */
 #define _GNU_SOURCE
@@ -93,7 +93,7 @@ static size_t put_key(char *to) {
     random_state ^= random_state << 13;
     random_state ^= random_state >> 7;
     random_state ^= random_state << 17;
-    return (size_t)sprintf(to, "v%ld:%012" PRIu64, size, random_state % (uint64_t)space);
+    return (size_t)sprintf(to, "%012" PRIu64 ":v%ld", random_state % (uint64_t)space, size);
 }
 
 static size_t put_value(char *to) {

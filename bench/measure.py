@@ -13,7 +13,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import HOST, Peer, compiled, exchange, pinned, program
+from bench import placement
+from bench.peers import HOST, Peer, compiled, exchange, program
 from bench.rows import LOAD, SPACE, Row, reply, request
 
 
@@ -35,6 +36,11 @@ class Sample:
     load: Load
     cpu: float  # of the proxy, microseconds per request
     user: float  # the part of it that is not the kernel's
+
+    @property
+    def percent(self) -> float:
+        """Of one processor, while the load ran."""
+        return self.cpu * self.load.requests_per_second / 1e4
 
 
 def check(peer: Peer, row: Row) -> None:
@@ -59,12 +65,9 @@ def run(peer: Peer, row: Row, requests: int, directory: Path) -> Sample:
 
 def generate(peer: Peer, row: Row, requests: int, directory: Path) -> Load:
     command = load_command if row.tool == LOAD else redis_benchmark_command
-    answer = subprocess.run(
-        pinned(command(peer.ports[row.id], row, requests, directory), load=True),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = command(peer.ports[row.id], row, requests, directory)
+    with placement.on(peer.placement.load):
+        answer = subprocess.run(words, capture_output=True, text=True, check=False)
     output = answer.stdout + answer.stderr
     if answer.returncode != 0 or "Error from server" in output:
         raise SystemExit(f"{row.id}: {row.tool} and {peer.name}: {output[-2000:]}")
@@ -73,7 +76,7 @@ def generate(peer: Peer, row: Row, requests: int, directory: Path) -> Load:
 
 def redis_benchmark_command(port: int, row: Row, requests: int, directory: Path) -> list[str]:
     many = "M" if row.keys > 1 else ""
-    pair = [f"v{row.size}:__rand_int__", *["x" * row.size] * row.is_set]
+    pair = [f"__rand_int__:v{row.size}", *["x" * row.size] * row.is_set]
     return [
         *(program("redis-benchmark"), "--csv", "-h", HOST, "-p", str(port)),
         *("-n", str(requests), "-r", str(SPACE[row.size])),

@@ -22,13 +22,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import peers
-from bench.peers import HOST, PATIENCE, TWEMPROXIES, compiled, exchange, free_port, pinned
+from bench import peers, placement
+from bench.peers import HOST, PATIENCE, TWEMPROXIES, compiled, exchange, free_port
 from bench.progress import Progress
 from bench.report import table
 from bench.rows import KILO, LOAD, MEGA, Row, reply, request
 
 CHURN = 1_000_000  # connections
+PLACEMENT = placement.placement("shared")
 PORTIONS = 20  # of the churn: after each, a server and some clients are killed
 
 GET = Row("get", "", "redis", False, 1, tool=LOAD)
@@ -191,9 +192,10 @@ PIPELINES = ("--command", "set", "--size", "1024", "--pipeline", "16")
 
 def load(scene: Scene, *options: str) -> subprocess.Popen[str]:
     command = [compiled(scene.directory, "load"), "--port", str(scene.port), *options]
-    return subprocess.Popen(
-        pinned(command, load=True), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    with placement.on(PLACEMENT.load):
+        return subprocess.Popen(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -223,7 +225,7 @@ def scene(name: str, directory: Path, churn: int) -> Iterator[Scene]:
         def start(port: int) -> subprocess.Popen[bytes]:
             command = peers.redis_command(port)
             log = directory / f"redis-{port}.log"
-            process = stack.enter_context(peers.running(command, port, log))
+            process = stack.enter_context(peers.running(command, port, log, PLACEMENT.servers))
             peers.fill("redis", port, GET.size)
             return process
 
@@ -247,7 +249,7 @@ def scene(name: str, directory: Path, churn: int) -> Iterator[Scene]:
         )
         log = directory / f"{name}.log"
         command = TWEMPROXIES[name](file)
-        proxy = stack.enter_context(peers.running(command, port, log))
+        proxy = stack.enter_context(peers.running(command, port, log, PLACEMENT.proxy))
         found = Scene(directory, proxy, port, other, first, restart, churn)
         yield found
 

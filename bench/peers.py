@@ -2,8 +2,9 @@
 """The proxies under test, each with the same servers behind it, and the floor.
 
 nutproxy and nutcracker are started with the same configuration file: the pools that the chosen rows
-need. haproxy in TCP mode does not know keys, so it has the rows of one server only. The echo server
-has no backend: it has a port for each different reply.
+need. haproxy in TCP mode does not know keys: it deals the client connections to the servers in
+turn, each of which has all keys. predixy is measured where it is on PATH; it serves one pool, that
+of two Redis servers. The echo server has no backend: it has a port for each different reply.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.rows import LOAD, POOLS, SPACE, Row, reply, request
+from bench import placement
+from bench.placement import Placement
+from bench.rows import LOAD, POOLS, SPACE, Row, key, reply, request
 
 HOST = "127.0.0.1"
 PATIENCE = 60.0  # seconds; far beyond what a start under valgrind takes
@@ -35,6 +38,7 @@ class Peer:
     name: str
     process: subprocess.Popen[bytes]
     ports: dict[str, int]
+    placement: Placement
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all peers have in common: the rows, and the ports of the servers by protocol."""
+    """What all peers have in common: the rows, the ports of the servers by protocol, and where
+    everything runs."""
 
     directory: Path
     rows: Sequence[Row]
     servers: dict[str, list[int]]
+    placement: Placement
 
 
 def exchange(port: int, sent: bytes, expected: int) -> bytes:
@@ -95,29 +101,20 @@ def compiled(directory: Path, name: str) -> str:
     return str(binary)
 
 
-def pinned(command: list[str], load: bool = False) -> list[str]:
-    """The command on the processor of the load generator, or on that of the proxies and servers.
-
-    Left to the scheduler, a run is in one of two states, depending on which two of load, proxy and
-    server share a processor; the same proxy then costs 6 or 9 us a request. Kept apart from the
-    load, a proxy always has requests waiting, which is the state that its capacity depends on.
-    """
-    processors = sorted(os.sched_getaffinity(0))
-    if len(processors) < 2:
-        return command
-    return [program("taskset"), "-c", str(processors[0 if load else 1]), *command]
-
-
 @contextlib.contextmanager
-def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, from its first answer on that port until it has been stopped."""
+def running(
+    command: list[str], port: int, log: Path, processors: frozenset[int]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process on these processors, from its first accept on that port until it has ended."""
     environment = {**os.environ, "LC_ALL": "C", "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "0"}
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            pinned(command), cwd=log.parent, env=environment, stdout=output, stderr=output
-        ) as process,
-    ):
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("wb"))
+        with placement.on(processors):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    command, cwd=log.parent, env=environment, stdout=output, stderr=output
+                )
+            )
         try:
             deadline = time.monotonic() + PATIENCE
             while not accepts(port):
@@ -154,9 +151,11 @@ def memcached_command(port: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def backends(directory: Path, rows: Sequence[Row]) -> Iterator[dict[str, list[int]]]:
-    """As many servers as the rows need, by protocol, each with all keys that it may be asked for,
-    whichever a proxy will route to it."""
+def backends(
+    directory: Path, rows: Sequence[Row], processors: frozenset[int]
+) -> Iterator[dict[str, list[int]]]:
+    """As many servers as the rows need, by protocol, each with all keys of its rows: whichever
+    server a proxy chooses has them."""
     servers: dict[str, list[int]] = {"redis": [], "memcache": []}
     with contextlib.ExitStack() as stack:
         for protocol, ports in servers.items():
@@ -164,7 +163,8 @@ def backends(directory: Path, rows: Sequence[Row]) -> Iterator[dict[str, list[in
             for number in range(max((POOLS[row.pool].servers for row in mine), default=0)):
                 ports.append(port := free_port())
                 command = redis_command(port) if protocol == "redis" else memcached_command(port)
-                stack.enter_context(running(command, port, directory / f"{protocol}-{port}.log"))
+                log = directory / f"{protocol}-{port}.log"
+                stack.enter_context(running(command, port, log, processors))
                 for size in {row.size for row in mine if POOLS[row.pool].servers > number}:
                     fill(protocol, port, size)
         yield servers
@@ -177,12 +177,12 @@ def fill(protocol: str, port: int, size: int) -> None:
         "memcache": Row("fill", "", "memcache", True, 1, size),
     }
     one, done = request(rows[protocol]), reply(rows[protocol])
-    first = b"v%d:%012d" % (size, 0)
+    first = key(size, 0)
     with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
         for start in range(0, SPACE[size], 100):
             portion = range(start, start + 100)
-            keys = (b"v%d:%012d" % (size, number) for number in portion)
-            connection.sendall(b"".join(one.replace(first, key) for key in keys))
+            keys = (key(size, number) for number in portion)
+            connection.sendall(b"".join(one.replace(first, each) for each in keys))
             received, expected = b"", done * len(portion)
             while len(received) < len(expected) and (part := connection.recv(1 << 16)):
                 received += part
@@ -213,13 +213,32 @@ def plan_haproxy(ground: Ground) -> Plan:
     text += "  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
     ports = {}
     for pool in pools(ground):
-        if POOLS[pool].servers == 1:
-            [server] = members(ground, pool)
-            ports[pool] = free_port()
-            text += f"listen {pool}\n  bind {HOST}:{ports[pool]}\n  server s {HOST}:{server}\n"
+        ports[pool] = free_port()
+        text += f"listen {pool}\n  bind {HOST}:{ports[pool]}\n  balance roundrobin\n"
+        for number, server in enumerate(members(ground, pool), start=1):
+            text += f"  server s{number} {HOST}:{server}\n"
     file = ground.directory / "haproxy.cfg"
     file.write_text(text)
     return Plan([program("haproxy"), "-db", "-f", str(file)], by_row(ground, ports))
+
+
+def plan_predixy(ground: Ground) -> Plan:
+    if "redis" not in pools(ground):
+        return Plan([], {})
+    port = free_port()
+    groups = "".join(
+        f"    Group s{number} {{\n        + {HOST}:{server}\n    }}\n"
+        for number, server in enumerate(members(ground, "redis"), start=1)
+    )
+    file = ground.directory / "predixy.conf"
+    # Left alone it writes a line for each connection.
+    file.write_text(
+        f"Name bench\nBind {HOST}:{port}\nWorkerThreads 1\nLogNoticeSample 0\n"
+        "Authority {\n    Auth {\n        Mode write\n    }\n}\n"
+        "StandaloneServerPool {\n    Hash crc16\n    Distribution modula\n"
+        f"    RefreshMethod fixed\n{groups}}}\n"
+    )
+    return Plan([program("predixy"), str(file)], by_row(ground, {"redis": port}))
 
 
 def plan_echo(ground: Ground) -> Plan:
@@ -267,6 +286,7 @@ def plan_twemproxy(ground: Ground, name: str) -> Plan:
 
 
 def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) -> str:
+    """The servers are named s1, s2, ...: a key stays on the same one whichever ports are free."""
     lines = [
         f"{name}:",
         f"  listen: {HOST}:{port}",
@@ -275,18 +295,17 @@ def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) 
         f"  redis: {'true' if protocol == 'redis' else 'false'}",
         "  preconnect: true",
         "  servers:",
-        *(f"   - {HOST}:{server}:1" for server in servers),
+        *(f"   - {HOST}:{server}:1 s{number}" for number, server in enumerate(servers, start=1)),
     ]
     return "\n".join(lines) + "\n"
 
 
-PEERS = [*TWEMPROXIES, "haproxy", "echo"]
+PLANS = {"haproxy": plan_haproxy, "predixy": plan_predixy, "echo": plan_echo}
+PEERS = [*TWEMPROXIES, *PLANS]
 
 
 def plan(name: str, ground: Ground) -> Plan:
-    if name in TWEMPROXIES:
-        return plan_twemproxy(ground, name)
-    return {"haproxy": plan_haproxy, "echo": plan_echo}[name](ground)
+    return plan_twemproxy(ground, name) if name in TWEMPROXIES else PLANS[name](ground)
 
 
 @contextlib.contextmanager
@@ -298,5 +317,6 @@ def peer(name: str, ground: Ground, under: Sequence[str] = ()) -> Iterator[Peer 
         yield None
         return
     log = ground.directory / f"{name}.log"
-    with running([*under, *planned.command], next(iter(planned.ports.values())), log) as process:
-        yield Peer(name, process, planned.ports)
+    port = next(iter(planned.ports.values()))
+    with running([*under, *planned.command], port, log, ground.placement.proxy) as process:
+        yield Peer(name, process, planned.ports, ground.placement)

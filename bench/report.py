@@ -1,40 +1,38 @@
-# bench/report.py: what was measured, as tables, charts and JSON
-"""Medians over the rounds, their spread, and ratios of medians.
-
-A peer's spread is the distance between its least and its greatest round, in percent of the median:
-a difference between two peers that is smaller than their spreads means nothing.
-"""
+# bench/report.py: what was measured, as tables and charts
+"""The report of a run: bench/results/latest.md and its charts; bench/results/long.md is that of the
+rows outside of the core. What a ratio, its spread and its range are: bench/ratios.py."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench import chart
 from bench.measure import Sample
-from bench.rows import COUNTS, ROWS, Row
+from bench.ratios import BASE, FLOOR, LIMIT, MARK, Range, Results, faults, spread
+from bench.rows import COUNTS, PARTIALS, ROWS, Partial, Row
 
-BASE, FLOOR = "nutcracker", "echo"  # what ratios are to
+NOTES = f"""\
+The measure is **CPU**: user and system time of all threads of the proxy, divided by the requests.
+Absolute times depend on the machine and on what else it does, so the proxies take turns and each is
+compared with {BASE}. In a round, each row is run on all proxies there and back: A B C, C B A. A
+ratio is the median of the rounds' ratios. Its spread, in brackets, is the difference between the
+greatest and the least of them, in percent of the median. **A ratio whose spread is over {LIMIT:.0%}
+has the mark {MARK}: it did not repeat.**
 
-NOTES = """\
-Every round runs every row, and every row all proxies in turn: what the machine does besides hits
-all of them. The measure is **CPU**: user and system time of all threads of the proxy, divided by
-the requests. The load runs on one processor, proxies and servers on another, so that a proxy always
-has requests waiting, as it has at its capacity; left to the scheduler, the same proxy costs 6 or 9
-us a request, as it happens to be placed.
+What a request costs also depends on which processes share a processor, so the core rows are
+measured in three placements, and the figure to quote is the range over them.
 
-nutproxy and nutcracker have one server behind them, `mget`, `mset` and `memcache-get-100` two,
-`-s8` eight. nutcracker runs with `-v 4`, because at its default of 5 it looks up the client's
-address for every request, and with its default buffers. haproxy (`mode tcp`, one thread) does not
-know keys and has the rows of one server. The echo server has none: it counts requests and sends
-fixed replies, the floor for anything that answers a client. Redis' GET, SET, MGET and MSET are sent
-by redis-benchmark, the rest by bench/load.c, which checks every reply.
+nutproxy and nutcracker have two servers behind them with the keys spread over both (`-s1` and
+`-s8`: one and eight). nutcracker runs with `-v 4`, because at its default of 5 it looks up the
+client's address for every request, and with its default buffers. haproxy (`mode tcp`, one thread)
+does not know keys: it deals the client connections to the servers in turn, each of which has all
+keys, so it relays and does not shard. predixy, where it is installed, has the Redis rows of two
+servers. The echo server has no server behind it: it counts requests and sends fixed replies, the
+floor for anything that replies to a client. Redis' GET, SET, MGET and MSET are sent by
+redis-benchmark, the rest by bench/load.c, which checks every reply.
 
 A row's name says what differs from 50 clients that wait for each reply and values of 3 bytes:
 `-c800` clients, `-p16` a pipeline of 16, `-1k` and `-1m` the size of a value, `mget-100` the number
@@ -43,66 +41,38 @@ not those before have been answered. `python -m bench --list` spells each of the
 """
 
 
-@dataclass
-class Results:
-    """Everything measured so far: samples by row and peer, in order of the rounds; counts by row
-    and peer, per request."""
-
-    machine: dict[str, str]
-    peers: list[str]
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    counts: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-
-    @property
-    def rounds(self) -> int:
-        return max((len(s) for row in self.samples.values() for s in row.values()), default=0)
-
-
-def median(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
-    return statistics.median(map(value, samples))
-
-
-def spread(values: Sequence[float]) -> float:
-    """From the least to the greatest, as a part of the median."""
-    middle = statistics.median(values)
-    return (max(values) - min(values)) / middle if middle else 0.0
-
-
-def cpu(sample: Sample) -> float:
-    return sample.cpu
-
-
-def ratio(by_peer: dict[str, list[Sample]], one: str, other: str) -> float | None:
-    """Of the medians of their CPU time; None if one of them was not measured."""
-    if one not in by_peer or other not in by_peer:
-        return None
-    base = median(by_peer[other], cpu)
-    return median(by_peer[one], cpu) / base if base else None
-
-
 # Tables.
 
 
 def markdown(results: Results) -> str:
     parts = ["# Benchmark\n"]
     parts += [f"- {name}: {text}" for name, text in results.machine.items()]
+    parts += [f"- placement `{name}`: {text}" for name, text in results.placements.items()]
     parts += [f"\n{NOTES}"]
-    measured = [row for row in ROWS if row.id in results.samples]
+    measured = [row for row in ROWS if row.id in results.measured]
+    if "nutproxy" in results.peers and BASE in results.peers and measured:
+        parts += [f"## Processor time of nutproxy, of that of {BASE}\n"]
+        parts += [placement_table(results, measured), ""]
+    others = [name for name in results.peers if name not in ("nutproxy", BASE)]
+    if others and BASE in results.peers and measured:
+        parts += [f"## Processor time of the others, of that of {BASE}\n"]
+        parts += [others_table(results, measured, others), ""]
+    if partial := [one for one in PARTIALS if one.id in results.measured]:
+        parts += ["## At partial load\n", PARTIAL_NOTE, partial_table(results, partial), ""]
     for group in dict.fromkeys(row.group for row in measured):
         rows = [row for row in measured if row.group == group]
         parts += [
             f"## {group}\n",
-            f"CPU of the proxy per request in microseconds: median of {results.rounds}, and spread"
-            " (greatest less least, in percent of the median).\n",
-            cpu_table(results, rows),
-            "\nRequests per second / p50 / p99 of latency in milliseconds, medians.\n",
-            load_table(results, rows),
-            "",
+            f"CPU of the proxy per request in microseconds: median of {results.rounds} rounds, and"
+            " spread.\n",
+            *per_placement(results, rows, cpu_table),
+            "Requests per second / p50 / p99 of latency in milliseconds, medians of all runs.\n",
+            *per_placement(results, rows, load_table),
         ]
     if opened := [row for row in measured if row.rate]:
         parts += ["## Latency at a fixed rate\n"]
         parts += ["From the time at which a request was due: p50 / p99 / p99.9 / greatest, ms.\n"]
-        parts += [latency_table(results, opened), ""]
+        parts += per_placement(results, opened, latency_table)
     for kind, text in (
         ("calls", "System calls of the proxy per request (`strace -c -f`)"),
         ("instructions", "Instructions per request, 1 client (`valgrind --tool=callgrind`)"),
@@ -113,51 +83,138 @@ def markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def cpu_table(results: Results, rows: Iterable[Row]) -> str:
-    peers = [name for name in results.peers if any(name in results.samples[r.id] for r in rows)]
+PARTIAL_NOTE = f"""\
+Open loop: requests are due at 20, 50 and 80 % of the rate at which {BASE} answered the same row in
+closed loop, in this run and placement, whether or not those before have been answered. Processor
+time of the proxy in percent of one processor (spread over the rounds), then p50 / p99 of latency in
+milliseconds from the time at which a request was due. Where less was answered than was due, the
+machine could not keep up, and the rate that was reached is given.
+"""
+
+
+def placement_table(results: Results, rows: Iterable[Row]) -> str:
+    lines = []
+    ranges: list[tuple[str, Range | None]] = []
+    for row in rows:
+        found = results.range(row.id, "nutproxy")
+        ranges.append((f"`{row.id}`", found))
+        if found:
+            cells = [found.ratios.get(name) for name in results.placements]
+            figures = [str(ratio) if ratio else "" for ratio in cells]
+            lines.append([f"`{row.id}`", *figures, f"**{found}**"])
+    text = table(["row", *results.placements, "range"], lines)
+    return "\n\n".join(part for part in (text, faults(ranges)) if part)
+
+
+def others_table(results: Results, rows: Iterable[Row], peers: Sequence[str]) -> str:
+    lines = []
+    ranges: list[tuple[str, Range | None]] = []
+    for row in rows:
+        found = {name: results.range(row.id, name) for name in peers}
+        ranges += [(f"`{row.id}` {name}", one) for name, one in found.items()]
+        lines.append([f"`{row.id}`", *(str(one) if one else "" for one in found.values())])
+    text = table(["row", *peers], lines)
+    return "\n\n".join(part for part in (text, faults(ranges)) if part)
+
+
+def partial_table(results: Results, partials: Iterable[Partial]) -> str:
+    peers = ("nutproxy", BASE)
+    lines = []
+    ranges: list[tuple[str, Range | None]] = []
+    for one in partials:
+        found = results.range(one.id, *peers)
+        ranges.append((f"`{one.id}`", found))
+        for name in results.placements:
+            samples = [results.row(name, one.id).get(peer) for peer in peers]
+            rate = results.rates.get(name, {}).get(one.id, 0)
+            cells = [partial_cell(results, each, rate) if each else "" for each in samples]
+            ratio = found.ratios.get(name) if found else None
+            lines.append([f"`{one.id}`", name, f"{rate:,}", *cells, str(ratio) if ratio else ""])
+    head = ["row", "placement", "due a second", *peers, f"CPU, nutproxy / {BASE}"]
+    text = table(head, lines)
+    return "\n\n".join(part for part in (text, faults(ranges)) if part)
+
+
+def partial_cell(results: Results, samples: Sequence[Sample], rate: int) -> str:
+    percent, p50, p99 = (
+        statistics.median(map(value, samples))
+        for value in (processor, lambda s: s.load.p50, lambda s: s.load.p99)
+    )
+    uneven = spread(results.cpu(samples))
+    reached = statistics.median(sample.load.requests_per_second for sample in samples)
+    short = f" (only {reached:,.0f}/s)" if fell_short(reached, rate) else ""
+    return f"{percent:.1f} % ({uneven:.0%}), {p50:.2f} / {p99:.2f}{short}"
+
+
+def fell_short(reached: float, rate: int) -> bool:
+    return reached < 0.95 * rate
+
+
+def processor(sample: Sample) -> float:
+    return sample.percent
+
+
+def per_placement(
+    results: Results, rows: list[Row], content: Callable[[Results, list[Row], str], str]
+) -> list[str]:
+    parts = []
+    for name in results.placements:
+        if measured := [row for row in rows if results.row(name, row.id)]:
+            parts += [f"Placement `{name}`:\n", content(results, measured, name), ""]
+    return parts
+
+
+def cpu_table(results: Results, rows: list[Row], placement: str) -> str:
+    peers = of_rows(results, rows, placement)
     compared = [n for n in (BASE, FLOOR) if {n, "nutproxy"} <= {*peers}]
     lines = []
     for row in rows:
-        by_peer = results.samples[row.id]
+        by_peer = results.row(placement, row.id)
         cells = []
         for name in peers:
-            values = [sample.cpu for sample in by_peer.get(name, ())]
+            values = results.cpu(by_peer.get(name, ()))
             form = "{:.2f} ({:.0%})"
             cells.append(form.format(statistics.median(values), spread(values)) if values else "")
-        ratios = [ratio(by_peer, "nutproxy", name) for name in compared]
-        lines.append([f"`{row.id}`", *cells, *(f"**{r:.2f}**" if r else "" for r in ratios)])
+        ratios = [results.ratio(placement, row.id, "nutproxy", name) for name in compared]
+        lines.append([f"`{row.id}`", *cells, *(str(r) if r else "" for r in ratios)])
     return table(["row", *peers, *(f"nutproxy / {name}" for name in compared)], lines)
 
 
-def load_table(results: Results, rows: Iterable[Row]) -> str:
+def load_table(results: Results, rows: list[Row], placement: str) -> str:
     def cell(samples: Sequence[Sample]) -> str:
-        rate = median(samples, lambda sample: sample.load.requests_per_second)
-        p50 = median(samples, lambda sample: sample.load.p50)
-        p99 = median(samples, lambda sample: sample.load.p99)
+        rate = statistics.median(sample.load.requests_per_second for sample in samples)
+        p50 = statistics.median(sample.load.p50 for sample in samples)
+        p99 = statistics.median(sample.load.p99 for sample in samples)
         return f"{rate:,.0f} / {p50:.2f} / {p99:.2f}"
 
-    return per_peer_table(results, rows, cell)
+    return per_peer_table(results, rows, placement, cell)
 
 
-def latency_table(results: Results, rows: Iterable[Row]) -> str:
+def latency_table(results: Results, rows: list[Row], placement: str) -> str:
     def cell(samples: Sequence[Sample]) -> str:
         names = ("p50", "p99", "p99_9", "max")
         values = [statistics.median(getattr(s.load, name) for s in samples) for name in names]
         return " / ".join(f"{value:.2f}" for value in values)
 
-    return per_peer_table(results, rows, cell)
+    return per_peer_table(results, rows, placement, cell)
 
 
 def per_peer_table(
-    results: Results, rows: Iterable[Row], cell: Callable[[Sequence[Sample]], str]
+    results: Results,
+    rows: list[Row],
+    placement: str,
+    cell: Callable[[Sequence[Sample]], str],
 ) -> str:
-    rows = list(rows)
-    peers = [name for name in results.peers if any(name in results.samples[r.id] for r in rows)]
+    peers = of_rows(results, rows, placement)
     lines = []
     for row in rows:
-        samples = [results.samples[row.id].get(name) for name in peers]
+        samples = [results.row(placement, row.id).get(name) for name in peers]
         lines.append([f"`{row.id}`", *(cell(s) if s else "" for s in samples)])
     return table(["row", *peers], lines)
+
+
+def of_rows(results: Results, rows: list[Row], placement: str) -> list[str]:
+    return [n for n in results.peers if any(n in results.row(placement, row.id) for row in rows)]
 
 
 def count_table(results: Results, ids: Iterable[str]) -> str:
@@ -191,73 +248,73 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 def is_number(cell: str) -> bool:
     """Figures, also several of them in a cell."""
-    return re.fullmatch(r"[\d.,/ %*()]*\d[\d.,/ %*()]*", cell) is not None
+    return re.fullmatch(rf"[-\d.,/ %*(){MARK}]*\d[-\d.,/ %*(){MARK}]*", cell) is not None
 
 
 # Charts.
 
 
-def charts(results: Results) -> dict[str, str]:
+def charts(results: Results, cpu_file: str) -> dict[str, str]:
     """SVG documents by file name, relative to nutcracker; a chart without rows is left out."""
     found: dict[str, str] = {}
     for file, title, values in (
-        ("cpu.svg", "CPU time of the proxy per request", relative_cpu(results)),
+        (cpu_file, "CPU time of the proxy per request", relative_cpu(results)),
         ("counts.svg", "System calls and instructions per request", relative_counts(results)),
     ):
         if values:
             peers = [n for n in results.peers if any(n in row for row in values.values())]
-            groups = [(row, [ratios.get(n) for n in peers]) for row, ratios in values.items()]
+            groups = [(row, [bars.get(n) for n in peers]) for row, bars in values.items()]
             title = f"{title}, {BASE} = 1 (less is better)"
-            found[file] = chart.bars(title, BASE, peers, groups)
+            note = notes(results) if file == cpu_file else []
+            found[file] = chart.bars(title, BASE, peers, groups, note)
     return found
 
 
-Relative = dict[str, dict[str, float]]  # to nutcracker, which is left out itself; by row and peer
+def notes(results: Results) -> list[str]:
+    marked = f"{MARK} did not repeat: the rounds of a placement differ by more than {LIMIT:.0%}"
+    if len(results.placements) > 1:
+        names = ", ".join(results.placements)
+        return [f"from the least to the greatest of the placements {names}", marked]
+    return [f"placement {next(iter(results.placements))}", marked]
+
+
+Relative = dict[str, dict[str, chart.Bar]]  # to nutcracker, which is left out itself
 
 
 def relative_cpu(results: Results) -> Relative:
     found: Relative = {}
-    for row in (row.id for row in ROWS if row.main and row.id in results.samples):
-        by_peer = results.samples[row]
-        ratios = {name: ratio(by_peer, name, BASE) for name in by_peer if name != BASE}
-        if known := {name: value for name, value in ratios.items() if value is not None}:
-            found[row] = known
-    return found
+    core = len(results.placements) > 1
+    for row in (row for row in ROWS if row.id in results.measured):
+        if row.core if core else row.main or row.core:
+            ranges = {name: results.range(row.id, name) for name in results.peers if name != BASE}
+            found[row.id] = {
+                name: chart.Bar(one.low, one.high, str(one), bool(one.fault))
+                for name, one in ranges.items()
+                if one is not None
+            }
+    return {row: bars for row, bars in found.items() if bars}
 
 
 def relative_counts(results: Results) -> Relative:
     found: Relative = {}
-    for id in (count.id for count in COUNTS if BASE in results.counts.get(count.id, {})):
-        totals = {name: sum(counts.values()) for name, counts in results.counts[id].items()}
-        base = totals.pop(BASE)
-        if totals and base:
-            found[id] = {name: total / base for name, total in totals.items()}
-    return found
+    for id in (count.id for count in COUNTS):
+        base = results.total(id, BASE)
+        totals = {name: results.total(id, name) for name in results.counts.get(id, {})}
+        if base:
+            found[id] = {
+                name: chart.Bar(total / base, total / base, f"{total / base:.2f}")
+                for name, total in totals.items()
+                if name != BASE and total is not None
+            }
+    return {id: bars for id, bars in found.items() if bars}
 
 
 # Files.
 
 
-def summary(results: Results) -> dict[str, Any]:
-    """Medians, spreads and ratios by row, for whoever reads the JSON file."""
-    found: dict[str, Any] = {}
-    for row, by_peer in results.samples.items():
-        found[row] = {
-            name: {
-                "cpu": median(samples, cpu),
-                "spread": spread([sample.cpu for sample in samples]),
-                "to_nutcracker": ratio(by_peer, name, BASE),
-                "to_floor": ratio(by_peer, name, FLOOR),
-            }
-            for name, samples in by_peer.items()
-        }
-    return found
-
-
-def write(results: Results, directory: Path) -> None:
+def write(results: Results, directory: Path, stem: str, cpu_file: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "latest.md").write_text(markdown(results))
-    content = {**dataclasses.asdict(results), "summary": summary(results)}
-    (directory / "latest.json").write_text(json.dumps(content, indent=1) + "\n")
-    for name, image in charts(results).items():
+    (directory / f"{stem}.md").write_text(markdown(results))
+    (directory / f"{stem}.json").write_text(results.to_json())
+    for name, image in charts(results, cpu_file).items():
         (directory / name).write_text(image)

@@ -1,14 +1,21 @@
 # tests/integration/test_bench.py: the benchmark, on real proxies
 """A row from end to end, and the load generator against servers that are right and wrong."""
 
+import contextlib
 import json
+import os
+import re
+import shutil
 import subprocess
 import threading
 
 import pytest
 
+from bench import measure, peers, placement, rows
 from bench.__main__ import main
 from bench.peers import compiled, fill
+from bench.ratios import Results
+from tests.client import Client
 from tests.scripted import ScriptedServer
 from tests.servers import MemcachedServer, RedisServer, closed_ports
 
@@ -39,22 +46,137 @@ def test_rows_run_from_end_to_end(tmp_path, capsys):
     main(
         [
             *("--only", "redis-mget-10,memcache-get", "--peers", "nutproxy,nutcracker,echo"),
-            *("--rounds", "2", "--scale", "0.01", "--output", str(tmp_path)),
+            *("--placement", "shared,own", "--rounds", "1", "--scale", "0.01"),
+            *("--output", str(tmp_path)),
         ]
     )
-    results = json.loads((tmp_path / "latest.json").read_text())
-    assert results["samples"].keys() == {"redis-mget-10", "memcache-get"}
-    for by_peer in results["samples"].values():
-        assert by_peer.keys() == {"nutproxy", "nutcracker", "echo"}
-        for samples in by_peer.values():
-            assert [sample["cpu"] > 0 for sample in samples] == [True, True]
-    assert "| `memcache-get` |" in capsys.readouterr().out
+    results = Results.read(tmp_path / "latest.json")
+    assert results.samples.keys() == results.placements.keys() == {"shared", "own"}
+    for by_row in results.samples.values():
+        assert by_row.keys() == {"redis-mget-10", "memcache-get"}
+        for by_peer in by_row.values():
+            assert by_peer.keys() == {"nutproxy", "nutcracker", "echo"}
+            for samples in by_peer.values():
+                # There and back.
+                assert [sample.cpu > 0 for sample in samples] == [True, True]
+    printed = capsys.readouterr()
+    assert "| `memcache-get` |" in printed.out
+    assert printed.err.startswith("2 rows, 0 at partial load, 0 counts; 3 peers, 1 rounds")
+    assert "† Rounds: 1." in (tmp_path / "latest.md").read_text()
     assert (tmp_path / "cpu.svg").exists()
+
+
+def test_partial_load_is_offered_at_its_share_of_nutcrackers_capacity(tmp_path):
+    words = ("--placement", "free", "--rounds", "1", "--scale", "0.05")
+    main(["--only", "memcache-get-at-20", *words, "--output", str(tmp_path)])
+    results = Results.read(tmp_path / "latest.json")
+    offered = results.row("free", "memcache-get-at-20")
+    capacity = results.medians("memcache-get", "nutcracker", lambda s: s.load.requests_per_second)
+    rate = results.rates["free"]["memcache-get-at-20"]
+    assert rate == pytest.approx(0.2 * capacity["free"], abs=1)
+    assert offered.keys() == {"nutproxy", "nutcracker"}
+    for samples in offered.values():
+        for sample in samples:
+            # Never faster than it is due; how much slower depends on what the machine does besides.
+            assert sample.load.requests_per_second < 1.1 * rate
+            assert 0 < sample.percent < 100
+            assert 0 < sample.load.p50 <= sample.load.p99
+    assert "| `memcache-get-at-20` | free |" in (tmp_path / "latest.md").read_text()
+
+
+@pytest.mark.parametrize("place", placement.NAMES)
+def test_every_process_runs_where_its_placement_says(place, tmp_path, monkeypatch):
+    """All threads of the proxies and the servers, and the load."""
+    found = placement.placement(place)
+    started = []
+    monkeypatch.setattr(peers, "running", noted(peers.running, started))
+    loads = []
+    row = rows.row("redis-get")
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(peers.backends(tmp_path, [row], found.servers))
+        assert len(servers["redis"]) == 2
+        ground = peers.Ground(tmp_path, [row], servers, found)
+        assert {affinity(process.pid) for process in started} == {found.servers}
+        del started[:]
+        run = [
+            stack.enter_context(peers.peer(name, ground))
+            for name in ("nutproxy", "nutcracker", "echo")
+        ]
+        assert {affinity(process.pid) for process in started} == {found.proxy}
+        monkeypatch.setattr(
+            "bench.measure.subprocess.run",
+            lambda *words, **options: loads.append(os.sched_getaffinity(0)) or done(),
+        )
+        for peer in run:
+            measure.check(peer, row)
+            measure.generate(peer, row, 10, tmp_path)
+    assert loads == [found.load] * 3
+
+
+def noted(running, started):
+    @contextlib.contextmanager
+    def wrapper(*arguments):
+        with running(*arguments) as process:
+            started.append(process)
+            yield process
+
+    return wrapper
+
+
+def affinity(pid):
+    """Of all its threads, which have to be alike."""
+    [found] = {
+        frozenset(os.sched_getaffinity(int(task))) for task in os.listdir(f"/proc/{pid}/task")
+    }
+    return found
+
+
+def done():
+    output = '"test","rps"\n"GET","100","1","1","1","1","1","1"\n'
+    return subprocess.CompletedProcess([], 0, output, "")
+
+
+def test_keys_are_spread_over_both_servers(tmp_path):
+    """Each of the proxies that shard asks both for about half of the keys."""
+    row = rows.row("redis-mget-100")
+    here = placement.placement("free")
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(peers.backends(tmp_path, [row], here.servers))
+        ground = peers.Ground(tmp_path, [row], servers, here)
+        clients = [stack.enter_context(Client(port)) for port in servers["redis"]]
+        for name in ("nutproxy", "nutcracker"):
+            peer = stack.enter_context(peers.peer(name, ground))
+            before = [hits(client) for client in clients]
+            measure.check(peer, row)
+            asked = [hits(client) - count for client, count in zip(clients, before, strict=True)]
+            assert sum(asked) == 100
+            assert min(asked) > 25, name
+
+
+def hits(client):
+    return int(re.search(rb"keyspace_hits:(\d+)\r\n", client("INFO", "stats"))[1])
+
+
+@pytest.mark.parametrize("name", ["haproxy", "predixy"])
+def test_optional_peers_answer_like_the_others(name, tmp_path):
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed")
+    row = rows.row("redis-get")
+    here = placement.placement("free")
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(peers.backends(tmp_path, [row], here.servers))
+        peer = stack.enter_context(peers.peer(name, peers.Ground(tmp_path, [row], servers, here)))
+        measure.check(peer, row)
+        # Many connections: of haproxy's, each server gets some.
+        measure.generate(peer, row, 1000, tmp_path)
+        clients = [stack.enter_context(Client(port)) for port in servers["redis"]]
+        assert min(hits(client) for client in clients) > 100
 
 
 def test_part_of_a_run_leaves_the_results_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.__main__.RESULTS", tmp_path / "results")
-    main(["--only", "memcache-get", "--peers", "echo", "--scale", "0.001"])
+    words = ("--placement", "free", "--scale", "0.001")
+    main(["--only", "memcache-get", "--peers", "echo", *words])
     assert not (tmp_path / "results").exists()
 
 
