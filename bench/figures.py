@@ -92,7 +92,7 @@ def readme(directory: Path) -> str:
     return joined(
         table(["Two servers", "nutproxy's processor time, nutcracker = 1"], lines),
         faults(shown),
-        partial(directory),
+        partial(directory, ["redis"]),
     )
 
 
@@ -139,12 +139,12 @@ def judged(pairs: Sequence[tuple[float | None, Range | None]]) -> str:
     return "missed" if any(one.low > limit for limit, one in aimed) else "met in part"
 
 
-def partial(directory: Path) -> str:
+def partial(directory: Path, protocols: Sequence[str] = ("redis", "memcache")) -> str:
     """What an operator sees, as ranges over the placements."""
     latest = Results.read(directory / "latest.json")
     lines = []
     for one in PARTIALS:
-        if one.id in latest.measured:
+        if one.id in latest.measured and one.row.protocol in protocols:
             cells = [operated(latest, one.id, name) for name in ("nutproxy", BASE)]
             name = "Redis GET" if one.row.protocol == "redis" else "Memcached get"
             lines.append([f"{name}, {one.percent} %", *cells])
@@ -233,7 +233,7 @@ def rewritten(text: str, directory: Path) -> str:
 
     def block(match: re.Match[str]) -> str:
         content = BLOCKS[match[2]](directory)
-        return f"{match[1]}{content}\n{match[3]}" if content else f"{match[1]}{match[3]}"
+        return f"{match[1]}\n{content}\n\n{match[3]}" if content else f"{match[1]}{match[3]}"
 
     return BLOCK.sub(block, text)
 

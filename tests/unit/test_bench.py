@@ -458,8 +458,8 @@ def test_blocks_are_filled_from_the_results(results, tmp_path):
     assert "(own 100%)" in written
     assert "| Redis GET, 50 % | 12 %, 1.50 ms | 15 %, 1.50 ms ‡ |" in written
     assert figures.rewritten(written, tmp_path) == written
-    assert written.startswith("before\n<!-- figures: readme -->\n")
-    assert written.endswith("\n<!-- end -->\nafter\n")
+    assert written.startswith("before\n<!-- figures: readme -->\n\n| ")
+    assert written.endswith("\n\n<!-- end -->\nafter\n")
 
 
 def test_aim_is_met_in_all_placements_or_in_part_or_undecided(results, tmp_path):
