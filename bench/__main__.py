@@ -2,7 +2,7 @@
 """python -m bench: nutproxy, nutcracker, haproxy and a bare echo server, side by side in one run.
 
     python -m bench                                the core rows in three placements; 15 minutes
-    python -m bench --all                          then all other rows, in one; 40 minutes
+    python -m bench --all                          then all other rows, in one; 35 minutes
     python -m bench --list                         the rows, and what each of them is
     python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
     python -m bench --placement own,shared         these placements (bench/placement.py); or all
@@ -53,7 +53,7 @@ PARTIAL_SECONDS = 0.8  # in open loop, a round
 
 # About what one row of one peer takes in a round, what each start of a load adds, and one count:
 # with these a run says how long it will take, until it knows better.
-CELL_SECONDS, START_SECONDS, COUNT_SECONDS = 0.9, 0.05, 5.0
+CELL_SECONDS, START_SECONDS, COUNT_SECONDS = 0.9, 0.05, 3.0
 
 
 @dataclass(frozen=True)
@@ -139,10 +139,13 @@ def programs(selection: Selection) -> Iterator[str]:
 def measured(options: argparse.Namespace, selection: Selection) -> Results:
     results = Results(machine(), options.peers, turns=TURNS)
     traced = sum(name in TRACED_PEERS for name in options.peers)
-    cells = len(selection.rows) * len(options.peers) + len(selection.partials) * traced
-    steps = cells * len(selection.placements) * options.rounds * TURNS
-    seconds = steps * (CELL_SECONDS * options.scale / TURNS + START_SECONDS)
-    seconds += traced * len(selection.counts) * COUNT_SECONDS
+    times = len(selection.placements) * options.rounds
+    cells = [(name, row) for name in options.peers for row in selection.rows]
+    closed = times * sum(peers.serves(name, row) for name, row in cells)
+    opened = times * len(selection.partials) * traced
+    steps = (closed + opened) * TURNS
+    seconds = (closed * CELL_SECONDS + opened * PARTIAL_SECONDS) * options.scale
+    seconds += steps * START_SECONDS + traced * len(selection.counts) * COUNT_SECONDS
     print(
         f"{len(selection.rows)} rows, {len(selection.partials)} at partial load,"
         f" {len(selection.counts)} counts; {len(options.peers)} peers, {options.rounds} rounds,"
@@ -232,7 +235,7 @@ def measure_rounds(
                 by_peer = results.samples[peer.placement.name].setdefault(row.id, {})
                 by_peer.setdefault(peer.name, []).append(sample)
                 progress.step(
-                    f"{peer.placement.name:7} round {number}/{rounds}  {row.id:20}{peer.name:12}"
+                    f"{peer.placement.name:7} round {number}/{rounds}  {row.id:24}{peer.name:12}"
                     f"{sample.load.requests_per_second:>11,.0f}/s {sample.cpu:10.2f} us"
                 )
 

@@ -222,8 +222,13 @@ def plan_haproxy(ground: Ground) -> Plan:
     return Plan([program("haproxy"), "-db", "-f", str(file)], by_row(ground, ports))
 
 
+def serves(name: str, row: Row) -> bool:
+    """A predixy has one pool, and each of the others all of them."""
+    return name != "predixy" or row.pool == "redis"
+
+
 def plan_predixy(ground: Ground) -> Plan:
-    if "redis" not in pools(ground):
+    if not any(serves("predixy", row) for row in ground.rows):
         return Plan([], {})
     port = free_port()
     groups = "".join(

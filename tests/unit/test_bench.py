@@ -439,6 +439,15 @@ def test_document_quotes_what_was_measured(name):
     assert figures.rewritten(text, RESULTS) == text
 
 
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *ROOT.glob("docs/*.md")], ids=lambda p: p.name
+)
+def test_no_ratio_to_nutcracker_is_typed_by_hand(document):
+    text = figures.BLOCK.sub("", document.read_text())
+    compared = re.findall(r"\d\.\d+ (?:of|to|times) (?:nutcracker|twemproxy|the floor).*", text)
+    assert compared == []
+
+
 def test_every_chart_and_table_is_that_of_its_results():
     for stem, cpu_file in (("latest", "cpu.svg"), ("long", "long.svg")):
         if (RESULTS / f"{stem}.json").exists():
