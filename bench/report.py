@@ -93,6 +93,7 @@ machine could not keep up, and the rate that was reached is given.
 
 
 def placement_table(results: Results, rows: Iterable[Row]) -> str:
+    several = len(results.placements) > 1
     lines = []
     ranges: list[tuple[str, Range | None]] = []
     for row in rows:
@@ -101,8 +102,8 @@ def placement_table(results: Results, rows: Iterable[Row]) -> str:
         if found:
             cells = [found.ratios.get(name) for name in results.placements]
             figures = [str(ratio) if ratio else "" for ratio in cells]
-            lines.append([f"`{row.id}`", *figures, f"**{found}**"])
-    text = table(["row", *results.placements, "range"], lines)
+            lines.append([f"`{row.id}`", *figures, *[f"**{found}**"] * several])
+    text = table(["row", *results.placements, *["range"] * several], lines)
     return "\n\n".join(part for part in (text, faults(ranges)) if part)
 
 
