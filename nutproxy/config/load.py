@@ -2,19 +2,24 @@
 """Reading a configuration file.
 
 YAML is only composed, never constructed: a node knows its line, and `timeout: 0400` or
-`redis_auth: 0123` reach the value parsers as they are written, as they do in twemproxy.
+`redis_auth: 0123` reach the value parsers as they are written, as they do in twemproxy. Only
+`${NAME}` is replaced, by the environment variable of that name (see values.Text).
 
     text ──read──> Sections ──check──> values ──> Config
              each key and value with      every finding is a Problem,
              its line                     and checking goes on
 
-A problem never hides another one: what is wrong with a value is reported, the value is replaced by
-its default, and the rest of the pool is checked as if it had not been set. Only a file that is not
-YAML at all has a single problem.
+A problem never hides another one: the value that is wrong is reported and replaced by its default,
+and the rest of the pool is checked as if the key had not been set. Only a file that is not YAML has
+a single problem.
 """
 
+import os
 import re
+import select
+import stat
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -55,6 +60,95 @@ RESERVED = (GLOBAL, DEFAULTS)
 # single-threaded Redis busy; beyond this they cost descriptors and buffers on both sides.
 MANY_SERVER_CONNECTIONS = 16
 
+# 100,000 servers fit. It bounds what is read of a device or of a file that was named by mistake.
+MAX_FILE = 4 << 20
+# How long a pipe may stay silent, in seconds, before it is given up.
+PIPE_PATIENCE = 10.0
+STDIN, STDIN_NAME = "-", "<stdin>"
+
+# What people who come from redis.conf, from other proxies or from a client library write, and the
+# key that they look for. Upper case and dashes are taken for lower case and underscores.
+SYNONYMS = {
+    "address": "listen",
+    "addr": "listen",
+    "bind": "listen",
+    "bind_address": "listen",
+    "frontend": "listen",
+    "host": "listen",
+    "listen_addr": "listen",
+    "listen_address": "listen",
+    "listen_on": "listen",
+    "listen_port": "listen",
+    "listener": "listen",
+    "port": "listen",
+    "socket": "listen",
+    "unixsocket": "listen",
+    "backend": "servers",
+    "backends": "servers",
+    "endpoints": "servers",
+    "hosts": "servers",
+    "members": "servers",
+    "nodes": "servers",
+    "server": "servers",
+    "shards": "servers",
+    "upstream": "servers",
+    "upstreams": "servers",
+    "auth": "redis_auth",
+    "auth_pass": "redis_auth",
+    "masterauth": "redis_auth",
+    "pass": "redis_auth",
+    "passwd": "redis_auth",
+    "password": "redis_auth",
+    "redis_pass": "redis_auth",
+    "redis_password": "redis_auth",
+    "requirepass": "redis_auth",
+    "database": "redis_db",
+    "db": "redis_db",
+    "redis_database": "redis_db",
+    "select": "redis_db",
+    "mode": "redis",
+    "protocol": "redis",
+    "type": "redis",
+    "hash_function": "hash",
+    "hashing": "hash",
+    "hashtag": "hash_tag",
+    "algorithm": "distribution",
+    "balance": "distribution",
+    "ketama": "distribution",
+    "lb_policy": "distribution",
+    "connect_timeout": "timeout",
+    "read_timeout": "timeout",
+    "request_timeout": "timeout",
+    "server_timeout": "timeout",
+    "socket_timeout": "timeout",
+    "timeout_ms": "timeout",
+    "connections": "server_connections",
+    "pool_size": "server_connections",
+    "max_clients": "client_connections",
+    "max_connections": "client_connections",
+    "maxclients": "client_connections",
+    "maxconn": "client_connections",
+    "auto_eject": "auto_eject_hosts",
+    "eject_hosts": "auto_eject_hosts",
+    "failure_limit": "server_failure_limit",
+    "max_failures": "server_failure_limit",
+    "retries": "server_failure_limit",
+    "retry_interval": "server_retry_timeout",
+    "retry_timeout": "server_retry_timeout",
+    "keepalive": "tcpkeepalive",
+    "so_keepalive": "tcpkeepalive",
+    "tcp_keepalive": "tcpkeepalive",
+    "so_reuseport": "reuseport",
+    "tcp_backlog": "backlog",
+    "rename_command": "deny_commands",
+    "log": "output",
+    "log_file": "output",
+    "logfile": "output",
+    "log_level": "verbose",
+    "loglevel": "verbose",
+    "verbosity": "verbose",
+}
+
 KETAMA_POINTS_PER_SERVER = 160
 KETAMA_POINTS_PER_HASH = 4
 
@@ -67,7 +161,12 @@ _YAML_HINTS = (
     (re.compile(r"\blisten:\s*\*:"), "write 0.0.0.0 for all addresses"),
     (re.compile(r"^ *\t"), "indent with spaces, not with tabs"),
 )
-_MAPPING_HINT = "look at the indentation here and above, and for a missing space behind a colon"
+_MAPPING_HINT = "look at the indentation here and above, and for a missing blank after a colon"
+# YAML's words for a line that is neither a key nor a value, which are of no use to anybody who does
+# not know that `timeout:400` is a text.
+_NO_KEY = ("mapping values are not allowed here", "could not find expected ':'")
+_NO_BLANK = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_-]*):(?=[^\s:/])")
+_NO_BLANK_ITEM = re.compile(r"^\s*-(?=[^\s-])")
 
 Section = TypeVar("Section", bound=Keys)
 
@@ -117,7 +216,7 @@ class Table:
 
 
 class Unreadable(Exception):
-    """The file is not YAML, or not there: `line` is None where no line is to blame."""
+    """The file cannot be read or is not YAML: `line` is None where no line is to blame."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -125,10 +224,10 @@ class Unreadable(Exception):
 
 
 def load(path: str) -> tuple[Config | None, list[Problem]]:
-    """Read the file at `path`.
+    """Read the file at `path`, or standard input where that is "-".
 
     Returns the Config, or None if there is any problem; and all problems and warnings in the order
-    of their lines. Raises nothing for whatever the file holds.
+    of their lines. Raises nothing, whatever the file holds.
     """
     return _Loader(path).load()
 
@@ -137,12 +236,13 @@ class _Loader:
     """One file while it is read: collects the findings."""
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.source = path
+        self.path = STDIN_NAME if path == STDIN else path
         self.problems: list[Problem] = []
 
     def load(self) -> tuple[Config | None, list[Problem]]:
         try:
-            root = _parse(self.path)
+            root = _parse(self.source)
             tables = list(self._tables(root))
         except Unreadable as error:
             return None, [Problem("problem", self.path, error.line, None, None, str(error))]
@@ -200,13 +300,20 @@ class _Loader:
             first_lines.setdefault(table.name, line)
             if isinstance(node, yaml.MappingNode):
                 self._fill(table, node)
+                if _holds_pools(table):
+                    self._problem(
+                        table,
+                        None,
+                        "holds pools where keys are expected: pools stand at the top of the file,"
+                        f" remove '{table.name}:' and the indentation below it",
+                    )
+                    continue
             elif table.pool is None and _is_empty(node):
                 pass
             else:
-                hint = ""
-                if table.name in PoolKeys.model_fields:
-                    hint = "; it is a key of pools, indent it below its pool"
-                self._problem(table, None, f"is not a mapping of keys and values{hint}")
+                self._problem(
+                    table, None, f"is not a mapping of keys and values{_hint_of(table, node)}"
+                )
                 continue
             yield table
         if first_lines.keys() <= set(RESERVED):
@@ -215,7 +322,7 @@ class _Loader:
     def _fill(self, table: Table, node: yaml.MappingNode) -> None:
         for key_node, value_node in node.value:
             line = _line(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or not _is_name(key_node.value):
                 self._problem(table, None, "has a key that is not plain text", line)
                 continue
             key = key_node.value
@@ -255,9 +362,10 @@ class _Loader:
                 accepts = accepted(PoolKeys.model_fields[key])
                 self._problem(table, key, f"is missing, a pool needs it; accepted: {accepts}")
         if "servers" in table.values and table.values["servers"] == []:
-            self._problem(table, "servers", "is empty, a pool needs at least one server")
+            self._problem(table, "servers", NO_SERVERS)
         self._duplicate_listen(table, keys, listens)
         self._duplicate_servers(table, keys.servers)
+        self._shared_addresses(table, keys.servers)
         if "redis" not in table.faulty | (defaults.faulty - table.values.keys()):
             self._other_protocol(table, keys)
         pool = _pool_config(table.name, keys)
@@ -316,7 +424,7 @@ class _Loader:
         """Entries of `deny_commands` that deny nothing."""
         entries = table.values.get("deny_commands")
         for entry in entries if isinstance(entries, Items) else ():
-            if not isinstance(entry, Text) or not entry:
+            if not isinstance(entry, Text) or not entry or entry.fault:
                 continue
             name = command_name(entry)
             if name not in known:
@@ -351,6 +459,21 @@ class _Loader:
                 )
             first_lines.setdefault(server.name, server.line)
 
+    def _shared_addresses(self, table: Table, servers: tuple[ServerConfig, ...]) -> None:
+        """One server under two names gets the share of two. That is hardly ever meant, but does no
+        harm."""
+        first: dict[Address, ServerConfig] = {}
+        for server in servers:
+            other = first.setdefault(server.address, server)
+            if other.name != server.name:
+                self._warning(
+                    table,
+                    "servers",
+                    f"server '{server.name}' has the same address as '{other.name}' on line"
+                    f" {other.line}, {server.address}: it gets the keys of both",
+                    server.line,
+                )
+
     def _warn(self, table: Table, defaults: Table, pool: PoolConfig) -> None:
         faulty = table.faulty | (defaults.faulty - table.values.keys())
         for key, message, causes, server in _warnings(pool):
@@ -361,6 +484,31 @@ class _Loader:
             if server is not None:
                 line = server.line
             self._warning(table, key, message, line)
+
+
+NO_SERVERS = (
+    "is empty, a pool needs at least one server;"
+    f" accepted: {accepted(PoolKeys.model_fields['servers'])}"
+)
+
+
+def _holds_pools(table: Table) -> bool:
+    """Every key of the section has a mapping as its value, which no key of a pool has."""
+    return bool(table.values) and all(
+        isinstance(value, Fields) and key not in PoolKeys.model_fields
+        for key, value in table.values.items()
+    )
+
+
+def _hint_of(table: Table, node: yaml.Node) -> str:
+    """What was probably meant by a section that is not a mapping."""
+    if table.name in PoolKeys.model_fields:
+        return "; it is a key of pools, indent it below its pool"
+    if table.pool is not None and isinstance(node, yaml.SequenceNode):
+        return " but a list; write each pool as 'NAME:' with its keys indented below"
+    if isinstance(node, yaml.ScalarNode) and (found := _NO_BLANK.match(node.value)):
+        return f"; a blank is missing after '{found[1]}:'"
+    return ""
 
 
 class _Warning(NamedTuple):
@@ -463,12 +611,17 @@ def _message(section: type[Keys], key: str, detail: Any, value: Any) -> str:
             return str(error)
         entry = f"entry {detail['loc'][1] + 1} " if len(detail["loc"]) > 1 else ""
         return f"{entry}{error}, accepted: {accepted(row)}"
+    if kind == "tuple_type" and value == "" and key == "servers":
+        return NO_SERVERS
     if kind in ("greater_than_equal", "less_than_equal"):
         return f"{value} is out of range, accepted: {accepted(row)}"
     if kind == "literal_error":
         hint = did_you_mean(value, accepted(row).split(", "))
         return f"'{value}' is not a valid {key}, accepted: {accepted(row)}{hint}"
-    return f"is not a list, accepted: {accepted(row)}"
+    hint = ""
+    if isinstance(value, Text) and _NO_BLANK_ITEM.match(value):
+        hint = "; a blank is missing after '-'"
+    return f"is not a list, accepted: {accepted(row)}{hint}"
 
 
 def _unknown_key(section: type[Keys], key: str) -> str:
@@ -480,7 +633,15 @@ def _unknown_key(section: type[Keys], key: str) -> str:
         return "cannot be a default, every pool needs its own"
     if section is not GlobalConfig and key in GlobalConfig.model_fields:
         return "is a process setting, it belongs below 'global'"
-    return f"unknown key{did_you_mean(key, section.model_fields)}"
+    plain = key.lower().replace("-", "_")
+    meant = SYNONYMS.get(plain)
+    if meant is None or (section is GlobalConfig and meant not in GlobalConfig.model_fields):
+        return f"unknown key{did_you_mean(plain, section.model_fields)}"
+    if meant in section.model_fields:
+        return f"unknown key, did you mean '{meant}'?"
+    if meant in REQUIRED:
+        return f"unknown key, did you mean '{meant}' of a pool?"
+    return f"unknown key, did you mean '{meant}' below 'global'?"
 
 
 class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -497,13 +658,38 @@ class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
             super().scan_to_next_token()
 
 
+def _read(path: str) -> bytes:
+    """The content of a file, a pipe or, for "-", of standard input, up to one byte more than
+    MAX_FILE. Raises OSError."""
+    if path == STDIN:
+        return sys.stdin.buffer.read(MAX_FILE + 1)
+    # Opening a FIFO would wait for its writer, for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb", buffering=0) as file:
+        regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        ready = select.poll()
+        ready.register(fd, select.POLLIN)
+        raw = bytearray()
+        while len(raw) <= MAX_FILE:
+            if not regular and not ready.poll(PIPE_PATIENCE * 1000):
+                raise TimeoutError(0, f"nothing was written to it for {PIPE_PATIENCE:g} s")
+            part = file.read(MAX_FILE + 1 - len(raw))
+            if part == b"":
+                break
+            raw += part or b""
+    return bytes(raw)
+
+
 def _parse(path: str) -> yaml.Node:
     """The root node of a YAML file; raises Unreadable."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read()
+        raw = _read(path)
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise Unreadable(f"cannot be read: {error}") from None
+    if len(raw) > MAX_FILE:
+        raise Unreadable(f"is not a configuration: larger than {MAX_FILE >> 20} MB")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -532,19 +718,40 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     if mark is None:
         return Unreadable(f"YAML syntax: {message}")
     lines = text.splitlines()
+    if error.problem in _NO_KEY and (missing := _missing_blank(lines, mark.line)):
+        return missing
     source = lines[mark.line] if mark.line < len(lines) else ""
     for pattern, hint in _YAML_HINTS:
         if pattern.search(source):
             message = f"{message}; {hint}"
     if message == "mapping values are not allowed here":
         message = f"{message}; {_MAPPING_HINT}"
-    # The end of the text is no line that anybody could look at; the last one is.
+    # Nobody can look at the line after the last one.
     line = min(mark.line + 1, max(1, len(text.rstrip().splitlines())))
     return Unreadable(f"YAML syntax: {message}", line)
 
 
+def _missing_blank(lines: list[str], number: int) -> Unreadable | None:
+    """The first of the lines from `number`, counted from 0, upwards that lack the blank which makes
+    them a key with its value, or an entry of a list."""
+    first = None
+    for index in range(min(number, len(lines) - 1), -1, -1):
+        found = _NO_BLANK.match(lines[index]) or _NO_BLANK_ITEM.match(lines[index])
+        if found:
+            first = index, found[0].split()[-1]
+        elif index < number and lines[index].strip() and not lines[index].lstrip().startswith("#"):
+            break
+    if first is None:
+        return None
+    return Unreadable(f"YAML syntax: a blank is missing after '{first[1]}'", first[0] + 1)
+
+
 def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and text.isprintable()
 
 
 def _is_empty(node: yaml.Node) -> bool:

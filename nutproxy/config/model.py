@@ -42,7 +42,7 @@ Milliseconds = Annotated[
     WithJsonSchema({"type": "integer", "minimum": -1, "maximum": MAX_INT}),
 ]
 File = Annotated[
-    str | None, PlainValidator(values.scalar), WithJsonSchema({"type": "string", "minLength": 1})
+    str | None, PlainValidator(values.path), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 Word = Annotated[
     str | None, PlainValidator(values.word), WithJsonSchema({"type": "string", "minLength": 1})

@@ -2,21 +2,23 @@
 """From the text of a value to what the proxy works with.
 
 Every parser here takes the text as it stands in the file and returns the value, or raises
-ValueError with a text that quotes what was found and says what is accepted; Unfit, where the latter
-depends on the key. None of them knows the key, the pool or the file: the loader puts those around.
+ValueError with a text that quotes the value and says what is accepted; Unfit, where what is
+accepted depends on the key. None of them knows the key, the pool or the file: the loader adds
+those.
 
     listen    host:port | IPv6:port | [IPv6]:port | /path [octal permissions]
     servers   host:port:weight [name] | [IPv6]:port:weight [name] | /path:weight [name]
     size      digits with an optional k, kb, m, mb, g or gb, as in redis.conf
 
-Text is split from its end, as twemproxy does it, which is what lets an IPv6 address stand without
-brackets. The name that a server is hashed under is a promise to existing data: it must come out of
+Text is split from its end, as twemproxy does it, so an IPv6 address may stand without brackets. The
+name that a server is hashed under decides where existing data is looked for: it must come out of
 this module exactly as it comes out of twemproxy.
 """
 
 import difflib
 import ipaddress
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -57,6 +59,11 @@ _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253}[A-Za-z0-9_.])?", re.ASCII)
 _DOTTED_QUAD = re.compile(r"[0-9]+(\.[0-9]+){3}", re.ASCII)
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.ASCII | re.DOTALL)
+_WITH_LONG_NAME = re.compile(r"\S+:[0-9]+\s+(\S+\s.*)")
+_REFERENCE = re.compile(r"(\$?)\$\{([^{}]*)\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
 
@@ -66,14 +73,55 @@ class Unfit(ValueError):
 
 
 class Text(str):
-    """A value as it is written in the file, and the line that it is written on."""
+    """A value of the file with its `${NAME}` replaced, and the line that it is written on.
+
+    `fault` says why the value cannot be used at all, whatever its key accepts; None if it can.
+    """
 
     line: int
+    fault: str | None
 
-    def __new__(cls, text: str, line: int) -> "Text":
+    def __new__(cls, written: str, line: int) -> "Text":
+        text, fault = expand(written)
         self = super().__new__(cls, text)
         self.line = line
+        self.fault = fault or _not_text(text)
         return self
+
+
+def expand(written: str) -> tuple[str, str | None]:
+    """The text with every `${NAME}` replaced by that environment variable and every `$${` by `${`;
+    and what is wrong with a reference, if one cannot be replaced."""
+    faults = []
+
+    def replacement(found: re.Match[str]) -> str:
+        escaped, name = found.groups()
+        if escaped:
+            return found[0][1:]
+        if not _VARIABLE.fullmatch(name):
+            faults.append(
+                f"'{found[0]}' does not name an environment variable, accepted: ${{NAME}};"
+                f" write $${{{name}}} for the text itself"
+            )
+        elif name not in os.environ:
+            faults.append(
+                f"environment variable '{name}' is not set; set it, or write $${{{name}}} for the"
+                " text itself"
+            )
+        return os.environ.get(name, "")
+
+    text = _REFERENCE.sub(replacement, written)
+    return (written, faults[0]) if faults else (text, None)
+
+
+def _not_text(text: str) -> str | None:
+    """What keeps `text` from being written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        return f"contains U+{code:04X}, half of a surrogate pair, accepted: UTF-8 text"
+    return None
 
 
 class Items(list[Any]):
@@ -153,6 +201,8 @@ def printable(text: str) -> str:
 
 def scalar(value: Any) -> str:
     """The text of a single value; lists and mappings are refused."""
+    if isinstance(value, Text) and value.fault:
+        raise ValueError(value.fault)
     if isinstance(value, list):
         raise Unfit("is a list")
     if isinstance(value, dict):
@@ -224,7 +274,7 @@ def word(value: Any) -> str:
     """A name that the system may know: of letters, digits, dashes and underscores."""
     text = scalar(value)
     if not _WORD.fullmatch(text):
-        raise Unfit(f"'{text}' is no name")
+        raise Unfit(f"'{text}' is not a name")
     return text
 
 
@@ -267,7 +317,17 @@ def host(value: Any) -> str:
     return _host(scalar(value))
 
 
+def path(value: Any) -> str:
+    """The name of a file."""
+    text = scalar(value)
+    if "\0" in text:
+        raise Unfit(f"'{text}' contains a NUL byte")
+    return text
+
+
 def _unix_path(path: str) -> Address:
+    if "\0" in path:
+        raise ValueError(f"the path '{path}' contains a NUL byte")
     length = len(path.encode())
     if length > MAX_UNIX_PATH:
         raise ValueError(
@@ -288,9 +348,12 @@ def listen(value: Any) -> Listen:
     if text.startswith("/"):
         path, *permissions = text.rsplit(maxsplit=1)
         return Listen(_unix_path(path), _permissions(permissions[0]) if permissions else None)
+    if url := _URL.fullmatch(text):
+        raise ValueError(_of_url("listen", url, LISTEN_FORMS))
     host_text, colon, port = text.rpartition(":")
     if not colon or not host_text:
-        raise ValueError(f"'{text}' is not an address to listen on, accepted: {LISTEN_FORMS}")
+        hint = f"; the host is missing, write '0.0.0.0:{port}'" if port.isdecimal() else ""
+        raise ValueError(f"'{text}' is not an address to listen on, accepted: {LISTEN_FORMS}{hint}")
     return Listen(Address("tcp", host=_host(host_text), port=_port(port)), None)
 
 
@@ -303,26 +366,73 @@ def _weight(text: str) -> int:
     return weight
 
 
+def _of_url(kind: str, url: re.Match[str], forms: str) -> str:
+    """What is wrong with a URL, and what to write for it. It may hold a password, which must not
+    reach the log, so only its scheme and its address are quoted."""
+    scheme, rest = url.groups()
+    hints = []
+    if scheme.startswith("unix") or rest.startswith("/"):
+        path = f"/{rest.partition('?')[0].rpartition('@')[2].lstrip('/')}"
+        plain = path if kind == "listen" else f"{path}:1"
+        if "@" in rest:
+            hints.append("put its password in redis_auth")
+    else:
+        authority, _, database = rest.partition("?")[0].partition("/")
+        credentials, _, place = authority.rpartition("@")
+        host, colon, port = place.rpartition(":")
+        if not (colon and port.isdecimal()):
+            host, port = place, "11211" if scheme.startswith("memcache") else "6379"
+        plain = f"{host}:{port}" if kind == "listen" else f"{host}:{port}:1"
+        if credentials:
+            hints.append("put its password in redis_auth")
+        if database.strip("/").isdecimal() and int(database.strip("/")[:9]):
+            hints.append(f"put its database in redis_db: {database.strip('/')[:9]}")
+    if scheme in ("rediss", "https", "tls", "ssl"):
+        hints.append("nutproxy does not speak TLS")
+    more = "".join(f"; {hint}" for hint in hints)
+    return f"{scheme}://… is a URL, write '{plain}'; accepted: {forms}{more}"
+
+
+def _not_a_server(text: str) -> ValueError:
+    """What a server's entry lacks."""
+    if url := _URL.fullmatch(text):
+        return ValueError(_of_url("server", url, SERVER_FORMS))
+    message = f"'{text}' is not a server, accepted: {SERVER_FORMS}"
+    place, *names = text.split()
+    name = f" {names[0]}" if len(names) == 1 else ""
+    without_weight = re.fullmatch(r"/[^:]+|[^:/]+:[0-9]+", place)
+    if without_weight and len(names) < 2:
+        message += f"; the weight is missing, write '{place}:1{name}'"
+    elif not names and _HOST.fullmatch(place):
+        message += f"; the port and the weight are missing, write '{place}:6379:1'"
+    return ValueError(message)
+
+
 def server(value: Any) -> ServerConfig:
     """One entry of `servers`; without a name of its own it is hashed as twemproxy hashes it.
 
     That is host:port with the port as it is written, the host alone on port 11211 (libmemcached's
-    custom), and for a unix socket the path with a colon behind it. Brackets around an IPv6 address
-    are not part of the name, so adding them moves no key.
+    custom), and for a unix socket the path followed by a colon. Brackets around an IPv6 address are
+    not part of the name, so adding them moves no key.
     """
     text = scalar(value)
     line = value.line if isinstance(value, Text) else 0
+    if not text.startswith("/") and (named := _WITH_LONG_NAME.fullmatch(text.rstrip())):
+        name = "-".join(named[1].split())
+        raise ValueError(
+            f"the name of a server must not contain blanks: '{named[1]}', write '{name}'"
+        )
     target, *names = text.rsplit(maxsplit=1)
     address_text, colon, weight_text = target.rpartition(":")
-    if not colon or not address_text:
-        raise ValueError(f"'{text}' is not a server, accepted: {SERVER_FORMS}")
+    if not colon or not address_text or _URL.fullmatch(text):
+        raise _not_a_server(text)
     if address_text.startswith("/"):
         address = _unix_path(address_text)
         hashed = f"{address_text}:"
     else:
         host_text, colon, port_text = address_text.rpartition(":")
         if not colon or not host_text:
-            raise ValueError(f"'{text}' is not a server, accepted: {SERVER_FORMS}")
+            raise _not_a_server(text)
         address = Address("tcp", host=_host(host_text), port=_port(port_text))
         default_port = address.port == KETAMA_DEFAULT_PORT
         hashed = address.host if default_port else f"{address.host}:{port_text}"

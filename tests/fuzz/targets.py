@@ -173,7 +173,13 @@ def config_seeds() -> list[bytes]:
         for name, field in PoolKeys.model_fields.items()
         if field.examples
     )
-    return [*examples, b"p:\n" + every_key.encode()]
+    # Escapes of YAML, references and forms of other programs, in every place of a value.
+    odd = [
+        b'p:\n  listen: "/\\0"\n  redis_auth: "\\ud800"\n  servers: ["\\udfff:1:1", "h:1:1 a b"]\n',
+        b"p:\n  listen: tcp://h:1\n  servers:\n  - redis://u:p@h:1/1\n  - ${NO}:1:1\n  -h:1:1\n",
+        b"pools:\n  p:\n    listen:h:1\n    timeout:400\n    servers:\n",
+    ]
+    return [*examples, b"p:\n" + every_key.encode(), *odd]
 
 
 TARGETS = [
@@ -266,6 +272,7 @@ TARGETS = [
                 for key in (*PoolKeys.model_fields, *GlobalConfig.model_fields)
             ),
             *(b"global:\n", b"defaults:\n", b"\n   - h:1:1\n", b"&a ", b"*a", b"<<: ", b"!!map "),
+            *(rb'"\ud800"', rb'"\0"', b"${A}", b"${HOME}", b"$${", b"redis://h:1/0", b" a b"),
             *(b"{", b"[", b"|\n", b"'", b'"', b"---\n", b"%YAML 1.1\n", b"? ", b"\xef\xbb\xbf"),
         ],
         config,

@@ -1,7 +1,11 @@
 """The configuration: what is accepted, what is refused and with which words, what it becomes."""
 
+import io
 import json
+import os
 import re
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 
 from nutproxy.config import Address, Config, PoolConfig, Problem, index_order, load, schema
 from nutproxy.config.docs import example, page
-from nutproxy.config.load import ketama_points
+from nutproxy.config.load import SYNONYMS, ketama_points
 from nutproxy.config.model import GlobalConfig, PoolKeys, PoolSettings, accepted, size_text, table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -19,6 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 PERMISSIONS_ACCEPTED = "accepted: octal 0 to 0777"
 LISTEN_ACCEPTED = "accepted: host:port, [IPv6]:port or /path [permissions]"
 SERVER_ACCEPTED = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"
+
+NO_LIST = f"is not a list, accepted: a list of {SERVER_ACCEPTED}"
+SERVERS_EMPTY = f"is empty, a pool needs at least one server; accepted: a list of {SERVER_ACCEPTED}"
 
 
 @pytest.fixture
@@ -324,6 +331,24 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
         ("lisen: x", "lisen: unknown key, did you mean 'listen'?"),
         ("zzz: x", "zzz: unknown key"),
         ("sentinels: x", "sentinels: unknown key"),
+        ("redis_password: x", "redis_password: unknown key, did you mean 'redis_auth'?"),
+        ("password: x", "password: unknown key, did you mean 'redis_auth'?"),
+        ("requirepass: x", "requirepass: unknown key, did you mean 'redis_auth'?"),
+        ("Database: 1", "Database: unknown key, did you mean 'redis_db'?"),
+        ("backends: [h:1:1]", "backends: unknown key, did you mean 'servers'?"),
+        ("port: 1", "port: unknown key, did you mean 'listen'?"),
+        ("tcp-keepalive: 1", "tcp-keepalive: unknown key, did you mean 'tcpkeepalive'?"),
+        ("loglevel: 3", "loglevel: unknown key, did you mean 'verbose' below 'global'?"),
+        (r'"\ud800": x', "has a key that is not plain text"),
+        (r'"a\nb": x', "has a key that is not plain text"),
+        (
+            r'redis_auth: "\ud800"',
+            "redis_auth: contains U+D800, half of a surrogate pair, accepted: UTF-8 text",
+        ),
+        (
+            r'deny_commands: ["\udfff"]',
+            "deny_commands: contains U+DFFF, half of a surrogate pair, accepted: UTF-8 text",
+        ),
         ("verbose: 3", "verbose: is a process setting, it belongs below 'global'"),
         ("<<: {a: b}", "<<: merge keys are not read, put common values below 'defaults'"),
         (
@@ -423,8 +448,20 @@ def test_value_that_is_not_accepted(findings, key, message):
 @pytest.mark.parametrize(
     ("listen", "message"),
     [
-        ("22121", f"'22121' is not an address to listen on, {LISTEN_ACCEPTED}"),
-        (":22121", f"':22121' is not an address to listen on, {LISTEN_ACCEPTED}"),
+        (
+            "22121",
+            f"'22121' is not an address to listen on, {LISTEN_ACCEPTED}; the host is missing,"
+            " write '0.0.0.0:22121'",
+        ),
+        (
+            ":22121",
+            f"':22121' is not an address to listen on, {LISTEN_ACCEPTED}; the host is missing,"
+            " write '0.0.0.0:22121'",
+        ),
+        ("a", f"'a' is not an address to listen on, {LISTEN_ACCEPTED}"),
+        ("tcp://a:1", f"tcp://… is a URL, write 'a:1'; {LISTEN_ACCEPTED}"),
+        ("unix:///run/a.sock", f"unix://… is a URL, write '/run/a.sock'; {LISTEN_ACCEPTED}"),
+        (r'"/a\0b"', r"the path '/a\x00b' contains a NUL byte"),
         ("h:0", "port 0 is out of range, accepted: 1 to 65535"),
         ("h:65536", "port 65536 is out of range, accepted: 1 to 65535"),
         ("h:redis", "'redis' is not a port, accepted: 1 to 65535"),
@@ -455,10 +492,50 @@ def test_listen_that_is_not_accepted(findings, listen, message):
         ("h:0:1", "port 0 is out of range, accepted: 1 to 65535"),
         ("h:99999999999:1", "port 99999999999 is out of range, accepted: 1 to 65535"),
         ("h:x:1", "'x' is not a port, accepted: 1 to 65535"),
-        ("h:1", f"'h:1' is not a server, accepted: {SERVER_ACCEPTED}"),
-        ("h", f"'h' is not a server, accepted: {SERVER_ACCEPTED}"),
+        (
+            "h:1",
+            f"'h:1' is not a server, accepted: {SERVER_ACCEPTED}; the weight is missing, write"
+            " 'h:1:1'",
+        ),
+        (
+            "h:1 n",
+            f"'h:1 n' is not a server, accepted: {SERVER_ACCEPTED}; the weight is missing, write"
+            " 'h:1:1 n'",
+        ),
+        (
+            "h",
+            f"'h' is not a server, accepted: {SERVER_ACCEPTED}; the port and the weight are"
+            " missing, write 'h:6379:1'",
+        ),
+        (
+            "redis://10.0.0.1:7000/0",
+            f"redis://… is a URL, write '10.0.0.1:7000:1'; accepted: {SERVER_ACCEPTED}",
+        ),
+        (
+            "rediss://user:s3cret@h/2",
+            f"rediss://… is a URL, write 'h:6379:1'; accepted: {SERVER_ACCEPTED}; put its password"
+            " in redis_auth; put its database in redis_db: 2; nutproxy does not speak TLS",
+        ),
+        (
+            "memcached://h",
+            f"memcached://… is a URL, write 'h:11211:1'; accepted: {SERVER_ACCEPTED}",
+        ),
+        (
+            "unix:///run/a.sock",
+            f"unix://… is a URL, write '/run/a.sock:1'; accepted: {SERVER_ACCEPTED}",
+        ),
+        (
+            "h:1:1 my first  server",
+            "the name of a server must not contain blanks: 'my first  server', write"
+            " 'my-first-server'",
+        ),
+        (r'"/a\0b:1"', r"the path '/a\x00b' contains a NUL byte"),
         (":1:1", f"':1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
-        ("/a", f"'/a' is not a server, accepted: {SERVER_ACCEPTED}"),
+        (
+            "/a",
+            f"'/a' is not a server, accepted: {SERVER_ACCEPTED}; the weight is missing, write"
+            " '/a:1'",
+        ),
         # The last word is a name, as in twemproxy, and what is left has neither port nor weight.
         ("x y:1:1", f"'x y:1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
         ("/" + "x" * 107 + ":1", "the path is 108 bytes long, a unix socket's may have 107"),
@@ -471,6 +548,20 @@ def test_server_that_is_not_accepted(findings, server, message):
     ]
 
 
+def test_password_in_a_url_is_not_repeated(findings):
+    [finding] = findings(pool_text(servers=("redis://user:s3cret@h:1/0",)))
+    assert "s3cret" not in finding
+
+
+@pytest.mark.parametrize(("word", "key"), SYNONYMS.items())
+def test_every_synonym_leads_to_a_key(findings, word, key):
+    assert word not in PoolKeys.model_fields.keys() | GlobalConfig.model_fields.keys()
+    for text in (pool_text(f"{word}: 1"), f"global:\n  {word.upper()}: 1\n" + pool_text()):
+        [finding] = findings(text)
+        assert f"did you mean '{key}'" in finding or "global" in text
+    assert key in PoolKeys.model_fields or key in GlobalConfig.model_fields
+
+
 def test_duplicate_server_names_name_the_line_of_both(findings):
     assert findings(pool_text(servers=("a:1:1 n", "b:1:1 n", '"[::1]:1:1"', "::1:1:2"))) == [
         "f.yml:6: pool 'p': servers: duplicate server name 'n', first used on line 5",
@@ -478,8 +569,14 @@ def test_duplicate_server_names_name_the_line_of_both(findings):
     ]
 
 
-def test_one_address_under_two_names_is_accepted(read_pool):
+def test_one_address_under_two_names_is_accepted_with_a_warning(read_pool, findings):
     assert len(read_pool(servers=("a:1:1 n", "a:1:1 m")).servers) == 2
+    assert findings(pool_text(servers=("a:1:1 n", "b:1:1", "a:01:1 m", "/s:1 x", "/s:1 y"))) == [
+        "f.yml:7: pool 'p': servers: warning: server 'm' has the same address as 'n' on line 5,"
+        " a:1: it gets the keys of both",
+        "f.yml:9: pool 'p': servers: warning: server 'y' has the same address as 'x' on line 8,"
+        " /s: it gets the keys of both",
+    ]
 
 
 def test_duplicate_listen_names_the_other_pool_and_its_line(findings):
@@ -512,10 +609,11 @@ def test_missing_listen_and_servers(findings):
 @pytest.mark.parametrize(
     ("servers", "message"),
     [
-        ("[]", "is empty, a pool needs at least one server"),
-        ("h:1:1", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
-        ("", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
-        ("{}", f"is not a list, accepted: a list of {SERVER_ACCEPTED}"),
+        ("[]", SERVERS_EMPTY),
+        ("", SERVERS_EMPTY),
+        ("-h:1:1", f"{NO_LIST}; a blank is missing after '-'"),
+        ("h:1:1", NO_LIST),
+        ("{}", NO_LIST),
     ],
 )
 def test_servers_that_are_not_a_list_of_some(findings, servers, message):
@@ -627,10 +725,31 @@ def test_reserved_section_may_be_empty(findings, section):
 
 def test_pool_that_is_not_a_mapping(findings):
     assert findings("p: 5\n") == ["f.yml:1: pool 'p': is not a mapping of keys and values"]
+    assert findings("p:\n  timeout:400\n") == [
+        "f.yml:1: pool 'p': is not a mapping of keys and values; a blank is missing after"
+        " 'timeout:'"
+    ]
     assert findings("p:\nredis: true\n") == [
         "f.yml:1: pool 'p': is not a mapping of keys and values",
         "f.yml:2: pool 'redis': is not a mapping of keys and values; it is a key of pools, indent"
         " it below its pool",
+    ]
+
+
+@pytest.mark.parametrize("word", ["pools", "clusters", "defaults"])
+def test_pools_stand_at_the_top(findings, word):
+    text = f"{word}:\n  a:\n    listen: h:1\n  b:\n    listen: h:2\n"
+    label = word if word == "defaults" else f"pool '{word}'"
+    assert findings(text)[-1] == (
+        f"f.yml:1: {label}: holds pools where keys are expected: pools stand at the top of the"
+        f" file, remove '{word}:' and the indentation below it"
+    )
+
+
+def test_pools_are_not_a_list(findings):
+    assert findings("pools:\n  - name: a\n    listen: h:1\n") == [
+        "f.yml:1: pool 'pools': is not a mapping of keys and values but a list; write each pool as"
+        " 'NAME:' with its keys indented below"
     ]
 
 
@@ -711,8 +830,24 @@ def test_file_without_a_pool(findings, text):
         ),
         (
             b"a:\n  listen:127.0.0.1:22\n  redis: true\n",
+            "f.yml:2: YAML syntax: a blank is missing after 'listen:'",
+        ),
+        (
+            b"a:\n  listen: h:1\n  timeout:400\n  # more\n  backlog:5\n  redis: true\n",
+            "f.yml:3: YAML syntax: a blank is missing after 'timeout:'",
+        ),
+        (
+            b"a:\n  listen: h:1\n  timeout:400\n",
+            "f.yml:3: YAML syntax: a blank is missing after 'timeout:'",
+        ),
+        (
+            b"a:\n  servers:\n  -h:1:1\n  redis: true\n",
+            "f.yml:3: YAML syntax: a blank is missing after '-'",
+        ),
+        (
+            b"a:\n  listen: h:1\n   redis: true\n",
             "f.yml:3: YAML syntax: mapping values are not allowed here; look at the indentation"
-            " here and above, and for a missing space behind a colon",
+            " here and above, and for a missing blank after a colon",
         ),
     ],
 )
@@ -729,13 +864,108 @@ def test_list_that_contains_itself_is_refused(findings):
 
 
 @pytest.mark.parametrize(
-    ("path", "cause"), [("nothing.yml", "No such file or directory"), (".", "Is a directory")]
+    ("path", "cause"),
+    [
+        ("nothing.yml", "No such file or directory"),
+        (".", "Is a directory"),
+        ("f/g.yml", "No such file or directory"),
+        ("a\0b", "embedded null byte"),
+    ],
 )
 def test_file_that_cannot_be_read(tmp_path, monkeypatch, path, cause):
     monkeypatch.chdir(tmp_path)
     config, problems = load(path)
     assert config is None
-    assert [str(problem) for problem in problems] == [f"{path}: cannot be read: {cause}"]
+    shown = path.replace("\0", r"\x00")
+    assert [str(problem) for problem in problems] == [f"{shown}: cannot be read: {cause}"]
+
+
+def test_what_is_read_is_bounded(tmp_path, monkeypatch):
+    sparse = tmp_path / "large.yml"
+    with sparse.open("wb") as file:
+        file.truncate(3 << 30)
+    for path in ("/dev/zero", str(sparse)):
+        config, problems = load(path)
+        assert config is None
+        assert [str(problem) for problem in problems] == [
+            f"{path}: is not a configuration: larger than 4 MB"
+        ]
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    text = pool_text(servers=tuple(f"10.0.{n // 250}.{n % 250}:1:1" for n in range(10_000)))
+    writer = threading.Thread(target=fifo.write_text, args=(text,))
+    writer.start()
+    config, problems = load(str(fifo))
+    writer.join()
+    assert problems == []
+    assert len(config.pools[0].servers) == 10_000
+
+
+def test_a_pipe_without_a_writer_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["nutproxy.config.load"], "PIPE_PATIENCE", 0.1)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    _, [problem] = load(str(fifo))
+    assert str(problem) == f"{fifo}: cannot be read: nothing was written to it for 0.1 s"
+
+
+def test_standard_input_is_read(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(pool_text("x: 1").encode())))
+    config, [problem] = load("-")
+    assert config is None
+    assert str(problem) == "<stdin>:4: pool 'p': x: unknown key"
+
+
+# ${NAME}.
+
+
+def test_environment_variables_are_read(read_pool, monkeypatch):
+    monkeypatch.setenv("NC_HOST", "10.0.0.1")
+    monkeypatch.setenv("NC_SECRET", "a b: #c")
+    monkeypatch.setenv("NC_TIMEOUT", "400")
+    pool = read_pool(
+        "redis_auth: ${NC_SECRET}",
+        "timeout: ${NC_TIMEOUT}",
+        "deny_commands: ['${NC_COMMAND}']".replace("${NC_COMMAND}", "keys"),
+        servers=("${NC_HOST}:6379:1 a-$${NC_HOST}", "${NC_HOST}:6380:1"),
+    )
+    assert (pool.redis_auth, pool.timeout) == (b"a b: #c", 400)
+    assert {server.name for server in pool.servers} == {"a-${NC_HOST}", "10.0.0.1:6380"}
+
+
+@pytest.mark.parametrize("text", ["a$b", "$${a", "${", "$", "a}b{", "$(a)", "$a"])
+def test_other_dollars_are_text(read_pool, text):
+    assert read_pool(f"redis_auth: '{text}'").redis_auth == text.encode()
+
+
+def test_environment_variables_that_are_not_there(findings, monkeypatch):
+    monkeypatch.setenv("NC_EMPTY", "")
+    os.environb[b"NC_BYTES"] = b"\xff"
+    try:
+        assert findings(
+            pool_text(
+                "redis_auth: x${NC_ABSENT}y",
+                "timeout: ${NC_EMPTY}",
+                "hash: ${NC-DASH}",
+                "hash_tag: ${NC_BYTES}",
+                servers=("h:1:1", "${NC_ABSENT}:1:1"),
+            )
+        ) == [
+            "f.yml:4: pool 'p': redis_auth: environment variable 'NC_ABSENT' is not set; set it,"
+            " or write $${NC_ABSENT} for the text itself",
+            "f.yml:5: pool 'p': timeout: has no value, accepted: -1 to 2147483647 milliseconds",
+            "f.yml:6: pool 'p': hash: '${NC-DASH}' does not name an environment variable,"
+            " accepted: ${NAME}; write $${NC-DASH} for the text itself",
+            "f.yml:7: pool 'p': hash_tag: contains U+DCFF, half of a surrogate pair, accepted:"
+            " UTF-8 text",
+            "f.yml:10: pool 'p': servers: environment variable 'NC_ABSENT' is not set; set it, or"
+            " write $${NC_ABSENT} for the text itself",
+        ]
+    finally:
+        del os.environb[b"NC_BYTES"]
 
 
 def test_finding_is_one_line_whatever_it_quotes(findings):
@@ -744,19 +974,61 @@ def test_finding_is_one_line_whatever_it_quotes(findings):
 
 
 FRAGMENTS = ["p", ":", " ", "\n", "\n  ", "-", "[", "]", "{", "}", '"', "&a", "*a", "!", "|", "<<"]
+# What is text to YAML and was a traceback, or is read by nutproxy itself.
+VALUES = [
+    *(r'"\ud800"', r'"\0"', r'"\udfff:1:1"', r'"/\0:1"', r'"\x07"', r'"\N"'),
+    *("${HOME}", "${NOT_SET_ANYWHERE}", "${", "$${A}", "redis://u:p@h:1/0", "unix:///a", "a://"),
+    *("h:1:1 a b", "h:1:1 a", "/a:1", "::1:1:1", "-1", "9" * 50, "0x1", "~", "!!binary x"),
+]
 KEYS = [*PoolKeys.model_fields, *GlobalConfig.model_fields, "global", "defaults", "h:1:1", "0"]
 
 
-@settings(
+def check_findings(read, content):
+    config, problems = read(content)
+    assert (config is None) == any(problem.severity == "problem" for problem in problems)
+    for problem in problems:
+        assert str(problem).isprintable()
+    if config is not None:
+        # What the start makes of it: addresses, names and files are text that the system takes.
+        for pool in config.pools:
+            for address in (pool.listen, *(server.address for server in pool.servers)):
+                assert "\0" not in str(address).encode().decode()
+        assert "\0" not in (config.globals.output or "").encode().decode()
+
+
+FUZZED = settings(
     deadline=None,
     max_examples=300,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(st.lists(st.sampled_from(FRAGMENTS + KEYS) | st.text(max_size=3), max_size=40).map("".join))
+
+
+@FUZZED
+@given(
+    st.lists(st.sampled_from(FRAGMENTS + KEYS + VALUES) | st.text(max_size=3), max_size=40).map(
+        "".join
+    )
+)
 def test_no_text_makes_load_fail(read, text):
-    config, problems = read(text.encode(errors="replace"))
-    assert (config is None) == any(problem.severity == "problem" for problem in problems)
-    assert all(len(str(problem).splitlines()) == 1 for problem in problems)
+    check_findings(read, text.encode(errors="replace"))
+
+
+@FUZZED
+@given(st.binary(max_size=200))
+def test_no_bytes_make_load_fail(read, content):
+    check_findings(read, content)
+
+
+@FUZZED
+@given(
+    st.sampled_from([*PoolKeys.model_fields, *GlobalConfig.model_fields]),
+    st.lists(st.sampled_from(VALUES) | st.text(max_size=5), max_size=3),
+    st.sampled_from(["{}", "[{}]", "{{a: {}}}", "'{}'", '"{}"', "\n  - {}"]),
+)
+def test_no_value_of_any_key_makes_load_fail(read, key, parts, form):
+    value = form.format("".join(parts))
+    for text in (pool_text(f"{key}: {value}"), f"global:\n  {key}: {value}\n" + pool_text()):
+        check_findings(read, text.encode(errors="replace"))
 
 
 # Warnings.
