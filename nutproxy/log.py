@@ -20,12 +20,15 @@ The loop never waits for a disk, and a failure of the log never affects the prox
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from datetime import datetime
+from io import TextIOWrapper
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from queue import SimpleQueue
 from typing import Any
@@ -203,6 +206,22 @@ class JsonFormatter(logging.Formatter):
 FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
+class LogFile(WatchedFileHandler):
+    """A log file, or a FIFO that somebody reads: opening one that nobody reads fails instead of
+    waiting for a reader."""
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            fd = os.open(self.baseFilename, flags, 0o666)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                raise OSError(error.errno, "it is a FIFO or a socket that nobody reads") from error
+            raise
+        os.set_blocking(fd, True)
+        return open(fd, "a", encoding=self.encoding, errors=self.errors)
+
+
 class LogHandler(logging.Handler):
     """Writes lines to a file, or to standard error. The file is reopened on request, and when it
     has been moved or deleted. A line that cannot be written is lost; the first loss is reported on
@@ -211,7 +230,7 @@ class LogHandler(logging.Handler):
     def __init__(self, output: str | None) -> None:
         super().__init__()
         self.writer = (
-            WatchedFileHandler(output, encoding="utf-8", errors="backslashreplace")
+            LogFile(output, encoding="utf-8", errors="backslashreplace")
             if output
             else logging.StreamHandler(sys.stderr)
         )
@@ -223,7 +242,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if getattr(record, "reopen", False) and isinstance(self.writer, WatchedFileHandler):
+            if getattr(record, "reopen", False) and isinstance(self.writer, LogFile):
                 # A closed file is reopened by the next line, which is this one.
                 self.writer.close()
             self.writer.emit(record)

@@ -338,6 +338,8 @@ class ProxyServer(ServerProcess):
         """What the statistics port says."""
         parts = []
         with connect(self.stats_port) as connection:
+            # Or it would be waited for a moment whether an HTTP request comes.
+            connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 parts.append(part)
         return b"".join(parts)

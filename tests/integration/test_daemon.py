@@ -177,6 +177,22 @@ def test_exit_code_is_what_the_daemon_reports_or_1_if_it_dies(tmp_path, serve, c
     assert bool(answer.stderr) == bool(error)
 
 
+def test_a_fifo_that_nobody_reads_is_no_log_and_one_that_is_read_is(daemon):
+    path = daemon.home / "fifo"
+    os.mkfifo(path)
+    assert daemon.start("-o", "fifo") == 1
+    assert daemon.errors == (
+        f"nutproxy: cannot write the log '{path}': it is a FIFO or a socket that nobody reads\n"
+    )
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert daemon.start("-o", "fifo", "-p", "n.pid") == 0
+        os.set_blocking(reader, True)
+        wait_until(lambda: b"listens on" in os.read(reader, 65536), "the log")
+    finally:
+        os.close(reader)
+
+
 def test_a_log_that_cannot_be_written_reaches_the_terminal_and_the_exit_code(daemon):
     assert daemon.start("-o", "missing/n.log", "-p", "n.pid") == 1
     path = daemon.home / "missing" / "n.log"

@@ -2,10 +2,14 @@
 """Against real servers. Figures beside twemproxy's are in tests/compat/test_stats_nutcracker.py."""
 
 import contextlib
+import json
 import re
+import shutil
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -77,10 +81,92 @@ def test_port_0_is_none(redis):
             proxy.stats()
 
 
-def test_what_a_reader_sends_is_not_read_and_takes_nothing_from_it(redis):
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"stats\n",
+        b"STATS\r\n",
+        b"GET /\r\n",
+        b"x" * 10_000,
+        b"GE",
+        b"\0\n",
+        b"get / HTTP/1.1\r\n",
+    ],
+)
+def test_what_is_not_http_gets_the_plain_report(redis, sent):
     with proxy_of(redis) as proxy, connect(proxy.stats_port) as connection:
-        connection.sendall(b"GET /stats HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 10_000)
-        assert read_all(connection).endswith(b"}}}\n")
+        connection.sendall(sent)
+        text = read_all(connection)
+        assert text.startswith(b'{"service":"nutcracker"')
+        assert text.endswith(b"}}}\n")
+
+
+def http(proxy, *parts):
+    """The head, in lines, and the body of the reply to a request that is sent in these parts."""
+    with connect(proxy.stats_port) as connection:
+        for part in parts:
+            connection.sendall(part)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+        return head.decode().split("\r\n"), body
+
+
+@pytest.mark.parametrize("path", ["/", "/stats", "/stats?x=1"])
+@pytest.mark.parametrize("more", [b"", b"x" * 10_000])
+def test_http_gets_the_report_as_a_reply(redis, path, more):
+    request = b"GET %s HTTP/1.1\r\nHost: x\r\nUser-Agent: curl\r\n\r\n" % path.encode()
+    with proxy_of(redis) as proxy:
+        head, body = http(proxy, request + more)
+        assert head[0] == "HTTP/1.1 200 OK"
+        assert f"Content-Length: {len(body)}" in head
+        assert {"Content-Type: application/json", "Connection: close"} <= set(head)
+        assert "alpha" in json.loads(body)
+
+
+def test_http_head_and_refusals(redis):
+    with proxy_of(redis) as proxy:
+        head, body = http(proxy, b"HEAD / HTTP/1.0\r\n\r\n")
+        assert (head[0], body) == ("HTTP/1.1 200 OK", b"")
+        head, body = http(proxy, b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert (head[0], body) == (
+            "HTTP/1.1 404 Not Found",
+            b"the statistics are at / and /stats\n",
+        )
+        head, _ = http(proxy, b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", b"x")
+        assert head[0] == "HTTP/1.1 405 Method Not Allowed"
+        assert "Allow: GET, HEAD" in head
+
+
+def test_http_clients_as_they_are(redis):
+    with proxy_of(redis) as proxy:
+        url = f"http://{HOST}:{proxy.stats_port}/"
+        with urllib.request.urlopen(url) as reply:
+            assert "alpha" in json.load(reply)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url + "x")
+        curl = shutil.which("curl")
+        if curl is not None:
+            done = subprocess.run([curl, "-sS", url], capture_output=True, text=True, check=True)
+            assert "alpha" in json.loads(done.stdout)
+
+
+def test_an_http_request_that_comes_slowly_is_waited_for_and_keeps_nobody_waiting(redis):
+    with proxy_of(redis) as proxy, connect(proxy.stats_port) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\n")
+        # Each of these takes longer than it is waited for a request to begin.
+        for _ in range(3):
+            with connect(proxy.stats_port) as plain:
+                assert read_all(plain).endswith(b"}}}\n")
+        slow.sendall(b"Host: x\r\n\r\n")
+        assert read_all(slow).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_readers_beyond_the_limit_get_a_report_too(redis):
+    """More than are served at once, none of which has sent anything yet."""
+    with proxy_of(redis) as proxy, contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(connect(proxy.stats_port)) for _ in range(50)]
+        for reader in readers:
+            assert read_all(reader).endswith(b"}}}\n")
 
 
 def test_reader_that_sends_no_more_gets_everything(redis):
