@@ -14,6 +14,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 
 def wanted(name):
@@ -101,6 +102,34 @@ class BuildCompiled(build_ext):
         marker.write_text(FLAVOUR)
 
 
+class BuildWithExamples(build_py):
+    """Puts the example files into the package, where `nutproxy examples` finds them."""
+
+    def examples(self):
+        """Each file with the place that it is built to."""
+        share = Path(self.build_lib, "nutproxy", "share")
+        for pattern in ("conf/*.yml", "contrib/nutproxy.*"):
+            for file in sorted(Path().glob(pattern)):
+                yield file, share / file.name
+
+    def run(self):
+        super().run()
+        # An editable install reads them where they are.
+        if not self.editable_mode:
+            for file, place in self.examples():
+                self.mkpath(str(place.parent))
+                self.copy_file(str(file), str(place))
+
+    def get_outputs(self, include_bytecode=True):
+        return [
+            *super().get_outputs(include_bytecode),
+            *(str(place) for _, place in self.examples()),
+        ]
+
+
 # Cython's worker processes may import this file again.
 if __name__ == "__main__":
-    setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildCompiled})
+    setup(
+        ext_modules=list(extensions()),
+        cmdclass={"build_ext": BuildCompiled, "build_py": BuildWithExamples},
+    )

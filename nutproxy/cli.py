@@ -1,15 +1,18 @@
 # nutproxy/cli.py: the command line
-"""`nutproxy`: twemproxy's flags to run the proxy, and commands to look at a configuration.
+"""`nutproxy`: twemproxy's flags to run the proxy, and commands that look at a configuration.
 
     nutproxy [flags]                        run, in the foreground without -d
-    nutproxy check FILE                     print every problem and warning of a file
-    nutproxy route -c FILE POOL KEY...      print which server each key belongs to
-    nutproxy schema                         print the JSON Schema of the file
+    nutproxy check [FILE]                   every problem and warning of a file
+    nutproxy route FILE POOL KEY...         the server of each key
+    nutproxy ring [FILE [POOL]]             each server's share of the keys
+    nutproxy schema                         the JSON Schema of the file
+    nutproxy examples [NAME]                example files
+    nutproxy completion SHELL, man          what shells and man know of all this
     nutproxy demo                           three Redis servers, a proxy and a tour
 
-Exit codes are twemproxy's: 0, and 1 for whatever is wrong. What was asked for goes to stdout, what
-is wrong with the call to stderr. The event loop and the compiled modules are imported only by the
-commands that need them, so `check` works where they are not built.
+Exit codes are twemproxy's: 0, and 1 for everything that is wrong. Results go to stdout, mistakes in
+the call to stderr. The event loop and the compiled modules are imported only by the commands that
+need them, so `check` works where they are not built.
 """
 
 import argparse
@@ -19,33 +22,75 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
-from typing import NoReturn, TextIO
+from typing import NamedTuple, NoReturn, TextIO
 
 from nutproxy import __version__, descriptors
-from nutproxy.config import Config, GlobalConfig, Options, Problem, load, schema
+from nutproxy.config import Config, GlobalConfig, Options, PoolConfig, Problem, load, schema
+from nutproxy.config.load import STDIN_NAME, is_crc32_on_ketama
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
 from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
+from nutproxy.examples import EXAMPLES
+from nutproxy.examples import read as read_example
+from nutproxy.manual import SHELLS, command_line, man
 from nutproxy.sockets import check_congestion
 from nutproxy.stats.table import describe
 
 PROG = "nutproxy"
-DEFAULT_CONF_FILE = "conf/nutcracker.yml"
+# Without -c, the first of these that exists. The first one is twemproxy's default.
+CONF_FILES = (
+    "conf/nutcracker.yml",
+    "conf/nutproxy.yml",
+    "nutproxy.yml",
+    "/etc/nutproxy/nutproxy.yml",
+)
 DEFAULTS = GlobalConfig()
 
+
+class Command(NamedTuple):
+    """A command: the words after its name, in each way that it is called, and its help text."""
+
+    calls: tuple[str, ...]
+    text: str
+
+
 COMMANDS = {
-    "check": "print every problem and warning of a configuration file",
-    "route": "print the server, hash value and ring point of keys, without connecting",
-    "schema": "print the JSON Schema of the configuration file, for editors",
-    "demo": "start three Redis servers and a proxy, and show what it does",
+    "check": Command(
+        ("[FILE]",), "print every problem and warning of a configuration file, and what it sets up"
+    ),
+    "route": Command(
+        ("FILE POOL KEY...", "-c FILE POOL KEY..."),
+        "print the server, hash value and ring point of each key, without connecting",
+    ),
+    "ring": Command(
+        ("[FILE [POOL]]",),
+        "print each server's ring points, its share of the keys, and how many keys would change"
+        " their server if it left",
+    ),
+    "schema": Command(
+        ("",), "print the JSON Schema of the configuration file: editors check and complete with it"
+    ),
+    "examples": Command(("[NAME]",), "list the example files, or print one of them"),
+    "completion": Command(
+        ("SHELL",), "print what lets a shell complete the command line of nutproxy"
+    ),
+    "man": Command(("",), "print the man page; read it with: nutproxy man | man -l -"),
+    "demo": Command(("[--once]",), "start three Redis servers and a proxy, and show what it does"),
 }
-
-
-USAGE = """\
-nutproxy [-hVtdD] [-v N] [-o FILE] [-c FILE] [-s N] [-a ADDRESS] [-i N] [-p FILE] [-m N]
-       nutproxy check FILE
-       nutproxy route -c FILE POOL KEY...
-       nutproxy schema
-       nutproxy demo [--once]"""
+USAGES = {
+    name: [f"{name} {call}".rstrip() for call in command.calls]
+    for name, command in COMMANDS.items()
+}
+USAGE = "\n       ".join(
+    [
+        "nutproxy [-hVtdD] [-v N] [-o FILE] [-c FILE] [-s N] [-a ADDRESS] [-i N] [-p FILE] [-m N]",
+        *(f"nutproxy {usage}" for usages in USAGES.values() for usage in usages),
+    ]
+)
+DESCRIPTION = (
+    "A sharding proxy for Redis and Memcached. Without a command it runs: in the foreground, or as"
+    " a daemon with -d. FILE is the configuration file, '-' standard input; it may also be given"
+    f" with -c. Without either the first of these that exists is used: {', '.join(CONF_FILES)}."
+)
 
 
 class UsageError(Exception):
@@ -85,12 +130,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.version:
         print(f"This is {PROG}-{__version__}")
         return 0
-    commands = {"check": _check, "route": _route, "schema": _schema}
+    commands = {
+        "check": _check,
+        "route": _route,
+        "ring": _ring,
+        "schema": _schema,
+        "examples": _examples,
+        "completion": _completion,
+        "man": _man,
+    }
     try:
         code = commands.get(flags.command, _main_command)(flags)
         sys.stdout.flush()
+    except UsageError as error:
+        print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
+        return 1
     except BrokenPipeError:
-        # Whoever reads this has seen enough, as `head` has. Python would complain at exit, too.
+        # The reader has seen enough, as `head` has. Python would complain at exit, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
@@ -155,14 +211,13 @@ def _parser() -> Parser:
         prog=PROG,
         usage=USAGE,
         add_help=False,
-        description="A sharding proxy for Redis and Memcached. Without a command it runs, in the"
-        " foreground unless -d is given.",
+        description=DESCRIPTION,
     )
     add = parser.add_argument
     add("-h", "--help", action="store_true", help="show this help and exit")
     add("-V", "--version", action="store_true", help="show the version and exit")
     add("-t", "--test-conf", action="store_true", help="check the configuration file and exit")
-    add("-d", "--daemonize", action="store_true", help="run as a daemon; returns once it listens")
+    add("-d", "--daemonize", action="store_true", help="run as a daemon; return once it listens")
     add(
         "-D",
         "--describe-stats",
@@ -182,57 +237,98 @@ def _parser() -> Parser:
         "--conf-file",
         metavar="FILE",
         type=_file_name,
-        help=f"configuration file (default: {DEFAULT_CONF_FILE})",
+        help="configuration file, '-' for standard input (default: the first that exists of"
+        f" {', '.join(CONF_FILES)})",
     )
     add(
         "-s",
         "--stats-port",
         metavar="N",
         type=_stats_port,
-        help=f"statistics port (default: {Options.stats_port}), 0: none",
+        help=f"statistics port, 0 for none (default: {Options.stats_port})",
     )
     add(
         "-a",
         "--stats-addr",
         metavar="ADDRESS",
         type=_address,
-        help=f"statistics address (default: {Options.stats_addr}, not the world)",
+        help=f"address of the statistics port (default: {Options.stats_addr}, this machine only)",
     )
     add(
         "-i",
         "--stats-interval",
         metavar="N",
         type=_interval,
-        help="accepted and without function, since the statistics are always current",
+        help="accepted and ignored: the statistics are always current",
     )
     add(
         "-p",
         "--pid-file",
         metavar="FILE",
         type=_file_name,
-        help="pid file, locked while the process runs (default: off)",
+        help="pid file, locked while the process runs (default: none)",
     )
     add(
         "-m",
         "--mbuf-size",
         metavar="N",
         type=_mbuf_size,
-        help=f"receive chunk in bytes (default: {DEFAULTS.mbuf_size},"
+        help=f"bytes to read from a connection at once (default: {DEFAULTS.mbuf_size},"
         f" min: {MBUF_MIN_SIZE}, max: {MBUF_MAX_SIZE})",
     )
     commands = parser.add_subparsers(dest="command", prog=PROG, metavar="COMMAND", title="commands")
     subparsers = {
-        name: commands.add_parser(name, help=text, description=text)
-        for name, text in COMMANDS.items()
+        name: commands.add_parser(
+            name,
+            help=command.text,
+            description=f"{command.text[0].upper()}{command.text[1:]}.",
+            usage="\n       ".join(f"{PROG} {usage}" for usage in USAGES[name]),
+        )
+        for name, command in COMMANDS.items()
     }
-    subparsers["check"].add_argument("file", metavar="FILE")
-    # -c may stand before or behind the command; SUPPRESS keeps the one before.
-    subparsers["route"].add_argument(
-        "-c", "--conf-file", metavar="FILE", type=_file_name, default=argparse.SUPPRESS
-    )
-    subparsers["route"].add_argument("pool", metavar="POOL")
-    subparsers["route"].add_argument("keys", metavar="KEY", nargs="+")
+    for name in ("check", "route", "ring"):
+        # -c may stand before or after the command; SUPPRESS keeps the one before.
+        subparsers[name].add_argument(
+            "-c",
+            "--conf-file",
+            metavar="FILE",
+            type=_file_name,
+            default=argparse.SUPPRESS,
+            help="configuration file, '-' for standard input",
+        )
+        subparsers[name].add_argument("words", metavar="WORD", nargs="*", help=argparse.SUPPRESS)
+    subparsers["examples"].add_argument("name", metavar="NAME", nargs="?", choices=[*EXAMPLES])
+    subparsers["completion"].add_argument("shell", metavar="SHELL", choices=[*SHELLS])
+    subparsers["demo"].add_argument("--once", action="store_true", help="end after the tour")
     return parser
+
+
+def _find_conf_file() -> str | None:
+    return next((path for path in CONF_FILES if os.path.exists(path)), None)
+
+
+def _take_words(flags: argparse.Namespace, names: Sequence[str], required: int = 0) -> list[str]:
+    """The words after a command: FILE, unless -c gives it, and then those of `names`, of which as
+    many as `required` must be there and the last may be repeated if it is. FILE becomes conf_file.
+    """
+    words = list(flags.words)
+    takes = ["FILE", *names] if flags.conf_file is None else list(names)
+    least = len(takes) if required else 0
+    if len(words) < least:
+        missing = ", ".join(takes[len(words) :])
+        raise UsageError(f"the following arguments are required: {missing}", _usage(flags))
+    if len(words) > len(takes) and not required:
+        extra = " ".join(words[len(takes) :])
+        raise UsageError(f"unrecognized arguments: {extra}", _usage(flags))
+    if flags.conf_file is None and words:
+        if not words[0]:
+            raise UsageError("argument FILE: requires a file name", _usage(flags))
+        flags.conf_file = words.pop(0)
+    return words
+
+
+def _usage(flags: argparse.Namespace) -> str:
+    return "usage: " + "\n       ".join(f"{PROG} {usage}" for usage in USAGES[flags.command]) + "\n"
 
 
 # Commands.
@@ -247,31 +343,82 @@ def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
         print(problem, file=file)
 
 
-def _report(path: str) -> bool:
-    """Print what `check` prints; true if the file can be used."""
+def _report(path: str) -> tuple[Config | None, list[Problem]]:
+    """Print every finding about a file, also those that are about this machine."""
     config, problems = load(path)
     if config is not None:
-        problems += _unavailable(path, config)
+        problems += [*_unavailable(config), *_uneven(config)]
+        problems.sort(key=lambda problem: problem.line or 0)
     _print_problems(problems, sys.stdout)
     sys.stdout.flush()
-    return config is not None
+    return config, problems
 
 
-def _unavailable(path: str, config: Config) -> Iterator[Problem]:
+def _uneven(config: Config) -> Iterator[Problem]:
+    """Pools that keep together keys which are counted up. That is not a mistake of the file, and a
+    pool with data cannot change it, so the start does not tell it."""
+    if not _is_built():
+        return
+    from nutproxy.spread import RUN, uneven
+
+    for pool in config.pools:
+        run = None if is_crc32_on_ketama(pool) else uneven(pool)
+        if run is None:
+            continue
+        message = (
+            f"with {pool.distribution}, {pool.hash} keeps together keys that are counted up: of"
+            f" the {RUN} keys '{run.first}' to '{run.last}', {run.found} belong to server"
+            f" '{run.server}', whose share is {run.share:.0%}; set 'hash: murmur' for a new pool,"
+            " but not for one that holds data, since nearly every key would be looked for on"
+            " another server"
+        )
+        yield Problem("warning", config.path, pool.line_of("hash"), pool.name, "hash", message)
+
+
+def _unavailable(config: Config) -> Iterator[Problem]:
     """What the file needs and this machine has not got: it may be for another one."""
     shortage = descriptors.shortage(config, descriptors.hard_limit())
     if shortage:
-        yield Problem("warning", path, None, None, None, shortage)
+        yield Problem("warning", config.path, None, None, None, shortage)
     for pool in config.pools:
         if pool.tcp_congestion:
             try:
                 check_congestion(pool.tcp_congestion)
             except OSError as error:
-                yield Problem("warning", path, None, pool.name, None, str(error.strerror))
+                line = pool.line_of("tcp_congestion")
+                yield Problem("warning", config.path, line, pool.name, None, str(error.strerror))
 
 
 def _check(flags: argparse.Namespace) -> int:
-    return 0 if _report(flags.file) else 1
+    _take_words(flags, ())
+    path = _conf_file(flags)
+    if path is None:
+        return 1
+    config, warnings = _report(path)
+    if config is None:
+        return 1
+    counts = [
+        _count(len(config.pools), "pool"),
+        _count(sum(len(pool.servers) for pool in config.pools), "server"),
+        *([_count(len(warnings), "warning")] if warnings else []),
+    ]
+    print(printable(f"{config.path}: ok, {', '.join(counts)}"))
+    for pool in config.pools:
+        print(printable(f"  {_summary(pool)}"))
+    return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _summary(pool: PoolConfig) -> str:
+    protocol = "Redis" if pool.redis else "Memcached"
+    servers = _count(len(pool.servers), "server")
+    return (
+        f"pool '{pool.name}' listens on {pool.listen}: {protocol}, {servers}, {pool.distribution},"
+        f" {pool.hash}"
+    )
 
 
 def _schema(flags: argparse.Namespace) -> int:
@@ -284,24 +431,30 @@ def _main_command(flags: argparse.Namespace) -> int:
     if flags.describe_stats:
         print(f"This is {PROG}-{__version__}\n\n{describe()}", end="")
         return 0
-    path = flags.conf_file or DEFAULT_CONF_FILE
     if flags.test_conf:
-        usable = _report(path)
-        _notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
+        path = _conf_file(flags)
+        usable = path is not None and _report(path)[0] is not None
+        if path is not None:
+            _notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
         return 0 if usable else 1
     return _run(flags)
 
 
-def _is_compiled() -> bool:
-    """Whether the event core can be imported; says what to do if it cannot."""
+def _is_built() -> bool:
+    """Whether the compiled modules can be imported."""
     spec = importlib.util.find_spec("nutproxy.core")
-    if spec is not None and str(spec.origin).endswith(".py"):
-        _notice(
-            f"{os.path.dirname(str(spec.origin))} is not compiled: run `make build` there, or"
-            " `pip install .` and not from its directory"
-        )
-        return False
-    return True
+    return spec is not None and not str(spec.origin).endswith(".py")
+
+
+def _is_compiled() -> bool:
+    """The same; says what to do if they cannot."""
+    if _is_built():
+        return True
+    _notice(
+        f"{os.path.dirname(os.path.abspath(__file__))} is not compiled: run `make build` there, or"
+        " `pip install .` and not from its directory"
+    )
+    return False
 
 
 def _run(flags: argparse.Namespace) -> int:
@@ -328,16 +481,24 @@ def _run(flags: argparse.Namespace) -> int:
     return serve()
 
 
+def _conf_file(flags: argparse.Namespace) -> str | None:
+    """The file that was named, or the first of CONF_FILES that exists; None, told on stderr, where
+    none does."""
+    path: str | None = flags.conf_file or _find_conf_file()
+    if path is None:
+        _notice(f"no configuration file: name one with -c FILE; looked for {', '.join(CONF_FILES)}")
+    return path
+
+
 def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Problem]]:
     """The configuration to work with, and warnings about it; problems go to stderr."""
-    path = flags.conf_file or DEFAULT_CONF_FILE
+    path = _conf_file(flags)
+    if path is None:
+        return None, []
     config, problems = load(path)
-    if config is not None:
-        return config, problems
-    _print_problems(problems, sys.stderr)
-    if flags.conf_file is None and not os.path.exists(path):
-        _notice(f"{path} is the default, name another configuration file with -c FILE")
-    return None, problems
+    if config is None:
+        _print_problems(problems, sys.stderr)
+    return config, problems
 
 
 def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
@@ -353,7 +514,7 @@ def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
     return replace(
         config,
         globals=config.globals.model_copy(update=given),
-        path=os.path.abspath(config.path),
+        path=config.path if config.path == STDIN_NAME else os.path.abspath(config.path),
     )
 
 
@@ -364,24 +525,39 @@ def _options(flags: argparse.Namespace) -> Options:
     return Options(**{name: value for name, value in given.items() if value is not None})
 
 
+def _find_pool(config: Config, name: str) -> PoolConfig | None:
+    """The pool of that name; None, told on stderr, if there is none."""
+    pools = {pool.name: pool for pool in config.pools}
+    if name not in pools:
+        _notice(
+            f"{config.path} has no pool '{name}'{did_you_mean(name, pools)};"
+            f" pools: {', '.join(pools)}"
+        )
+    return pools.get(name)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns side by side; the last one, which may contain blanks, as it is."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
+        print("  ".join([*cells, row[-1]]))
+
+
 def _route(flags: argparse.Namespace) -> int:
-    """One line per key, the key last: it may contain spaces. '-' where nothing was hashed."""
+    """One line per key, the key last: it may contain blanks. '-' where nothing was hashed."""
+    name, *keys = _take_words(flags, ("POOL", "KEY"), required=2)
     config, warnings = _load_or_explain(flags)
     if config is None:
         return 1
     _print_problems(warnings, sys.stderr)
-    pools = {pool.name: pool for pool in config.pools}
-    if flags.pool not in pools:
-        _notice(
-            f"{config.path} has no pool '{flags.pool}'{did_you_mean(flags.pool, pools)};"
-            f" pools: {', '.join(pools)}"
-        )
+    pool = _find_pool(config, name)
+    if pool is None:
         return 1
     if not _is_compiled():
         return 1
     from nutproxy.hashkit.router import Router
 
-    pool = pools[flags.pool]
     router = Router(
         pool.hash,
         pool.distribution,
@@ -389,16 +565,63 @@ def _route(flags: argparse.Namespace) -> int:
         [(server.name.encode(), server.weight) for server in pool.servers],
     )
     rows = [("SERVER", "ADDRESS", "HASH", "POINT", "KEY")]
-    for text in flags.keys:
+    for text in keys:
         key = os.fsencode(text)
         index, hashed, point = router.explain(key)
         server = pool.servers[index]
         shown = printable(key.decode(errors="backslashreplace"))
         rows.append((server.name, str(server.address), _number(hashed), _number(point), shown))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
-        print("  ".join([*cells, row[4]]))
+    _print_table(rows)
+    return 0
+
+
+def _ring(flags: argparse.Namespace) -> int:
+    """A table for each pool."""
+    words = _take_words(flags, ("POOL",))
+    config, warnings = _load_or_explain(flags)
+    if config is None:
+        return 1
+    _print_problems(warnings, sys.stderr)
+    pools = [_find_pool(config, name) for name in words] if words else config.pools
+    if None in pools or not _is_compiled():
+        return 1
+    from nutproxy.spread import parts
+
+    for pool in filter(None, pools):
+        if pool is not pools[0]:
+            print()
+        print(printable(_summary(pool)))
+        rows = [("SERVER", "WEIGHT", "POINTS", "SHARE", "MOVES", "ADDRESS")]
+        for server, part in zip(pool.servers, parts(pool), strict=True):
+            share, moves = f"{part.share:.1%}", f"{part.moves:.1%}"
+            weight, points = str(server.weight), str(part.points)
+            rows.append((server.name, weight, points, share, moves, str(server.address)))
+        _print_table(rows)
+    return 0
+
+
+def _examples(flags: argparse.Namespace) -> int:
+    if flags.name is None:
+        _print_table([*EXAMPLES.items()])
+        return 0
+    try:
+        print(read_example(flags.name), end="")
+    except OSError as error:
+        _notice(f"nutproxy was installed without its examples: {error.filename}: {error.strerror}")
+        return 1
+    return 0
+
+
+def _completion(flags: argparse.Namespace) -> int:
+    print(SHELLS[flags.shell](command_line(_parser(), USAGES)), end="")
+    return 0
+
+
+def _man(flags: argparse.Namespace) -> int:
+    files = [
+        (", ".join(CONF_FILES), "the configuration file, without -c the first of these that exists")
+    ]
+    print(man(command_line(_parser(), USAGES), DESCRIPTION, files), end="")
     return 0
 
 

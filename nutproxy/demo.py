@@ -45,7 +45,7 @@ PATIENCE = 20.0
 CONFIGURATION = """\
 {pool}:
   listen: {host}:{port}
-  hash: fnv1a_64
+  hash: murmur
   distribution: ketama
   redis: true
   preconnect: true

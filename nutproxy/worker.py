@@ -235,6 +235,7 @@ def tell_start(config: Config, max_clients: int, warnings: Sequence[Problem]) ->
     for warning in warnings:
         # As the text itself: each is a kind of line of its own.
         log.warning(str(warning), extra={"about": {"pool": warning.pool} if warning.pool else {}})
+    log.log(NOTICE, "configuration file '%s'", config.path)
     for pool in config.pools:
         log.log(
             NOTICE,

@@ -368,7 +368,7 @@ class _Loader:
         self._shared_addresses(table, keys.servers)
         if "redis" not in table.faulty | (defaults.faulty - table.values.keys()):
             self._other_protocol(table, keys)
-        pool = _pool_config(table.name, keys)
+        pool = _pool_config(table, defaults, keys)
         self._warn(table, defaults, pool)
         return pool
 
@@ -520,10 +520,15 @@ class _Warning(NamedTuple):
     server: ServerConfig | None = None
 
 
+def is_crc32_on_ketama(pool: PoolConfig) -> bool:
+    """All keys go to one server, which there is a warning of its own about."""
+    return len(pool.servers) > 1 and pool.hash == "crc32" and pool.distribution == "ketama"
+
+
 def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
     """What works but hurts."""
     several = len(pool.servers) > 1
-    if several and pool.hash == "crc32" and pool.distribution == "ketama":
+    if is_crc32_on_ketama(pool):
         yield _Warning(
             "hash",
             "crc32 has 15 bits only, with ketama all keys go to one server; crc32a spreads them",
@@ -582,7 +587,7 @@ def _float32(number: float) -> float:
     return float(struct.unpack("f", struct.pack("f", number))[0])
 
 
-def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
+def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
     settings = {key: getattr(keys, key) for key in PoolSettings.model_fields}
     if keys.redis:
         settings["on_dead_server"] = "error"
@@ -592,7 +597,9 @@ def _pool_config(name: str, keys: PoolKeys) -> PoolConfig:
     settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(
         **settings,
-        name=name,
+        name=table.name,
+        line=table.line,
+        lines=defaults.lines | table.lines,
         listen=keys.listen.address if keys.listen else None,
         listen_permissions=keys.listen.permissions if keys.listen else None,
         servers=tuple(sorted(keys.servers, key=lambda server: index_order(server.name))),

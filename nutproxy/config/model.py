@@ -438,6 +438,7 @@ class PoolConfig(PoolSettings):
 
     `listen_permissions` is None where the umask decides. `servers` are in index order, the one that
     the ring and modula count by. `deny_commands` are lower case, subcommands as "config set".
+    `line` is where the pool begins in the file, `lines` where its keys are set.
     """
 
     name: str
@@ -445,6 +446,12 @@ class PoolConfig(PoolSettings):
     listen_permissions: int | None
     servers: tuple[ServerConfig, ...]
     deny_commands: frozenset[str]  # type: ignore[assignment]
+    line: int
+    lines: dict[str, int]
+
+    def line_of(self, key: str) -> int:
+        """Where a key is set, or the pool begins if it is not."""
+        return self.lines.get(key, self.line)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,17 @@ import pytest
 
 import nutproxy
 from nutproxy import __version__
-from nutproxy.cli import main
+from nutproxy.cli import CONF_FILES, _parser, main
 from nutproxy.config import Options, load, schema
+from nutproxy.examples import EXAMPLES
+from nutproxy.spread import uneven
 
 GOOD = "p:\n  listen: 127.0.0.1:1\n  redis: true\n  servers:\n  - 127.0.0.1:6379:1 alpha\n"
 WARNED = GOOD.replace("redis: true", "redis: true\n  server_connections: 17")
 BAD = GOOD.replace("redis: true", "redis: maybe\n  lisen: x")
+
+# Hashes that spread keys which are counted up.
+EVEN = ("murmur", "md5", "crc32a", "jenkins", "one_at_a_time", "fnv1a_32", "hsieh", "murmur3")
 
 BAD_FINDINGS = (
     "f.yml:3: pool 'p': redis: 'maybe' is not a boolean, accepted: true, false\n"
@@ -143,24 +148,31 @@ def worker_warnings():
     return sys.modules["nutproxy.worker"].warnings
 
 
-def test_default_file_is_twemproxys_and_its_absence_names_the_flag(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("arguments", [[], ["check"], ["ring"], ["-t"], ["-c", "f.yml", "ring"]])
+def test_without_a_file_the_places_are_named(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
-    Path("conf").mkdir()
-    Path("conf/nutproxy.yml").write_text(GOOD)
-    assert main([]) == 1
-    assert capsys.readouterr().err == (
-        "conf/nutcracker.yml: cannot be read: No such file or directory\n"
-        "nutproxy: conf/nutcracker.yml is the default, name another configuration file with"
-        " -c FILE\n"
+    monkeypatch.setattr("nutproxy.cli.CONF_FILES", (*CONF_FILES[:-1], "etc/nutproxy.yml"))
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err == (
+        "f.yml: cannot be read: No such file or directory\n"
+        if "-c" in arguments
+        else "nutproxy: no configuration file: name one with -c FILE; looked for"
+        " conf/nutcracker.yml, conf/nutproxy.yml, nutproxy.yml, etc/nutproxy.yml\n"
     )
 
 
-def test_default_file_is_used(tmp_path, monkeypatch, runs):
+def test_the_first_default_file_that_exists_is_used(tmp_path, monkeypatch, runs, capsys):
     monkeypatch.chdir(tmp_path)
     Path("conf").mkdir()
-    Path("conf/nutcracker.yml").write_text(GOOD)
-    assert main([]) == 7
-    assert runs[0][0].path == str(tmp_path / "conf" / "nutcracker.yml")
+    assert CONF_FILES[-1] == "/etc/nutproxy/nutproxy.yml"
+    monkeypatch.setattr("nutproxy.cli.CONF_FILES", (*CONF_FILES[:-1], "etc.yml"))
+    for path in ("etc.yml", *reversed(CONF_FILES[:-1])):
+        Path(path).write_text(GOOD)
+        assert main([]) == 7
+        assert runs[-1][0].path == str(tmp_path / path)
+        assert main(["check"]) == 0
+        assert capsys.readouterr().out.startswith(f"{path}: ok, ")
 
 
 # Options.
@@ -193,6 +205,10 @@ def test_help_names_every_flag_and_command(capsys, flag):
         "-m, --mbuf-size N",
         "\n  check",
         "\n  route",
+        "\n  ring",
+        "\n  examples",
+        "\n  completion",
+        "\n  man",
         "\n  schema",
         "\n  demo",
     ):
@@ -231,8 +247,16 @@ def test_help_of_a_command(capsys):
         (["-c", ""], "argument -c/--conf-file: requires a file name"),
         (["-p", ""], "argument -p/--pid-file: requires a file name"),
         (["chek"], "argument COMMAND: invalid choice: 'chek'"),
-        (["check"], "the following arguments are required: FILE"),
-        (["route", "p"], "the following arguments are required: KEY"),
+        (["check", "a", "b"], "unrecognized arguments: b"),
+        (["check", "-c", "a", "b"], "unrecognized arguments: b"),
+        (["check", ""], "argument FILE: requires a file name"),
+        (["route"], "the following arguments are required: FILE, POOL, KEY"),
+        (["route", "f", "p"], "the following arguments are required: KEY"),
+        (["route", "-c", "f", "p"], "the following arguments are required: KEY"),
+        (["ring", "f", "p", "q"], "unrecognized arguments: q"),
+        (["examples", "x"], "argument NAME: invalid choice: 'x'"),
+        (["completion"], "the following arguments are required: SHELL"),
+        (["completion", "tcsh"], "argument SHELL: invalid choice: 'tcsh'"),
     ],
 )
 def test_bad_option_prints_what_is_wrong_and_the_usage(capsys, arguments, message):
@@ -254,8 +278,14 @@ def test_check_prints_findings_and_test_conf_twemproxys_verdict_too(
     write, capsys, text, code, output
 ):
     write(text)
-    assert main(["check", "f.yml"]) == code
-    assert capsys.readouterr() == (output, "")
+    warned = ", 1 warning" if output else ""
+    summary = (
+        f"f.yml: ok, 1 pool, 1 server{warned}\n"
+        "  pool 'p' listens on 127.0.0.1:1: Redis, 1 server, ketama, fnv1a_64\n"
+    )
+    for arguments in (["f.yml"], ["-c", "f.yml"], ["--conf-file=f.yml"]):
+        assert main(["check", *arguments]) == code
+        assert capsys.readouterr() == (output + ("" if code else summary), "")
     verdict = "invalid" if code else "ok"
     line = f"nutproxy: configuration file 'f.yml' syntax is {verdict}\n"
     for flags in (["-t", "-c", "f.yml"], ["--test-conf", "--conf-file=f.yml", "-d"]):
@@ -282,6 +312,125 @@ def test_schema_is_printed_as_json(capsys):
     assert json.loads(capsys.readouterr().out) == schema()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check", "-"],
+        ["-c", "-", "check"],
+        ["-t", "-c", "-"],
+        ["ring", "-"],
+        ["route", "-", "p", "k"],
+    ],
+)
+def test_standard_input_is_a_file_too(arguments):
+    command = [sys.executable, "-m", "nutproxy", *arguments]
+    done = subprocess.run(command, input=WARNED, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert WARNED_FINDINGS.replace("f.yml", "<stdin>") in done.stdout + done.stderr
+    done = subprocess.run(command, input=BAD, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert BAD_FINDINGS.replace("f.yml", "<stdin>") in done.stdout + done.stderr
+
+
+SPREAD = """\
+p:
+  listen: 127.0.0.1:1
+  redis: true
+  hash: {hash}
+  distribution: {distribution}
+  servers: [a:1:1 alpha, a:2:1 beta, a:3:1 gamma]
+"""
+
+
+@pytest.mark.parametrize(
+    ("hash", "distribution", "warned"),
+    [
+        ("fnv1a_64", "ketama", True),
+        ("fnv1_64", "ketama", True),
+        ("crc16", "ketama", True),
+        ("fnv1a_64", "random", False),
+        *((name, "ketama", False) for name in EVEN),
+        *((name, "modula", False) for name in EVEN),
+    ],
+)
+def test_a_hash_that_keeps_counted_keys_together_is_warned_of(
+    write, capsys, hash, distribution, warned
+):
+    write(SPREAD.format(hash=hash, distribution=distribution))
+    assert main(["check", "f.yml"]) == 0
+    out = capsys.readouterr().out
+    assert ("f.yml:4: pool 'p': hash: warning: with ketama" in out) == warned
+    if hash == "fnv1a_64" and warned:
+        assert "of the 100 keys 'item:1000' to 'item:1099', 100 belong to server 'alpha'" in out
+        assert "set 'hash: murmur' for a new pool, but not for one that holds data" in out
+    # It is neither a mistake nor to be changed where there is data: the start says nothing.
+    assert load("f.yml")[1] == []
+
+
+def test_crc32_on_ketama_is_warned_of_once(write, capsys):
+    write(SPREAD.format(hash="crc32", distribution="ketama"))
+    assert main(["check", "f.yml"]) == 0
+    assert capsys.readouterr().out.count("warning:") == 1
+
+
+def test_no_even_hash_is_warned_of_whatever_the_servers_are(tmp_path):
+    """With many rings, of few and of many servers, even and uneven weights."""
+    file = tmp_path / "f.yml"
+    for number in range(10):
+        for count in (2, 3, 10, 40):
+            servers = "".join(
+                f"  - 10.{number}.{index}.7:6379:{1 + index * number % 4}\n"
+                for index in range(count)
+            )
+            file.write_text(
+                f"p:\n  listen: h:1\n  hash: {EVEN[number % len(EVEN)]}\n  servers:\n{servers}"
+            )
+            config, _ = load(str(file))
+            assert uneven(config.pools[0]) is None, file.read_text()
+
+
+# ring.
+
+
+def columns(out):
+    return [line.split() for line in out.splitlines() if line and not line.startswith("pool ")]
+
+
+def test_ring_shows_each_servers_share_and_what_moves_when_it_leaves(write, capsys):
+    write(SHARDS.format(distribution="ketama").replace("6379:1", "6379:3"))
+    for arguments in (["f.yml"], ["-c", "f.yml"], ["f.yml", "shards"], ["-c", "f.yml", "shards"]):
+        assert main(["ring", *arguments]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("pool 'shards' listens on 127.0.0.1:1: Redis, 2 servers, ketama,")
+        header, *rows = columns(out)
+        assert header == ["SERVER", "WEIGHT", "POINTS", "SHARE", "MOVES", "ADDRESS"]
+        found = {row[0]: row[1:] for row in rows}
+        assert found["alpha"][:2] == ["3", "240"]
+        assert found["/run/redis.sock:"][:2] == ["1", "80"]
+        shares = [float(row[3].rstrip("%")) for row in rows]
+        assert sum(shares) == pytest.approx(100, abs=0.2)
+        assert float(found["alpha"][2].rstrip("%")) == pytest.approx(75, abs=8)
+        # With two servers, what moves is what the one that leaves had.
+        assert [row[4] for row in rows] == pytest.approx([row[3] for row in rows])
+
+
+def test_ring_by_modula_moves_most_keys(write, capsys):
+    write(SPREAD.format(hash="murmur", distribution="modula"))
+    assert main(["ring", "f.yml"]) == 0
+    _, *rows = columns(capsys.readouterr().out)
+    for row in rows:
+        assert float(row[3].rstrip("%")) == pytest.approx(33.3, abs=1)
+        assert float(row[4].rstrip("%")) > 60
+
+
+def test_ring_of_every_pool_and_of_an_unknown_one(write, capsys):
+    write(GOOD + GOOD.replace("p:", "pool:", 1).replace("0.1:1\n", "0.1:2\n"))
+    assert main(["ring", "f.yml"]) == 0
+    assert capsys.readouterr().out.count("SERVER") == 2
+    assert main(["ring", "f.yml", "pol"]) == 1
+    assert "f.yml has no pool 'pol', did you mean 'pool'?" in capsys.readouterr().err
+
+
 # route.
 
 SHARDS = """\
@@ -299,7 +448,7 @@ shards:
 
 def test_route_prints_server_hash_and_point_of_every_key(write, capsys):
     write(SHARDS.format(distribution="ketama"))
-    assert main(["route", "-c", "f.yml", "shards", "user:1000", "x{user:1000}y"]) == 0
+    assert main(["route", "f.yml", "shards", "user:1000", "x{user:1000}y"]) == 0
     out, err = capsys.readouterr()
     header, *rows = [line.split() for line in out.splitlines()]
     assert (header, err) == (["SERVER", "ADDRESS", "HASH", "POINT", "KEY"], "")
@@ -348,6 +497,88 @@ def test_route_with_a_bad_file_prints_its_problems(write, capsys):
     write(BAD)
     assert main(["route", "-c", "f.yml", "p", "k"]) == 1
     assert capsys.readouterr() == ("", BAD_FINDINGS)
+
+
+# What shells and man know, and the examples.
+
+
+def spoken():
+    """Every word that the parser understands."""
+    parser = _parser()
+    [commands] = [action for action in parser._actions if action.dest == "command"]
+    flags = [name for action in parser._actions for name in action.option_strings]
+    flags += [
+        name
+        for command in commands.choices.values()
+        for action in command._actions
+        for name in (*action.option_strings, *(action.choices or ()))
+    ]
+    return {*flags, *commands.choices}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_word(capsys, tmp_path, shell):
+    assert main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    for word in spoken():
+        name = word.lstrip("-") if shell == "fish" else word
+        assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text), word
+    if program := shutil.which(shell):
+        file = tmp_path / "completion"
+        file.write_text(text)
+        subprocess.run([program, "-n", file], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["ch"], {"check"}),
+        (["--stats"], {"--stats-port", "--stats-addr", "--stats-interval"}),
+        (["completion", "z"], {"zsh"}),
+        (["examples", "nut"], {"nutproxy.yml", "nutproxy.service", "nutproxy.logrotate"}),
+        (["-c", "f.y"], {"f.yml"}),
+        (["check", "f.y"], {"f.yml"}),
+        (["-v", ""], set()),
+    ],
+)
+def test_bash_completes(write, tmp_path, capsys, words, offered):
+    write(GOOD)
+    assert main(["completion", "bash"]) == 0
+    script = (
+        f"{capsys.readouterr().out}\n"
+        f"COMP_WORDS=(nutproxy {' '.join(map(repr, words))}); COMP_CWORD={len(words)}\n"
+        "_nutproxy; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    found = set(done.stdout.split())
+    assert found - {"f.yml"} == offered - {"f.yml"}
+    assert ("f.yml" in found) >= ("f.yml" in offered)
+
+
+def test_man_page_knows_every_word(capsys, tmp_path):
+    assert main(["man"]) == 0
+    text = capsys.readouterr().out
+    plain = text.replace("\\-", "-")
+    for word in spoken() - {"-h"}:
+        assert word in plain, word
+    for path in CONF_FILES:
+        assert path in plain
+    if program := shutil.which("groff"):
+        done = subprocess.run(
+            [program, "-man", "-Tutf8", "-ww", "-z"], input=text, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_examples_are_listed_and_printed(capsys):
+    assert main(["examples"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*EXAMPLES]
+    root = Path(__file__).parents[2]
+    for name in EXAMPLES:
+        assert main(["examples", name]) == 0
+        [file] = [*root.glob(f"conf/{name}"), *root.glob(f"contrib/{name}")]
+        assert capsys.readouterr().out == file.read_text()
 
 
 # The program.

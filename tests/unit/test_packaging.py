@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import nutproxy
+from nutproxy.examples import EXAMPLES
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "nutproxy"
@@ -43,6 +44,23 @@ def test_every_file_of_the_package_is_installed(tmp_path):
     assert installed == declared
 
 
+def test_examples_are_installed(tmp_path):
+    commands = ["egg_info", "-e", tmp_path, "build_py", "--build-lib", tmp_path / "lib"]
+    subprocess.run([sys.executable, "setup.py", "-q", *commands], cwd=CHECKOUT, check=True)
+    share = tmp_path / "lib" / "nutproxy" / "share"
+    assert {file.name for file in share.iterdir()} == EXAMPLES.keys()
+    # Where no checkout is beside it.
+    for name in EXAMPLES:
+        printed = subprocess.run(
+            [sys.executable, "-m", "nutproxy", "examples", name],
+            cwd=tmp_path / "lib",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert printed.stdout == (share / name).read_text()
+
+
 def test_version_is_that_of_the_distribution():
     answer = subprocess.run(
         [sys.executable, "setup.py", "-q", "--version"],
@@ -75,4 +93,5 @@ def test_configuration_in_the_readme_has_no_problem_and_no_warning(tmp_path):
         [sys.executable, "-m", "nutproxy", "check", file], capture_output=True, text=True
     )
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert f"{file}:" not in answer.stdout
+    assert "warning" not in answer.stdout
+    assert answer.stdout.startswith(f"{file}: ok, 2 pools, 5 servers\n")

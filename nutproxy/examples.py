@@ -1,0 +1,25 @@
+# nutproxy/examples.py: the example files that are installed with nutproxy
+"""Configurations to begin with, and files for systemd and logrotate.
+
+In a checkout they are in conf/ and contrib/; a build copies them to nutproxy/share/ (see setup.py).
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+# The first that has the file.
+PLACES = (PACKAGE / "share", PACKAGE.parent / "conf", PACKAGE.parent / "contrib")
+
+EXAMPLES = {
+    "nutproxy.yml": "a Redis pool of two servers: the file to begin with",
+    "memcached.yml": "a Memcached pool of three servers, as a cache",
+    "twemproxy.yml": "every key of twemproxy and every form of its addresses",
+    "nutproxy.service": "a unit for systemd",
+    "nutproxy.logrotate": "logrotate for a log file",
+}
+
+
+def read(name: str) -> str:
+    """The text of an example. Raises OSError where nutproxy was installed without it."""
+    found = next((place for place in PLACES if (place / name).is_file()), PLACES[0])
+    return (found / name).read_text(encoding="utf-8")
