@@ -140,38 +140,39 @@ class GlobalConfig(Keys):
 
     verbose: Integer = key(
         5,
-        "Log level, with twemproxy's numbers: 3 (error) logs what is wrong with nutproxy itself,"
-        " 4 (warning) also servers that go down and return, clients that are refused, requests that"
-        " are cut off and warnings about this file, 5 (notice) also the start and the end, 6 (info)"
-        " also each connection to a server and each probe, 7 (debug) also clients that come and go."
-        " 1 and 2 log only a fault that ends nutproxy, 0 not even that, and 8 to 11 the same as 7:"
-        " no request is logged. What a signal does is logged at every level. Lines of one kind"
-        " about one server are logged ten times a minute, but for those of 7. SIGTTIN and SIGTTOU"
-        " change the level while nutproxy runs. Flag `-v`.",
+        "Log level, with twemproxy's numbers. 3 (error) logs faults of nutproxy itself. 4 (warning)"
+        " adds servers that go down and return, clients that are refused, requests that are cut off"
+        " and warnings about this file. 5 (notice) adds the start and the end, 6 (info) each"
+        " connection to a server and each probe, 7 (debug) clients that connect and leave. 1 and 2"
+        " log only a fault that ends nutproxy, 0 not even that. 8 to 11 are the same as 7: no"
+        " request is logged. The effect of a signal is logged at every level. Below 7, lines of one"
+        " kind about one server are logged at most ten times a minute. SIGTTIN and SIGTTOU change"
+        " the level while nutproxy runs. Flag `-v`.",
         example=6,
         minimum=0,
         maximum=VERBOSE_MAX,
     )
     output: File = key(
         None,
-        "File that the log is appended to; standard error where it is not set. A file that has been"
-        " moved away or deleted is opened anew at the next line, any file at SIGHUP. Flag `-o`.",
+        "File that the log is appended to; standard error if it is not set. A file that was moved"
+        " or deleted is opened again at the next line, any file at SIGHUP. A FIFO must have a"
+        " reader. Flag `-o`.",
         example="/var/log/nutproxy/nutproxy.log",
         accepts="a path",
     )
     log_format: LogFormat = key(
         "text",
-        "Form of the log's lines: `text` for people; `json` for machines, one object a line with"
-        " `time`, `level` and `message`, and, where the line is about one, `conn` (`c 7` a client,"
-        " `s 8` a connection to a server, `p 6` a listener), `pool` and `server`.",
+        "Form of the log's lines: `text` for people, `json` for machines. With `json` every line is"
+        " an object with `time`, `level` and `message`, and, if it is about one, `conn` (`c 7` is a"
+        " client, `s 8` a connection to a server, `p 6` a listener), `pool` and `server`.",
         example="json",
     )
     shutdown_timeout: Integer = key(
         10000,
-        "How long the end may take. At SIGTERM or SIGINT nutproxy takes no more clients, answers"
-        " the requests that have come and closes each client after its last reply; what is left"
-        " after this time is cut off, and the log says how much that was. A second signal does not"
-        " wait.",
+        "How long the end may take. At SIGTERM or SIGINT nutproxy accepts no more clients, answers"
+        " the requests that have arrived and closes each client after its last reply. Clients and"
+        " requests that are left after this time are cut off, and the log says how many. A second"
+        " signal ends nutproxy at once.",
         example=30000,
         unit="milliseconds",
         minimum=0,
@@ -179,7 +180,7 @@ class GlobalConfig(Keys):
     )
     mbuf_size: Size = key(
         16384,
-        "How much is read from a connection at once; more suits long pipelines. The value of a key"
+        "How much is read from a connection at once. A larger size suits long pipelines. A value"
         " that is larger than this is received into a buffer of its own. Flag `-m`.",
         example="64kb",
         unit="bytes",
@@ -193,28 +194,31 @@ class PoolSettings(Keys):
 
     hash: Hash = key(
         "fnv1a_64",
-        "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. `crc32` keeps 15"
-        " bits only, which `ketama` sends to a single server: use `crc32a` there.",
+        "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. Use `murmur` for a"
+        " new pool: with `ketama` the default, `fnv1a_64`, keeps keys together that are counted up,"
+        " so `item:1000` to `item:1099` go to one server (with nutcracker, too). Do not change the"
+        " hash of a pool that holds data: nearly every key would be looked for on another server."
+        " `crc32` keeps only 15 bits, so with `ketama` all keys go to one server: use `crc32a`.",
         example="murmur",
     )
     hash_tag: HashTag = key(
         None,
-        "Two characters, an opening and a closing one. Where a key has text between them, only that"
+        "Two characters, an opening and a closing one. If a key has text between them, only that"
         " text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Must be quoted.",
         example="{}",
         accepts="exactly two bytes",
     )
     distribution: Distribution = key(
         "ketama",
-        "How a hash chooses a server: `ketama` by a ring of 160 points per server, so that few keys"
-        " move when a server is added; `modula` by the remainder; `random` by chance, for servers"
-        " that hold the same data.",
+        "How a hash chooses a server. `ketama`: by a ring of 160 points per server, so few keys"
+        " move when a server is added. `modula`: by the remainder. `random`: by chance, for servers"
+        " that hold the same data. `nutproxy ring` shows the shares.",
         example="modula",
     )
     timeout: Milliseconds = key(
         None,
-        "How long a request may wait for its reply, connecting included, before its client gets an"
-        " error. -1 and 0: for ever.",
+        "How long a request may wait for its reply, including the time to connect, before its"
+        " client gets an error. -1 and 0: for ever.",
         example=400,
         unit="milliseconds",
         written=-1,
@@ -222,7 +226,7 @@ class PoolSettings(Keys):
     )
     backlog: Integer = key(
         512,
-        "Connections that the kernel holds until they are accepted (`listen(2)`).",
+        "How many connections the kernel holds until they are accepted (`listen(2)`).",
         example=1024,
         unit="connections",
         minimum=0,
@@ -230,8 +234,8 @@ class PoolSettings(Keys):
     )
     client_connections: Integer = key(
         0,
-        "Clients that may be connected at once; 0: as many as fit in the limit on open files. The"
-        " next one is told so in its protocol and disconnected.",
+        "How many clients may be connected at once; 0: as many as fit in the limit on open files."
+        " The next one gets an error in its protocol and is disconnected.",
         example=10000,
         unit="connections",
         minimum=0,
@@ -239,14 +243,14 @@ class PoolSettings(Keys):
     )
     tcpkeepalive: Flag = key(
         False,
-        "Have the kernel probe idle connections of clients and servers (`SO_KEEPALIVE`), so that"
-        " those whose other side has vanished are closed.",
+        "Let the kernel probe idle connections to clients and servers (`SO_KEEPALIVE`) and close"
+        " those whose other side has vanished.",
         example=True,
     )
     tcpkeepalive_idle: Integer = key(
         0,
-        "How long a connection is idle before it is probed (`TCP_KEEPIDLE`); 0: what the system"
-        " says, two hours on Linux.",
+        "How long a connection is idle before it is probed (`TCP_KEEPIDLE`); 0: the system's"
+        " value, two hours on Linux.",
         example=60,
         unit="seconds",
         minimum=0,
@@ -254,8 +258,8 @@ class PoolSettings(Keys):
     )
     tcpkeepalive_interval: Integer = key(
         0,
-        "How long a probe waits for its answer before the next one (`TCP_KEEPINTVL`); 0: what the"
-        " system says, 75 seconds on Linux.",
+        "How long a probe may stay unanswered before the next one (`TCP_KEEPINTVL`); 0: the"
+        " system's value, 75 seconds on Linux.",
         example=10,
         unit="seconds",
         minimum=0,
@@ -263,7 +267,7 @@ class PoolSettings(Keys):
     )
     tcpkeepalive_count: Integer = key(
         0,
-        "Unanswered probes that end a connection (`TCP_KEEPCNT`); 0: what the system says, 9 on"
+        "How many unanswered probes end a connection (`TCP_KEEPCNT`); 0: the system's value, 9 on"
         " Linux.",
         example=3,
         unit="probes",
@@ -273,8 +277,8 @@ class PoolSettings(Keys):
     tcp_congestion: Word = key(
         None,
         "Congestion control of the TCP connections to servers and clients (`TCP_CONGESTION`); not"
-        " set: the system's. Where that is `bbr`, which paces what it sends, values of 1 MB cost"
-        " half as much processor time again as with `cubic`.",
+        " set: the system's. If that is `bbr`, which paces what it sends, values of 1 MB cost half"
+        " as much processor time again as with `cubic`.",
         example="cubic",
         accepts="a name that `/proc/sys/net/ipv4/tcp_allowed_congestion_control` lists",
     )
@@ -290,13 +294,14 @@ class PoolSettings(Keys):
     )
     redis: Flag = key(
         False,
-        "The servers speak the Redis protocol; else Memcached's.",
+        "The servers speak the Redis protocol; otherwise the Memcached protocol.",
         example=True,
     )
     redis_auth: Secret = key(
         None,
-        "Password: sent to every server on each new connection, and asked of every client. Only"
-        " for Redis pools; from `defaults` it reaches Redis pools only.",
+        "Password: sent to every server on each new connection, and required of every client. Only"
+        " for Redis pools; from `defaults` only Redis pools take it. It may come from the"
+        " [environment](#environment-variables).",
         example="s3cret",
         accepts="text that is not empty",
         secret=True,
@@ -311,21 +316,23 @@ class PoolSettings(Keys):
     )
     on_dead_server: OnDeadServer = key(
         "error",
-        "What a read becomes whose server is down or does not answer in time: `error`, the whole"
-        " request is answered with `SERVER_ERROR`; `miss`, the keys of that server count as not"
-        " found. Only for Memcached pools; from `defaults` it reaches Memcached pools only.",
+        "The reply to a read whose server is down or does not answer in time. `error`: the whole"
+        " request is answered with `SERVER_ERROR`. `miss`: the keys of that server count as not"
+        " found. Only for Memcached pools; from `defaults` only Memcached pools take it.",
         example="miss",
     )
     auto_eject_hosts: Flag = key(
         False,
         "Take a server out of the ring after `server_failure_limit` failures; its keys go to the"
-        " others until it is back. Set `timeout` with it.",
+        " other servers until it is back. That suits a cache. Leave it out for servers that store"
+        " data: meanwhile reads miss what is there, and writes end up on other servers. Set"
+        " `timeout` with it.",
         example=True,
     )
     server_connections: Integer = key(
         1,
-        "Connections to each server, for each protocol version in use. Requests are pipelined, so 1"
-        " is enough for most; more than 16 only cost memory and descriptors.",
+        "How many connections to each server, for each protocol version in use. Requests are"
+        " pipelined, so 1 is enough for most pools; more than 16 only cost memory and descriptors.",
         example=2,
         unit="connections",
         minimum=1,
@@ -341,7 +348,7 @@ class PoolSettings(Keys):
     )
     server_failure_limit: Integer = key(
         2,
-        "Failures in a row that eject a server where `auto_eject_hosts` is set; 0 is taken as 1.",
+        "How many failures in a row eject a server if `auto_eject_hosts` is set; 0 is taken as 1.",
         example=3,
         unit="failures",
         minimum=0,
@@ -355,16 +362,16 @@ class PoolSettings(Keys):
     )
     deny_commands: tuple[Command, ...] = key(
         (),
-        "Commands that are refused, by name; one subcommand as `config set`. Of those in `defaults`"
-        " a pool takes the ones that its protocol has.",
+        "Commands that are refused, by name; a single subcommand as `config set`. From `defaults` a"
+        " pool takes those that its protocol has.",
         example=["flushall", "keys", "config set"],
         written=[],
         accepts="a list of commands",
     )
     client_max_requests: Integer = key(
         1024,
-        "Requests of one client that may be unanswered at once; at this bound its socket is not"
-        " read until replies have left.",
+        "How many requests of one client may be unanswered at once. At this bound its socket is not"
+        " read until replies have been sent.",
         example=4096,
         unit="requests",
         minimum=1,
@@ -387,7 +394,7 @@ class PoolSettings(Keys):
     )
     server_max_queue: Size = key(
         1 * GB,
-        "Bytes of requests queued for one server; above this bound further requests for it are"
+        "Bytes of requests queued for one server. Above this bound further requests for it are"
         " refused with an error.",
         example="256mb",
         unit="bytes",
@@ -398,9 +405,9 @@ class PoolSettings(Keys):
     proto_max_bulk_len: Size = key(
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"
-        " one gets Redis' error and is disconnected. In a Memcached pool the longest value: a"
-        " longer one is swallowed and answered with memcached's `SERVER_ERROR object too large for"
-        " cache`.",
+        " one gets Redis' error and is disconnected. In a Memcached pool: the longest value. A"
+        " longer one is read and dropped, and the reply is memcached's `SERVER_ERROR object too"
+        " large for cache`.",
         example="64mb",
         unit="bytes",
         written="512mb",
@@ -426,8 +433,9 @@ class PoolKeys(PoolSettings):
     )
     servers: tuple[ServerValue, ...] = key(
         (),
-        "Servers as `address:port:weight`, a unix socket as `/path:weight`, each with a name behind"
-        " it if it should keep its keys when its address changes. Their order does not matter.",
+        "Servers as `address:port:weight`, or `/path:weight` for a unix socket. Append a name to"
+        " each: a server that moves to another address under its name keeps its keys. The order of"
+        " servers does not matter.",
         example=["10.0.0.1:6379:1 alpha", "10.0.0.2:6379:1 beta"],
         accepts=f"a list of {values.SERVER_FORMS}",
     )
@@ -467,8 +475,8 @@ class Config:
 class Options:
     """What only the command line says: where statistics are served and the pid is written.
 
-    `stats_port` is 0 where there is to be none. `stats_interval` is in milliseconds; it is known
-    because twemproxy has it. `pid_file` is None where none was asked for.
+    `stats_port` is 0 for no statistics port. `stats_interval` is in milliseconds; it is accepted
+    because twemproxy has it. `pid_file` is None for no pid file.
     """
 
     stats_port: int = 22222

@@ -713,6 +713,28 @@ ELSEWHERE = [
             "test_parts_of_an_mset_are_counted_and_its_values_once",
         ),
     ),
+    Elsewhere(
+        "memcached: `noreply`, quiet meta commands",
+        "a reply that the server sends nevertheless, as for an error, is taken for the next"
+        " request's, or ends the connection that all clients share",
+        "the server is asked for a reply to each, which is dropped",
+        "no reply may reach a request that it does not belong to",
+        (
+            "integration/test_memcache.py::"
+            "test_noreply_in_any_number_leaves_each_request_with_its_own_reply",
+        ),
+    ),
+    Elsewhere(
+        "The log",
+        "Debian's build says next to nothing",
+        "servers that go down and return, clients refused; as text or JSON, never a flood",
+        "an operator has to see what happens",
+        (
+            "integration/test_log.py::test_a_dead_server_is_reported_once",
+            "integration/test_log.py::test_json_for_machines",
+            "integration/test_log.py::test_a_refused_client_is_logged_ten_times_a_minute",
+        ),
+    ),
 ]
 
 _INTRODUCTION = """\

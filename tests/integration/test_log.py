@@ -166,7 +166,8 @@ def test_json_for_machines(dead):
     config = "global:\n  log_format: json\n" + pool("alpha", [dead])
     with NutproxyServer(config) as proxy, Client(proxy.port) as client:
         assert "Connection refused" in client.error("GET", "k")
-        lines = [json.loads(line) for line in proxy.log().splitlines()]
+        file, *lines = [json.loads(line) for line in proxy.log().splitlines()]
+        assert file["message"] == f"configuration file '{proxy.config_file}'"
         assert [(line["level"], line.get("pool"), line.get("server")) for line in lines] == [
             ("NOTICE", "alpha", None),
             ("NOTICE", None, None),
