@@ -94,7 +94,7 @@ DESCRIPTION = (
 
 
 class UsageError(Exception):
-    """A call that cannot be understood; the usage text of its parser goes with it."""
+    """The call is wrong; `usage` is the usage text of the command."""
 
     def __init__(self, message: str, usage: str) -> None:
         super().__init__(message)
@@ -355,8 +355,8 @@ def _report(path: str) -> tuple[Config | None, list[Problem]]:
 
 
 def _uneven(config: Config) -> Iterator[Problem]:
-    """Pools that keep together keys which are counted up. That is not a mistake of the file, and a
-    pool with data cannot change it, so the start does not tell it."""
+    """Pools that keep together keys which are counted up. The start does not warn of them: the file
+    is right, and a pool with data cannot change its hash."""
     if not _is_built():
         return
     from nutproxy.spread import RUN, uneven
@@ -376,7 +376,8 @@ def _uneven(config: Config) -> Iterator[Problem]:
 
 
 def _unavailable(config: Config) -> Iterator[Problem]:
-    """What the file needs and this machine has not got: it may be for another one."""
+    """What the file needs and this machine does not have. That is not a problem of the file: it may
+    be meant for another machine."""
     shortage = descriptors.shortage(config, descriptors.hard_limit())
     if shortage:
         yield Problem("warning", config.path, None, None, None, shortage)
@@ -464,10 +465,10 @@ def _run(flags: argparse.Namespace) -> int:
     if flags.daemonize and flags.output is None and config.globals.output is None:
         _notice("warning: a daemon without a log file (-o FILE) logs nowhere")
         flags.output = os.devnull
-    # Here, as both make paths absolute: a daemon leaves this directory.
+    # Both make paths absolute: a daemon leaves this directory.
     config, options = _with_flags(config, flags), _options(flags)
     if flags.daemonize or config.globals.output is not None:
-        # The log takes them as well, but it does not go to this terminal.
+        # They go to the log as well, but the log does not go to this terminal.
         _print_problems(warnings, sys.stderr)
     from nutproxy.worker import run
 
@@ -502,8 +503,8 @@ def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Pro
 
 
 def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
-    """The configuration with what the command line says instead of its `global` section, and
-    with absolute paths."""
+    """The configuration with the values of the command line in its `global` section, and with
+    absolute paths."""
     given = {
         name: getattr(flags, name)
         for name in ("verbose", "output", "mbuf_size")

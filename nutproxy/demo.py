@@ -5,9 +5,9 @@
                                             ├──> redis-2
                                             └──> redis-3
 
-Every step of the tour says what it does and checks that it happened; the first one that did not
-ends the demo with exit code 1. The servers are looked at directly only to count what the proxy has
-sent there.
+Every step of the tour says what it does and checks the result; the first step that fails ends the
+demo with exit code 1. The demo connects to the servers directly only to count the keys that the
+proxy has sent there.
 
 All files are in one temporary directory, and all processes are children that the kernel ends with
 this one: however the demo ends, it leaves nothing running.
@@ -39,7 +39,7 @@ PORT = 22121
 POOL = "demo"
 SERVERS = ("redis-1", "redis-2", "redis-3")
 KEYS = 1000
-# Seconds until a thing that is waited for counts as not happening.
+# Seconds until the demo gives up waiting for something.
 PATIENCE = 20.0
 
 CONFIGURATION = """\
@@ -60,7 +60,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Failed(Exception):
-    """Something did not do what the demo says it does."""
+    """A step of the demo did not have the result that it announced."""
 
 
 class Stopped(BaseException):
@@ -68,7 +68,7 @@ class Stopped(BaseException):
 
 
 def main(argv: list[str]) -> int:
-    """Runs the demo with the arguments after its name; returns the exit code."""
+    """Runs the demo with the arguments after `demo`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="nutproxy demo",
         description="Starts three Redis servers and nutproxy, gives a short tour, and serves.",
@@ -107,8 +107,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_on_free_port(self, command: Callable[[], list[str]], preferred: int = 0) -> None:
-        """Starts on the preferred port, or on another one where somebody else has that. Between the
-        look and the start somebody else may have taken it: then the next one is tried."""
+        """Starts on the preferred port, or on another one if that is taken. A port that another
+        process takes between the check and the start is given up for the next one."""
         while True:
             self.port = free_port(preferred)
             try:
@@ -200,7 +200,7 @@ class Demo:
                 servers="\n".join(f"   - {HOST}:{s.port}:1 {s.name}" for s in self.servers),
             )
         )
-        # The statistics' port may be another proxy's.
+        # Another proxy may have the port of the statistics.
         return [sys.executable, "-m", "nutproxy", "-c", str(self.configuration), "-s", "0"]
 
     def server_command(self, server: Child) -> list[str]:
@@ -268,7 +268,7 @@ class Demo:
     def mget_across_servers(self) -> None:
         """One MGET of nine keys, three on each server"""
         numbers = [n for name in SERVERS for n in self.placed[name][:3]]
-        # Out of server order, so that merging the parts as they come would show.
+        # Out of server order, so that merging the parts as they arrive would show.
         numbers = numbers[::3] + numbers[1::3] + numbers[2::3]
         replies = self.through.mget([key(n) for n in numbers])
         check(replies == [value(n) for n in numbers], f"MGET returned {replies}")
@@ -378,11 +378,11 @@ def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
 
 
 def answers(port: int, pid: int) -> bool:
-    """Whether process `pid` serves that port: another one may, while `pid` fails to take it."""
+    """Whether process `pid` serves that port, and not another one that has taken it first."""
     expected = b"\r\nprocess_id:%d\r\n" % pid
     received = b""
     try:
-        # Who does not answer at once is asked again, unless the child has ended meanwhile.
+        # A server that does not reply at once is asked again, unless the child has ended meanwhile.
         with socket.create_connection((HOST, port), timeout=0.5) as connection:
             connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nQUIT\r\n")
             while expected not in received:
@@ -396,9 +396,9 @@ def answers(port: int, pid: int) -> bool:
 
 
 def free_port(preferred: int = 0) -> int:
-    """The preferred port, or one that the kernel picks where that is taken."""
+    """The preferred port, or one that the kernel picks if that is taken."""
     with socket.socket() as probe:
-        # As a server binds it: a connection of the last run that lingers does not count.
+        # Servers set it too, so a lingering connection of the last run does not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, preferred))

@@ -15,8 +15,19 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 
 from nutproxy.log import reason
+
+
+def open_regular(path: str) -> int:
+    """The descriptor of a regular file, created if there is none. Anything else is refused: at the
+    end the file is removed, and that must never be a device such as /dev/null."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o644)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return fd
 
 
 class PidFile:
@@ -28,7 +39,7 @@ class PidFile:
         while not self.is_ours():
             self.close()
             try:
-                self.fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                self.fd = open_regular(path)
             except OSError as error:
                 text = f"cannot write the pid file '{path}': {reason(error)}"
                 raise OSError(error.errno, text) from error

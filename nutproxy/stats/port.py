@@ -89,8 +89,8 @@ def http_reply(method: bytes, target: bytes, report: Callable[[], bytes]) -> byt
 
 
 class Reader:
-    """A client of the port: what it has sent, what is still to be written to it, and until when it
-    may take for either. `eof` when it sends nothing more."""
+    """A client of the port: what it has sent, what is still to be written to it, and how long it
+    may take. `eof` once it has closed its sending side."""
 
     def __init__(self, sock: socket.socket, report: Callable[[], bytes]) -> None:
         self.sock = sock
@@ -206,7 +206,7 @@ class StatsPort:
         try:
             sock, _ = self.listener.accept()
         except OSError:
-            # It has gone again, or there is no descriptor: then the oldest reader gives up its own.
+            # The client has left, or there is no descriptor: then the oldest reader gives one up.
             self.drop_oldest()
             time.sleep(PAUSE)
             return

@@ -222,6 +222,21 @@ def test_a_daemon_reopens_its_log_by_its_relative_name(daemon):
 # The pid file.
 
 
+def test_a_pid_file_that_is_not_a_regular_file_is_refused_and_left_alone(daemon):
+    path = daemon.home / "fifo"
+    os.mkfifo(path)
+    link = daemon.home / "link"
+    link.symlink_to(path)
+    for name in ("fifo", "link"):
+        assert daemon.start("-p", name, "-o", "n.log") == 1
+        assert daemon.errors == (
+            f"nutproxy: cannot write the pid file '{daemon.home / name}': it is not a regular"
+            " file\n"
+        )
+    assert path.is_fifo()
+    assert link.is_symlink()
+
+
 def test_pid_file_is_there_while_it_runs_and_removed_at_the_end(daemon):
     assert daemon.start(*FILES) == 0
     pid = daemon.pid
