@@ -185,6 +185,8 @@ the descriptors that connections to servers need.
 |---|---|
 | numbers that do not fit wrap around | out of range, with the range that is accepted |
 | permissions that are not octal are taken as 0 | a problem |
+| `${{NAME}}` in a value is text | it is an [environment variable](#environment-variables); \
+`$${{NAME}}` is the text |
 | the number of clients that fit wraps around where there are more server connections than \
 descriptors | a problem at the start, with the sum |
 | the reason for a refused file is in a log or nowhere | every reason, with its line |
