@@ -36,6 +36,7 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
 from cython.cimports.nutproxy.proto.redis import (
     put_length,
+    read_integer,
     read_length,
     redis_parse_rsp,
     short_bulk,
@@ -317,20 +318,12 @@ def piece_behind(msg, data, length):
 def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
     """agg_sum, agg_min."""
     split: cython.pointer(Split) = parent.split
-    frag: cython.pointer(Msg)
     total: cython.longlong = 0
-    value: cython.longlong
-    pos: cython.size_t
+    value: cython.longlong = 0
     index: cython.uint
     for index in range(split.nfrag):
-        frag = split.frags[index]
-        if frag.rsp.data[0] != b":":
-            # WAITAOF answers with two numbers; the least of each is what all servers have reached.
-            if index == 0 and split.merge == MERGE_MIN and frag.rsp.data[0] == b"*":
-                return merge_minima(parent)
+        if not read_integer(split.frags[index].rsp.data, cython.address(value)):
             return unexpected_of(parent, index)
-        pos = 0
-        value = read_length(frag.rsp.data, cython.address(pos))
         if split.merge == MERGE_SUM:
             total += value
         elif index == 0 or value < total:
@@ -351,7 +344,8 @@ def texts(parent: cython.pointer(Msg)) -> list:
 
 def decode(replies: list) -> list:
     """Replies as Python objects; errors are hiredis.ReplyError objects. So are blob errors, as one
-    line, and what hiredis has no object for: a map whose key is an array is a reply but no dict."""
+    line, and what hiredis has no object for: a map whose key is an array is a reply but no dict, a
+    big number of a script's is any text."""
     found: list = []
     for reply in replies:
         if reply[:1] == b"!":
@@ -361,7 +355,7 @@ def decode(replies: list) -> list:
         reader.feed(reply)
         try:
             found.append(reader.gets())
-        except (hiredis.HiredisError, TypeError):
+        except (hiredis.HiredisError, TypeError, ValueError):
             found.append(hiredis.ReplyError(UNDECODABLE))
     return found
 
@@ -372,16 +366,6 @@ def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
     return put_text(
         parent, b"*%d\r\n" % len(numbers) + b"".join([b":%d\r\n" % number for number in numbers])
     )
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_minima(parent: cython.pointer(Msg)) -> cython.int:
-    replies: list = decode(texts(parent))
-    for index, reply in enumerate(replies):
-        if not isinstance(reply, list) or [type(number) for number in reply] != [int, int]:
-            return unexpected_of(parent, index)
-    return put_numbers(parent, [min(column) for column in zip(*replies, strict=True)])
 
 
 @cython.cfunc

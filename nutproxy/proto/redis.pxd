@@ -18,6 +18,7 @@ cdef int redis_parse_req(Conn conn, Parser* parser, const char* data, size_t len
 cdef int redis_parse_rsp(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 cdef int parser_arg(Parser* parser, size_t offset, size_t length) noexcept
 cdef size_t put_length(char* target, char kind, int64_t value) noexcept
+cdef bint read_integer(const char* data, long long* value) noexcept
 cdef int64_t read_length(const char* data, size_t* pos) noexcept
 
 cdef inline size_t short_bulk(const char* data, size_t left) noexcept:

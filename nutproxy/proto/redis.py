@@ -19,8 +19,12 @@ own (networking.c of Redis 7).
 Replies are counted, not built: `rest` is the number of elements that are still to come, an
 aggregate adds its elements to it, and the reply is complete at zero. So depth costs nothing. An
 attribute (`|`) adds its elements without being one. A push (`>`) is one only as a message of its
-own. Formats are those of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not
+own. Types are those of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not
 among them.
+
+Only what decides where a reply ends is checked: types, lengths, and the CR LF after them. Scripts and
+modules put any text into numbers, doubles, big numbers and verbatim strings. The client that asked
+for it may not like it, but a reply that is framed well never ends a connection that others share.
 """
 
 import cython
@@ -381,91 +385,26 @@ def is_hex(pair: bytes) -> bool:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def is_double(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
-    """A RESP3 double: digits with a fraction or an exponent, inf, -inf or nan."""
-    pos: cython.size_t = 0
-    digits: cython.size_t = 0
-    if length and data[0] == b"-":
-        pos = 1
-    if length == pos + 3:
-        if data[pos] == b"i" and data[pos + 1] == b"n" and data[pos + 2] == b"f":
-            return True
-        if data[pos] == b"n" and data[pos + 1] == b"a" and data[pos + 2] == b"n":
-            return True
-    while pos < length and b"0" <= data[pos] <= b"9":
-        pos += 1
-        digits += 1
-    if pos < length and data[pos] == b".":
-        pos += 1
-        while pos < length and b"0" <= data[pos] <= b"9":
-            pos += 1
-            digits += 1
-    if digits == 0:
-        return False
-    if pos < length and (data[pos] == b"e" or data[pos] == b"E"):
-        pos += 1
-        if pos < length and (data[pos] == b"-" or data[pos] == b"+"):
-            pos += 1
-        digits = 0
-        while pos < length and b"0" <= data[pos] <= b"9":
-            pos += 1
-            digits += 1
-    return pos == length and digits > 0
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def is_big_number(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
-    pos: cython.size_t = 0
-    if length > 1 and data[0] == b"-":
-        pos = 1
-    if pos == length:
-        return False
-    while pos < length:
-        if data[pos] < b"0" or data[pos] > b"9":
-            return False
-        pos += 1
-    return True
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
 def text_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """The element at `pos` is a line of text: find its CR LF and check what has a form."""
+    """The element at `pos` is a line of text, which ends at the first CR LF, whatever is in it."""
     found: cython.p_const_char
-    text: cython.p_const_char = data + parser.pos + 1
-    size: cython.size_t
-    valid: cython.bint = True
-    kind: cython.char = data[parser.pos]
     if parser.scan <= parser.pos:
         parser.scan = parser.pos + 1
-    found = cython.cast(
-        cython.p_const_char, memchr(data + parser.scan, b"\r", length - parser.scan)
-    )
-    if found is cython.NULL:
-        parser.scan = length
-        return PARSE_AGAIN
-    parser.scan = found - data
-    if parser.scan + 1 == length:
-        return PARSE_AGAIN
-    size = found - text
-    # Strict clients end their connection over a CR or an LF within a line, and no server sends one.
-    if found[1] != b"\n" or memchr(text, b"\n", size) is not cython.NULL:
-        parser.error = b"malformed line"
-        return PARSE_ERROR
-    if kind == b"_":
-        valid = size == 0
-    elif kind == b"#":
-        valid = size == 1 and (text[0] == b"t" or text[0] == b"f")
-    elif kind == b",":
-        valid = is_double(text, size)
-    elif kind == b"(":
-        valid = is_big_number(text, size)
-    if not valid:
-        parser.error = b"malformed line"
-        return PARSE_ERROR
+    while True:
+        found = cython.cast(
+            cython.p_const_char, memchr(data + parser.scan, b"\r", length - parser.scan)
+        )
+        if found is cython.NULL:
+            parser.scan = length
+            return PARSE_AGAIN
+        parser.scan = found - data
+        if parser.scan + 1 == length:
+            return PARSE_AGAIN
+        if found[1] == b"\n":
+            break
+        parser.scan += 1
     parser.pos = parser.scan + 2
     parser.rest -= 1
     return PARSE_OK
@@ -507,9 +446,6 @@ def redis_parse_rsp(conn, parser, data, length):
                 return PARSE_AGAIN
             if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
                 parser.error = b"bulk without CR LF"
-                return PARSE_ERROR
-            if parser.length and data[parser.need - parser.length + 1] != b":":
-                parser.error = b"verbatim string without a format"
                 return PARSE_ERROR
             parser.pos = parser.need
             parser.rest -= 1
@@ -558,7 +494,13 @@ def redis_parse_rsp(conn, parser, data, length):
             if kind == b">":
                 # Seen as the first element again when the rest of its line has come.
                 parser.kind = 0
-            parser.error = b"malformed length or number"
+            if kind == b":" and result == PARSE_ERROR:
+                # It decides about nothing that follows.
+                result = text_line(parser, data, length)
+                if result == PARSE_OK:
+                    continue
+                return result
+            parser.error = b"malformed length"
             return result
         if kind == b":":
             parser.pos = end
@@ -568,13 +510,11 @@ def redis_parse_rsp(conn, parser, data, length):
                 parser.pos = end
                 parser.rest -= 1
                 continue
-            if value < 0 or value > REPLY_BULK_MAX or (kind == b"=" and value < 4):
+            if value < 0 or value > REPLY_BULK_MAX:
                 parser.error = b"invalid bulk length"
                 return PARSE_ERROR
             parser.pos = end
             parser.need = end + value + 2
-            # Only a verbatim string's content has a form: three bytes, a colon, the text.
-            parser.length = value if kind == b"=" else 0
             parser.state = RSP_BULK
         else:
             if value == -1 and kind == b"*":
@@ -609,6 +549,14 @@ def put_length(target, kind, value):
     target[size] = b"\r"
     target[size + 1] = b"\n"
     return size + 2
+
+
+def read_integer(data, value):
+    """The number of the reply `:<number>` that starts here; False where it is another reply, or its
+    text is not a number."""
+    end: cython.size_t = 0
+    # The parser has found its end, which number_line does not pass.
+    return data[0] == b":" and number_line(data, 1, 23, value, cython.address(end)) == PARSE_OK
 
 
 def read_length(data, pos):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import Callable, Hashable, Iterator
 
 from nutproxy.proto import memcache, redis
@@ -44,12 +45,12 @@ REDIS_COMMANDS: list[tuple[bytes | str, ...]] = [
     ("SCRIPT", "EXISTS", "a", "b"),
     ("SCRIPT", "KILL"),
     ("RANDOMKEY",),
-    ("WAIT", "1", "100"),
-    ("WAITAOF", "1", "1", "100"),
+    ("LASTSAVE",),
     ("CONFIG", "GET", "*"),
     ("INFO", "keyspace"),
     ("FLUSHALL",),
 ]
+INTEGER = re.compile(rb":(?:0|-?[1-9][0-9]{0,18})\r\n")
 MEMCACHE_COMMANDS = [
     b"get " + b" ".join(ASKED),
     b"gets " + b" ".join(ASKED),
@@ -146,6 +147,8 @@ class RedisMerge(Merge):
 def redis_merged(index: int, replies: list[bytes]) -> bytes | None:
     """The merged reply, where it is clear what it must be."""
     firsts = {reply[:1] for reply in replies}
+    if firsts == {b":"} and not all(INTEGER.fullmatch(reply) for reply in replies):
+        return None
     if index == 0 and firsts == {b"*"}:
         elements = [elements_of(reply) for reply in replies]
         if [len(found) for found in elements] != COUNTS:
