@@ -86,9 +86,6 @@ key_table = cython.declare(cython.uint[256])
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # What a client is told when a local handler has a fault; the log has the rest.
 INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
-# WAIT blocks the shared connection for the time that it names: milliseconds at most, where the pool
-# has no timeout of its own.
-WAIT_MAX = cython.declare(cython.longlong, 1000)
 
 
 def redis_recv_done(conn, data, parser):
@@ -140,14 +137,6 @@ def redis_recv_done(conn, data, parser):
         return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
     if row.behaviour == UNSUPPORTED:
         return answer(client, errors.not_supported(names[row.number]), flags, True)
-    if row.waits and not may_wait(pool, data, parser):
-        return answer(
-            client,
-            b"-ERR '%s' is supported with a timeout of 1 to %d ms: it holds up other clients\r\n"
-            % (names[row.number].upper().encode(), pool.timeout or WAIT_MAX),
-            flags,
-            True,
-        )
     return send_all(
         client,
         row,
@@ -332,25 +321,6 @@ def query(
             return answer_dead(client, flags)
     request = hiredis.pack_command(tuple(asked.argv))
     return ask(client, row, request, servers, finish, INTERNAL_ERROR, flags)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def may_wait(
-    pool: ServerPool, data: cython.p_const_char, parser: cython.pointer(Parser)
-) -> cython.bint:
-    """WAIT … timeout: it blocks a connection that others share, so not for ever and not long."""
-    arg: cython.pointer(Arg) = cython.address(parser.argv[parser.argc - 1])
-    value: cython.longlong = 0
-    index: cython.size_t
-    if arg.length == 0 or arg.length > 9:
-        return False
-    for index in range(arg.length):
-        if not b"0" <= data[arg.offset + index] <= b"9":
-            # Redis will say what is wrong with it.
-            return True
-        value = value * 10 + (data[arg.offset + index] - 48)
-    return 1 <= value <= (pool.timeout if pool.timeout else WAIT_MAX)
 
 
 # To one server

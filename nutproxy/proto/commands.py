@@ -72,7 +72,7 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "all_succeeded": "the first server's reply, or the error of one that failed",
     "one_succeeded": "the first reply that is not an error",
     "agg_sum": "the sum of the integers",
-    "agg_min": "the smallest of the integers; of arrays, element by element",
+    "agg_min": "the smallest of the integers",
     "agg_logical_and": "1 where all servers say 1, element by element",
     "first_non_null": "the first reply that is not null",
     "by_server": "each server's name with its reply: an array, a map in RESP3",
@@ -167,14 +167,11 @@ RULES = (
         lambda name, row: "admin" in row["flags"] or name.split()[0] in ADMIN_CONTAINERS,
         Behaviour.ADMIN,
     ),
+    # And here: to wait for every shard is to hold up all of them.
+    Rule(lambda name, row: "blocking" in row["flags"], Behaviour.UNSUPPORTED, _BLOCKS),
     Rule(
         lambda name, row: row.get("request_policy") in ("all_shards", "all_nodes"),
         Behaviour.ALL,
-    ),
-    Rule(
-        lambda name, row: "blocking" in row["flags"],
-        Behaviour.UNSUPPORTED,
-        _BLOCKS,
     ),
     Rule(lambda name, row: bool(_key_specs(row)), Behaviour.FORWARD),
     # What is left of containers: themselves, their HELP, and all of COMMAND.
@@ -277,10 +274,6 @@ OVERRIDES: Mapping[str, Override] = {
     **_each(
         "latency doctor, latency graph, latency histogram, latency history, latency latest",
         Override(response_policy="by_server"),
-    ),
-    **_each(
-        "wait, waitaof",
-        Override(note="other clients' requests on the same connections wait too"),
     ),
     "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
     "role": Override(Behaviour.ADMIN, response_policy="by_server"),

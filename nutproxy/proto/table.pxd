@@ -41,7 +41,6 @@ cdef struct Row:
     bint container          # has subcommands
     bint partial            # its parts change data: an error says so
     bint shutdown           # a server that closes the connection has done as it was told
-    bint waits              # WAIT, WAITAOF: blocks the connection for a time that it names
     char option[16]         # refused with this option
     size_t length
     char name[ROW_NAME]

@@ -197,7 +197,6 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.no_auth = "no_auth" in command.flags
     row.partial = command.name in PARTIAL
     row.shutdown = command.name == "shutdown"
-    row.waits = command.name in ("wait", "waitaof")
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))

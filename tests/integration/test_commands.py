@@ -287,14 +287,15 @@ def test_random_key_comes_from_a_server_that_has_one(client):
         client("DEL", key)
 
 
-def test_wait_does_not_hold_up_others_for_long(client):
-    client("SET", A, "1")
-    assert client("WAIT", "0", "100") == 0
-    assert client("WAIT", "1", "1") == 0
-    refusal = "ERR 'WAIT' is supported with a timeout of 1 to 1000 ms: it holds up other clients"
-    for timeout in ("0", "1001", "99999999999"):
-        assert words(client("WAIT", "0", timeout)) == refusal
-    assert words(client("WAIT", "0", "x")) == "ERR timeout is not an integer or out of range"
+def test_wait_is_refused_and_holds_nobody_up(proxy, client):
+    """Thirty clients that ask for it and leave: a connection that others share would be theirs."""
+    for command in (("WAIT", "1", "350"), ("WAITAOF", "1", "1", "350"), ("WAIT", "0", "0")):
+        refusal = f"ERR '{command[0]}' is not supported by nutproxy"
+        assert words(client(*command)) == refusal
+    for _ in range(30):
+        with Client(proxy.port) as leaving:
+            leaving.send("WAIT", "1", "350")
+        assert client("GET", A) is None
 
 
 # Answered by the proxy --------------------------------------------------------------------------
@@ -930,7 +931,6 @@ COMMAND NOSUCH
 FUNCTION NOSUCH
 XADD
 LMPOP 0 k LEFT
-WAIT 0
 """.splitlines()
 
 

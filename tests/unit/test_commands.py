@@ -31,7 +31,7 @@ NOT_FORWARDED = {
         dbsize, flushall, flushdb, function delete, function flush, function kill,
         function load, function restore, function stats, keys, memory doctor,
         memory malloc-stats, memory purge, memory stats, randomkey, script exists, script flush,
-        script kill, script load, wait, waitaof
+        script kill, script load
     """,
     Behaviour.ANY: """
         command, command count, command docs, command getkeys, command getkeysandflags,
@@ -73,7 +73,7 @@ NOT_FORWARDED = {
         sentinel myid, sentinel pending-scripts, sentinel remove, sentinel replicas,
         sentinel reset, sentinel sentinels, sentinel set, sentinel simulate-failure,
         sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe, swapdb, sync,
-        unsubscribe, unwatch, watch
+        unsubscribe, unwatch, wait, waitaof, watch
     """,
 }
 
@@ -272,10 +272,9 @@ def test_what_is_forwarded_has_keys_and_what_goes_anywhere_has_none():
 
 
 def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_server():
-    harmless = {"wait", "waitaof"}
     for command in COMMANDS.values():
         shared = {"blocking", "pubsub"} & command.flags or command.group == "transactions"
-        if shared and command.name not in harmless:
+        if shared:
             refused = command.behaviour is Behaviour.UNSUPPORTED
             assert refused or command.refused_option == "BLOCK", command.name
 
