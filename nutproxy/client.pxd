@@ -24,6 +24,8 @@ cdef class ClientConn(Conn):
     cdef parse_t protocol              # and what parses those before it
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
+    cdef int64_t local_turn            # when it last had a command answered by us: the turn's time
+    cdef unsigned int local_count      # and how many in that turn
     cdef readonly double created       # monotonic seconds
     cdef str peer_text                 # its address, once somebody has asked; None before
     cdef str local_text

@@ -42,7 +42,7 @@ from cython.cimports.nutproxy.msg.response import (
     rsp_send_next,
 )
 from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
-from cython.cimports.nutproxy.proto.redis import redis_parse_req
+from cython.cimports.nutproxy.proto.redis import ARGS_MAX, redis_parse_req
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
@@ -321,7 +321,7 @@ class ClientConn(Conn):
         self.needs_auth = not value
         bulk: cython.longlong = self.pool.config.proto_max_bulk_len
         self.bulk_limit = bulk
-        self.max_args = UNAUTHENTICATED_ARGS if self.needs_auth else 2147483647
+        self.max_args = UNAUTHENTICATED_ARGS if self.needs_auth else ARGS_MAX
         self.max_bulk = min(UNAUTHENTICATED_BULK, bulk) if self.needs_auth else bulk
         self.max_request = max(REQUEST_MAX, 2 * bulk)
 

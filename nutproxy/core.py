@@ -167,7 +167,7 @@ class Context:
                 self.failed(client)
 
     def clients(self) -> list:
-        return [client for pool in self.pools for client in pool.client_conns]
+        return [client for pool in self.pools for client in pool.client_conns.values()]
 
     def orphans(self) -> int:
         """Requests in flight whose clients have gone: they have been taken, and are carried out."""

@@ -12,7 +12,7 @@ cdef class ServerPool:
     cdef readonly object context       # Context
     cdef readonly str name
     cdef readonly int index            # among the pools
-    cdef readonly set client_conns     # its open clients
+    cdef readonly dict client_conns    # its open clients by their ids, in the order of these
     cdef readonly object chores        # deque of what is done in steps, one a turn
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router

@@ -57,7 +57,7 @@ class ServerPool:
         self.config = config
         self.resolve = resolve
         self.name = config.name
-        self.client_conns = set()
+        self.client_conns = {}
         self.chores = deque()
         self.redis_auth = config.redis_auth
         self.redis_db = config.redis_db
@@ -203,13 +203,13 @@ class ServerPool:
             server.keep_probing()
 
     def client_came(self, client) -> None:
-        self.client_conns.add(client)
+        self.client_conns[client.id] = client
         self.stats[POOL_CLIENT_ACCEPTED] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
 
     def client_left(self, client, eof: bool) -> None:
         """`eof`: it has closed the connection, or asked for that."""
-        self.client_conns.discard(client)
+        self.client_conns.pop(client.id, None)
         self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
 
@@ -247,7 +247,11 @@ class ServerPool:
 
     def clients(self) -> list:
         """This pool's client connections, oldest first."""
-        return sorted(self.client_conns, key=lambda client: client.id)
+        return list(self.client_conns.values())
+
+    def client_of(self, id: int | None):
+        """The client with this id; None if there is none."""
+        return self.client_conns.get(id)
 
     def close(self) -> None:
         for server in self.servers:

@@ -84,6 +84,11 @@ KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
 # No argument of an inline command is longer, nor are there more of them.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
+# Local commands of one client in one turn: 1 to 2 ms.
+LOCAL_PER_TURN = cython.declare(cython.uint, 64)
+# What an error repeats of a request: words, and bytes of each.
+WORDS = cython.declare(cython.uint, errors.WORDS)
+ECHOED = cython.declare(cython.size_t, errors.ECHOED)
 # What a client is told when a local handler has a fault; the log has the rest.
 INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
 
@@ -112,7 +117,7 @@ def redis_recv_done(conn, data, parser):
         name = cython.address(parser.argv[1])
         row = row_find_sub(container, data + name.offset, name.length)
         if row is cython.NULL:
-            return answer(client, errors.unknown_subcommand(arguments(data, parser)), flags, True)
+            return answer(client, errors.unknown_subcommand(first_words(data, parser)), flags, True)
     if row is cython.NULL:
         return unknown(client, data, parser, flags)
     client.row = row
@@ -137,6 +142,8 @@ def redis_recv_done(conn, data, parser):
         return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
     if row.behaviour == UNSUPPORTED:
         return answer(client, errors.not_supported(names[row.number]), flags, True)
+    if parser.argc > row.max_args or parser.pos > row.max_bytes:
+        return too_long(client, row, parser, flags)
     return send_all(
         client,
         row,
@@ -181,22 +188,46 @@ def unknown(
     ):
         client.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
         return client.close(client)
-    return answer(client, errors.unknown_command(arguments(data, parser)), flags, True)
+    return answer(client, errors.unknown_command(first_words(data, parser)), flags, True)
 
 
 @cython.cfunc
-def arguments(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
-    """The arguments as bytes objects, for commands that are not on the data path."""
+@cython.exceptval(-1, check=False)
+def too_long(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    found = (parser.argc, parser.pos)
+    limits = (row.max_args, row.max_bytes)
+    return answer(client, errors.too_long(names[row.number], found, limits), flags, True)
+
+
+@cython.cfunc
+def words_of(
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    count: cython.uint,
+    length: cython.size_t,
+) -> list:
+    """At most `count` arguments as bytes objects, and of each the first `length` bytes."""
     index: cython.uint
     found: list = []
-    for index in range(parser.argc):
+    for index in range(min(parser.argc, count)):
         found.append(
             PyBytes_FromStringAndSize(
                 data + parser.argv[index].offset,
-                cython.cast(cython.Py_ssize_t, parser.argv[index].length),
+                cython.cast(cython.Py_ssize_t, min(parser.argv[index].length, length)),
             )
         )
     return found
+
+
+@cython.cfunc
+def first_words(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
+    """As much of a request as an error repeats."""
+    return words_of(data, parser, WORDS, ECHOED)
 
 
 @cython.cfunc
@@ -249,8 +280,11 @@ def local_command(
     resp: cython.int = client.resp
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
+    if parser.argc > row.max_args or parser.pos > row.max_bytes:
+        return too_long(client, row, parser, flags)
+    spare_others(client)
     try:
-        reply = handlers[row.number](client, arguments(data, parser))
+        reply = handlers[row.number](client, words_of(data, parser, parser.argc, parser.pos))
     except Exception:
         log.exception("%s: '%s' failed", client, names[row.number])
         reply = INTERNAL_ERROR
@@ -258,17 +292,37 @@ def local_command(
     if isinstance(reply, Query):
         return query(client, row, reply, flags)
     if isinstance(reply, Steps):
-        client.waiting = True
-        if not client.pool.chores:
-            # Before there is one: a chore without a timer would keep later ones from theirs.
-            client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
-        client.pool.chores.append((client, reply.parts, flags))
-        return 0
+        return later(client, reply.parts, flags)
     if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
         # CLIENT REPLY ON is the first to be answered again.
         flags = 0
     if reply:
         return answer(client, reply, flags, reply[0] == 45)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def spare_others(client: ClientConn) -> cython.int:
+    """A client that has had many commands answered in this turn is not read on before the next."""
+    if client.local_turn != client.loop.now_usec:
+        client.local_turn = client.loop.now_usec
+        client.local_count = 0
+    client.local_count += 1
+    if client.local_count == LOCAL_PER_TURN:
+        later(client, None, 0)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def later(client: ClientConn, parts: object, flags: cython.uint) -> cython.int:
+    """Do these parts in later turns; until then the client's next request waits."""
+    client.waiting = True
+    if not client.pool.chores:
+        # Before there is one: a chore without a timer would keep later ones from theirs.
+        client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
+    client.pool.chores.append((client, parts, flags))
     return 0
 
 
@@ -280,7 +334,10 @@ def step(pool: ServerPool) -> None:
     # For a client that has gone, no more is done.
     if client.fd >= 0:
         try:
-            one_part(client, parts, flags)
+            if parts is None:
+                client.resume()
+            else:
+                one_part(client, parts, flags)
         except Exception:
             pool.context.failed(client)
     if pool.chores:

@@ -26,11 +26,22 @@ def container(client: Client, argv: list[bytes]) -> bytes:
     return errors.unknown_subcommand(argv) if len(argv) > 1 else errors.wrong_arity("client")
 
 
+# Bytes of a name, which every reader of CLIENT LIST gets.
+NAME_MAX = 512
+
+
+def name_error(name: bytes) -> bytes:
+    """Why a client cannot have this name; b"" if it can."""
+    if len(name) > NAME_MAX:
+        return errors.error("client_name_length", b"%d" % NAME_MAX)
+    return b"" if printable(name) else errors.error("client_name")
+
+
 def setname(client: Client, argv: list[bytes]) -> bytes:
-    if not printable(argv[2]):
-        return errors.error("client_name")
-    client.name = argv[2].decode()
-    return OK
+    refusal = name_error(argv[2])
+    if not refusal:
+        client.name = argv[2].decode()
+    return refusal or OK
 
 
 def getname(client: Client, argv: list[bytes]) -> bytes:
@@ -41,6 +52,8 @@ def setinfo(client: Client, argv: list[bytes]) -> bytes:
     attribute = argv[2].lower()
     if attribute not in (b"lib-name", b"lib-ver"):
         return errors.error("unrecognized_option", errors.echo(argv[2]))
+    if len(argv[3]) > NAME_MAX:
+        return errors.error("client_name_length", b"%d" % NAME_MAX)
     if not printable(argv[3]):
         return errors.error("client_attribute", attribute)
     if attribute == b"lib-name":
@@ -65,22 +78,24 @@ CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"}
 
 def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
     """CLIENT LIST [TYPE type | ID id …]: clients of the pool; all of them are of type normal."""
-    found: Sequence[Client] = client.pool.clients()
+    pool = client.pool
+    found: Sequence[Client] = ()
     option = argv[2].lower() if len(argv) > 2 else b""
     if option == b"type" and len(argv) == 4:
         kind = argv[3].lower()
         if kind not in CLIENT_TYPES:
             return errors.error("client_type", errors.echo(argv[3]))
-        if kind != b"normal":
-            found = ()
+        if kind == b"normal":
+            found = pool.clients()
     elif option == b"id" and len(argv) > 3:
         ids = [parse_integer(word) for word in argv[3:]]
         if None in ids:
             return errors.error("client_id")
-        by_id = {each.id: each for each in found}
-        found = [by_id[id] for id in ids if id in by_id]
+        found = [each for each in map(pool.client_of, ids) if each is not None]
     elif len(argv) > 2:
         return errors.error("syntax")
+    else:
+        found = pool.clients()
     parts = _list(client, found)
     return Steps(parts) if len(found) > LINES_PER_STEP else next(parts)
 

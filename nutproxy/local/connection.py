@@ -8,8 +8,9 @@ from hmac import compare_digest
 
 import hiredis
 
+from nutproxy.local.client import name_error
 from nutproxy.local.interface import Client, Pool, Query
-from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer, printable
+from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
 
 DEFAULT_USER = b"default"  # the one user of a pool, Redis' name for it
@@ -85,19 +86,21 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         if version not in (2, 3):
             return errors.error("noproto")
         resp = version
-    words = argv[2:]
-    while words:
-        option = words[0].lower()
-        if option == b"auth" and len(words) > 2:
-            credentials = words[1], words[2]
-            del words[:3]
-        elif option == b"setname" and len(words) > 1:
-            if not printable(words[1]):
-                return errors.error("client_name")
-            name = words[1].decode()
-            del words[:2]
+    words = iter(argv[2:])
+    left = len(argv) - 2
+    for word in words:
+        option = word.lower()
+        if option == b"auth" and left > 2:
+            credentials = next(words), next(words)
+            left -= 3
+        elif option == b"setname" and left > 1:
+            given = next(words)
+            if refusal := name_error(given):
+                return refusal
+            name = given.decode()
+            left -= 2
         else:
-            return errors.error("hello_option", errors.echo(words[0], len(words[0])))
+            return errors.error("hello_option", errors.echo(word, len(word)))
     if credentials is not None:
         if not authenticates(client.pool, *credentials):
             return errors.error("wrongpass")

@@ -44,8 +44,11 @@ def parse_integer(word: bytes) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
+_PRINTABLE = bytes(range(0x21, 0x7F))
+
+
 def printable(word: bytes) -> bool:
-    return all(0x21 <= byte <= 0x7E for byte in word)
+    return not word.translate(None, _PRINTABLE)
 
 
 def switch(word: bytes) -> bool | None:

@@ -67,6 +67,22 @@ class Behaviour(IntEnum):
     )
 
 
+class Limits(NamedTuple):
+    """The longest request for a command. What nutproxy has to go through, or to copy for every
+    server, holds up all other clients meanwhile."""
+
+    args: int
+    bytes: int
+
+
+# A request to one server is handed on as it is, whatever its size.
+LIMITS: Mapping[Behaviour, Limits] = {
+    Behaviour.LOCAL: Limits(1024, 1 << 20),
+    Behaviour.ALL: Limits(16384, 4 << 20),
+    Behaviour.ADMIN: Limits(16384, 4 << 20),
+}
+
+
 # How the replies of several servers become one. None is for arrays, which are joined.
 RESPONSE_POLICIES: Mapping[str | None, str] = {
     "all_succeeded": "the first server's reply, or the error of one that failed",
@@ -394,6 +410,10 @@ into a stream is not supported, also with `admin_commands`. What becomes of a re
 command's behaviour:
 """
 
+_LIMITS = """
+A longer request than this is refused with an error, and the connection stays open:
+"""
+
 _POLICIES = """
 Replies of several servers are merged by the command's response policy, in Redis' own terms:
 """
@@ -413,6 +433,11 @@ def document() -> str:
         *_table(
             ("Behaviour", "Commands", "The request is"),
             ((each.name, str(_count(each)), each.help) for each in Behaviour),
+        ),
+        _LIMITS,
+        *_table(
+            ("Behaviour", "Arguments, with the name", "Bytes"),
+            ((each.name, str(row.args), str(row.bytes)) for each, row in LIMITS.items()),
         ),
         _POLICIES,
         *_table(

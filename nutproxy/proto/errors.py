@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ECHOED = 128  # bytes of the client's own words that an error repeats at most
+WORDS = 2 + ECHOED // 3  # words that it looks at: each of them is quoted and followed by a space
 
 
 class ErrorText(NamedTuple):
@@ -36,6 +37,10 @@ ERRORS = {
     "wrong_arity": ErrorText(
         b"ERR wrong number of arguments for '%b' command",
         "Too few or too many arguments; nothing was sent to a server.",
+    ),
+    "too_long": ErrorText(
+        b"ERR '%b' is too long: it has %b arguments and %b bytes, the most are %b and %b",
+        "nutproxy answers the command itself, or sends it to every server. Split the request.",
     ),
     "syntax": ErrorText(
         b"ERR syntax error",
@@ -97,6 +102,10 @@ ERRORS = {
         b"ERR Client names cannot contain spaces, newlines or special characters.",
         "A client name is printable ASCII without spaces.",
     ),
+    "client_name_length": ErrorText(
+        b"ERR Client names and attributes cannot be longer than %b bytes.",
+        "CLIENT LIST shows the names of all clients, so nutproxy bounds them.",
+    ),
     "client_attribute": ErrorText(
         b"ERR %b cannot contain spaces, newlines or special characters.",
         "A library name or version is printable ASCII without spaces.",
@@ -145,6 +154,11 @@ def unknown_subcommand(argv: Sequence[bytes]) -> bytes:
 def wrong_arity(name: str) -> bytes:
     """`name` is a row's name; Redis writes a subcommand as config|get."""
     return error("wrong_arity", name.replace(" ", "|").encode())
+
+
+def too_long(name: str, found: tuple[int, int], limits: tuple[int, int]) -> bytes:
+    """Both in arguments, the name included, and bytes."""
+    return error("too_long", name.upper().encode(), *(b"%d" % each for each in found + limits))
 
 
 def not_supported(name: str, option: str = "") -> bytes:

@@ -3,6 +3,9 @@ from libc.stdint cimport int64_t
 from nutproxy.conn cimport Conn
 from nutproxy.msg.parse cimport Parser
 
+cdef enum:
+    ARGS_MAX = 1048576      # arguments of one command, as in Redis before 7.0: a table of 16 MB
+
 cdef enum RequestState:
     REQ_START = 0           # nothing but the first byte says what this is
     REQ_LENGTH              # the length line of an argument

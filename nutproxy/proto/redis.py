@@ -22,9 +22,10 @@ attribute (`|`) adds its elements without being one. A push (`>`) is one only as
 own. Types are those of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not
 among them.
 
-Only what decides where a reply ends is checked: types, lengths, and the CR LF after them. Scripts and
-modules put any text into numbers, doubles, big numbers and verbatim strings. The client that asked
-for it may not like it, but a reply that is framed well never ends a connection that others share.
+Only what decides where a reply ends is checked: types, lengths, and the CR LF after them. Scripts
+and modules put any text into numbers, doubles, big numbers and verbatim strings. The client that
+asked for it may not like it, but a reply that is framed well never ends a connection that others
+share.
 """
 
 import cython
@@ -46,8 +47,7 @@ LINE_MAX = cython.declare(cython.size_t, 64 * 1024)
 TABLE_LARGE = cython.declare(cython.uint, 16384)
 # The longest bulk that `short_bulk` takes.
 SHORT_MAX = cython.declare(cython.longlong, 99)
-# INT_MAX, as in Redis: arguments of one command.
-ARGS_MAX = cython.declare(cython.longlong, 2147483647)
+INT_MAX = cython.declare(cython.longlong, 2147483647)
 # One aggregate of a reply. hiredis' own bound is 2^32 - 1.
 ELEMENTS_MAX = cython.declare(cython.longlong, 4294967295)
 # Larger bulks than a server of any kind sends; a length beyond it is a broken reply.
@@ -226,11 +226,12 @@ def redis_parse_req(conn, parser, data, length):
                     b"Protocol error: invalid multibulk length",
                     b"Protocol error: too big mbulk count string",
                 )
-        if value > ARGS_MAX:
-            parser.error = b"Protocol error: invalid multibulk length"
-            return PARSE_ERROR
         if value > conn.max_args:
-            parser.error = b"Protocol error: unauthenticated multibulk length"
+            # Before AUTH the bound is a small one, and has a text of its own.
+            if value <= INT_MAX and conn.max_args < ARGS_MAX:
+                parser.error = b"Protocol error: unauthenticated multibulk length"
+            else:
+                parser.error = b"Protocol error: invalid multibulk length"
             return PARSE_ERROR
         parser.pos = end
         if value <= 0:

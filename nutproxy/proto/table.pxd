@@ -41,6 +41,8 @@ cdef struct Row:
     bint container          # has subcommands
     bint partial            # its parts change data: an error says so
     bint shutdown           # a server that closes the connection has done as it was told
+    uint32_t max_args       # a longer request is refused
+    size_t max_bytes
     char option[16]         # refused with this option
     size_t length
     char name[ROW_NAME]

@@ -22,7 +22,7 @@ from cython.cimports.nutproxy.msg.message import (
     MERGE_SUM,
 )
 
-from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.commands import COMMANDS, LIMITS, Limits
 
 SLOTS = cython.declare(cython.uint, 2048)
 rows = cython.declare(cython.pointer(Row))
@@ -39,6 +39,8 @@ MERGES = {
     "by_server": MERGE_BY_SERVER,
     None: MERGE_CONCAT,
 }
+# The parser's bounds are enough.
+NO_LIMITS = Limits(0xFFFFFFFF, 1 << 62)
 # Commands in parts that change data: when one fails, others may have been applied.
 PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
 
@@ -197,6 +199,9 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.no_auth = "no_auth" in command.flags
     row.partial = command.name in PARTIAL
     row.shutdown = command.name == "shutdown"
+    limits = LIMITS.get(command.behaviour, NO_LIMITS)
+    row.max_args = limits.args
+    row.max_bytes = limits.bytes
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))

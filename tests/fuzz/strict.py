@@ -16,7 +16,7 @@ COUNT = re.compile(rb"\*" + NUMBER)
 LENGTH = re.compile(rb"\$" + NUMBER)
 # The beginning of a length line that more bytes may make a right one.
 PARTIAL = re.compile(rb"[*$](?:-?|(?:0|-?[1-9][0-9]{0,18})\r?)\Z")
-INT_MAX = 2147483647
+ARGS_MAX = 1024 * 1024
 
 SPACES = re.compile(rb"[ \t\n\v\f\r]*")
 BARE = re.compile(rb"""[^ \t\n\r"']*""")
@@ -52,7 +52,7 @@ def array(data: bytes, at: int, max_bulk: int) -> tuple[list, int, bool]:
     count = COUNT.match(data, at)
     if count is None:
         return [], -1, not unfinished(data, at)
-    if not -(2**63) <= int(count[1]) <= INT_MAX:
+    if not -(2**63) <= int(count[1]) <= ARGS_MAX:
         return [], -1, True
     at = count.end()
     argv = []

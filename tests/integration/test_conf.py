@@ -406,7 +406,7 @@ def test_tcpkeepalive_is_set_towards_servers_and_clients(shards, tmp_path, optio
     ):
         assert client("DBSIZE") >= 0
         [pool] = context.pools
-        conns = [*server_conns(pool), *pool.client_conns]
+        conns = [*server_conns(pool), *pool.clients()]
         assert [keepalive(conn) for conn in conns] == [expected] * 4
 
 
@@ -423,7 +423,7 @@ def test_tcp_congestion_is_set_towards_servers_and_clients(shards, tmp_path, cho
     ):
         assert client("DBSIZE") >= 0
         [pool] = context.pools
-        conns = [*server_conns(pool), *pool.client_conns]
+        conns = [*server_conns(pool), *pool.clients()]
         names = [
             socket_option(conn, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for conn in conns
         ]

@@ -65,11 +65,11 @@ def malformed_lengths(arena):
 
 @attack
 def huge_multibulk_counts(arena):
-    for count in (b"2147483648", b"4294967298", b"9223372036854775808", b"1" * 60):
+    for count in (b"1048577", b"2147483648", b"4294967298", b"9223372036854775808", b"1" * 60):
         assert talk(arena.port, b"*%b\r\n" % count).startswith(b"-ERR Protocol error")
     with crowd(arena.port, 30) as clients:
         for client in clients:
-            client.sendall(b"*2147483647\r\n$3\r\nDEL\r\n" + b"$1\r\nk\r\n" * 100)
+            client.sendall(b"*1048576\r\n$3\r\nDEL\r\n" + b"$1\r\nk\r\n" * 100)
         arena.hold()
 
 

@@ -44,6 +44,9 @@ class FakePool:
     def clients(self):
         return self.members
 
+    def client_of(self, id):
+        return next((each for each in self.members if each.id == id), None)
+
     def live_servers(self):
         return self.servers[: self.asked]
 

@@ -60,7 +60,7 @@ REQUESTS = {
     b"*": [],
     b"*1": [],
     b"*1\r": [],
-    b"*2147483647\r\n": [],
+    b"*1048576\r\n": [],
     b"*1\r\n$536870912\r\nx": [],
     b"*2\r\n$4\r\nECHO\r\n$5\r\nabc": [],
     b"*1\r\n$4\r\nPING\r": [],
@@ -82,6 +82,7 @@ BROKEN_REQUESTS = {
     b"*--1\r\n": MULTIBULK,
     b"*-01\r\n": MULTIBULK,
     b"*1\0\r\n": MULTIBULK,
+    b"*1048577\r\n": MULTIBULK,
     b"*2147483648\r\n": MULTIBULK,
     b"*4294967298\r\n": MULTIBULK,
     b"*9223372036854775807\r\n": MULTIBULK,
@@ -423,7 +424,7 @@ BROKEN_REPLIES = {
 }
 
 
-# Framed well, with a text that is not what its type says: scripts and modules can send all of these.
+# Framed well, with a text that is not what its type says. Scripts can send all of these.
 ODD_REPLIES = [
     b":\r\n",
     b":-\r\n",
