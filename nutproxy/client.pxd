@@ -37,5 +37,6 @@ cdef class ClientConn(Conn):
 
     cdef void breaks(self) noexcept
     cdef void check_bounds(self) noexcept
+    cdef int give_up(self, const char* text) except -1
     cdef int linger(self) except -1
     cdef int drained(self) except -1

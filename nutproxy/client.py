@@ -34,7 +34,7 @@ from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.msg.message import Msg, msg_put
-from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser
+from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser, parser_reset
 from cython.cimports.nutproxy.msg.response import (
     rsp_dequeue,
     rsp_enqueue,
@@ -56,6 +56,21 @@ UNAUTHENTICATED_ARGS = 10
 UNAUTHENTICATED_BULK = 16384
 # A request as a whole: Redis' client-query-buffer-limit, or twice the largest value.
 REQUEST_MAX = 1 << 30
+
+STALLED_REDIS = cython.declare(
+    cython.p_const_char, b"Protocol error: an unfinished request, see client_request_timeout"
+)
+STALLED_MEMCACHE = cython.declare(
+    cython.p_const_char,
+    b"CLIENT_ERROR an unfinished request, see client_request_timeout\r\n",
+)
+TOO_MUCH_REDIS = cython.declare(
+    cython.p_const_char, b"Protocol error: unfinished requests, see client_query_buffer_limit"
+)
+TOO_MUCH_MEMCACHE = cython.declare(
+    cython.p_const_char,
+    b"SERVER_ERROR unfinished requests, see client_query_buffer_limit\r\n",
+)
 
 # Milliseconds that a closing connection waits for the client to close.
 LINGER = 1000
@@ -142,6 +157,23 @@ def client_recv(conn: Conn) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(0)
+def client_recv_part(
+    conn: Conn, data: cython.p_char, length: cython.size_t, parser: cython.pointer(Parser)
+) -> cython.size_t:
+    """A large request has come in part. Where those of all clients are too much, the client with
+    the largest part has to go, as with Redis' maxmemory-clients."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    pool: ServerPool = client.pool
+    conn.count(length)
+    if pool.unfinished > pool.max_unfinished:
+        cython.cast(ClientConn, pool.largest_unfinished()).give_up(
+            TOO_MUCH_REDIS if pool.config.redis else TOO_MUCH_MEMCACHE
+        )
+    return 0
+
+
+@cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_send(conn: Conn) -> cython.int:
     before: cython.ulonglong = conn.send_bytes
@@ -219,6 +251,8 @@ class ClientConn(Conn):
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = client_recv
         self.recv_next = client_recv_next
+        self.recv_part = client_recv_part
+        self.unfinished = cython.address(pool.unfinished)
         self.parse = redis_parse_req if pool.config.redis else memcache_parse_req
         self.send = client_send
         self.send_next = rsp_send_next
@@ -236,6 +270,32 @@ class ClientConn(Conn):
         self.closing = True
         self.broken = True
         self.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
+
+    @property
+    def unfinished_bytes(self) -> int:
+        return self.counted
+
+    def check_unfinished(self) -> None:
+        """Has a request been begun, and nothing come of it for too long?"""
+        if (
+            self.tail is cython.NULL
+            or self.closing
+            or self.loop.now - self.heard < self.pool.request_timeout
+            or not self.recv_next(self)
+            or self.held
+            or self.unread()
+        ):
+            return
+        self.give_up(STALLED_REDIS if self.pool.config.redis else STALLED_MEMCACHE)
+
+    def give_up(self, text):
+        """Its unfinished request is not waited for."""
+        parser: Parser
+        parser_reset(cython.address(parser))
+        parser.error = text
+        self.recv_error(self, cython.address(parser))
+        self.drop_tail()
+        return 0
 
     def linger(self):
         """Everything owed is sent. Closing now, with bytes unread, would reset the connection and

@@ -12,6 +12,7 @@ ctypedef bint (*recv_next_t)(Conn conn) noexcept
 ctypedef int (*parse_t)(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 ctypedef int (*recv_done_t)(Conn conn, char* data, Parser* parser) except -1
 ctypedef int (*recv_error_t)(Conn conn, Parser* parser) except -1
+ctypedef size_t (*recv_part_t)(Conn conn, char* data, size_t length, Parser* parser) except? 0
 ctypedef int (*send_t)(Conn conn) except -1
 ctypedef Body* (*send_next_t)(Conn conn, Msg** cursor) noexcept
 ctypedef int (*send_done_t)(Conn conn) except -1
@@ -22,6 +23,7 @@ ctypedef Msg* (*dequeue_t)(Conn conn) noexcept
 
 cdef enum:
     TAIL_SMALL = 4096       # unparsed bytes that are moved into the scratch again
+    LARGE_MIN = 1048576     # a message of this size is a large one
     TAKE_MIN = 8192         # a message of this size keeps the block that it was received into
     IOV_MAX = 256           # pieces of one gathered write
     OUT_SIZE = 65536        # small messages are gathered here
@@ -72,6 +74,8 @@ cdef class Conn:
     cdef recv_next_t recv_next
     cdef parse_t parse
     cdef recv_done_t recv_done
+    cdef recv_done_t recv_large        # recv_done for long messages; or NULL
+    cdef recv_part_t recv_part         # or NULL
     cdef recv_error_t recv_error
     cdef send_t send
     cdef send_next_t send_next
@@ -98,6 +102,9 @@ cdef class Conn:
     cdef size_t tail_length
     cdef size_t tail_size
     cdef Parser* partial               # their parser
+    cdef size_t counted                # bytes of the tail that are counted in `unfinished`
+    cdef size_t* unfinished            # a client's: those of all clients of its pool
+    cdef bint discarding               # the message is too long: what has come of it is not kept
     cdef size_t sent                   # bytes of the first message to send that are already out
     cdef bint held                     # the tail may hold whole messages: parse before receiving
     cdef bint in_ready
@@ -117,10 +124,12 @@ cdef class Conn:
     cdef void mark_ready(self) noexcept
     cdef void mark_flush(self) noexcept
     cdef void drop_tail(self) noexcept
+    cdef void count(self, size_t length) noexcept
     cdef int keep_tail(self, char* data, size_t length, Parser* parser) noexcept
     cdef int grow_tail(self, size_t need) noexcept
     cdef void shut(self) noexcept
 
 cdef int conn_recv(Conn conn) except -1
+cdef size_t parser_discard(Parser* parser, char* data, size_t length, bint text) noexcept
 cdef int conn_send(Conn conn) except -1
 cdef int conn_events(Conn conn, uint32_t events) except -1

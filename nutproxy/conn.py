@@ -21,6 +21,8 @@ The loop calls through the handlers and knows neither roles nor protocols:
     recv_next   may this connection be read now?  false under back-pressure
     parse       find the next message's end       the protocol's parser
     recv_done   a whole message has come          client: dispatch it; server: pair it
+    recv_large  the same, of one that is long      client: look at it more closely
+    recv_part   a long message has come in part   client: count it; server: drop it, if too long
     recv_error  what has come is no message       client: error reply, close; server: close
     send        write what is queued              conn_send; while connecting: finish that
     send_next   the body to be written after this one
@@ -252,14 +254,22 @@ class Conn:
             list_append(self.flush_list, cython.cast(cython.p_void, self))
 
     def drop_tail(self):
-        heap_free(self.tail, self.tail_size)
-        self.tail = cython.NULL
-        self.tail_length = 0
-        self.tail_size = 0
+        if self.tail is not cython.NULL:
+            heap_free(self.tail, self.tail_size)
+            self.tail = cython.NULL
+            self.tail_length = 0
+            self.tail_size = 0
+            if self.counted:
+                self.count(0)
         if self.partial is not cython.NULL:
             free(self.partial.argv)
             free(self.partial)
             self.partial = cython.NULL
+
+    def count(self, length):
+        """So many bytes are there of a message that is not complete."""
+        self.unfinished[0] += length - self.counted
+        self.counted = length
 
     def grow_tail(self, need):
         """A tail buffer of at least `need` bytes; -1 when memory has run out."""
@@ -289,7 +299,10 @@ class Conn:
             self.partial[0] = parser[0]
             parser.argv = cython.NULL
             parser.argv_room = 0
-        if parser.need > loop.mbuf_size or length > TAIL_SMALL:
+        if self.discarding:
+            # A tail there has to be, for its parser, but it does not become what was announced.
+            size = length + loop.mbuf_size if length > TAIL_SMALL else TAIL_SMALL
+        elif parser.need > loop.mbuf_size or length > TAIL_SMALL:
             # Further bytes are received straight behind these: into a block of the announced size,
             # or, where that is unknown, one that doubles, so that the copies stay linear.
             size = parser.need if parser.need > length else length + loop.mbuf_size
@@ -363,8 +376,10 @@ def conn_recv(conn):
             room = conn.tail_size - have
             if parser.need > have:
                 # Never past the end of the announced bulk: what follows belongs in the scratch.
-                room = min(room, parser.need - have)
-            room = min(room, LARGE_RECV)
+                room = min(room, parser.need - have, LARGE_RECV)
+            else:
+                # What follows its end fits the scratch then.
+                room = min(room, loop.mbuf_size)
         else:
             data = loop.scratch
             memcpy(data, conn.tail, have)
@@ -429,8 +444,13 @@ def conn_parse(
                 size = conn.tail_size
                 conn.tail = cython.NULL
                 conn.tail_size = 0
+                if conn.counted:
+                    conn.count(0)
                 try:
-                    conn.recv_done(conn, data, parser)
+                    if parser.pos >= LARGE_MIN and conn.recv_large is not cython.NULL:
+                        conn.recv_large(conn, data, parser)
+                    else:
+                        conn.recv_done(conn, data, parser)
                 finally:
                     heap_free(loop.block, size)
                     loop.block = cython.NULL
@@ -467,10 +487,41 @@ def conn_parse(
     left = have - start
     if left == 0:
         conn.drop_tail()
-    elif conn.keep_tail(data + start, left, parser) < 0:
+        return 0
+    if conn.recv_part is not cython.NULL and (
+        left > TAIL_SMALL or parser.need > loop.mbuf_size or conn.discarding or conn.counted
+    ):
+        start += conn.recv_part(conn, data + start, left, parser)
+        if conn.fd < 0 or conn.closing:
+            conn.drop_tail()
+            return 0
+        left = have - start
+    if conn.keep_tail(data + start, left, parser) < 0:
         conn.err = ENOMEM
         raise MemoryError
     return 0
+
+
+def parser_discard(parser, data, length, text):
+    """Forget what has come of a message: how many bytes need not be kept. The parser goes on behind
+    them. `data` has `length` bytes of the message. With `text`, a line whose end is searched for is
+    one of which no more than its first byte counts."""
+    dropped: cython.size_t = parser.pos
+    if parser.need > length:
+        # In a bulk, whose end is looked at.
+        dropped = min(length, parser.need - 2)
+        parser.need -= dropped
+        parser.scan = 0
+    elif text and parser.scan > parser.pos + 1:
+        dropped = parser.scan - 1
+        data[dropped] = data[parser.pos]
+        parser.need = 0
+        parser.scan = 1
+    else:
+        parser.need = 0
+        parser.scan -= min(parser.scan, dropped)
+    parser.pos = 0
+    return dropped
 
 
 def conn_send(conn):

@@ -309,6 +309,7 @@ class Context:
         messages_trim()
         for pool in self.pools:
             pool.keep_probing()
+            pool.check_unfinished()
 
     def close(self) -> None:
         """Let go of every listener, client and server."""

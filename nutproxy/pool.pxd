@@ -30,6 +30,10 @@ cdef class ServerPool:
     cdef size_t max_requests
     cdef size_t max_pending
     cdef size_t max_queue
+    cdef readonly size_t max_reply     # bytes of one reply of a server
+    cdef size_t max_unfinished         # bytes of requests that are not complete
+    cdef size_t unfinished             # that they have now, of all clients
+    cdef readonly int64_t request_timeout  # milliseconds that such a request may stand still; or 0
     cdef uint64_t* stats               # its row
 
     cdef Server route(self, const char* key, size_t length)

@@ -44,6 +44,9 @@ from nutproxy.server_conn import TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
+# Bytes of one reply of a server, or twice the largest value.
+REPLY_MAX = 1 << 30
+
 
 @cython.cclass
 class ServerPool:
@@ -68,6 +71,9 @@ class ServerPool:
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending
         self.max_queue = config.server_max_queue
+        self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
+        self.max_unfinished = config.client_query_buffer_limit
+        self.request_timeout = config.client_request_timeout or 0
         self.servers = [
             Server(loop, self, server, index) for index, server in enumerate(config.servers)
         ]
@@ -201,6 +207,16 @@ class ServerPool:
     def keep_probing(self) -> None:
         for server in self.servers:
             server.keep_probing()
+
+    def check_unfinished(self) -> None:
+        """End the clients that have left a request unfinished for too long."""
+        if self.request_timeout:
+            for client in list(self.client_conns.values()):
+                client.check_unfinished()
+
+    def largest_unfinished(self):
+        """The client of whose request most has come."""
+        return max(self.client_conns.values(), key=lambda client: client.unfinished_bytes)
 
     def client_came(self, client) -> None:
         self.client_conns[client.id] = client

@@ -26,7 +26,11 @@ from cython.cimports.nutproxy.csys import (
     send,
 )
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
-from cython.cimports.nutproxy.dispatch.redis import redis_recv_done, redis_recv_error
+from cython.cimports.nutproxy.dispatch.redis import (
+    redis_recv_done,
+    redis_recv_error,
+    redis_recv_large,
+)
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.sockets import check_congestion, tcp_options
@@ -144,6 +148,7 @@ class ProxyConn(Conn):
             return 0
         if self.pool.config.redis:
             client.recv_done = redis_recv_done
+            client.recv_large = redis_recv_large
             client.recv_error = redis_recv_error
         else:
             client.recv_done = memcache_recv_done

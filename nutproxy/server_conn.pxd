@@ -36,6 +36,7 @@ cdef class ServerConn(Conn):
     cdef list steps                    # handshake replies that are due, by name
     cdef Timer limit                   # on connect and handshake together
     cdef readonly str cause            # why it ends, where errno does not say
+    cdef size_t max_reply              # a longer reply is dropped
     cdef bint timed_out                # a request has, and there was no reply since
 
     cdef int64_t silence(self) noexcept

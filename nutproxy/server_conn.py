@@ -20,7 +20,7 @@ import socket
 
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
-from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
 from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
     SO_ERROR,
@@ -87,6 +87,9 @@ log = logging.getLogger("nutproxy")
 
 # What a client of RESP3 is told by a server that is too old for HELLO.
 NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
+# Bytes of a line of text in a reply: Redis sends short ones, scripts what they like.
+LINE_MAX = cython.declare(cython.size_t, 16 << 20)
+OUT_OF_MEMORY = b"-ERR out of memory\r\n"
 # Why a connection ends whose end says nothing about its server.
 NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
@@ -182,6 +185,44 @@ def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bi
     if msg.flags & MSG_QUIET and command.quiet & form:
         msg.flags |= MSG_NOREPLY
     return (command.replies & form) != 0
+
+
+@cython.cfunc
+@cython.exceptval(0)
+def server_recv_part(
+    conn: Conn, data: cython.p_char, length: cython.size_t, parser: cython.pointer(Parser)
+) -> cython.size_t:
+    """A reply that is too long to be kept is received to its end, since others follow it, and
+    dropped meanwhile. How many bytes are dropped now."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    if not conn.discarding:
+        if max(length, parser.need) <= self.max_reply and parser.scan <= parser.pos + LINE_MAX:
+            return 0
+        if self.state != SERVER_READY:
+            self.cause = "its reply to the handshake has no end"
+            conn.close(conn)
+            return 0
+        log.warning(
+            "%s %s: a reply is dropped, it is longer than %d bytes, or a line of it than %d",
+            *(self, self.server, self.max_reply, LINE_MAX),
+        )
+        conn.discarding = True
+        conn.recv_done = server_discarded
+    return parser_discard(parser, data, length, not self.server.memcache)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """The end of a reply that was not kept: its request gets an error."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    text: bytes = self.server.error_reply("its reply is too long") or OUT_OF_MEMORY
+    conn.discarding = False
+    conn.recv_done = server_recv_done
+    if parser.kind != b">":
+        parser.kind = b"-"
+        parser.pos = len(text)
+    return server_recv_done(conn, text, parser)
 
 
 @cython.cfunc
@@ -473,6 +514,8 @@ class ServerConn(Conn):
         self.recv_next = server_recv_next
         self.parse = memcache_parse_rsp if server.memcache else redis_parse_rsp
         self.recv_done = server_handshake
+        self.recv_part = server_recv_part
+        self.max_reply = server.pool.max_reply
         self.recv_error = server_recv_error
         self.send = server_connected
         self.send_next = req_send_next

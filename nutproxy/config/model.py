@@ -392,6 +392,27 @@ class PoolSettings(Keys):
         minimum=64 * KB,
         maximum=1024 * GB,
     )
+    client_query_buffer_limit: Size = key(
+        2 * GB,
+        "Bytes of requests that have come in part, of all clients together. Above this bound the"
+        " client with the largest of them gets an error and is disconnected, as with Redis'"
+        " `maxmemory-clients`. No request can be longer than this.",
+        example="512mb",
+        unit="bytes",
+        written="2gb",
+        minimum=1 * MB,
+        maximum=1024 * GB,
+    )
+    client_request_timeout: Milliseconds = key(
+        60000,
+        "How long a client may send nothing while a request of its own is not complete; then it"
+        " gets an error and is disconnected. Every byte begins the time anew, so a slow upload may"
+        " take as long as it likes, and a client between two requests may be idle for ever. -1 and"
+        " 0: no bound.",
+        example=30000,
+        unit="milliseconds",
+        accepts=f"-1 to {MAX_INT} milliseconds",
+    )
     server_max_queue: Size = key(
         1 * GB,
         "Bytes of requests queued for one server. Above this bound further requests for it are"

@@ -84,6 +84,8 @@ KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
 # No argument of an inline command is longer, nor are there more of them.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
+# Bytes of a key that is hashed: 1 to 2 ms.
+KEY_MAX = cython.declare(cython.size_t, 1 << 20)
 # Local commands of one client in one turn: 1 to 2 ms.
 LOCAL_PER_TURN = cython.declare(cython.uint, 64)
 # What an error repeats of a request: words, and bytes of each.
@@ -100,16 +102,13 @@ def redis_recv_done(conn, data, parser):
     row: cython.pointer(Row)
     container: cython.pointer(Row)
     name: cython.pointer(Arg)
-    flags: cython.uint = 0
+    flags: cython.uint
 
     if parser.line:
         return inline_command(client, data, parser)
     client.stats[POOL_CLIENT_REQUESTS] += 1
     client.last = client.loop.now
-    if client.mode != REPLY_ON:
-        flags = MSG_NOREPLY
-        if client.mode == REPLY_SKIP:
-            client.mode = REPLY_ON
+    flags = reply_flags(client)
     name = cython.address(parser.argv[0])
     row = row_find(data + name.offset, name.length)
     if row is not cython.NULL and row.container and parser.argc > 1:
@@ -155,6 +154,66 @@ def redis_recv_done(conn, data, parser):
         flags,
         MSG_SHUTDOWN if row.shutdown else 0,
     )
+
+
+def redis_recv_large(conn, data, parser):
+    """A request of a megabyte or more, of which one argument may be a key."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    length: cython.size_t
+    if not parser.line and len(client.pool.servers) > 1:
+        length = longest_key(data, parser)
+        if length > KEY_MAX:
+            client.stats[POOL_CLIENT_REQUESTS] += 1
+            client.last = client.loop.now
+            return answer(client, errors.key_too_long(length, KEY_MAX), reply_flags(client), True)
+    return redis_recv_done(conn, data, parser)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cython.size_t:
+    """The length of the longest key, if an argument is above KEY_MAX; else 0."""
+    row: cython.pointer(Row)
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    keys: cython.pointer(cython.uint)
+    longest: cython.size_t = 0
+    count: cython.int
+    index: cython.uint
+    for index in range(parser.argc):
+        longest = max(longest, parser.argv[index].length)
+    row = row_find(data + name.offset, name.length)
+    if longest <= KEY_MAX or row is cython.NULL:
+        return 0
+    if row.container and parser.argc > 1:
+        name = cython.address(parser.argv[1])
+        row = row_find_sub(row, data + name.offset, name.length)
+        if row is cython.NULL:
+            return 0
+    if row.specs < 0:
+        return 0
+    keys = cython.cast(
+        cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
+    )
+    if keys is cython.NULL:
+        return longest
+    longest = 0
+    count = row_keys(row, parser, data, keys, parser.argc)
+    for index in range(max(count, 0)):
+        longest = max(longest, parser.argv[keys[index]].length)
+    free(keys)
+    return longest
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def reply_flags(client: ClientConn) -> cython.uint:
+    """Is the next request of this client to be answered?"""
+    if client.mode == REPLY_ON:
+        return 0
+    if client.mode == REPLY_SKIP:
+        client.mode = REPLY_ON
+    return MSG_NOREPLY
 
 
 def redis_recv_error(conn, parser):
@@ -310,6 +369,7 @@ def spare_others(client: ClientConn) -> cython.int:
         client.local_count = 0
     client.local_count += 1
     if client.local_count == LOCAL_PER_TURN:
+        client.local_count = 0
         later(client, None, 0)
     return 0
 

@@ -42,6 +42,10 @@ ERRORS = {
         b"ERR '%b' is too long: it has %b arguments and %b bytes, the most are %b and %b",
         "nutproxy answers the command itself, or sends it to every server. Split the request.",
     ),
+    "key_too_long": ErrorText(
+        b"ERR a key of %b bytes is too long for a pool of several servers, the most are %b",
+        "Every byte of a key is hashed to find its server, while all other clients wait.",
+    ),
     "syntax": ErrorText(
         b"ERR syntax error",
         "An option of a command that nutproxy answers itself is misspelt or incomplete.",
@@ -159,6 +163,10 @@ def wrong_arity(name: str) -> bytes:
 def too_long(name: str, found: tuple[int, int], limits: tuple[int, int]) -> bytes:
     """Both in arguments, the name included, and bytes."""
     return error("too_long", name.upper().encode(), *(b"%d" % each for each in found + limits))
+
+
+def key_too_long(length: int, most: int) -> bytes:
+    return error("key_too_long", b"%d" % length, b"%d" % most)
 
 
 def not_supported(name: str, option: str = "") -> bytes:

@@ -44,6 +44,8 @@ KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
 LINE_MAX = cython.declare(cython.size_t, 2048)
 # Bytes of such a get: 100,000 of the longest keys, and a bound for its table of words.
 LONG_LINE_MAX = cython.declare(cython.size_t, 32 << 20)
+# Words of it: each of them costs more than a byte does.
+WORDS_MAX = cython.declare(cython.uint, 262144)
 # Spaces before such a get, as many as memcached takes.
 INDENT_MAX = cython.declare(cython.size_t, 100)
 # Words of a meta command; memcached wants its terminator among its 20.
@@ -247,8 +249,9 @@ def check_line(
 def split_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, end: cython.size_t
 ) -> cython.int:
-    """Its words into the argument table: 1 with a control byte among them, -1 without memory. What
-    ends the line, at `end`, is a control byte too, so no word is searched beyond it."""
+    """Its words into the argument table, WORDS_MAX at most: 1 with a control byte among them, -1
+    without memory, -2 if there are more. What ends the line, at `end`, is a control byte too, so no
+    word is searched beyond it."""
     pos: cython.size_t = 0
     start: cython.size_t = 0
     control: cython.int = 0
@@ -259,8 +262,11 @@ def split_line(
             control = 1
             pos += 1
             continue
-        if pos > start and parser_arg(parser, start, pos - start) < 0:
-            return -1
+        if pos > start:
+            if parser.argc == WORDS_MAX:
+                return -2
+            if parser_arg(parser, start, pos - start) < 0:
+                return -1
         if pos == end:
             return control
         pos += 1
@@ -320,6 +326,9 @@ def parse_line(
     if end > 1 and data[end - 1] == b"\r":
         end -= 1
     control = split_line(parser, data, end)
+    if control == -2:
+        parser.error = b"CLIENT_ERROR too many keys\r\n"
+        return PARSE_OK
     if control < 0:
         parser.error = b"SERVER_ERROR out of memory\r\n"
         return PARSE_ERROR

@@ -1,0 +1,230 @@
+# tests/isolation/test_bounds.py: what clients and servers can make the proxy hold
+"""Requests and replies that are not complete, and names. Each has a bound in docs/operations.md;
+memory is measured from outside, as the kernel counts it."""
+
+import contextlib
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from nutproxy.local.client import NAME_MAX
+from tests.client import Client, read_all, request
+from tests.integration.conftest import mc_pool, pool
+from tests.memcache import MemcacheClient
+from tests.scripted import ScriptedMemcached, ScriptedServer, answer_memcache, reply_to, value_of
+from tests.servers import NutproxyServer, RedisServer, connect, wait_until
+
+MB = 1 << 20
+PROTOCOLS = ["redis", "memcached"]
+
+
+def memory(proxy):
+    """Bytes that it has now."""
+    pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@contextlib.contextmanager
+def proxied(protocol, **options):
+    """A proxy, the client class of its pool, and the beginning of a large request."""
+    if protocol == "redis":
+        server, make, client = ScriptedServer(), pool, Client
+        begun = b"*2\r\n$3\r\nGET\r\n$200000000\r\n"
+    else:
+        server, make, client = ScriptedMemcached(answer_memcache), mc_pool, MemcacheClient
+        begun = b"set k 0 0 200000000\r\n"
+    with server, NutproxyServer(make("alpha", [server], **options)) as proxy:
+        yield proxy, client, begun
+
+
+def ping(client):
+    if isinstance(client, Client):
+        return client("GET", "k") == value_of(b"k")
+    return client(b"get k") == b"VALUE k 0 %d\r\n%b\r\nEND\r\n" % (10, value_of(b"k"))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_request_that_stands_still_ends_its_client_alone(protocol, size):
+    with (
+        proxied(protocol, client_request_timeout=500) as (proxy, client, begun),
+        client(proxy.port) as idle,
+        connect(proxy.port) as stuck,
+    ):
+        stuck.sendall((begun + b"x" * size)[:size])
+        assert b"an unfinished request, see client_request_timeout" in read_all(stuck)
+        # Between two requests a client may be idle for as long as it likes.
+        assert ping(idle)
+        assert proxy.stats()["alpha"]["client_protocol_errors"] == 1
+
+
+def test_a_slow_upload_takes_as_long_as_it_likes():
+    data = request("SET", "k", b"v" * 10_000)
+    with (
+        proxied("redis", client_request_timeout=1500) as (proxy, client, _),
+        client(proxy.port) as slow,
+    ):
+        begun = time.monotonic()
+        for at in range(0, len(data), 1000):
+            slow.send_bytes(data[at : at + 1000])
+            time.sleep(0.4)
+        assert time.monotonic() - begun > 3
+        assert slow.reply() == b"OK"
+
+
+def test_a_client_that_the_proxy_does_not_read_is_not_blamed():
+    """A request has begun, and what comes of it waits in the socket for replies before it."""
+    with (
+        RedisServer() as server,
+        NutproxyServer(
+            pool("alpha", [server], client_request_timeout=300, client_max_requests=1)
+        ) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "k", "v") == b"OK"
+        server.stop()
+        client.pipeline(*[("GET", "k")] * 500)
+        client.send_bytes(request("GET", "k")[:-3])
+        time.sleep(2.5)
+        server.cont()
+        assert client.replies(500) == [b"v"] * 500
+        client.send_bytes(b"k\r\n")
+        assert client.reply() == b"v"
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_unfinished_requests_of_all_clients_are_bounded(protocol):
+    """Each of ten clients sends 30 MB of an argument. Those with most of it are told to go."""
+    with (
+        proxied(protocol, client_query_buffer_limit="64mb") as (proxy, client, begun),
+        client(proxy.port) as neighbour,
+        connect(proxy.port) as small,
+        contextlib.ExitStack() as stack,
+    ):
+        before = memory(proxy)
+        small.sendall(begun + b"x" * MB)
+        crowd = [stack.enter_context(connect(proxy.port)) for _ in range(10)]
+        for each in crowd:
+            with contextlib.suppress(OSError):
+                each.sendall(begun + b"x" * (30 * MB))
+        wait_until(lambda: proxy.stats()["alpha"]["client_protocol_errors"] >= 8, "the bound")
+        assert memory(proxy) - before < 80 * MB
+        assert ping(neighbour)
+        told = [each for each in crowd if received(each)]
+        assert len(told) == proxy.stats()["alpha"]["client_protocol_errors"] == 8
+        # The one with least is still there.
+        assert not received(small)
+
+
+def received(connection):
+    """Has it been told that its request is not waited for?"""
+    connection.settimeout(0.2)
+    try:
+        return b"client_query_buffer_limit" in read_all(connection)
+    except TimeoutError:
+        return False
+
+
+def endless(kind, size):
+    """The script of a server whose reply to HGET has a line, or a bulk, of this size."""
+
+    def script(session):
+        while command := session.receive():
+            if command[0] == b"HGET":
+                session.send(kind)
+                for _ in range(size // MB):
+                    session.send(b"x" * MB)
+                session.send(b"\r\n")
+            else:
+                session.send(reply_to(command))
+
+    return script
+
+
+TOO_LONG = "ERR server 's1' of pool 'alpha': its reply is too long"
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("begun", [b"+", b"-ERR ", b"*2\r\n:1\r\n(", b":1"])
+def test_a_line_without_an_end_is_not_kept(begun):
+    """300 MB of one line: it is received and dropped, its client gets an error, and the connection
+    is there for the others."""
+    with (
+        ScriptedServer(endless(begun, 300 * MB)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as neighbour,
+    ):
+        assert neighbour("GET", "k") == value_of(b"k")
+        before = memory(proxy)
+        client.pipeline(("HGET", "h", "f"), ("GET", "k"))
+        assert str(client.reply()) == TOO_LONG
+        assert client.reply() == value_of(b"k")
+        assert memory(proxy) - before < 48 * MB
+        assert neighbour("GET", "k") == value_of(b"k")
+        assert server.accepted == 1
+        assert "a reply is dropped" in proxy.log()
+
+
+def test_a_long_line_that_is_kept():
+    """A script's status of a megabyte is a reply like others."""
+    text = b"+" + b"x" * (15 * MB) + b"\r\n"
+    with (
+        ScriptedServer(lambda session: session.receive() and session.send(text)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        connect(proxy.port) as client,
+    ):
+        client.sendall(request("GET", "k"))
+        found = b""
+        while len(found) < len(text):
+            found += client.recv(MB)
+        assert found == text
+
+
+@pytest.mark.slow
+@pytest.mark.measures
+@pytest.mark.parametrize(
+    "begun", [b"$%d\r\n" % (1025 * MB), b"*2\r\n$1\r\na\r\n$%d\r\n" % (1025 * MB)]
+)
+def test_a_reply_above_the_bound_is_not_kept(begun):
+    with (
+        ScriptedServer(endless(begun, 1025 * MB)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("GET", "k") == value_of(b"k")
+        before = memory(proxy)
+        client.pipeline(("HGET", "h", "f"), ("GET", "k"))
+        assert str(client.reply()) == TOO_LONG
+        assert client.reply() == value_of(b"k")
+        assert memory(proxy) - before < 16 * MB
+        assert server.accepted == 1
+
+
+@pytest.mark.measures
+def test_names_of_clients_are_bounded():
+    """Thirty clients ask for a list of 220 that have the longest names."""
+    name = "n" * NAME_MAX
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        crowd = [stack.enter_context(Client(proxy.port)) for _ in range(220)]
+        for each in crowd:
+            longer = f"ERR Client names and attributes cannot be longer than {NAME_MAX} bytes."
+            assert each.error("CLIENT", "SETNAME", name + "n") == longer
+            assert each.error("HELLO", "2", "SETNAME", name + "n") == longer
+            assert each.error("CLIENT", "SETINFO", "LIB-VER", name + "n") == longer
+            assert each("CLIENT", "SETNAME", name) == b"OK"
+            assert each("CLIENT", "SETINFO", "LIB-NAME", name) == b"OK"
+            assert each("CLIENT", "SETINFO", "LIB-VER", name) == b"OK"
+        before = memory(proxy)
+        for each in crowd[:30]:
+            each.send("CLIENT", "LIST")
+        for each in crowd[:30]:
+            assert each.reply().count(name.encode()) == 3 * len(crowd)
+        assert memory(proxy) - before < 64 * MB

@@ -1,0 +1,207 @@
+# tests/isolation/test_large_requests.py: what one request costs the clients of other pools
+"""For each row of both command tables: one request with a million arguments, and one with an
+argument of 64 MB, beside an innocent client of another pool, which sends PING after PING.
+
+How long a PING waits is measured in the proxy's own processor time between its request and its
+reply: that is what the proxy did instead, however busy the machine is.
+
+`make isolation` takes every row, which lasts some minutes; the tests otherwise take one row of each
+kind, where rows of one kind go the same way through the proxy.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from nutproxy.proto.commands import COMMANDS, Behaviour
+from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
+from nutproxy.proto.memcache_commands import Kind
+from tests.client import Client
+from tests.integration.conftest import mc_pool, pool
+from tests.servers import MemcachedServer, NutproxyServer, RedisServer, connect
+
+ALL_ROWS = bool(os.environ.get("NUTPROXY_ALL_ROWS"))
+ARGUMENTS = 1_000_000
+LARGE = 64 << 20
+LIMIT = 0.050  # seconds
+
+# Of numbers, so that counts are right. On one server for commands that want that.
+APART = b"".join(b"$7\r\n%07d\r\n" % number for number in range(ARGUMENTS))
+TOGETHER = b"".join(b"$9\r\n{a}%06d\r\n" % number for number in range(ARGUMENTS))
+WORDS = b" ".join(b"%07d" % number for number in range(ARGUMENTS))
+
+
+def kind_of(row):
+    """Rows of one kind go the same way through the proxy."""
+    spec = row.keys[0] if row.keys else None
+    where = spec and (spec.begin, spec.find, spec.lastkey == 0, len(row.keys))
+    name = row.name if row.behaviour is Behaviour.LOCAL else ""
+    return row.behaviour, row.arity > 0, row.response_policy, where, name, " " in row.name
+
+
+def chosen(rows, kind):
+    """All rows, or the first of each kind."""
+    return list(rows) if ALL_ROWS else list({kind(row): row for row in reversed(rows)}.values())
+
+
+REDIS_ROWS = {row.name: row for row in chosen([*COMMANDS.values()], kind_of)}
+MEMCACHE_ROWS = chosen([*MEMCACHE_COMMANDS], lambda name: MEMCACHE_COMMANDS[name].kind)
+
+
+class Arena:
+    """Two pools under attack, and `other`, whose client does nothing but ask for PONG."""
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            redis = [stack.enter_context(RedisServer()) for _ in range(3)]
+            memcached = [stack.enter_context(MemcachedServer()) for _ in range(2)]
+            self.proxy = stack.enter_context(
+                NutproxyServer(
+                    pool("redis", redis)
+                    + mc_pool("memcached", memcached)
+                    + pool("other", redis[:1])
+                )
+            )
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def processor_time(self):
+        """What the proxy has used so far, in seconds: clock_getcpuclockid of its process."""
+        return time.clock_gettime((~self.proxy.pid << 3) | 2)
+
+    @contextlib.contextmanager
+    def innocent(self):
+        """Gives a list with the longest wait of its PINGs, once it is over."""
+        over, ready, waits = threading.Event(), threading.Event(), []
+
+        def run():
+            longest = 0.0
+            with Client(self.proxy.ports["other"]) as client:
+                while not over.is_set():
+                    begun = self.processor_time()
+                    if client("PING") != b"PONG":
+                        return
+                    longest = max(longest, self.processor_time() - begun)
+                    ready.set()
+            waits.append(longest)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        ready.wait()
+        try:
+            yield waits
+        finally:
+            over.set()
+            thread.join()
+
+    def longest_wait(self, protocol, *parts):
+        """How long a PING waits at most while this request is sent and answered."""
+        with self.innocent() as waits, connect(self.proxy.ports[protocol]) as connection:
+
+            def send():
+                # It may be closed before it has read everything.
+                with contextlib.suppress(OSError):
+                    for part in parts:
+                        connection.sendall(part)
+                    connection.shutdown(socket.SHUT_WR)
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            received = False
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(1 << 20):
+                    received = True
+            sender.join()
+        # CLIENT REPLY and quit are answered by nothing.
+        assert received or parts[0].split()[-1].lower() in (b"reply", b"quit")
+        return waits[0]
+
+
+@pytest.fixture(scope="module")
+def arena():
+    with Arena() as arena:
+        yield arena
+
+
+def head(row, count):
+    """The beginning of a request with so many arguments, without the first ones but the name."""
+    words = row.name.encode().split()
+    text = b"*%d\r\n" % count + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+    spec = row.keys[0] if row.keys else None
+    left = count - len(words)
+    if spec and spec.find == "keynum" and spec.begin == "index":
+        # As many keys as there can be.
+        filled = spec.pos + spec.keynumidx - len(words)
+        text += b"$1\r\n1\r\n" * filled
+        number = b"%d" % (left - filled - 10)
+        text += b"$%d\r\n%b\r\n" % (len(number), number)
+        left -= filled + 1
+    return text, left
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("name", REDIS_ROWS)
+def test_a_redis_command_with_a_million_arguments_holds_up_no_other_pool(arena, name):
+    row = REDIS_ROWS[name]
+    begun, left = head(row, ARGUMENTS)
+    words = TOGETHER if row.behaviour is Behaviour.FORWARD else APART
+    size = len(words) // ARGUMENTS
+    assert arena.longest_wait("redis", begun, words[: left * size]) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("name", REDIS_ROWS)
+def test_a_redis_command_with_an_argument_of_64_mb_holds_up_no_other_pool(arena, name):
+    row = REDIS_ROWS[name]
+    count = max(abs(row.arity), len(name.split()) + 1)
+    begun, left = head(row, count)
+    if left < 1:
+        begun, left = head(row, count + 1)
+    large = b"$%d\r\n" % LARGE + bytes(LARGE) + b"\r\n"
+    assert arena.longest_wait("redis", begun, b"$1\r\n1\r\n" * (left - 1), large) < LIMIT
+    if left > 1:
+        assert arena.longest_wait("redis", begun, large, b"$1\r\n1\r\n" * (left - 1)) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("begun", [b"*1000000\r\n", b"*1000000\r\n$3\r\nfoo\r\n", b"x"])
+def test_what_is_not_a_command_holds_up_no_other_pool(arena, begun):
+    assert arena.longest_wait("redis", begun, APART) < LIMIT
+    large = b"$%d\r\n" % LARGE + bytes(LARGE) + b"\r\n"
+    assert arena.longest_wait("redis", b"*2\r\n", large * 2) < LIMIT
+    assert arena.longest_wait("redis", b"*2\r\n$3\r\nfoo\r\n", large) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize(
+    "command", [b"CLIENT INFO", b"INFO memory", b"HELLO 3", b"CLIENT LIST ID 1", b"foo", b"LOLWUT"]
+)
+def test_a_pipeline_of_commands_that_the_proxy_answers_holds_up_no_other_pool(arena, command):
+    assert arena.longest_wait("redis", command + b"\r\n", (command + b"\r\n") * 20_000) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("name", MEMCACHE_ROWS)
+def test_a_memcached_command_with_a_million_words_holds_up_no_other_pool(arena, name):
+    first = b" 0 " if MEMCACHE_COMMANDS[name].kind is Kind.GAT else b" "
+    line = name.encode() + first + WORDS + b"\r\n"
+    assert arena.longest_wait("memcached", line) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("name", MEMCACHE_ROWS)
+def test_a_memcached_command_with_a_word_or_a_value_of_64_mb_holds_up_no_other_pool(arena, name):
+    assert arena.longest_wait("memcached", name.encode() + b" ", bytes(LARGE) + b"\r\n") < LIMIT
+    large = bytes(LARGE) + b"\r\n"
+    if name == "ms":
+        assert arena.longest_wait("memcached", b"ms k %d\r\n" % LARGE, large) < LIMIT
+    elif MEMCACHE_COMMANDS[name].kind is Kind.STORE:
+        line = b"%b k 0 0 %d%b\r\n" % (name.encode(), LARGE, b" 1" if name == "cas" else b"")
+        assert arena.longest_wait("memcached", line, large) < LIMIT
