@@ -20,7 +20,7 @@ FLAVOUR := $(if $(filter-out 0,$(NUTPROXY_DEBUG)),debug,release)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test soak fuzz asan lint format bench debug build clean
+.PHONY: help demo test isolation soak fuzz asan lint format bench debug build clean
 
 help:
 	@echo "make demo    three Redis servers, nutproxy and a short tour; serves until Ctrl-C"
@@ -28,6 +28,9 @@ help:
 	@echo "make test    all tests; installs redis-server, memcached and nutcracker if absent"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
 	@echo "             (make test PYTEST='-m \"not slow\" -n 2' leaves two minutes of soak out)"
+	@echo "make isolation"
+	@echo "             every command with a million arguments and with one of 64 MB, beside a client"
+	@echo "             of another pool that must not notice: 10 minutes"
 	@echo "make soak    64 clients, servers that die, and no reply may reach another: 2 minutes"
 	@echo "             (make soak SECONDS=600 SOAK='-m 512 --protocol redis')"
 	@echo "make fuzz    mutated input for parsers, merges and the configuration: 2 minutes"
@@ -50,6 +53,10 @@ demo: build $(VENV)/.demo
 test: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached nutcracker
 	$(BIN)/python -m pytest $(PYTEST)
+
+isolation: build $(VENV)/.test
+	@.ci/packages redis-server redis-cli memcached
+	NUTPROXY_ALL_ROWS=1 $(BIN)/python -m pytest tests/isolation/test_large_requests.py
 
 soak: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached

@@ -258,9 +258,12 @@ def too_long(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    found = (parser.argc, parser.pos)
-    limits = (row.max_args, row.max_bytes)
-    return answer(client, errors.too_long(names[row.number], found, limits), flags, True)
+    """More arguments or bytes than the command's row allows."""
+    if parser.argc > row.max_args:
+        text = errors.too_many(names[row.number], parser.argc, row.max_args)
+    else:
+        text = errors.too_long(names[row.number], parser.pos, row.max_bytes)
+    return answer(client, text, flags, True)
 
 
 @cython.cfunc
@@ -587,6 +590,8 @@ def split_keys(
         arg = cython.address(parser.argv[1])
         server = pool.route(data + arg.offset, arg.length)
         return forward_one(client, row, data, parser.pos, server, flags)
+    if parser.argc > row.max_args:
+        return too_long(client, row, parser, flags)
 
     # sequence: by key, its hash and then its fragment. sizes: by fragment, its bytes and its number
     # of keys.

@@ -72,11 +72,12 @@ class Limits(NamedTuple):
     server, holds up all other clients meanwhile."""
 
     args: int
-    bytes: int
+    bytes: int | None
 
 
-# A request to one server is handed on as it is, whatever its size.
+# Where one server gets a request, it is handed on as it is, whatever its size.
 LIMITS: Mapping[Behaviour, Limits] = {
+    Behaviour.SPLIT: Limits(262144, None),
     Behaviour.LOCAL: Limits(1024, 1 << 20),
     Behaviour.ALL: Limits(16384, 4 << 20),
     Behaviour.ADMIN: Limits(16384, 4 << 20),
@@ -411,7 +412,8 @@ command's behaviour:
 """
 
 _LIMITS = """
-A longer request than this is refused with an error, and the connection stays open:
+A longer request than this is refused with an error, and the connection stays open. In a pool of
+one server nothing is split, and those of SPLIT have no such bound:
 """
 
 _POLICIES = """
@@ -437,7 +439,7 @@ def document() -> str:
         _LIMITS,
         *_table(
             ("Behaviour", "Arguments, with the name", "Bytes"),
-            ((each.name, str(row.args), str(row.bytes)) for each, row in LIMITS.items()),
+            ((each.name, str(row.args), str(row.bytes or "")) for each, row in LIMITS.items()),
         ),
         _POLICIES,
         *_table(

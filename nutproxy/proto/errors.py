@@ -38,9 +38,13 @@ ERRORS = {
         b"ERR wrong number of arguments for '%b' command",
         "Too few or too many arguments; nothing was sent to a server.",
     ),
+    "too_many": ErrorText(
+        b"ERR '%b' has %b arguments, the most are %b",
+        "All other clients would wait while nutproxy goes through them. Send several requests.",
+    ),
     "too_long": ErrorText(
-        b"ERR '%b' is too long: it has %b arguments and %b bytes, the most are %b and %b",
-        "nutproxy answers the command itself, or sends it to every server. Split the request.",
+        b"ERR '%b' has %b bytes, the most are %b",
+        "nutproxy answers the command itself, or copies it for every server.",
     ),
     "key_too_long": ErrorText(
         b"ERR a key of %b bytes is too long for a pool of several servers, the most are %b",
@@ -160,9 +164,13 @@ def wrong_arity(name: str) -> bytes:
     return error("wrong_arity", name.replace(" ", "|").encode())
 
 
-def too_long(name: str, found: tuple[int, int], limits: tuple[int, int]) -> bytes:
-    """Both in arguments, the name included, and bytes."""
-    return error("too_long", name.upper().encode(), *(b"%d" % each for each in found + limits))
+def too_many(name: str, count: int, most: int) -> bytes:
+    """Arguments, with the name."""
+    return error("too_many", name.upper().encode(), b"%d" % count, b"%d" % most)
+
+
+def too_long(name: str, length: int, most: int) -> bytes:
+    return error("too_long", name.upper().encode(), b"%d" % length, b"%d" % most)
 
 
 def key_too_long(length: int, most: int) -> bytes:

@@ -40,7 +40,7 @@ MERGES = {
     None: MERGE_CONCAT,
 }
 # The parser's bounds are enough.
-NO_LIMITS = Limits(0xFFFFFFFF, 1 << 62)
+NO_LIMITS = Limits(0xFFFFFFFF, None)
 # Commands in parts that change data: when one fails, others may have been applied.
 PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
 
@@ -201,7 +201,7 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.shutdown = command.name == "shutdown"
     limits = LIMITS.get(command.behaviour, NO_LIMITS)
     row.max_args = limits.args
-    row.max_bytes = limits.bytes
+    row.max_bytes = limits.bytes or 1 << 62
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from nutproxy.proto.commands import COMMANDS, Behaviour
+from nutproxy.proto.commands import COMMANDS, LIMITS, Behaviour
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
 from nutproxy.proto.memcache_commands import Kind
 from tests.client import Client
@@ -157,6 +157,16 @@ def test_a_redis_command_with_a_million_arguments_holds_up_no_other_pool(arena, 
 
 
 @pytest.mark.measures
+@pytest.mark.parametrize(
+    "name", [name for name, row in REDIS_ROWS.items() if row.behaviour in LIMITS]
+)
+def test_the_longest_request_that_is_not_refused_holds_up_no_other_pool(arena, name):
+    row = REDIS_ROWS[name]
+    begun, left = head(row, LIMITS[row.behaviour].args)
+    assert arena.longest_wait("redis", begun, APART[: left * (len(APART) // ARGUMENTS)]) < LIMIT
+
+
+@pytest.mark.measures
 @pytest.mark.parametrize("name", REDIS_ROWS)
 def test_a_redis_command_with_an_argument_of_64_mb_holds_up_no_other_pool(arena, name):
     row = REDIS_ROWS[name]
@@ -193,6 +203,8 @@ def test_a_memcached_command_with_a_million_words_holds_up_no_other_pool(arena, 
     first = b" 0 " if MEMCACHE_COMMANDS[name].kind is Kind.GAT else b" "
     line = name.encode() + first + WORDS + b"\r\n"
     assert arena.longest_wait("memcached", line) < LIMIT
+    # As many as are accepted.
+    assert arena.longest_wait("memcached", line[: 8 * 262_000] + b"\r\n") < LIMIT
 
 
 @pytest.mark.measures

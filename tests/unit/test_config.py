@@ -88,6 +88,7 @@ def test_own_keys_have_defaults_that_change_nothing_for_twemproxys_users(read_po
     pool = read_pool()
     assert (pool.admin_commands, pool.deny_commands) == (False, frozenset())
     assert (pool.client_max_requests, pool.client_max_pending) == (1024, 32 << 20)
+    assert (pool.client_query_buffer_limit, pool.client_request_timeout) == (2 << 30, 60000)
     assert (pool.server_max_queue, pool.proto_max_bulk_len) == (1 << 30, 512 << 20)
 
 
@@ -1270,6 +1271,8 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "on_dead_server",
         "client_max_requests",
         "client_max_pending",
+        "client_query_buffer_limit",
+        "client_request_timeout",
         "server_max_queue",
         "proto_max_bulk_len",
     }

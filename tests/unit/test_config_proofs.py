@@ -64,6 +64,10 @@ PROOFS = {
     "test_a_client_is_not_read_above_its_limit_of_requests",
     "client_max_pending": "integration/test_clients_under_load.py::"
     "test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order",
+    "client_query_buffer_limit": "isolation/test_bounds.py::"
+    "test_unfinished_requests_of_all_clients_are_bounded",
+    "client_request_timeout": "isolation/test_bounds.py::"
+    "test_a_request_that_stands_still_ends_its_client_alone",
     "server_max_queue": "integration/test_clients_under_load.py::"
     "test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained",
     "proto_max_bulk_len": "integration/test_defects.py::"
