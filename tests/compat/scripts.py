@@ -587,6 +587,31 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
+        "A request, or a reply, of which the end does not come",
+        "kept for ever",
+        "bounded by `client_query_buffer_limit` and `client_request_timeout`; a reply that is too"
+        " long is dropped, and its request gets an error",
+        "one client must not take all the memory",
+        (
+            "isolation/test_bounds.py::test_unfinished_requests_of_all_clients_are_bounded",
+            "isolation/test_bounds.py::test_a_request_that_stands_still_ends_its_client_alone",
+            "isolation/test_bounds.py::test_a_line_without_an_end_is_not_kept",
+        ),
+    ),
+    Elsewhere(
+        "MGET, MSET, DEL with more than 262,144 arguments, a key of more than 1 MB, a `get` of more"
+        " than 262,144 keys",
+        "all other clients wait until they have been hashed and copied",
+        "refused with an error, where there are several servers; the connection stays open",
+        "one client must not hold up the others",
+        (
+            "isolation/test_large_requests.py::"
+            "test_a_redis_command_with_a_million_arguments_holds_up_no_other_pool",
+            "isolation/test_large_requests.py::"
+            "test_a_redis_command_with_an_argument_of_64_mb_holds_up_no_other_pool",
+        ),
+    ),
+    Elsewhere(
         "`distribution: random`",
         "the keys of an MGET are grouped by one draw and sent by another",
         "one draw for each key",

@@ -18,6 +18,8 @@ HEALTH = "integration/test_server_health.py::test_"
 REPLIES = "integration/test_server_replies.py::test_"
 CONNECTIONS = "integration/test_server_connections.py::test_"
 UNREAD = "isolation/test_unread_replies.py::test_"
+BOUNDS = "isolation/test_bounds.py::test_"
+LARGE = "isolation/test_large_requests.py::test_"
 SLOW = "isolation/test_slow_and_stuck.py::test_"
 
 SHOWN = {
@@ -148,6 +150,9 @@ SHOWN = {
         "garbage",
         "lines_without_an_end",
         "commands_that_take_a_connection",
+        "integration/test_lua_replies.py::"
+        "test_any_reply_of_a_script_is_passed_on_and_ends_no_connection",
+        "integration/test_commands.py::test_wait_is_refused_and_holds_nobody_up",
     ],
     "rule 3": ["unknown_commands", "wrong_arguments", "killed_server"],
     "rule 4": [
@@ -160,6 +165,10 @@ SHOWN = {
         DEFECTS + "client_reads_its_own_writes_over_several_server_connections",
     ],
     "rule 6": [
+        BOUNDS + "unfinished_requests_of_all_clients_are_bounded",
+        BOUNDS + "a_line_without_an_end_is_not_kept",
+        BOUNDS + "a_reply_above_the_bound_is_not_kept",
+        BOUNDS + "names_of_clients_are_bounded",
         "slow_readers",
         "replies_larger_than_expected",
         "stopped_server",
@@ -172,6 +181,9 @@ SHOWN = {
         "test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained",
     ],
     "rule 7": [
+        LARGE + "a_redis_command_with_a_million_arguments_holds_up_no_other_pool",
+        LARGE + "a_memcached_command_with_a_million_words_holds_up_no_other_pool",
+        LARGE + "the_longest_request_that_is_not_refused_holds_up_no_other_pool",
         SLOW + "a_name_server_that_hangs_costs_nobody_anything",
         SLOW + "a_storm_of_connects_leaves_the_others_their_turns",
         "whole_keyspaces",
