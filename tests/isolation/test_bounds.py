@@ -3,6 +3,7 @@
 memory is measured from outside, as the kernel counts it."""
 
 import contextlib
+import random
 import resource
 import time
 from pathlib import Path
@@ -13,7 +14,14 @@ from nutproxy.local.client import NAME_MAX
 from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient
-from tests.scripted import ScriptedMemcached, ScriptedServer, answer_memcache, reply_to, value_of
+from tests.scripted import (
+    ScriptedMemcached,
+    ScriptedServer,
+    answer_memcache,
+    memcache_reply,
+    reply_to,
+    value_of,
+)
 from tests.servers import NutproxyServer, RedisServer, connect, wait_until
 
 MB = 1 << 20
@@ -169,6 +177,39 @@ def test_a_line_without_an_end_is_not_kept(begun):
         assert "a reply is dropped" in proxy.log()
 
 
+@pytest.mark.parametrize("chunk", ["512", "16384"])
+def test_what_follows_a_dropped_reply_is_understood(chunk):
+    """However it is cut: a line with a CR here and there, and more of the same reply after it."""
+    rng = random.Random(chunk)
+    line = bytearray(17 * MB)
+    for at in (*range(0, len(line), 511), *rng.choices(range(len(line)), k=50_000)):
+        line[at] = 13
+    dropped = b"*4\r\n+%b\r\n$5\r\nhello\r\n" % bytes(line)
+    dropped += b"*2\r\n:1\r\n%%1\r\n+a\r\n_\r\n$30000\r\n%b\r\n" % (b"y" * 30_000)
+
+    def script(session):
+        while command := session.receive():
+            if command[0] != b"HGET":
+                session.send(reply_to(command))
+                continue
+            at = 0
+            while at < len(dropped):
+                size = rng.choice([1, 2, 3, 1000, 65536, MB])
+                session.send(dropped[at : at + size])
+                at += size
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server]), "-m", chunk) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(*[("HGET", "h", "f"), ("GET", "k")] * 2)
+        for _ in range(2):
+            assert str(client.reply()) == TOO_LONG
+            assert client.reply() == value_of(b"k")
+        assert server.accepted == 1
+
+
 def test_a_long_line_that_is_kept():
     """A script's status of a megabyte is a reply like others."""
     text = b"+" + b"x" * (15 * MB) + b"\r\n"
@@ -200,6 +241,33 @@ def test_a_reply_above_the_bound_is_not_kept(begun):
         client.pipeline(("HGET", "h", "f"), ("GET", "k"))
         assert str(client.reply()) == TOO_LONG
         assert client.reply() == value_of(b"k")
+        assert memory(proxy) - before < 16 * MB
+        assert server.accepted == 1
+
+
+@pytest.mark.slow
+@pytest.mark.measures
+def test_a_value_of_memcached_above_the_bound_is_not_kept():
+    def script(session):
+        while command := session.receive():
+            if command[1] == b"k":
+                session.send(memcache_reply(command))
+                continue
+            session.send(b"VALUE large 0 %d\r\n" % (1025 * MB))
+            for _ in range(1025):
+                session.send(bytes(MB))
+            session.send(b"\r\nEND\r\n")
+
+    with (
+        ScriptedMemcached(script) as server,
+        NutproxyServer(mc_pool("alpha", [server])) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        assert ping(client)
+        before = memory(proxy)
+        client.send_bytes(b"get large\r\n")
+        assert client.reply() == b"SERVER_%b\r\n" % TOO_LONG.replace("ERR", "ERROR").encode()
+        assert ping(client)
         assert memory(proxy) - before < 16 * MB
         assert server.accepted == 1
 
