@@ -25,7 +25,7 @@ import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memchr, memcpy, memset
 from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
@@ -57,7 +57,9 @@ from cython.cimports.nutproxy.proto.table import (
     LOCAL,
     SPLIT,
     UNSUPPORTED,
+    Option,
     Row,
+    option_at,
     row_find,
     row_find_sub,
     row_keys,
@@ -116,7 +118,11 @@ def redis_recv_done(conn, data, parser):
         name = cython.address(parser.argv[1])
         row = row_find_sub(container, data + name.offset, name.length)
         if row is cython.NULL:
-            return answer(client, errors.unknown_subcommand(first_words(data, parser)), flags, True)
+            if not container.open:
+                return answer(
+                    client, errors.unknown_subcommand(first_words(data, parser)), flags, True
+                )
+            row = container
     if row is cython.NULL:
         return unknown(client, data, parser, flags)
     client.row = row
@@ -143,6 +149,8 @@ def redis_recv_done(conn, data, parser):
         return answer(client, errors.not_supported(names[row.number]), flags, True)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)
+    if row.specs > 0:
+        return forward_keys(client, row, data, parser, flags)
     return send_all(
         client,
         row,
@@ -489,6 +497,11 @@ def forward_keys(
                 arg = cython.address(parser.argv[keys[index]])
                 if pool.route(data + arg.offset, arg.length) is not server:
                     return answer(client, crossslot(pool, row), flags, True)
+            if row.patterns and len(pool.servers) > 1:
+                option = stray_pattern(pool, row, data, parser, server)
+                if option is not None:
+                    text = errors.sort_pattern(option, pool.name, pool.config.hash_tag)
+                    return answer(client, text, flags, True)
         return forward_one(client, row, data, parser.pos, server, flags)
     finally:
         if keys != cython.address(key_table[0]):
@@ -509,6 +522,40 @@ def crossslot(pool: ServerPool, row: cython.pointer(Row)) -> bytes:
 
 
 @cython.cfunc
+def stray_pattern(
+    pool: ServerPool,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    server: Server,
+) -> bytes:
+    """The option of SORT whose pattern forms keys that may not be on this server, or None: unless
+    there is a whole hash tag before the `*`, they may be anywhere. Without a `*` it forms none."""
+    index: cython.uint = 2
+    option: cython.pointer(Option)
+    arg: cython.pointer(Arg)
+    start: cython.p_char
+    star: cython.p_char
+    tagged: cython.size_t
+    while index + 1 < parser.argc:
+        option = option_at(row, parser, data, index)
+        if option is not cython.NULL and option.pattern:
+            arg = cython.address(parser.argv[index + 1])
+            start = data + arg.offset
+            star = cython.cast(cython.p_char, memchr(start, 42, arg.length))
+            if star is not cython.NULL:
+                tagged = star - start
+                if not pool.router.has_tag(start, tagged):
+                    return option.word
+                if pool.route(start, tagged) is not server:
+                    return option.word
+        index += 1
+        if option is not cython.NULL:
+            index += option.values
+    return None
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def has_option(
     row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
@@ -516,16 +563,16 @@ def has_option(
     """Is the option among those before STREAMS? A group or a count may be spelt like it."""
     index: cython.uint = 1
     arg: cython.pointer(Arg)
+    option: cython.pointer(Option)
     while index < parser.argc:
         arg = cython.address(parser.argv[index])
         if same_word(data + arg.offset, arg.length, row.option):
             return True
         if same_word(data + arg.offset, arg.length, b"streams"):
             return False
-        if same_word(data + arg.offset, arg.length, b"group"):
-            index += 2
-        elif same_word(data + arg.offset, arg.length, b"count"):
-            index += 1
+        option = option_at(row, parser, data, index)
+        if option is not cython.NULL:
+            index += option.values
         index += 1
     return False
 

@@ -16,4 +16,5 @@ cdef class Router:
     cdef uint32_t hash(self, const unsigned char* key, size_t length) except? 0xFFFFFFFF
     cdef int hash_four(self, const unsigned char** keys, size_t* lengths,
                        uint32_t* hashes) except -1
+    cdef bint has_tag(self, const char* key, size_t length) noexcept
     cdef const unsigned char* hashed_part(self, const unsigned char* key, size_t* length) noexcept

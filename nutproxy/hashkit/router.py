@@ -108,6 +108,13 @@ class Router:
         length[0] = closing - opening
         return opening
 
+    def has_tag(self, key, length):
+        """Whether it is a tag that says where this key is, and not the whole key."""
+        start: cython.pointer(cython.const[cython.uchar]) = cython.cast(
+            cython.pointer(cython.uchar), key
+        )
+        return self.tagged and self.hashed_part(start, cython.address(length)) != start
+
     def set_live(self, live: list) -> None:
         """Routes from now on over the servers whose entry in `live`, in index order, is true."""
         self.ring.set_live(live)

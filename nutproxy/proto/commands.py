@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
@@ -58,8 +58,8 @@ class Behaviour(IntEnum):
     LOCAL = (4, "answered by nutproxy itself.")
     ADMIN = (
         5,
-        "refused, unless the pool sets `admin_commands: true`: then sent to all live servers, "
-        "and their replies merged.",
+        "refused, unless the pool sets `admin_commands: true`: then sent to the server of its keys, "
+        "or without keys to all live servers, and their replies merged.",
     )
     UNSUPPORTED = (
         6,
@@ -119,6 +119,7 @@ class KeySpec(NamedTuple):
     keynumidx: int = 0
     firstkey: int = 0
     skip_empty: bool = False  # an empty argument here says that the keys are elsewhere
+    last: bool = False  # the keyword may be repeated, and the last one counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ class Command:
     response_policy: str | None  # for SPLIT, ALL and ADMIN: of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: of nutproxy.local.HANDLERS
     refused_option: str | None  # upper case; an option among those before the keyword of `keys`
+    options: Mapping[str, int]  # upper case; how many values each has, which are no keywords
+    patterns: tuple[str, ...]  # those whose value is a pattern that forms names of keys
     note: str
 
 
@@ -210,6 +213,8 @@ class Override(NamedTuple):
     response_policy: str | None = None
     keys: tuple[KeySpec, ...] | None = None
     refused_option: str | None = None
+    options: Mapping[str, int] = {}
+    patterns: tuple[str, ...] = ()
 
 
 def _each(names: str, override: Override) -> dict[str, Override]:
@@ -217,6 +222,21 @@ def _each(names: str, override: Override) -> dict[str, Override]:
 
 
 _FIRST = KeySpec(pos=1)
+_SORT_OPTIONS = {"BY": 1, "GET": 1, "LIMIT": 2}
+_PATTERNS = (
+    "BY and GET with a `*` need one server, or the hash tag of a key of the same server before the "
+    "`*`, as in Redis Cluster"
+)
+
+
+def _stored_from(options: int) -> tuple[KeySpec, ...]:
+    """The key, and what STORE and STOREDIST name among the options, which begin at `options`."""
+    return (
+        _FIRST,
+        KeySpec("keyword", keyword="STORE", startfrom=options, last=True),
+        KeySpec("keyword", keyword="STOREDIST", startfrom=options, last=True),
+    )
+
 
 OVERRIDES: Mapping[str, Override] = {
     # Server connections are shared, so their state and their kind are not a client's to change.
@@ -260,21 +280,44 @@ OVERRIDES: Mapping[str, Override] = {
     "sflush": Override(
         Behaviour.UNSUPPORTED, "names a cluster's slots, which a pool does not have"
     ),
-    # Keys where Redis' specifications leave them unknown or incomplete. As in all keyword searches,
-    # an option's value that equals the keyword is taken for it: SORT k BY store STORE dest.
-    "sort": Override(keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2))),
-    "sort_ro": Override(keys=(_FIRST,)),
+    # Keys where Redis' specifications leave them unknown or incomplete, or where a keyword search
+    # would take an option's value for the keyword: SORT k BY store STORE dest.
+    "sort": Override(
+        note=_PATTERNS,
+        keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2, last=True)),
+        options=_SORT_OPTIONS,
+        patterns=("BY", "GET"),
+    ),
+    "sort_ro": Override(
+        note=_PATTERNS, keys=(_FIRST,), options=_SORT_OPTIONS, patterns=("BY", "GET")
+    ),
+    "georadius": Override(keys=_stored_from(6), options={"COUNT": 1}),
+    "georadiusbymember": Override(keys=_stored_from(5), options={"COUNT": 1}),
     "migrate": Override(
         note="the proxy waits for the server, which waits for the other: mind the timeout",
         keys=(
             KeySpec(pos=3, skip_empty=True),
             KeySpec("keyword", keyword="KEYS", startfrom=6, lastkey=-1),
         ),
+        options={"AUTH": 1, "AUTH2": 2},
     ),
     "msetnx": Override(note="never split: its promise is all or nothing"),
+    "xread": Override(
+        Behaviour.FORWARD, f"with BLOCK {_BLOCKS}", refused_option="BLOCK", options={"COUNT": 1}
+    ),
+    "xreadgroup": Override(
+        Behaviour.FORWARD,
+        f"with BLOCK {_BLOCKS}",
+        keys=(KeySpec("keyword", keyword="STREAMS", startfrom=1, lastkey=-1, limit=2),),
+        refused_option="BLOCK",
+        options={"GROUP": 2, "COUNT": 1, "CLAIM": 1},
+    ),
     **_each(
-        "xread, xreadgroup",
-        Override(Behaviour.FORWARD, f"with BLOCK {_BLOCKS}", refused_option="BLOCK"),
+        "eval, eval_ro, evalsha, evalsha_ro, fcall, fcall_ro",
+        Override(
+            note="sent to the server of the keys that it names: keys that the script makes up are "
+            "looked for there too, wherever they are"
+        ),
     ),
     "restore-asking": Override(note="the same as RESTORE outside a cluster"),
     # Redis calls it special, or has no policy, where a proxy needs one.
@@ -301,9 +344,6 @@ OVERRIDES: Mapping[str, Override] = {
         Override(note="what each server knows for itself", response_policy="by_server"),
     ),
     "cluster countkeysinslot": Override(response_policy="agg_sum"),
-    "pfdebug": Override(
-        note="the server that has the key replies", response_policy="one_succeeded"
-    ),
     "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
     **_each(
         "replicaof, slaveof",
@@ -355,6 +395,8 @@ def _command(name: str, row: Row) -> Command:
         response_policy=response_policy,
         handler=name.replace(" ", "_").replace("-", "_") if local else None,
         refused_option=override.refused_option,
+        options=override.options,
+        patterns=override.patterns,
         note=note,
     )
 
@@ -365,6 +407,8 @@ def _policies(
     """A command for one server, or for none, has no policies, whatever Redis would have for it."""
     if behaviour not in (Behaviour.SPLIT, Behaviour.ALL, Behaviour.ADMIN):
         return None, None
+    if behaviour is Behaviour.ADMIN and _key_specs(row):
+        return None, None
     request = row.get("request_policy") or "all_nodes"
     response = override.response_policy or row.get("response_policy")
     if response is None and behaviour is not Behaviour.SPLIT and name not in _JOINED:
@@ -374,7 +418,36 @@ def _policies(
     return request, response
 
 
-COMMANDS: Mapping[str, Command] = {name: _command(name, row) for name, row in _ROWS.items()}
+# Redis does not describe DEBUG's subcommands. These have keys; the row of DEBUG is for all others.
+DEBUG_WITH_KEYS: Mapping[str, int] = {  # the last key, as in a KeySpec
+    "debug digest-value": -1,
+    "debug htstats-key": 0,
+    "debug listpack": 0,
+    "debug object": 0,
+    "debug quicklist": 0,
+    "debug sdslen": 0,
+    "debug ziplist": 0,
+}
+# Containers with subcommands that the table does not name.
+OPEN = frozenset({"debug"})
+
+
+def _debug(name: str, lastkey: int) -> Command:
+    keys = (KeySpec(pos=2, lastkey=lastkey),)
+    return replace(
+        _command("debug", _ROWS["debug"]),
+        name=name,
+        arity=-3,
+        keys=keys,
+        request_policy=None,
+        response_policy=None,
+    )
+
+
+COMMANDS: Mapping[str, Command] = {
+    **{name: _command(name, row) for name, row in _ROWS.items()},
+    **{name: _debug(name, lastkey) for name, lastkey in DEBUG_WITH_KEYS.items()},
+}
 
 
 # docs/commands.md ------------------------------------------------------------------------------

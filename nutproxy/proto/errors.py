@@ -70,6 +70,12 @@ ERRORS = {
         b"NOPERM '%b' is an administration command, pool '%b' does not set admin_commands: true",
         "Administration commands go to every server, so a pool has to allow them.",
     ),
+    "sort_pattern": ErrorText(
+        b"ERR %b option of SORT denied when keys formed by the pattern may be on different servers "
+        b"of pool '%b'; %b",
+        "SORT or SORT_RO with a pattern that has a `*`, on a pool of several servers: a server "
+        "would take for missing what is on another one.",
+    ),
     "noauth": ErrorText(
         b"NOAUTH Authentication required.",
         "The pool has a redis_auth and the client has not sent AUTH or HELLO … AUTH.",
@@ -188,6 +194,14 @@ def denied(name: str, pool: str) -> bytes:
 
 def needs_admin(name: str, pool: str) -> bytes:
     return error("needs_admin", name.upper().encode(), pool.encode())
+
+
+def sort_pattern(option: bytes, pool: str, hash_tag: bytes | None) -> bytes:
+    """Redis Cluster's text for BY and GET, but that these are servers and not slots."""
+    way = b"with hash_tag: '{}' a pattern may have the key's tag before the *"
+    if hash_tag:
+        way = b"put the key's tag, which is between '%b', before the *" % hash_tag
+    return error("sort_pattern", option.upper(), pool.encode(), way)
 
 
 def noauth() -> bytes:

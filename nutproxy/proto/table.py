@@ -22,7 +22,7 @@ from cython.cimports.nutproxy.msg.message import (
     MERGE_SUM,
 )
 
-from nutproxy.proto.commands import COMMANDS, LIMITS, Limits
+from nutproxy.proto.commands import COMMANDS, LIMITS, OPEN, Limits
 
 SLOTS = cython.declare(cython.uint, 2048)
 rows = cython.declare(cython.pointer(Row))
@@ -131,6 +131,44 @@ def argument_number(
     return value
 
 
+def option_at(row, parser, data, index):
+    """The option that this argument is, if it is one of the row's with values, else NULL."""
+    arg: cython.pointer(Arg) = cython.address(parser.argv[index])
+    at: cython.int
+    for at in range(row.noptions):
+        if same_word(data + arg.offset, arg.length, row.options[at].word):
+            return cython.address(row.options[at])
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def after_keyword(
+    row: cython.pointer(Row),
+    parser: cython.pointer(Parser),
+    data: cython.p_const_char,
+    spec: cython.pointer(Spec),
+) -> cython.longlong:
+    """The argument after the keyword, 0 without one. A negative start counts from the end, and
+    searches towards the beginning. The values of options are passed over."""
+    argc: cython.longlong = parser.argc
+    at: cython.longlong = spec.pos if spec.pos > 0 else argc + spec.pos
+    found: cython.longlong = 0
+    option: cython.pointer(Option)
+    while 0 < at < argc:
+        if same_word(data + parser.argv[at].offset, parser.argv[at].length, spec.word):
+            found = at + 1
+            if not spec.last:
+                break
+            at += 1
+        elif spec.pos > 0:
+            option = option_at(row, parser, data, at)
+            if option is not cython.NULL:
+                at += option.values
+        at += 1 if spec.pos > 0 else -1
+    return found
+
+
 def row_keys(row, parser, data, keys, room):
     """Write the argument numbers of all keys into `keys`, which has room for as many as there are
     arguments. How many; -1 when the arguments do not fit the specification (Redis will say why)."""
@@ -146,14 +184,7 @@ def row_keys(row, parser, data, keys, room):
         spec = cython.address(row.spec[index])
         first = spec.pos
         if spec.keyword:
-            # A negative start counts from the end, and searches towards the beginning.
-            at = spec.pos if spec.pos > 0 else argc + spec.pos
-            first = 0
-            while 0 < at < argc:
-                if same_word(data + parser.argv[at].offset, parser.argv[at].length, spec.word):
-                    first = at + 1
-                    break
-                at += 1 if spec.pos > 0 else -1
+            first = after_keyword(row, parser, data, spec)
             if first == 0:
                 continue
         if first >= argc:
@@ -191,7 +222,12 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     name: bytes = command.name.encode()
     option: bytes = (command.refused_option or "").lower().encode()
     policy = command.response_policy
-    if len(name) >= ROW_NAME or len(command.keys) > ROW_SPECS or len(option) >= 16:
+    if (
+        len(name) >= ROW_NAME
+        or len(command.keys) > ROW_SPECS
+        or len(command.options) > ROW_OPTIONS
+        or max(map(len, [option, *command.options])) >= 16
+    ):
         raise ValueError(f"command {command.name!r} does not fit a row")
     row.number = number
     row.arity = command.arity
@@ -202,13 +238,23 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     limits = LIMITS.get(command.behaviour, NO_LIMITS)
     row.max_args = limits.args
     row.max_bytes = limits.bytes or 1 << 62
+    row.open = command.name in OPEN
+    row.patterns = bool(command.patterns)
+    row.noptions = len(command.options)
+    for index, (each, values) in enumerate(command.options.items()):
+        option_word: bytes = each.lower().encode()
+        row.options[index].values = values
+        row.options[index].pattern = each in command.patterns
+        memcpy(
+            row.options[index].word, cython.cast(cython.p_const_char, option_word), len(option_word)
+        )
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))
     row.merge = MERGE_NONE
     if command.behaviour.name == "SPLIT":
         row.merge = MERGE_KEYS if policy is None else MERGES[policy]
-    elif command.behaviour.name in ("ALL", "ADMIN"):
+    elif command.request_policy:
         row.merge = MERGES[policy]
     row.specs = len(command.keys) if command.keys else -1
     for index, key in enumerate(command.keys):
@@ -223,9 +269,12 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         spec.keynumidx = key.keynumidx
         spec.firstkey = key.firstkey
         spec.skip_empty = key.skip_empty
+        spec.last = key.last
         memcpy(spec.word, cython.cast(cython.p_const_char, word), min(len(word), 15))
     first = command.keys[0] if len(command.keys) == 1 else None
-    if first is not None and (first.begin, first.find, first.lastkey) == ("index", "range", 0):
+    fixed = first is not None and (first.begin, first.find, first.lastkey) == ("index", "range", 0)
+    # The slower way for a command whose patterns have to be looked at.
+    if fixed and not command.patterns:
         row.key = first.pos
     return 0
 

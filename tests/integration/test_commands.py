@@ -142,6 +142,80 @@ def test_keys_of_one_command_lie_where_each_would_alone(shards, name, tag):
             assert client("DEL", *some) == count
 
 
+@pytest.mark.parametrize("name", ["SORT", "SORT_RO"])
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ("BY w_*", "BY"),
+        ("GET o_*", "GET"),
+        ("GET # GET o_*->f", "GET"),
+        ("LIMIT 0 9 by {other}w_*", "BY"),
+        ("BY w_*{own}", "BY"),
+        ("BY {}{own}*", "BY"),
+        ("BY {own*}", "BY"),
+        ("BY GET GET o_*", "GET"),
+        ("BY nosort", ""),
+        ("BY nosort GET # GET constant GET {other}constant", ""),
+        ("BY {own}w_* GET x{own}o_* GET {own}o_*->f GET #", ""),
+        ("LIMIT BY w_*", ""),
+    ],
+)
+def test_sort_by_patterns_of_other_servers_is_refused(client, shards, name, options, refused):
+    """They would count as missing there: a wrong order, and a STORE of it."""
+    key = f"{{{A}}}l"
+    options = options.replace("own", A).replace("other", B)
+    client("RPUSH", key, "2", "1")
+    reply = client(name, key, *options.split())
+    direct = pipeline(shards[0].port, [(name, key, *options.split())])[0]
+    if refused:
+        assert words(reply) == (
+            f"ERR {refused} option of SORT denied when keys formed by the pattern may be on "
+            "different servers of pool 'alpha'; put the key's tag, which is between '{}', before "
+            "the *"
+        )
+    else:
+        assert words(reply) == words(direct) if isinstance(direct, Exception) else reply == direct
+
+
+def test_sort_by_patterns_of_its_own_server_is_that_of_redis(client, shards, one):
+    tag = f"{{{C}}}"
+    client("RPUSH", f"{tag}l", "1", "2", "3")
+    for number, weight in ((1, 30), (2, 10), (3, 20)):
+        client("SET", f"{tag}w_{number}", weight)
+        client("HSET", f"{tag}o_{number}", "f", f"object{number}")
+    ordered = [b"object2", b"object3", b"object1"]
+    by = ("SORT", f"{tag}l", "BY", f"{tag}w_*", "GET", f"{tag}o_*->f")
+    assert client(*by) == ordered
+    assert client(*by, "STORE", f"{tag}sorted") == 3
+    assert client("LRANGE", f"{tag}sorted", "0", "-1") == ordered
+    with Client(one) as alone:
+        alone("RPUSH", "l", "1", "2")
+        alone("MSET", "w_1", "2", "w_2", "1")
+        assert alone("SORT", "l", "BY", "w_*") == [b"2", b"1"]
+        assert alone("SORT_RO", "l", "BY", "w_*", "GET", "w_*") == [b"1", b"2"]
+
+
+def test_values_of_options_are_no_keywords(client, shards):
+    """Redis' own specifications find a keyword wherever it stands."""
+    key = f"{{{C}}}"
+    client("RPUSH", f"{key}l", "2", "1")
+    assert client("SORT", f"{key}l", "BY", "store", "STORE", f"{key}d") == 2
+    refusal = words(client("SORT", f"{key}l", "BY", "store", "STORE", A))
+    assert refusal.startswith("CROSSSLOT Keys of 'SORT'")
+    refusal = words(client("SORT", f"{key}l", "STORE", f"{key}d", "STORE", A))
+    assert refusal.startswith("CROSSSLOT Keys of 'SORT'")
+    for tag in (A, B, C):
+        client("XADD", tag, "1-1", "f", "v")
+        client("XGROUP", "CREATE", tag, "streams", "0")
+        entries = [[tag.encode(), [[b"1-1", [b"f", b"v"]]]]]
+        request = f"XREADGROUP COUNT 1 GROUP streams streams STREAMS {tag} >"
+        assert client(*request.split()) == entries
+        client("GEOADD", f"{{{tag}}}g", "1", "1", "m")
+        request = f"GEORADIUS {{{tag}}}g 1 1 1 km STORE {{{tag}}}x STORE"
+        assert client(*request.split(), f"{{{tag}}}y") == 1
+        assert client("EXISTS", f"{{{tag}}}y") == 1
+
+
 def test_keys_behind_numkeys_are_what_routes(client, shards):
     """twemproxy hashes the number (ZUNION) or the first argument of any command."""
     for shard, tag in enumerate((A, B, C)):
