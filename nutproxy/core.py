@@ -124,14 +124,6 @@ class Context:
         self.pid = os.getpid()
         self.max_clients = 0
 
-    @property
-    def port(self) -> int:
-        """The port of the first TCP listener, 0 if there is none."""
-        for proxy in self.proxies:
-            if proxy.pool.config.listen.family == "tcp":
-                return proxy.pool.config.listen.port
-        return 0
-
     def add_pool(self, config, sock, resolve) -> None:
         """A pool and its listener. `resolve(host, port, callback)` must not block."""
         pool = ServerPool(self.loop, self, len(self.pools), config, resolve)

@@ -18,6 +18,7 @@ cdef class ServerPool:
     cdef readonly Router router
     cdef readonly object resolve       # resolve(host, port, callback), off the loop
     cdef public object server_version  # what the servers said to HELLO, None before
+    cdef public bint knows_hello       # a server has answered HELLO
     cdef readonly bytes redis_auth
     cdef readonly int redis_db
     cdef readonly bint any_route       # random: keys have no place of their own

@@ -230,6 +230,11 @@ class ServerPool:
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
 
     @property
+    def port(self) -> int:
+        """Where it listens, 0 on a unix socket."""
+        return self.config.listen.port if self.config.listen.family == "tcp" else 0
+
+    @property
     def curr_connections(self) -> int:
         return self.stats[POOL_CLIENT_CONNECTIONS]
 

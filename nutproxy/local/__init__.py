@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.local import client, connection, server
+from nutproxy.local import client, connection, info, server
 from nutproxy.local.interface import Client, Context, Pool, Query, Server, Steps
 
 __all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server", "Steps"]
@@ -34,6 +34,8 @@ Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
 HANDLERS: Mapping[str, Handler] = {
     "auth": connection.auth,
     "client": client.container,
+    "client_caching": client.caching,
+    "client_getredir": client.getredir,
     "client_getname": client.getname,
     "client_help": client.help_,
     "client_id": client.id_,
@@ -44,13 +46,20 @@ HANDLERS: Mapping[str, Handler] = {
     "client_reply": client.reply,
     "client_setinfo": client.setinfo,
     "client_setname": client.setname,
+    "client_tracking": client.tracking,
+    "client_trackinginfo": client.trackinginfo,
+    "client_unblock": client.unblock,
+    "client_unpause": client.unpause,
     "echo": connection.echo,
     "hello": connection.hello,
-    "info": server.info,
+    "info": info.info,
     "lolwut": server.lolwut,
+    "no_cluster": server.no_cluster,
     "ping": connection.ping,
     "quit": connection.quit,
     "reset": connection.reset,
+    "role": server.role,
+    "script_debug": server.script_debug,
     "select": connection.select,
     "time": server.time,
 }

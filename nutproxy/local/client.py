@@ -12,6 +12,7 @@ from nutproxy.local.resp import (
     array,
     bulk,
     integer,
+    mapping,
     null,
     parse_integer,
     printable,
@@ -185,8 +186,60 @@ def reply(client: Client, argv: list[bytes]) -> bytes:
     return b""
 
 
+def getredir(client: Client, argv: list[bytes]) -> bytes:
+    """-1: nothing is tracked, so nothing is redirected."""
+    return integer(-1)
+
+
+def trackinginfo(client: Client, argv: list[bytes]) -> bytes:
+    flags = array([bulk(b"off")])
+    if client.resp == 3:
+        flags = b"~" + flags[1:]
+    fields = {b"flags": flags, b"redirect": integer(-1), b"prefixes": array([])}
+    return mapping({bulk(name): value for name, value in fields.items()}, client.resp)
+
+
+# The options of CLIENT TRACKING, with the number of their values.
+TRACKING_OPTIONS = {b"bcast": 0, b"noloop": 0, b"optin": 0, b"optout": 0, b"prefix": 1} | {
+    b"redirect": 1
+}
+
+
+def tracking(client: Client, argv: list[bytes]) -> bytes:
+    """OFF is what it is; ON is not to be had."""
+    words = iter(argv[3:])
+    for word in words:
+        values = TRACKING_OPTIONS.get(word.lower())
+        if values is None or (values and next(words, None) is None):
+            return errors.error("syntax")
+    on = switch(argv[2])
+    if on is None:
+        return errors.error("syntax")
+    return errors.not_supported("client tracking on") if on else OK
+
+
+def caching(client: Client, argv: list[bytes]) -> bytes:
+    return errors.error("not_tracking")
+
+
+def unpause(client: Client, argv: list[bytes]) -> bytes:
+    """No client is ever paused."""
+    return OK
+
+
+def unblock(client: Client, argv: list[bytes]) -> bytes:
+    """CLIENT UNBLOCK id [TIMEOUT|ERROR]: no client is ever blocked."""
+    if len(argv) > 4 or (len(argv) == 4 and argv[3].lower() not in (b"timeout", b"error")):
+        return errors.error("unblock_reason")
+    return errors.error("not_integer") if parse_integer(argv[2]) is None else integer(0)
+
+
 CLIENT_HELP = """\
 CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CACHING (YES|NO)
+    An error: nothing is tracked.
+GETREDIR
+    -1: nothing is tracked.
 GETNAME
     The name of this connection.
 ID
@@ -205,6 +258,14 @@ SETINFO (LIB-NAME|LIB-VER) <value>
     Say which client library this is.
 SETNAME <name>
     Give this connection a name.
+TRACKING OFF
+    Nothing is tracked; ON is not supported.
+TRACKINGINFO
+    That nothing is tracked.
+UNBLOCK <id> [TIMEOUT|ERROR]
+    0: no client is blocked.
+UNPAUSE
+    No client is paused.
 HELP
     This help."""
 

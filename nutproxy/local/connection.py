@@ -9,6 +9,7 @@ from hmac import compare_digest
 import hiredis
 
 from nutproxy.local.client import name_error
+from nutproxy.local.info import server_version
 from nutproxy.local.interface import Client, Pool, Query
 from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
@@ -109,8 +110,6 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         return errors.error("noauth_hello")
 
     def greet() -> bytes:
-        if not _knows_hello(client.pool.server_version):
-            return errors.error("noproto")
         client.authenticated = True
         client.resp = resp
         if name is not None:
@@ -118,21 +117,32 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         return _greeting(client)
 
     def finish(replies: list[object]) -> bytes:
-        reply = replies[0]
+        [reply] = replies
         if isinstance(reply, hiredis.ReplyError):
-            return _hello_failed(reply)
-        client.pool.server_version = _version_in_hello(reply)
+            if not str(reply).startswith("ERR unknown command"):
+                return b"-%b\r\n" % str(reply).encode(errors="surrogateescape")
+            if resp == 3:
+                # Clients that would rather speak RESP3 fall back on Redis' own text.
+                return errors.unknown_command(argv)
+            return greet()
+        if resp == 3:
+            client.pool.knows_hello = True
+            client.pool.server_version = _version_in_hello(reply)
+        else:
+            client.pool.server_version = server_version(reply)
         return greet()
 
-    if client.pool.server_version is not None:
-        return greet()
-    # In the version that the shared connection speaks already: asking for the client's new one
-    # would change the protocol of every other client's replies.
-    return Query("any", [b"HELLO", b"%d" % client.resp], finish)
+    if resp == 3 and not client.pool.knows_hello:
+        # In the version that the shared connection speaks already: asking for the client's new one
+        # would change the protocol of every other client's replies.
+        return Query("any", [b"HELLO", b"%d" % client.resp], finish)
+    if client.pool.server_version is None:
+        return Query("any", [b"INFO", b"server"], finish)
+    return greet()
 
 
 def _greeting(client: Client) -> bytes:
-    version = client.pool.server_version or ""
+    version = client.pool.server_version or "unknown"
     fields = {
         b"server": bulk(b"redis"),
         b"version": bulk(version.encode()),
@@ -143,18 +153,6 @@ def _greeting(client: Client) -> bytes:
         b"modules": array([]),
     }
     return mapping({bulk(name): value for name, value in fields.items()}, client.resp)
-
-
-def _knows_hello(version: str | None) -> bool:
-    major = (version or "").partition(".")[0]
-    return not major.isdigit() or int(major) >= 6
-
-
-def _hello_failed(reply: hiredis.ReplyError) -> bytes:
-    text = str(reply)
-    if text.startswith(("ERR unknown command", "NOPROTO")):
-        return errors.error("noproto")
-    return b"-%b\r\n" % text.encode(errors="surrogateescape")
 
 
 def _version_in_hello(reply: object) -> str:

@@ -2,7 +2,8 @@
 """The attributes that handlers read and set, as protocols, so that they need no compiled module.
 
 A client's `authenticated`, `closing`, `name`, `resp`, `reply_mode`, … are set by handlers and
-obeyed by the core; nothing else of what is here do they change but a pool's `server_version`.
+obeyed by the core; nothing else of what is here do they change but what a pool knows of its
+servers: `server_version` and `knows_hello`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Pool(Protocol):
     name: str
     redis_auth: bytes | None
     redis_db: int
+    port: int  # where it listens; 0 for a unix socket
     server_version: str | None  # "7.0.15"; None until a server has been asked
+    knows_hello: bool  # a server has answered HELLO
     servers: Sequence[Server]
     total_connections: int
     curr_connections: int
@@ -48,7 +51,6 @@ class Context(Protocol):
     config_file: str
     version: str
     pid: int
-    port: int
 
 
 class Client(Protocol):

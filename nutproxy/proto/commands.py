@@ -58,8 +58,8 @@ class Behaviour(IntEnum):
     LOCAL = (4, "answered by nutproxy itself.")
     ADMIN = (
         5,
-        "refused, unless the pool sets `admin_commands: true`: then sent to the server of its keys, "
-        "or without keys to all live servers, and their replies merged.",
+        "refused, unless the pool sets `admin_commands: true`: then sent to the server of its "
+        "keys, or without keys to all live servers, and their replies merged.",
     )
     UNSUPPORTED = (
         6,
@@ -94,6 +94,78 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "first_non_null": "the first reply that is not null",
     "by_server": "each server's name with its reply: an array, a map in RESP3",
     None: "the arrays joined; MGET's in the order of its keys",
+}
+
+
+# INFO: how a field of several servers becomes one.
+INFO_MERGES: Mapping[str, str] = {
+    "own": "nutproxy's own",
+    "sum": "the sum of the servers'",
+    "greatest": "the greatest of the servers'",
+    "least": "the least of the servers'",
+    "worst": "`ok` if all servers say so, else what another says",
+    "limit": "the sum of the servers', 0 if one has no limit",
+    "distinct": "what all servers have; where they differ, all of it with commas between",
+}
+# The fields of INFO that the servers have a part in, in Redis' order.
+INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "Memory": {
+        "used_memory": "own",
+        "used_memory_human": "own",
+        "used_memory_rss": "own",
+        "used_memory_rss_human": "own",
+        "used_memory_peak": "own",
+        "used_memory_peak_human": "own",
+        "maxmemory": "limit",
+        "maxmemory_policy": "distinct",
+    },
+    "Persistence": {
+        "loading": "own",
+        "async_loading": "own",
+        "rdb_changes_since_last_save": "sum",
+        "rdb_bgsave_in_progress": "greatest",
+        "rdb_last_save_time": "least",
+        "rdb_last_bgsave_status": "worst",
+        "rdb_last_bgsave_time_sec": "greatest",
+        "rdb_current_bgsave_time_sec": "greatest",
+        "aof_enabled": "least",
+        "aof_rewrite_in_progress": "greatest",
+        "aof_rewrite_scheduled": "greatest",
+        "aof_last_rewrite_time_sec": "greatest",
+        "aof_current_rewrite_time_sec": "greatest",
+        "aof_last_bgrewrite_status": "worst",
+        "aof_last_write_status": "worst",
+    },
+    "Stats": {
+        "total_connections_received": "own",
+        "total_commands_processed": "own",
+        "instantaneous_ops_per_sec": "sum",
+        "total_net_input_bytes": "own",
+        "total_net_output_bytes": "own",
+        "instantaneous_input_kbps": "sum",
+        "instantaneous_output_kbps": "sum",
+        "rejected_connections": "own",
+        "expired_keys": "sum",
+        "evicted_keys": "sum",
+        "keyspace_hits": "sum",
+        "keyspace_misses": "sum",
+        "latest_fork_usec": "greatest",
+        "unexpected_error_replies": "sum",
+        "total_error_replies": "sum",
+    },
+}
+# The sections that have none of those, and the parts of them that servers have.
+INFO_SECTIONS: Mapping[str, str] = {
+    "Server": "nutproxy's own, but `redis_version`, which is a server's; `tcp_port` is the pool's",
+    "Clients": "nutproxy's own: the clients of the pool",
+    "Replication": "a primary without replicas",
+    "CPU": "nutproxy's own",
+    "Modules": "empty: nutproxy knows no command of a module",
+    "Commandstats": "the sums of the servers'; by INFO `all` and `everything` only",
+    "Errorstats": "the sums of the servers'",
+    "Latencystats": "of each percentile the greatest; by INFO `all` and `everything` only",
+    "Cluster": "`cluster_enabled:0`",
+    "Keyspace": "`db0` is the sum of the servers' `redis_db`, `avg_ttl` the mean",
 }
 
 
@@ -159,7 +231,7 @@ class Rule(NamedTuple):
 _BLOCKS = "not yet: it would block a server connection that other clients share"
 
 # Containers whose subcommands are all for administrators, also those that Redis does not flag so.
-ADMIN_CONTAINERS = frozenset({"acl", "cluster", "config", "latency", "module", "slowlog"})
+ADMIN_CONTAINERS = frozenset({"acl", "config", "latency", "module", "slowlog"})
 
 # The first that applies decides.
 RULES = (
@@ -181,6 +253,8 @@ RULES = (
     ),
     # A connection's own affairs concern the client's connection, which ends at the proxy.
     Rule(lambda name, row: row["group"] == "connection", Behaviour.LOCAL),
+    # A pool looks like one Redis without cluster mode, whatever its servers are.
+    Rule(lambda name, row: row["group"] == "cluster", Behaviour.LOCAL, "cluster mode is off"),
     Rule(lambda name, row: row.get("request_policy") == "multi_shard", Behaviour.SPLIT),
     # Before the policies: the policy of an administration command says how, not whether.
     Rule(
@@ -244,22 +318,25 @@ OVERRIDES: Mapping[str, Override] = {
         "monitor, psync, replconf, sync",
         Override(Behaviour.UNSUPPORTED, "turns a connection, which clients share, into a stream"),
     ),
-    **_each(
-        "asking, readonly, readwrite, script debug",
-        Override(Behaviour.UNSUPPORTED, "changes the state of a connection that clients share"),
+    "script debug": Override(
+        Behaviour.LOCAL, "NO; YES and SYNC would change a connection that clients share"
     ),
     **_each(
-        "client caching, client getredir, client tracking, client trackinginfo",
-        Override(Behaviour.UNSUPPORTED, "client-side caching belongs to a server connection"),
+        "client caching, client getredir, client trackinginfo",
+        Override(note="as on a Redis where nothing is tracked"),
     ),
+    "client tracking": Override(
+        note="OFF; with ON not supported: tracking belongs to a server connection"
+    ),
+    **_each("client unblock, client unpause", Override(note="no client is blocked or paused")),
     **_each(
-        "client kill, client pause, client unblock, client unpause",
+        "client kill, client pause",
         Override(Behaviour.UNSUPPORTED, "a server would apply it to the connections of nutproxy"),
     ),
     # Answered here although Redis counts them to its server commands.
     "info": Override(
         Behaviour.LOCAL,
-        "sections Server, Clients, Memory, Stats of the proxy; Keyspace sums up the servers",
+        "see [below](#info)",
     ),
     "lolwut": Override(Behaviour.LOCAL),
     "time": Override(Behaviour.LOCAL, "the proxy's clock"),
@@ -336,14 +413,7 @@ OVERRIDES: Mapping[str, Override] = {
         Override(response_policy="by_server"),
     ),
     "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
-    "role": Override(Behaviour.ADMIN, response_policy="by_server"),
-    **_each(
-        "cluster count-failure-reports, cluster info, cluster links, cluster myid, "
-        "cluster myshardid, cluster nodes, cluster replicas, cluster shards, cluster slaves, "
-        "cluster slots, acl log",
-        Override(note="what each server knows for itself", response_policy="by_server"),
-    ),
-    "cluster countkeysinslot": Override(response_policy="agg_sum"),
+    "role": Override(Behaviour.LOCAL, "a primary without replicas"),
     "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
     **_each(
         "replicaof, slaveof",
@@ -352,7 +422,7 @@ OVERRIDES: Mapping[str, Override] = {
 }
 
 # Those that collect arrays from the servers; any other policy of "none" is all_succeeded.
-_JOINED = frozenset({"keys", "slowlog get", "cluster getkeysinslot"})
+_JOINED = frozenset({"keys", "slowlog get"})
 
 
 def _key_specs(row: Row) -> tuple[KeySpec, ...]:
@@ -393,12 +463,18 @@ def _command(name: str, row: Row) -> Command:
         keys=_key_specs(row) if override.keys is None else override.keys,
         request_policy=request_policy,
         response_policy=response_policy,
-        handler=name.replace(" ", "_").replace("-", "_") if local else None,
+        handler=_handler(name, row) if local else None,
         refused_option=override.refused_option,
         options=override.options,
         patterns=override.patterns,
         note=note,
     )
+
+
+def _handler(name: str, row: Row) -> str:
+    if row["group"] == "cluster":
+        return "no_cluster"
+    return name.replace(" ", "_").replace("-", "_")
 
 
 def _policies(
@@ -493,6 +569,13 @@ _POLICIES = """
 Replies of several servers are merged by the command's response policy, in Redis' own terms:
 """
 
+_INFO = """\
+A pool answers INFO as one Redis would. Its sections come in Redis' order, and fields have Redis'
+names or begin with `nutproxy_`; besides, Stats has `forward_error` and `server_ejects`. The servers
+are asked once, and only for sections that have figures of theirs. Those that do not reply are not
+in the sums: `nutproxy_servers_unanswered` in Stats and Keyspace is their number.
+"""
+
 _ERRORS = """
 ## Errors
 
@@ -527,6 +610,7 @@ def document() -> str:
             ((f"`-{row.text.replace(b'%b', b'X').decode()}`", row.help) for row in ERRORS.values()),
         ),
     ]
+    parts += ["\n## INFO\n", _INFO, *_table(("Section", "Fields", "Value"), _info_rows())]
     for group, title in _GROUPS.items():
         rows = (row for row in COMMANDS.values() if row.group == group)
         parts.append(f"\n## {title}\n")
@@ -544,6 +628,16 @@ def document() -> str:
             ),
         )
     return "\n".join(parts) + "\n"
+
+
+def _info_rows() -> Iterator[tuple[str, str, str]]:
+    for section, meaning in INFO_SECTIONS.items():
+        yield section, "", meaning
+    for section, fields in INFO_FIELDS.items():
+        for merge, meaning in INFO_MERGES.items():
+            names = [f"`{name}`" for name, how in fields.items() if how == merge]
+            if names:
+                yield section, ", ".join(names), meaning
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -28,7 +28,8 @@ class ErrorText(NamedTuple):
 ERRORS = {
     "unknown_command": ErrorText(
         b"ERR unknown command '%b', with args beginning with: %b",
-        "The command is in no version of Redis that nutproxy knows, or belongs to a module.",
+        "The command is in no version of Redis that nutproxy knows, or belongs to a module; or it "
+        "is HELLO 3 and the pool's servers do not know HELLO.",
     ),
     "unknown_subcommand": ErrorText(
         b"ERR unknown subcommand '%b'. Try %b HELP.",
@@ -101,8 +102,7 @@ ERRORS = {
     ),
     "noproto": ErrorText(
         b"NOPROTO unsupported protocol version",
-        "HELLO asked for a protocol other than 2 or 3, or the pool's servers are older than "
-        "Redis 6 and do not know HELLO.",
+        "HELLO asked for a protocol other than 2 or 3.",
     ),
     "proto_not_integer": ErrorText(
         b"ERR Protocol version is not an integer or out of range",
@@ -135,6 +135,23 @@ ERRORS = {
     "client_id": ErrorText(
         b"ERR Invalid client ID",
         "CLIENT LIST ID takes positive integers.",
+    ),
+    "no_cluster": ErrorText(
+        b"ERR This instance has cluster support disabled",
+        "CLUSTER, ASKING, READONLY or READWRITE: a pool looks like one Redis without cluster mode.",
+    ),
+    "not_tracking": ErrorText(
+        b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
+        b"OPTOUT mode enabled",
+        "CLIENT CACHING: nutproxy tracks no keys.",
+    ),
+    "script_debug": ErrorText(
+        b"ERR Use SCRIPT DEBUG YES/SYNC/NO",
+        "SCRIPT DEBUG takes NO; YES and SYNC are not supported.",
+    ),
+    "unblock_reason": ErrorText(
+        b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+        "CLIENT UNBLOCK takes a client's ID, and TIMEOUT or ERROR.",
     ),
     "databases": ErrorText(
         b"ERR databases are not supported by nutproxy, only SELECT 0 is accepted; the pool's "

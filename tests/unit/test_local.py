@@ -9,10 +9,10 @@ import hiredis
 import pytest
 
 from nutproxy.local import HANDLERS, Query
+from nutproxy.local.info import human
 from nutproxy.local.resp import parse_integer
-from nutproxy.local.server import human
 from nutproxy.proto import errors
-from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.commands import COMMANDS, INFO_FIELDS
 
 
 @dataclass
@@ -28,7 +28,9 @@ class FakePool:
     name: str = "alpha"
     redis_auth: bytes | None = None
     redis_db: int = 0
+    port: int = 22121
     server_version: str | None = "7.0.15"
+    knows_hello: bool = True
     servers: list = field(default_factory=lambda: [FakeServer("one"), FakeServer("two")])
     total_connections: int = 12
     curr_connections: int = 3
@@ -57,7 +59,6 @@ class FakeContext:
     config_file: str = "conf/nutproxy.yml"
     version: str = "0.1.0"
     pid: int = 4711
-    port: int = 22121
 
 
 @dataclass
@@ -103,7 +104,7 @@ def connect(pool, **attributes):
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
     monkeypatch.setattr("nutproxy.local.client.monotonic", lambda: NOW)
-    monkeypatch.setattr("nutproxy.local.server.monotonic", lambda: NOW)
+    monkeypatch.setattr("nutproxy.local.info.monotonic", lambda: NOW)
 
 
 @pytest.fixture
@@ -120,8 +121,8 @@ def ask(client, *argv):
     """What the core does with a request: find the row, check the arity, call the handler."""
     words = [word if isinstance(word, bytes) else word.encode() for word in argv]
     name = words[0].decode().lower()
-    if len(words) > 1 and name == "client":
-        name = f"client {words[1].decode().lower()}"
+    if len(words) > 1 and name in ("client", "cluster", "script"):
+        name = f"{name} {words[1].decode().lower()}"
         if name not in COMMANDS:
             return errors.unknown_subcommand(words)
     row = COMMANDS[name]
@@ -150,6 +151,47 @@ def state(client):
 
 DIALOGUES = {
     "ping": [["PING"], ["ping", "hello"], ["PING", ""], ["PING", "a", "b"]],
+    "tracking": [
+        ["CLIENT", "GETREDIR"],
+        ["CLIENT", "TRACKINGINFO"],
+        ["CLIENT", "TRACKING", "OFF"],
+        ["CLIENT", "tracking", "off", "BCAST", "prefix", "a"],
+        ["CLIENT", "TRACKING", "OFF", "OPTIN", "optout", "NOLOOP"],
+        ["CLIENT", "TRACKING", "OFF", "PREFIX"],
+        ["CLIENT", "TRACKING", "OFF", "x"],
+        ["CLIENT", "TRACKING", "x"],
+        ["CLIENT", "TRACKING", "x", "BCAST"],
+        ["CLIENT", "CACHING", "YES"],
+        ["CLIENT", "CACHING", "NO"],
+        ["CLIENT", "UNPAUSE"],
+        ["CLIENT", "UNBLOCK", "999"],
+        ["CLIENT", "UNBLOCK", "999", "error"],
+        ["CLIENT", "UNBLOCK", "999", "x"],
+        ["CLIENT", "UNBLOCK", "x"],
+        ["HELLO", "3"],
+        ["CLIENT", "TRACKINGINFO"],
+    ],
+    "cluster": [
+        ["ROLE"],
+        ["ROLE", "x"],
+        ["READONLY"],
+        ["READWRITE"],
+        ["READWRITE", "x"],
+        ["ASKING"],
+        ["CLUSTER", "INFO"],
+        ["CLUSTER", "INFO", "x"],
+        ["CLUSTER", "SLOTS"],
+        ["CLUSTER", "SHARDS"],
+        ["CLUSTER", "KEYSLOT", "k"],
+        ["CLUSTER", "RESET"],
+        ["CLUSTER", "HELP"],
+        ["CLUSTER", "NOSUCH"],
+    ],
+    "script debug": [
+        ["SCRIPT", "DEBUG", "NO"],
+        ["SCRIPT", "DEBUG", "x"],
+        ["SCRIPT", "DEBUG"],
+    ],
     "echo": [["ECHO", "a\r\nb"], ["ECHO"], ["ECHO", "a", "b"]],
     "quit": [["QUIT"]],
     "select": [["SELECT", word] for word in ("0", "x", "", "00", "+0", "0 ", "-0", "1.0")],
@@ -313,8 +355,8 @@ def test_client_reply_silences_what_redis_silences(client, reference):
 
 
 def test_info_has_fields_that_redis_has_or_that_say_whose_they_are(client, reference):
-    theirs = reference.connect()("INFO").decode()
-    reply = decode(ask(client, "INFO").finish([])).decode()
+    theirs = reference.connect()("INFO", "everything").decode()
+    reply = decode(ask(client, "INFO", "everything").finish([])).decode()
     own = {"forward_error", "server_ejects"}
     for line in reply.splitlines():
         name = line.split(":")[0]
@@ -405,7 +447,7 @@ def test_hello_that_fails_changes_nothing(argv):
 
 
 def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(reference):
-    pool = FakePool(server_version=None)
+    pool = FakePool(server_version=None, knows_hello=False)
     client = connect(pool, resp=2)
     query = ask(client, "HELLO", "3", "SETNAME", "me")
     assert isinstance(query, Query)
@@ -429,34 +471,52 @@ def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(
     ],
 )
 def test_hello_bears_what_a_server_says_of_its_version(answer, version):
-    client = connect(FakePool(server_version=None))
-    assert decode(ask(client, "HELLO").finish([answer]))[:2] == [b"server", b"redis"]
+    client = connect(FakePool(server_version=None, knows_hello=False))
+    assert decode(ask(client, "HELLO", "3").finish([answer]))[b"server"] == b"redis"
     assert client.pool.server_version == version
 
 
 def test_hello_reads_the_version_from_a_server_connection_of_protocol_3(reference):
-    client = connect(FakePool(server_version=None), resp=3)
+    client = connect(FakePool(server_version=None, knows_hello=False), resp=3)
     query = ask(client, "HELLO")
     assert query.argv == [b"HELLO", b"3"]
     query.finish([reference.connect()(*query.argv)])
     assert client.pool.server_version == "7.0.15"
 
 
+def test_hello_2_is_answered_for_servers_that_do_not_know_it(reference):
+    client = connect(FakePool(server_version=None, knows_hello=False))
+    query = ask(client, "HELLO", "2", "SETNAME", "me")
+    assert (query.scope, query.argv) == ("any", [b"INFO", b"server"])
+    reply = decode(query.finish([reference.connect()(*query.argv)]))
+    assert reply[:6] == [b"server", b"redis", b"version", b"7.0.15", b"proto", 2]
+    assert client.name == "me"
+    assert decode(ask(client, "HELLO"))[2:4] == [b"version", b"7.0.15"]
+
+
+def test_hello_2_needs_no_version():
+    """INFO may be renamed as well."""
+    client = connect(FakePool(server_version=None, knows_hello=False))
+    refused = hiredis.ReplyError("ERR unknown command 'INFO', with args beginning with: ")
+    assert decode(ask(client, "HELLO", "2").finish([refused]))[2:4] == [b"version", b"unknown"]
+    assert client.pool.server_version is None
+
+
+@pytest.mark.parametrize("version", [None, "5.0.14", "7.0.15"])
 @pytest.mark.parametrize(
-    "error", ["ERR unknown command `HELLO`, with args beginning with: `2`, ", "NOPROTO sorry"]
+    "error",
+    [
+        "ERR unknown command `HELLO`, with args beginning with: `2`, ",
+        "ERR unknown command 'HELLO', with args beginning with: '2' ",
+        "ERR unknown command 'HELLO'",
+    ],
 )
-def test_hello_on_servers_that_are_too_old_says_so(error):
-    client = connect(FakePool(server_version=None))
+def test_hello_3_is_unknown_to_servers_that_do_not_know_it(error, version):
+    client = connect(FakePool(server_version=version, knows_hello=False))
     before = state(client)
-    reply = ask(client, "HELLO", "3").finish([hiredis.ReplyError(error)])
-    assert reply == b"-NOPROTO unsupported protocol version\r\n"
+    reply = ask(client, "HELLO", "3", "SETNAME", "a").finish([hiredis.ReplyError(error)])
+    assert reply == errors.unknown_command([b"HELLO", b"3", b"SETNAME", b"a"])
     assert state(client) == before
-
-
-def test_hello_on_a_pool_that_is_known_to_be_too_old_asks_no_server():
-    client = connect(FakePool(server_version="5.0.14"))
-    assert ask(client, "HELLO", "3") == b"-NOPROTO unsupported protocol version\r\n"
-    assert client.resp == 2
 
 
 def test_hello_passes_on_why_no_server_could_be_asked():
@@ -567,21 +627,109 @@ def sections(reply):
     return re.findall(r"^# (\w+)\r$", decode(reply).decode(), re.MULTILINE)
 
 
-def test_info_has_the_sections_of_redis_in_its_order(client):
-    everything = ["Server", "Clients", "Memory", "Stats", "Keyspace"]
-    for argv in (["INFO"], ["INFO", "all"], ["info", "Default"], ["INFO", "EVERYTHING"]):
-        assert sections(ask(client, *argv).finish([])) == everything
-    assert sections(ask(client, "INFO", "stats", "nosuch", "SERVER")) == ["Server", "Stats"]
+def info(client, *asked, replies=()):
+    """INFO's text, where each of these is what a server says."""
+    client.pool.servers = [FakeServer(f"s{number}") for number, _ in enumerate(replies)]
+    client.pool.asked = len(replies)
+    reply = ask(client, "INFO", *asked)
+    return reply if isinstance(reply, bytes) else reply.finish([*replies])
 
 
-def test_info_asks_the_servers_only_for_what_the_proxy_does_not_know(pool, client):
-    assert isinstance(ask(client, "INFO", "memory"), bytes)
+def fields(reply):
+    lines = decode(reply).decode().splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["INFO"],
+        ["INFO", "all"],
+        ["info", "Default"],
+        ["INFO", "EVERYTHING"],
+        ["INFO", "stats", "nosuch", "SERVER"],
+        ["INFO", "default", "commandstats"],
+        ["INFO", "nosuch"],
+    ],
+)
+def test_info_has_the_sections_of_redis_in_its_order(argv, client, reference):
+    theirs = sections(reference.connect().raw(*argv))
+    assert sections(info(client, *argv[1:])) == theirs
+
+
+def test_info_asks_the_servers_once_and_only_for_what_the_proxy_does_not_know(pool, client):
+    for section in ("server", "clients", "replication", "CPU", "modules", "cluster", "nosuch"):
+        assert isinstance(ask(client, "INFO", section), bytes), section
     assert ask(client, "INFO", "keyspace").argv == [b"INFO", b"keyspace"]
-    assert ask(client, "INFO").argv == [b"INFO", b"keyspace"]
+    assert ask(client, "INFO", "Commandstats", "cpu").argv == [b"INFO", b"commandstats"]
+    # Redis before 7 takes one section.
+    assert ask(client, "INFO", "memory", "stats").argv == [b"INFO"]
+    assert ask(client, "INFO").argv == [b"INFO"]
+    assert ask(client, "INFO", "everything").argv == [b"INFO", b"all"]
     pool.server_version = None
     assert ask(client, "INFO", "keyspace").argv == [b"INFO", b"keyspace"]
-    assert ask(client, "INFO").argv == [b"INFO"]
-    assert ask(client, "INFO", "server").argv == [b"INFO"]
+    assert ask(client, "INFO", "server").argv == [b"INFO", b"server"]
+
+
+def test_info_looks_like_a_primary_without_replicas(client):
+    replication = fields(info(client, "replication"))
+    assert replication["role"] == "master"
+    assert replication["connected_slaves"] == "0"
+    assert re.fullmatch("[0-9a-f]{40}", replication["master_replid"])
+    assert fields(info(client, "replication")) == replication
+    other = connect(FakePool(name="beta"))
+    assert fields(info(other, "replication"))["master_replid"] != replication["master_replid"]
+    assert fields(info(client, "cluster")) == {"cluster_enabled": "0"}
+
+
+def test_info_fields_stand_in_the_order_of_redis(client, reference):
+    theirs = [*fields(reference.connect().raw("INFO", "everything"))]
+    server = reference.connect()("INFO", "all")
+    ours = [*fields(info(client, "everything", replies=[server, server]))]
+    own = [name for name in ours if name in theirs]
+    assert own == sorted(own, key=theirs.index)
+    summed = {name for section in INFO_FIELDS.values() for name in section}
+    assert summed <= set(ours)
+    assert {name for name in theirs if name.startswith(("cmdstat_", "errorstat_"))} <= set(ours)
+
+
+def test_info_merges_what_the_servers_say(client):
+    one = (
+        b"maxmemory:100\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"
+        b"rdb_last_bgsave_status:ok\r\nrdb_last_save_time:1000\r\nkeyspace_hits:7\r\n"
+        b"instantaneous_input_kbps:0.25\r\nlatest_fork_usec:5\r\nexpired_keys:x\r\n"
+        b"cmdstat_get:calls=3,usec=30,usec_per_call=10.00,rejected_calls=1,failed_calls=0\r\n"
+        b"errorstat_ERR:count=2\r\nlatency_percentiles_usec_get:p50=1.003,p99=100.000\r\n"
+    )
+    two = (
+        b"maxmemory:200\r\nmaxmemory_policy:allkeys-lru\r\naof_enabled:0\r\n"
+        b"rdb_last_bgsave_status:err\r\nrdb_last_save_time:900\r\nkeyspace_hits:9\r\n"
+        b"instantaneous_input_kbps:0.50\r\nlatest_fork_usec:9\r\nexpired_keys:1\r\n"
+        b"cmdstat_get:calls=1,usec=20,usec_per_call=20.00,rejected_calls=0,failed_calls=2\r\n"
+        b"cmdstat_set:calls=0,usec=0,usec_per_call=0.00,rejected_calls=4,failed_calls=0\r\n"
+        b"errorstat_ERR:count=3\r\nlatency_percentiles_usec_get:p50=9.003,p99=90.000\r\n"
+    )
+    found = fields(info(client, "everything", replies=[one, two, hiredis.ReplyError("ERR no")]))
+    expected = {
+        "maxmemory": "300",
+        "maxmemory_policy": "noeviction,allkeys-lru",
+        "loading": "0",
+        "aof_enabled": "0",
+        "rdb_last_bgsave_status": "err",
+        "rdb_last_save_time": "900",
+        "keyspace_hits": "16",
+        "instantaneous_input_kbps": "0.75",
+        "latest_fork_usec": "9",
+        "cmdstat_get": "calls=4,usec=50,usec_per_call=12.50,rejected_calls=1,failed_calls=2",
+        "cmdstat_set": "calls=0,usec=0,usec_per_call=0.00,rejected_calls=4,failed_calls=0",
+        "errorstat_ERR": "count=5",
+        "latency_percentiles_usec_get": "p50=9.003,p99=100.000",
+        "nutproxy_servers_unanswered": "1",
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert "expired_keys" not in found
+    without = info(client, "memory", replies=[one, two.replace(b"maxmemory:200", b"maxmemory:0")])
+    assert fields(without)["maxmemory"] == "0"
 
 
 def test_info_learns_the_version_of_the_servers(client, reference):
@@ -644,12 +792,13 @@ def test_info_keyspace_says_which_servers_are_not_in_the_sum_and_why(client, ans
 
 def test_info_reports_the_proxy_and_its_pool(client):
     client.pool.servers[1].down = True
+    client.pool.port = 22122
     text = decode(ask(client, "INFO").finish([])).decode()
     for line in (
         "redis_version:7.0.15",
         "redis_mode:standalone",
         "process_id:4711",
-        "tcp_port:22121",
+        "tcp_port:22122",
         "uptime_in_seconds:90000",
         "uptime_in_days:1",
         "config_file:conf/nutproxy.yml",
@@ -679,7 +828,7 @@ def test_sizes_are_written_as_redis_writes_them(size, text):
     assert human(size) == text
 
 
-@pytest.mark.parametrize("argv", [["INFO", "stats"], ["CLIENT", "INFO"], ["LOLWUT"]])
+@pytest.mark.parametrize("argv", [["INFO", "clients"], ["CLIENT", "INFO"], ["LOLWUT"]])
 def test_texts_are_verbatim_strings_in_resp3(argv, client):
     in_resp2 = ask(client, *argv)
     client.resp = 3

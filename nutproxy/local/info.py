@@ -1,0 +1,400 @@
+# nutproxy/local/info.py: INFO
+"""INFO, as of the one Redis that clients take a pool for.
+
+Sections and fields have Redis' names and order. INFO_FIELDS in proto.commands says which are the
+proxy's own and which the servers', and how those of several servers become one; the servers are
+asked once for all sections, and not at all for sections that are the proxy's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import monotonic, time_ns
+
+import hiredis
+
+from nutproxy.config.values import printable
+from nutproxy.local.interface import Client, Query
+from nutproxy.local.resp import verbatim
+from nutproxy.proto.commands import INFO_FIELDS
+
+Fields = dict[str, object]
+# The fields of each server's INFO, or why there are none; nothing where they were not asked.
+Replies = Mapping[str, "dict[str, str] | ValueError"]
+
+
+# How the figures of servers become one ------------------------------------------------------------
+
+
+def total(values: Sequence[str]) -> object:
+    """Their sum; with two decimals where the servers write them so."""
+    if any("." in value for value in values):
+        return f"{sum(map(float, values)):.2f}"
+    return sum(map(int, values))
+
+
+def greatest(values: Sequence[str]) -> object:
+    return max(map(int, values), default=0)
+
+
+def least(values: Sequence[str]) -> object:
+    return min(map(int, values), default=0)
+
+
+def worst(values: Sequence[str]) -> object:
+    """`ok` where all are."""
+    return next((value for value in values if value != "ok"), "ok")
+
+
+def limits(values: Sequence[str]) -> object:
+    """Their sum, but 0, which is no limit, if one has none."""
+    return 0 if "0" in values else total(values)
+
+
+def distinct(values: Sequence[str]) -> object:
+    """The common value; where they differ, all of them."""
+    return ",".join(dict.fromkeys(values))
+
+
+Merge = Callable[[Sequence[str]], object]
+# By their names in the table of fields.
+MERGES: Mapping[str, Merge] = {
+    "sum": total,
+    "greatest": greatest,
+    "least": least,
+    "worst": worst,
+    "limit": limits,
+    "distinct": distinct,
+}
+
+
+def merged(section: str, own: Fields, replies: Replies) -> Fields:
+    """The section's fields in Redis' order, and behind them those that only nutproxy has. What no
+    server has told is not there."""
+    fields: Fields = {}
+    servers = [*_answers(replies)]
+    for name, merge in INFO_FIELDS[section].items():
+        values = [server[name] for server in servers if name in server]
+        if name in own:
+            fields[name] = own[name]
+        elif values:
+            with contextlib.suppress(ValueError):
+                fields[name] = MERGES[merge](values)
+    return fields | own
+
+
+def _answers(replies: Replies) -> Iterator[dict[str, str]]:
+    return (reply for reply in replies.values() if isinstance(reply, dict))
+
+
+# The sections -------------------------------------------------------------------------------------
+
+
+def _server(client: Client, replies: Replies) -> Fields:
+    pool, context = client.pool, client.context
+    if pool.server_version is None:
+        found = (reply.get("redis_version") for reply in _answers(replies))
+        pool.server_version = next(filter(None, found), None)
+    uptime = int(monotonic() - context.started)
+    return {
+        "redis_version": pool.server_version or "unknown",
+        "redis_mode": "standalone",
+        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "arch_bits": 64 if sys.maxsize > 2**32 else 32,
+        "process_id": context.pid,
+        "run_id": _run_id(client),
+        "tcp_port": pool.port,
+        "server_time_usec": time_ns() // 1000,
+        "uptime_in_seconds": uptime,
+        "uptime_in_days": uptime // 86400,
+        "config_file": context.config_file,
+        "nutproxy_version": context.version,
+        "nutproxy_pool": pool.name,
+        "nutproxy_servers": len(pool.servers),
+        "nutproxy_servers_down": sum(server.down for server in pool.servers),
+        "nutproxy_servers_ejected": sum(server.ejected for server in pool.servers),
+    }
+
+
+def _clients(client: Client, replies: Replies) -> Fields:
+    return {
+        "connected_clients": client.pool.curr_connections,
+        "blocked_clients": 0,
+        "tracking_clients": 0,
+    }
+
+
+def _memory(client: Client, replies: Replies) -> Fields:
+    """The process as the kernel counts it: there are no figures of an allocator."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    used = pages * resource.getpagesize()
+    # The kernel's peak is not always up to date.
+    peak = max(used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    memory = {"used_memory": used, "used_memory_rss": used, "used_memory_peak": peak}
+    fields: Fields = {}
+    for name, size in memory.items():
+        fields[name] = size
+        fields[f"{name}_human"] = human(size)
+    return merged("Memory", fields, replies)
+
+
+def _persistence(client: Client, replies: Replies) -> Fields:
+    """loading is the proxy's: a server that loads refuses requests with LOADING itself, and clients
+    that wait for the end of it would not use the others either."""
+    return merged("Persistence", {"loading": 0, "async_loading": 0}, replies)
+
+
+def _replication(client: Client, replies: Replies) -> Fields:
+    """A primary without replicas."""
+    return {
+        "role": "master",
+        "connected_slaves": 0,
+        "master_failover_state": "no-failover",
+        "master_replid": _run_id(client),
+        "master_replid2": "0" * 40,
+        "master_repl_offset": 0,
+        "second_repl_offset": -1,
+        "repl_backlog_active": 0,
+        "repl_backlog_size": 0,
+        "repl_backlog_first_byte_offset": 0,
+        "repl_backlog_histlen": 0,
+    }
+
+
+def _run_id(client: Client) -> str:
+    """40 hexadecimal digits that are the same as long as the process runs."""
+    context = client.context
+    told = f"{platform.node()} {context.pid} {context.started} {client.pool.name}"
+    return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
+
+
+def _cpu(client: Client, replies: Replies) -> Fields:
+    fields: Fields = {}
+    for suffix, who in (
+        ("", resource.RUSAGE_SELF),
+        ("_children", resource.RUSAGE_CHILDREN),
+        ("_main_thread", resource.RUSAGE_THREAD),
+    ):
+        usage = resource.getrusage(who)
+        fields[f"used_cpu_sys{suffix}"] = f"{usage.ru_stime:.6f}"
+        fields[f"used_cpu_user{suffix}"] = f"{usage.ru_utime:.6f}"
+    return fields
+
+
+def _modules(client: Client, replies: Replies) -> Fields:
+    """None: nutproxy knows no command of a module."""
+    return {}
+
+
+def _commandstats(client: Client, replies: Replies) -> Fields:
+    """Sums, and usec_per_call out of them."""
+    fields: Fields = {}
+    for name, found in _by_name("cmdstat_", replies):
+        sums = {key: sum(int(float(each.get(key, 0))) for each in found) for key in found[0]}
+        per_call = sums.get("usec", 0) / max(1, sums.get("calls", 0))
+        fields[name] = _pairs({**sums, "usec_per_call": f"{per_call:.2f}"})
+    return fields
+
+
+def _errorstats(client: Client, replies: Replies) -> Fields:
+    return {
+        name: _pairs({"count": sum(int(each["count"]) for each in found)})
+        for name, found in _by_name("errorstat_", replies)
+    }
+
+
+def _latencystats(client: Client, replies: Replies) -> Fields:
+    """Percentiles cannot be added: of each, the worst server's."""
+    return {
+        name: _pairs(
+            {key: max((each.get(key, "0") for each in found), key=float) for key in found[0]}
+        )
+        for name, found in _by_name("latency_percentiles_usec_", replies)
+    }
+
+
+def _by_name(prefix: str, replies: Replies) -> Iterable[tuple[str, list[dict[str, str]]]]:
+    """The lines that begin with `prefix`, and for each the figures that servers have for it."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for reply in _answers(replies):
+        for name, text in reply.items():
+            if name.startswith(prefix):
+                figures = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+                found.setdefault(name, []).append(figures)
+    return found.items()
+
+
+def _parsed(reply: object) -> dict[str, str] | ValueError:
+    try:
+        return _fields(reply)
+    except ValueError as error:
+        return error
+
+
+def _pairs(figures: Mapping[str, object]) -> str:
+    return ",".join(f"{name}={value}" for name, value in figures.items())
+
+
+def _cluster(client: Client, replies: Replies) -> Fields:
+    return {"cluster_enabled": 0}
+
+
+def human(size: float) -> str:
+    """A number of bytes in the units of Redis' _human fields."""
+    units = iter("BKMGTP")
+    unit = next(units)
+    while size >= 1024:
+        size /= 1024
+        unit = next(units)
+    return f"{size:.0f}B" if unit == "B" else f"{size:.2f}{unit}"
+
+
+def _stats(client: Client, replies: Replies) -> Fields:
+    pool = client.pool
+    own: Fields = {
+        "total_connections_received": pool.total_connections,
+        "total_commands_processed": pool.total_requests,
+        "total_net_input_bytes": pool.total_net_in,
+        "total_net_output_bytes": pool.total_net_out,
+        "rejected_connections": pool.rejected_connections,
+        "forward_error": pool.forward_errors,
+        "server_ejects": pool.server_ejects,
+    }
+    failed = sum(isinstance(reply, ValueError) for reply in replies.values())
+    if failed:
+        own["nutproxy_servers_unanswered"] = failed
+    return merged("Stats", own, replies)
+
+
+def _keyspace(client: Client, replies: Replies) -> Fields:
+    """The sum of the servers' redis_db, which is the client's db0.
+
+    avg_ttl is the mean over all keys that expire. Servers that did not answer are counted and named
+    with the reason, so that a sum without them is not taken for the whole.
+    """
+    keys = expires = ttls = 0
+    failed = {}
+    for name, reply in replies.items():
+        try:
+            if isinstance(reply, ValueError):
+                raise reply
+            counts = _counts(reply, f"db{client.pool.redis_db}")
+        except ValueError as error:
+            failed[name] = printable(str(error))
+            continue
+        keys += counts["keys"]
+        expires += counts["expires"]
+        ttls += counts["expires"] * counts["avg_ttl"]
+    fields: Fields = {}
+    if keys:
+        avg_ttl = ttls // expires if expires else 0
+        fields["db0"] = f"keys={keys},expires={expires},avg_ttl={avg_ttl}"
+    if failed:
+        fields["nutproxy_servers_unanswered"] = len(failed)
+    for number, (name, cause) in enumerate(failed.items()):
+        fields[f"nutproxy_unanswered{number}"] = f"server={name},error={cause}"
+    return fields
+
+
+NO_FIGURES = "the reply holds no figures"
+
+
+def _counts(reply: Mapping[str, str], database: str) -> dict[str, int]:
+    """The figures of one database in a server's INFO. Raises ValueError where there are none."""
+    text = reply.get(database, "")
+    counts = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+    try:
+        return {name: int(counts.get(name, 0)) for name in ("keys", "expires", "avg_ttl")}
+    except ValueError:
+        raise ValueError(NO_FIGURES) from None
+
+
+def _fields(reply: object) -> dict[str, str]:
+    """The fields of a server's INFO. Raises ValueError with the reason where there are none."""
+    if isinstance(reply, hiredis.ReplyError):
+        raise ValueError(str(reply))
+    if not isinstance(reply, bytes):
+        raise ValueError(NO_FIGURES)
+    lines = reply.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def server_version(reply: object) -> str | None:
+    """The version in a server's INFO, None if it does not say."""
+    try:
+        return _fields(reply).get("redis_version")
+    except ValueError:
+        return None
+
+
+Section = Callable[[Client, Replies], Fields]
+# In Redis' order.
+SECTIONS: Mapping[str, Section] = {
+    "Server": _server,
+    "Clients": _clients,
+    "Memory": _memory,
+    "Persistence": _persistence,
+    "Stats": _stats,
+    "Replication": _replication,
+    "CPU": _cpu,
+    "Modules": _modules,
+    "Commandstats": _commandstats,
+    "Errorstats": _errorstats,
+    "Latencystats": _latencystats,
+    "Cluster": _cluster,
+    "Keyspace": _keyspace,
+}
+# Those that need figures of servers; so does Server until their version is known.
+OF_SERVERS = frozenset(
+    {"Memory", "Persistence", "Stats", "Commandstats", "Errorstats", "Latencystats", "Keyspace"}
+)
+# Those that only INFO all and INFO everything have.
+NOT_BY_DEFAULT = frozenset({"Commandstats", "Latencystats"})
+# What the words for several sections leave out.
+GROUPS: Mapping[bytes, frozenset[str]] = {
+    b"default": NOT_BY_DEFAULT,
+    b"all": frozenset(),
+    b"everything": frozenset(),
+}
+
+
+def info(client: Client, argv: list[bytes]) -> bytes | Query:
+    """INFO [section …]: unknown sections are empty, as in Redis."""
+    asked = {word.lower() for word in argv[1:]} or {b"default"}
+    wanted = [name for name in SECTIONS if _is_wanted(name, asked)]
+    names = [server.name for server in client.pool.live_servers()]
+
+    def finish(answers: list[object]) -> bytes:
+        return report(dict(zip(names, map(_parsed, answers), strict=True)))
+
+    def report(replies: Replies) -> bytes:
+        parts = []
+        for name in wanted:
+            fields = SECTIONS[name](client, replies)
+            lines = "".join(f"{field}:{value}\r\n" for field, value in fields.items())
+            parts.append(f"# {name}\r\n{lines}")
+        return verbatim("\r\n".join(parts), client.resp)
+
+    needed = OF_SERVERS.intersection(wanted)
+    if "Server" in wanted and client.pool.server_version is None:
+        needed |= {"Server"}
+    return Query("all", _question(needed), finish) if needed else report({})
+
+
+def _is_wanted(name: str, asked: set[bytes]) -> bool:
+    if name.lower().encode() in asked:
+        return True
+    return any(word in asked and name not in left_out for word, left_out in GROUPS.items())
+
+
+def _question(needed: frozenset[str]) -> list[bytes]:
+    """One request for all of them. Redis before 7 takes one section at most."""
+    if len(needed) == 1:
+        return [b"INFO", *(name.lower().encode() for name in needed)]
+    return [b"INFO", b"all"] if needed & NOT_BY_DEFAULT else [b"INFO"]
