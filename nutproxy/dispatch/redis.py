@@ -105,6 +105,8 @@ def redis_recv_done(conn, data, parser):
     container: cython.pointer(Row)
     name: cython.pointer(Arg)
     flags: cython.uint
+    shutdown: cython.uint
+    servers: list
 
     if parser.line:
         return inline_command(client, data, parser)
@@ -151,17 +153,14 @@ def redis_recv_done(conn, data, parser):
         return too_long(client, row, parser, flags)
     if row.specs > 0:
         return forward_keys(client, row, data, parser, flags)
-    return send_all(
-        client,
-        row,
-        data,
-        parser.pos,
-        pool.live_servers(),
-        row.merge,
-        None,
-        flags,
-        MSG_SHUTDOWN if row.shutdown else 0,
-    )
+    shutdown = MSG_SHUTDOWN if row.shutdown else 0
+    servers = pool.live_servers()
+    if len(servers) == 1:
+        # Nothing to merge: its reply is passed on.
+        return forward_one(
+            client, row, data, parser.pos, cython.cast(Server, servers[0]), flags | shutdown
+        )
+    return send_all(client, row, data, parser.pos, servers, row.merge, None, flags, shutdown)
 
 
 def redis_recv_large(conn, data, parser):

@@ -38,7 +38,7 @@ cdef enum Merge:
     MERGE_ONE               # one_succeeded: the first reply that is no error
     MERGE_CONCAT            # no policy: the elements of all arrays
     MERGE_FIRST             # first_non_null
-    MERGE_BY_SERVER         # every server's name and its reply
+    MERGE_REPORT            # a function of proto.reports gets the replies
     MERGE_QUERY             # a local handler gets the replies
     MERGE_VALUES            # memcached's get: the values that there are, in the order of the keys
 

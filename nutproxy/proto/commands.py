@@ -84,7 +84,8 @@ LIMITS: Mapping[Behaviour, Limits] = {
 }
 
 
-# How the replies of several servers become one. None is for arrays, which are joined.
+# How the replies of several servers become one, which has the form of one server's. None is for
+# arrays, which are joined.
 RESPONSE_POLICIES: Mapping[str | None, str] = {
     "all_succeeded": "the first server's reply, or the error of one that failed",
     "one_succeeded": "the first reply that is not an error",
@@ -92,7 +93,13 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "agg_min": "the smallest of the integers",
     "agg_logical_and": "1 where all servers say 1, element by element",
     "first_non_null": "the first reply that is not null",
-    "by_server": "each server's name with its reply: an array, a map in RESP3",
+    "newest_first": "the entries joined, the newest first; a count is of each server's",
+    "latest": "for each event the newest, and the greatest of the maxima",
+    "history": "the entries in the order of time; of the same second the greatest",
+    "histograms": "for each command the sum of calls, and of counts up to each bound",
+    "figures": "the sums of numbers, the means of ratios",
+    "running": "the first reply with a running script, else the first server's",
+    "texts": "the texts, each below its server's name",
     None: "the arrays joined; MGET's in the order of its keys",
 }
 
@@ -402,16 +409,17 @@ OVERRIDES: Mapping[str, Override] = {
         "function dump, function list",
         Override(Behaviour.ANY, "functions are loaded into every server, so one has them all"),
     ),
-    "function stats": Override(response_policy="by_server"),
+    "function stats": Override(response_policy="running"),
     "randomkey": Override(response_policy="first_non_null"),
+    "memory stats": Override(response_policy="figures"),
+    "latency histogram": Override(response_policy="histograms"),
+    "latency history": Override(response_policy="history"),
+    "latency latest": Override(response_policy="latest"),
     **_each(
-        "memory doctor, memory malloc-stats, memory stats",
-        Override(response_policy="by_server"),
+        "memory doctor, memory malloc-stats, latency doctor, latency graph",
+        Override(response_policy="texts"),
     ),
-    **_each(
-        "latency doctor, latency graph, latency histogram, latency history, latency latest",
-        Override(response_policy="by_server"),
-    ),
+    "slowlog get": Override(response_policy="newest_first"),
     "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
     "role": Override(Behaviour.LOCAL, "a primary without replicas"),
     "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
@@ -422,7 +430,7 @@ OVERRIDES: Mapping[str, Override] = {
 }
 
 # Those that collect arrays from the servers; any other policy of "none" is all_succeeded.
-_JOINED = frozenset({"keys", "slowlog get"})
+_JOINED = frozenset({"keys", "acl log"})
 
 
 def _key_specs(row: Row) -> tuple[KeySpec, ...]:
@@ -566,7 +574,8 @@ one server nothing is split, and those of SPLIT have no such bound:
 """
 
 _POLICIES = """
-Replies of several servers are merged by the command's response policy, in Redis' own terms:
+A single server's reply is passed on as it is. Those of several servers are merged by the command's
+response policy, in Redis' own terms where it has one; the reply has the form of one server's:
 """
 
 _INFO = """\

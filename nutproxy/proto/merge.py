@@ -15,13 +15,13 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.message import (
     MERGE_AND,
-    MERGE_BY_SERVER,
     MERGE_CONCAT,
     MERGE_FIRST,
     MERGE_KEYS,
     MERGE_MIN,
     MERGE_ONE,
     MERGE_QUERY,
+    MERGE_REPORT,
     MERGE_SUM,
     MSG_DONE,
     MSG_ERROR,
@@ -43,11 +43,16 @@ from cython.cimports.nutproxy.proto.redis import (
 )
 from cython.cimports.nutproxy.proto.table import Row
 
+from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.reports import REPORTS
+
 # An element of this many bytes is not copied again. Below, a copy costs less than a message does.
 PIECE_MIN = cython.declare(cython.size_t, 65536)
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 UNDECODABLE = "ERR a server's reply does not have the expected form"
+# By row number: the function of a command whose replies are decoded to be merged.
+reports: list = [REPORTS.get(command.response_policy) for command in COMMANDS.values()]
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -141,8 +146,6 @@ def redis_merge(parent):
                 good = frag
         elif failed is cython.NULL:
             failed = frag
-    if split.merge == MERGE_BY_SERVER:
-        return merge_by_server(parent)
     if split.merge == MERGE_ONE and good is not cython.NULL:
         return put_text(parent, good.rsp.data[: good.rsp.length])
     if failed is not cython.NULL:
@@ -157,6 +160,8 @@ def redis_merge(parent):
         return merge_concat(parent)
     if split.merge == MERGE_FIRST:
         return merge_first(parent)
+    if split.merge == MERGE_REPORT:
+        return merge_report(parent)
     return put_text(parent, good.rsp.data[: good.rsp.length])
 
 
@@ -392,6 +397,9 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
     index: cython.uint
     elements: cython.longlong = 0
     kind: cython.char = split.frags[0].rsp.data[0]
+    if kind == b"+":
+        # ACL LOG RESET.
+        return put_text(parent, split.frags[0].rsp.data[: split.frags[0].rsp.length])
     for index in range(split.nfrag):
         frag = split.frags[index]
         if frag.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
@@ -429,18 +437,17 @@ def merge_first(parent: cython.pointer(Msg)) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def merge_by_server(parent: cython.pointer(Msg)) -> cython.int:
-    """Each server's name and its reply: an array of pairs in RESP2, a map in RESP3."""
+def merge_report(parent: cython.pointer(Msg)) -> cython.int:
+    """What servers report about themselves, in the form that one server's reply has."""
     split: cython.pointer(Split) = parent.split
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list = cython.cast(list, split.extra)
-    names: list = [server.name.encode() for server in servers]
-    parts: list = []
-    index: cython.uint
-    parts.append(b"%%%d\r\n" % len(names) if split.resp == 3 else b"*%d\r\n" % (2 * len(names)))
-    for index in range(split.nfrag):
-        parts.append(b"$%d\r\n%s\r\n" % (len(names[index]), names[index]))
-        parts.append(split.frags[index].rsp.data[: split.frags[index].rsp.length])
-    return put_text(parent, b"".join(parts))
+    names: list = [server.name for server in servers]
+    try:
+        reply = reports[row.number](decode(texts(parent)), names, split.resp)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return unexpected(parent)
+    return put_text(parent, reply)
 
 
 def merge_query(parent):

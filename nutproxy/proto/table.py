@@ -12,17 +12,18 @@ from cython.cimports.libc.string import memcmp, memcpy, strlen
 from cython.cimports.nutproxy.msg.message import (
     MERGE_ALL,
     MERGE_AND,
-    MERGE_BY_SERVER,
     MERGE_CONCAT,
     MERGE_FIRST,
     MERGE_KEYS,
     MERGE_MIN,
     MERGE_NONE,
     MERGE_ONE,
+    MERGE_REPORT,
     MERGE_SUM,
 )
 
 from nutproxy.proto.commands import COMMANDS, LIMITS, OPEN, Limits
+from nutproxy.proto.reports import REPORTS
 
 SLOTS = cython.declare(cython.uint, 2048)
 rows = cython.declare(cython.pointer(Row))
@@ -36,7 +37,7 @@ MERGES = {
     "agg_min": MERGE_MIN,
     "agg_logical_and": MERGE_AND,
     "first_non_null": MERGE_FIRST,
-    "by_server": MERGE_BY_SERVER,
+    **dict.fromkeys(REPORTS, MERGE_REPORT),
     None: MERGE_CONCAT,
 }
 # The parser's bounds are enough.

@@ -49,6 +49,15 @@ REDIS_COMMANDS: list[tuple[bytes | str, ...]] = [
     ("CONFIG", "GET", "*"),
     ("INFO", "keyspace"),
     ("FLUSHALL",),
+    ("LATENCY", "LATEST"),
+    ("LATENCY", "HISTORY", "e"),
+    ("LATENCY", "HISTOGRAM"),
+    ("LATENCY", "DOCTOR"),
+    ("MEMORY", "STATS"),
+    ("FUNCTION", "STATS"),
+    ("SLOWLOG", "GET"),
+    ("ACL", "LOG"),
+    ("INFO", "everything"),
 ]
 INTEGER = re.compile(rb":(?:0|-?[1-9][0-9]{0,18})\r\n")
 MEMCACHE_COMMANDS = [

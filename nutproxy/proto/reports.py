@@ -1,0 +1,155 @@
+# nutproxy/proto/reports.py: what servers report about themselves, as one report
+"""One reply out of those of several servers, in the form that one server's has.
+
+    LATENCY LATEST    [event, time, latest, max]  ┐
+                      [event, time, latest, max]  ┴─> the newest, the greatest max
+    MEMORY STATS      name, number                ──> sums, means of ratios
+
+Clients parse these replies, so the form is Redis' own, in either version of the protocol. These
+commands are rare: the replies are decoded, merged as Python objects and encoded. A function raises
+TypeError, ValueError or LookupError for a reply of another form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+# Replies as hiredis decodes them, the names of their servers, and the version of the protocol.
+Report = Callable[[Sequence[Any], Sequence[str], int], bytes]
+
+
+def encode(value: object, resp: int) -> bytes:
+    if value is None:
+        return b"_\r\n" if resp == 3 else b"$-1\r\n"
+    if isinstance(value, bool):
+        return b"#%c\r\n" % (b"t" if value else b"f")
+    if isinstance(value, int):
+        return b":%d\r\n" % value
+    if isinstance(value, float) and resp == 3:
+        return b",%.17g\r\n" % value
+    if isinstance(value, float):
+        value = b"%.17g" % value
+    if isinstance(value, bytes):
+        return b"$%d\r\n%b\r\n" % (len(value), value)
+    if isinstance(value, Mapping):
+        parts = [encode(part, resp) for pair in value.items() for part in pair]
+        return b"".join(
+            [b"%%%d\r\n" % len(value) if resp == 3 else b"*%d\r\n" % len(parts), *parts]
+        )
+    if isinstance(value, list):
+        return b"*%d\r\n%b" % (len(value), b"".join(encode(part, resp) for part in value))
+    raise TypeError(f"no reply: {value!r}")
+
+
+def pairs(reply: Any) -> dict[bytes, Any]:
+    """A map, which RESP2 has as an array."""
+    if isinstance(reply, Mapping):
+        return dict(reply)
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def texts(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    text = b"\n".join(
+        b"%b:\n%b" % (name.encode(), reply) for name, reply in zip(names, replies, strict=True)
+    )
+    if resp == 3:
+        return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
+    return encode(text, resp)
+
+
+def newest_first(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """SLOWLOG GET: entries are [id, time, …]. Those of one server keep their order."""
+    entries = [entry for reply in replies for entry in reply]
+    return encode(sorted(entries, key=lambda entry: -entry[1]), resp)
+
+
+def latest(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """LATENCY LATEST: [event, time, latest, max], and sums behind them in later versions."""
+    events: dict[bytes, list[Any]] = {}
+    for event, *figures in (entry for reply in replies for entry in reply):
+        time, last, greatest, *sums = figures
+        known = events.get(event)
+        if known is not None:
+            greatest = max(greatest, known[3])
+            sums = [one + other for one, other in zip(sums, known[4:], strict=True)]
+            time, last = max((time, last), (known[1], known[2]))
+        events[event] = [event, time, last, greatest, *sums]
+    return encode([*events.values()], resp)
+
+
+def history(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """LATENCY HISTORY: [time, latency]; of one second the greatest, as one server has it."""
+    seconds: dict[int, int] = {}
+    for time, latency in (entry for reply in replies for entry in reply):
+        seconds[time] = max(latency, seconds.get(time, 0))
+    return encode([[time, seconds[time]] for time in sorted(seconds)], resp)
+
+
+def histograms(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """LATENCY HISTOGRAM: for each command its calls, and how many took at most so long."""
+    found: dict[bytes, list[dict[bytes, Any]]] = {}
+    for reply in replies:
+        for command, figures in pairs(reply).items():
+            found.setdefault(command, []).append(pairs(figures))
+    merged = {
+        command: {
+            b"calls": sum(each[b"calls"] for each in figures),
+            b"histogram_usec": _added([pairs(each[b"histogram_usec"]) for each in figures]),
+        }
+        for command, figures in found.items()
+    }
+    return encode(merged, resp)
+
+
+def _added(histograms: Sequence[Mapping[Any, int]]) -> dict[Any, int]:
+    """Counts are of all calls up to a bound, and a bound at which none was added is left out."""
+    bounds = sorted({bound for each in histograms for bound in each})
+    return {bound: sum(_up_to(bound, each) for each in histograms) for bound in bounds}
+
+
+def _up_to(bound: int, histogram: Mapping[Any, int]) -> int:
+    return max((count for at, count in histogram.items() if at <= bound), default=0)
+
+
+# A whole number that is a ratio.
+MEANS = frozenset({b"keys.bytes-per-key"})
+
+
+def figures(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """MEMORY STATS: numbers by their names, and for each database a map of them."""
+    return encode(_figures([pairs(reply) for reply in replies]), resp)
+
+
+def _figures(servers: Sequence[Mapping[bytes, Any]]) -> dict[bytes, Any]:
+    names = dict.fromkeys(name for server in servers for name in server)
+    return {
+        name: _figure(name, [server[name] for server in servers if name in server])
+        for name in names
+    }
+
+
+def _figure(name: bytes, values: Sequence[Any]) -> object:
+    if all(isinstance(value, list | dict) for value in values):
+        return _figures([pairs(value) for value in values])
+    if all(isinstance(value, int) for value in values):
+        return sum(values) // len(values) if name in MEANS else sum(values)
+    return sum(map(float, values)) / len(values)
+
+
+def running(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+    """FUNCTION STATS: servers have the same functions, so all they differ in is what runs."""
+    found: Iterable[Any] = (reply for reply in replies if pairs(reply)[b"running_script"])
+    return encode(next(iter(found), replies[0]), resp)
+
+
+# By response policy.
+REPORTS: Mapping[str, Report] = {
+    "texts": texts,
+    "newest_first": newest_first,
+    "latest": latest,
+    "history": history,
+    "histograms": histograms,
+    "figures": figures,
+    "running": running,
+}
