@@ -243,10 +243,20 @@ def redis_seeds() -> Iterator[bytes]:
     arrays = [b"*%d\r\n" % count + b"$2\r\nab\r\n" * count for count in COUNTS]
     plain = [b":1\r\n", b"+OK\r\n", b"*0\r\n", b"*2\r\n:1\r\n:0\r\n", b"$-1\r\n", b"$1\r\nk\r\n"]
     more = [b"_\r\n", b"~1\r\n+a\r\n", b"%1\r\n+a\r\n+b\r\n", b"!3\r\nERR\r\n", b"-ERR no\r\n"]
+    # Reports: LATENCY's, MEMORY STATS', FUNCTION STATS'.
+    calls = b"*4\r\n$5\r\ncalls\r\n:2\r\n$14\r\nhistogram_usec\r\n*2\r\n:4\r\n:2\r\n"
+    reports = [
+        b"*1\r\n*4\r\n$1\r\ne\r\n:9\r\n:2\r\n:3\r\n",
+        b"*1\r\n*2\r\n:9\r\n:2\r\n",
+        b"*2\r\n$3\r\nget\r\n" + calls,
+        b"*4\r\n$1\r\na\r\n:1\r\n$1\r\nb\r\n$3\r\n0.5\r\n",
+        b"%1\r\n$1\r\na\r\n,0.5\r\n",
+        b"*2\r\n$14\r\nrunning_script\r\n$-1\r\n",
+    ]
     for index in range(len(REDIS_COMMANDS)):
         number = b"%d" % index
         yield BETWEEN.join([number, *arrays])
-        for reply in (*plain, *more):
+        for reply in (*plain, *more, *reports):
             yield BETWEEN.join([number, *[reply] * 3])
         yield BETWEEN.join([number, b":1\r\n", b"-ERR no\r\n", b":1\r\n"])
 

@@ -706,6 +706,55 @@ def test_info_sums_up_the_servers_and_names_the_pools_port(proxy, shards, versio
             assert f"cmdstat_mget:calls={len(servers)}," in stats
 
 
+@pytest.mark.parametrize("info", [True, False], ids=["INFO", "no INFO"])
+def test_servers_without_hello_have_clients_of_resp2(info):
+    """As Redis before 6, or where it is renamed. The text for HELLO 3 is the one that makes old
+    clients go on without it."""
+    renamed = ["--rename-command", "HELLO", ""]
+    if not info:
+        renamed += ["--rename-command", "INFO", ""]
+    with (
+        RedisServer(*renamed) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+    ):
+        version = b"7.0.15" if info else b"unknown"
+        for _ in range(2):
+            with connect(proxy.port) as connection, connect(server.port) as direct:
+                request = b"*4\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$7\r\nSETNAME\r\n$2\r\nme\r\n"
+                refusals = []
+                for each in connection, direct:
+                    each.sendall(request)
+                    refusals.append(each.recv(65536))
+                assert refusals[0] == refusals[1]
+                assert refusals[0].startswith(b"-ERR unknown command 'HELLO'")
+            with Client(proxy.port) as client:
+                for argv in (["HELLO"], ["HELLO", "2"]):
+                    greeting = client(*argv)
+                    assert greeting[:6] == [b"server", b"redis", b"version", version, b"proto", 2]
+                assert client("SET", A, "1") == b"OK"
+                assert client("GET", A) == b"1"
+
+
+def test_valkey_glides_handshake_is_that_of_a_primary(alpha):
+    """It does not connect to what does not say that it is a primary, or is a cluster's node."""
+    with Client(alpha) as client:
+        client.pipeline(
+            ("HELLO", "3"),
+            ("CLIENT", "SETNAME", "glide"),
+            ("CLIENT", "SETINFO", "LIB-NAME", "GlidePy"),
+            ("CLIENT", "SETINFO", "LIB-VER", "2.6.0"),
+            ("INFO", "REPLICATION"),
+        )
+        greeting, *oks, replication = client.replies(5)
+        assert (greeting[b"proto"], greeting[b"role"], greeting[b"mode"]) == (
+            3,
+            b"master",
+            b"standalone",
+        )
+        assert oks == [b"OK"] * 3
+        assert b"\r\nrole:master\r\n" in replication
+
+
 def test_haproxys_check_of_redis_passes(alpha):
     """The conversation of its documentation: tcp-check with `rstring role:master`."""
     conversation = [

@@ -354,9 +354,9 @@ def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_long
     """HELLO waits for what the server says to it; a map whose key is a map is no Python object."""
     with asked_of([ScriptedServer()]) as (client, [server]):
         server.handshake[b"HELLO"] = b"%1\r\n%0\r\n:1\r\n"
-        assert client.error("HELLO", "2") == "ERR a server's reply does not have the expected form"
+        assert client.error("HELLO", "3") == "ERR a server's reply does not have the expected form"
         server.handshake[b"HELLO"] = b"!8\r\nERR a\r\nb\r\n"
-        assert client.error("HELLO", "2") == "ERR a  b"
+        assert client.error("HELLO", "3") == "ERR a  b"
 
 
 def limit_memory(proxy, more):
