@@ -105,8 +105,6 @@ def redis_recv_done(conn, data, parser):
     container: cython.pointer(Row)
     name: cython.pointer(Arg)
     flags: cython.uint
-    shutdown: cython.uint
-    servers: list
 
     if parser.line:
         return inline_command(client, data, parser)
@@ -153,14 +151,7 @@ def redis_recv_done(conn, data, parser):
         return too_long(client, row, parser, flags)
     if row.specs > 0:
         return forward_keys(client, row, data, parser, flags)
-    shutdown = MSG_SHUTDOWN if row.shutdown else 0
-    servers = pool.live_servers()
-    if len(servers) == 1:
-        # Nothing to merge: its reply is passed on.
-        return forward_one(
-            client, row, data, parser.pos, cython.cast(Server, servers[0]), flags | shutdown
-        )
-    return send_all(client, row, data, parser.pos, servers, row.merge, None, flags, shutdown)
+    return to_live_servers(client, row, data, parser.pos, flags)
 
 
 def redis_recv_large(conn, data, parser):
@@ -496,11 +487,12 @@ def forward_keys(
                 arg = cython.address(parser.argv[keys[index]])
                 if pool.route(data + arg.offset, arg.length) is not server:
                     return answer(client, crossslot(pool, row), flags, True)
-            if row.patterns and len(pool.servers) > 1:
-                option = stray_pattern(pool, row, data, parser, server)
-                if option is not None:
-                    text = errors.sort_pattern(option, pool.name, pool.config.hash_tag)
-                    return answer(client, text, flags, True)
+            if (
+                row.patterns
+                and len(pool.servers) > 1
+                and refuse_pattern(client, row, data, parser, server, flags)
+            ):
+                return 0
         return forward_one(client, row, data, parser.pos, server, flags)
     finally:
         if keys != cython.address(key_table[0]):
@@ -518,6 +510,25 @@ def crossslot(pool: ServerPool, row: cython.pointer(Row)) -> bytes:
         f"-CROSSSLOT Keys of '{names[row.number].upper()}' are on different servers of pool "
         f"'{pool.name}'; {way}\r\n"
     ).encode()
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def refuse_pattern(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    server: Server,
+    flags: cython.uint,
+) -> cython.int:
+    """1 if the request has been refused for a pattern, else 0."""
+    pool: ServerPool = client.pool
+    option: bytes = stray_pattern(pool, row, data, parser, server)
+    if option is None:
+        return 0
+    answer(client, errors.sort_pattern(option, pool.name, pool.config.hash_tag), flags, True)
+    return 1
 
 
 @cython.cfunc
@@ -578,6 +589,25 @@ def has_option(
 
 # To several servers
 # --------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def to_live_servers(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    length: cython.size_t,
+    flags: cython.uint,
+) -> cython.int:
+    """The same to all of them. A single one's reply is passed on: there is nothing to merge."""
+    shutdown: cython.uint = MSG_SHUTDOWN if row.shutdown else 0
+    servers: list = client.pool.live_servers()
+    if len(servers) == 1:
+        return forward_one(
+            client, row, data, length, cython.cast(Server, servers[0]), flags | shutdown
+        )
+    return send_all(client, row, data, length, servers, row.merge, None, flags, shutdown)
 
 
 @cython.cfunc
