@@ -161,10 +161,13 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "total_error_replies": "sum",
     },
 }
-# The sections that have none of those, and the parts of them that servers have.
+# All sections, in Redis' order, and whose figures those are that are not in INFO_FIELDS.
 INFO_SECTIONS: Mapping[str, str] = {
     "Server": "nutproxy's own, but `redis_version`, which is a server's; `tcp_port` is the pool's",
     "Clients": "nutproxy's own: the clients of the pool",
+    "Memory": "",
+    "Persistence": "",
+    "Stats": "",
     "Replication": "a primary without replicas",
     "CPU": "nutproxy's own",
     "Modules": "empty: nutproxy knows no command of a module",
@@ -420,6 +423,7 @@ OVERRIDES: Mapping[str, Override] = {
         Override(response_policy="texts"),
     ),
     "slowlog get": Override(response_policy="newest_first"),
+    "pfdebug": Override(note="the server that has the key"),
     "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
     "role": Override(Behaviour.LOCAL, "a primary without replicas"),
     "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
@@ -523,6 +527,7 @@ def _debug(name: str, lastkey: int) -> Command:
         name=name,
         arity=-3,
         keys=keys,
+        note="the server that has the key",
         request_policy=None,
         response_policy=None,
     )
@@ -640,9 +645,10 @@ def document() -> str:
 
 
 def _info_rows() -> Iterator[tuple[str, str, str]]:
-    for section, meaning in INFO_SECTIONS.items():
-        yield section, "", meaning
-    for section, fields in INFO_FIELDS.items():
+    for section, about in INFO_SECTIONS.items():
+        fields = INFO_FIELDS.get(section, {})
+        if not fields:
+            yield section, "", about
         for merge, meaning in INFO_MERGES.items():
             names = [f"`{name}`" for name, how in fields.items() if how == merge]
             if names:

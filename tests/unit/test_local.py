@@ -9,10 +9,10 @@ import hiredis
 import pytest
 
 from nutproxy.local import HANDLERS, Query
-from nutproxy.local.info import human
+from nutproxy.local.info import SECTIONS, human
 from nutproxy.local.resp import parse_integer
 from nutproxy.proto import errors
-from nutproxy.proto.commands import COMMANDS, INFO_FIELDS
+from nutproxy.proto.commands import COMMANDS, INFO_FIELDS, INFO_SECTIONS
 
 
 @dataclass
@@ -680,6 +680,10 @@ def test_info_looks_like_a_primary_without_replicas(client):
     other = connect(FakePool(name="beta"))
     assert fields(info(other, "replication"))["master_replid"] != replication["master_replid"]
     assert fields(info(client, "cluster")) == {"cluster_enabled": "0"}
+
+
+def test_the_documented_sections_are_those_of_info():
+    assert [*INFO_SECTIONS] == [*SECTIONS]
 
 
 def test_info_fields_stand_in_the_order_of_redis(client, reference):
