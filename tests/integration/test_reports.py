@@ -10,7 +10,7 @@ from nutproxy.proto.commands import COMMANDS, Behaviour
 from tests.client import Client
 from tests.integration.conftest import pool
 from tests.scripted import ScriptedServer
-from tests.servers import NutproxyServer, RedisServer, pipeline
+from tests.servers import DEADLINE, NutproxyServer, RedisServer, pipeline
 
 FANNED_OUT = [
     row.name
@@ -168,7 +168,7 @@ def test_every_command_for_all_servers_is_tried():
 def test_reply_of_several_servers_is_parsed_like_that_of_one(managed, version):
     proxied, _, direct = managed
     clients = [
-        redis.Redis(port=port, protocol=version, single_connection_client=True)
+        redis.Redis(port=port, protocol=version, socket_timeout=DEADLINE)
         for port in (proxied, direct)
     ]
     for line in lines():
@@ -207,7 +207,7 @@ def shape(reply):
 def test_memory_stats_have_the_names_of_one_servers(managed, version):
     names = []
     for port in (managed[0], managed[2]):
-        with redis.Redis(port=port, protocol=version) as client:
+        with redis.Redis(port=port, protocol=version, socket_timeout=DEADLINE) as client:
             names.append({name: type(value) for name, value in client.memory_stats().items()})
     assert names[0] == names[1]
 
