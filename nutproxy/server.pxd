@@ -6,6 +6,7 @@ from nutproxy.timer cimport Timer
 cdef class Server(Endpoint):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
+    cdef readonly str version           # of a memcached, as its handshake told; "" before
     cdef readonly int index
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None

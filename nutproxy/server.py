@@ -74,6 +74,7 @@ class Server(Endpoint):
         self.conns2 = [None] * self.connections
         self.conns3 = [None] * self.connections
         self.refusals = {}
+        self.version = ""
         self.backoff = BACKOFF_MIN
         self.last_failure = -1
 
@@ -195,11 +196,11 @@ class Server(Endpoint):
         # MISCONF, BUSY, NOPERM and their like: it is there and answers.
         return None
 
-    @staticmethod
-    def judge_version(step: str, reply: str) -> str | None:
+    def judge_version(self, step: str, reply: str) -> str | None:
         """The same for memcached's: one that has too many clients, or wants to be authenticated,
         says so in the place of its version."""
         if step and reply.startswith("VERSION"):
+            self.version = reply.removeprefix("VERSION").strip()
             return None
         if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
             return reply

@@ -58,7 +58,15 @@ from cython.cimports.nutproxy.msg.response import (
     rsp_receive,
     rsp_recv_done,
 )
-from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR, Command, memcache_parse_rsp
+from cython.cimports.nutproxy.proto.memcache import (
+    GAT,
+    GET,
+    REPLY_ERROR,
+    REPLY_VALUES,
+    Command,
+    memcache_parse_rsp,
+)
+from cython.cimports.nutproxy.proto.memcache_pairing import values_fit
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
@@ -139,7 +147,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
             server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
             self.cause = "the server sent a reply that nobody had asked for"
         return conn.close(conn)
-    if server.memcache and not suits(conn.omsg_q.head, parser):
+    if server.memcache and not suits(conn.omsg_q.head, data, parser):
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
@@ -174,9 +182,11 @@ def count_reply(
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bint:
-    """Has memcached's reply a form that this request may get? Marks those that quiet mode leaves
-    out."""
+def suits(
+    msg: cython.pointer(Msg), data: cython.p_const_char, parser: cython.pointer(Parser)
+) -> cython.bint:
+    """Has memcached's reply a form that this request may get, and the request's keys? Marks those
+    that quiet mode leaves out."""
     command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
     form: cython.uint
     if parser.kind == REPLY_ERROR:
@@ -184,6 +194,8 @@ def suits(msg: cython.pointer(Msg), parser: cython.pointer(Parser)) -> cython.bi
     form = cython.cast(cython.uint, 1) << parser.kind
     if msg.flags & MSG_QUIET and command.quiet & form:
         msg.flags |= MSG_NOREPLY
+    if parser.kind == REPLY_VALUES and data[0] == b"V" and (command.kind in (GET, GAT)):
+        return values_fit(msg, data, parser.pos)
     return (command.replies & form) != 0
 
 

@@ -15,6 +15,9 @@
 So each has its reply on the server's connection, whatever the server thinks of it, and is paired
 like any other; the proxy then drops what the client did not want. Nothing can be left over for
 another.
+
+**One reading.** What not every memcached reads alike is written anew, or refused here together with
+its data block (MSG_REWORD; proto/memcache.py tells which lines).
 """
 
 import logging
@@ -42,6 +45,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_MISS,
     MSG_NOREPLY,
     MSG_QUIET,
+    MSG_REWORD,
     Msg,
     msg_copy,
     msg_put,
@@ -56,6 +60,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     LOCAL,
     META,
     META_STORE,
+    STORE,
     UNSUPPORTED,
     Command,
     base64_decode,
@@ -73,6 +78,7 @@ log = logging.getLogger("nutproxy")
 # A longer line than this must begin with get or gets: memcached closes the connection over others
 # when they come in two pieces.
 LINE_MAX = cython.declare(cython.size_t, 2048)
+DELETE_NOREPLY = cython.declare(cython.p_const_char, b"delete noreply 0\r\n")
 LINE_FEED = b"CLIENT_ERROR nutproxy cannot add to an item whose key has a line feed\r\n"
 # A base64 key has at most as many bytes decoded as encoded.
 key_buffer = cython.declare(cython.char[256])
@@ -107,8 +113,21 @@ def memcache_recv_done(conn, data, parser):
             flags,
             True,
         )
-    if flags & MSG_NOREPLY:
-        no_noreply(command, data, parser)
+    if flags & (MSG_NOREPLY | MSG_REWORD):
+        if flags & MSG_NOREPLY:
+            no_noreply(command, data, parser)
+        if kind == STORE:
+            plain_length(data, parser, 4)
+        elif flags & MSG_REWORD:
+            # delete noreply: with the 0 of old, the word is a key to every memcached.
+            return forward_one(
+                client,
+                command,
+                cython.cast(cython.p_char, DELETE_NOREPLY),
+                strlen(DELETE_NOREPLY),
+                pool.route(data + parser.argv[1].offset, parser.argv[1].length),
+                flags,
+            )
     if kind == ALL:
         return send_all(
             client,
@@ -159,6 +178,27 @@ def undecoded(command: cython.pointer(Command)) -> bytes:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def starts_flag(char: cython.uchar) -> cython.bint:
+    """Does every memcached take a word with this first byte for a flag? The later ones refuse a
+    whole ms for any other, and run its data block."""
+    return 65 <= char <= 122 or 48 <= char <= 57
+
+
+@cython.cfunc
+def no_flag(data: cython.p_const_char, parser: cython.pointer(Parser), index: cython.uint) -> bytes:
+    """memcached's text for this word of ms, which is not a flag."""
+    char: cython.uchar = data[parser.argv[index].offset]
+    seen: set = set()
+    before: cython.uint
+    for before in range(3, index):
+        seen.add(data[parser.argv[before].offset])
+    if char >= 127 or len(seen) < index - 3:
+        return b"CLIENT_ERROR duplicate flag\r\n"
+    return b"CLIENT_ERROR invalid flag\r\n"
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def has_padding(key: cython.p_const_char, length: cython.size_t) -> cython.bint:
     return memchr(key, b"=", length) is not cython.NULL
 
@@ -168,6 +208,25 @@ def has_padding(key: cython.p_const_char, length: cython.size_t) -> cython.bint:
 def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
     """Take a word out of its line."""
     memset(data + arg.offset, 32, arg.length)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def plain_length(
+    data: cython.p_char, parser: cython.pointer(Parser), index: cython.uint
+) -> cython.void:
+    """Write the length of a data block, the line's word `index`, as every memcached reads it. There
+    is room: no word is shorter than the digits of its number."""
+    arg: cython.pointer(Arg) = cython.address(parser.argv[index])
+    pos: cython.size_t = arg.offset + arg.length
+    left: cython.longlong = parser.length
+    blank(data, arg)
+    while True:
+        pos -= 1
+        data[pos] = cython.cast(cython.char, 48 + left % 10)
+        left //= 10
+        if left == 0:
+            return
 
 
 @cython.cfunc
@@ -250,6 +309,10 @@ def meta(
         ):
             # Append or prepend.
             unmarked = True
+        elif command.kind == META_STORE and not starts_flag(data[arg.offset]):
+            return answer(client, no_flag(data, parser, index), MSG_MEMCACHE, True)
+    if flags & MSG_REWORD:
+        plain_length(data, parser, 2)
     if base64:
         # An item has one server, however its key is written.
         arg = cython.address(parser.argv[1])
@@ -294,11 +357,12 @@ def local_command(
         log.exception("%s: '%s' failed", client, words[0].decode())
         reply = INTERNAL_ERROR
     if isinstance(reply, Query):
+        servers: list = client.pool.live_servers()
         return ask(
             client,
             command,
             b" ".join(reply.argv) + b"\r\n",
-            client.pool.live_servers(),
+            servers[:1] if reply.scope == "any" else servers,
             reply.finish,
             INTERNAL_ERROR,
             flags,

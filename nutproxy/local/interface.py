@@ -20,6 +20,7 @@ class Server(Protocol):
     down: bool
     requests: int
     responses: int
+    version: str  # of a memcached: "1.6.18"; empty until it has been asked
 
 
 class Pool(Protocol):

@@ -5,17 +5,26 @@ Both parsers take the bytes of a message that are there so far and answer as tho
 (proto/redis.py): PARSE_OK, PARSE_AGAIN, PARSE_SKIP or PARSE_ERROR.
 
     get k1 k2\\r\\n                    argv = the words; kind = the command's number + 1
-    set k 0 0 3\\r\\nabc\\r\\n            the same; the data block is `length` bytes behind the line
+    set k 0 0 3\\r\\nabc\\r\\n            the same; the data block is `length` bytes after the line
 
 A request that memcached answers with an error is a whole message too: `error` is then the reply.
-It ends where memcached would go on reading, so that what follows is understood as memcached would
-understand it. Only a line without an end, HTTP or the binary protocol ends the connection.
+Only a line without an end, HTTP or the binary protocol ends the connection.
 
-What is checked is what a server's reading depends on: the length and the bytes of keys, the numbers
-of a storage command, the two bytes behind a data block. It is checked more strictly than memcached
-does in two respects: a number must fit its type, where memcached 1.6 takes 4294967297 for 1, and a
-line holds no control bytes, which memcached takes for a part of a key. What has passed here cannot
-make a server see other requests than the proxy saw.
+**Numbers and keys are read as memcached reads them** (safe_strtol and its like): any `long` is
+taken and cut off to the field's type, so an exptime of 4294967295 is -1, and a key may hold any
+byte but space, line feed and NUL. NUL is refused: it ends the line in memcached up to 1.6.39, and
+does not in later versions.
+
+**Two generations of memcached, up to 1.6.39 and later, read some lines differently**, and a server must never read other
+requests than the proxy has read, so these lines are not forwarded as they came:
+
+  - A storage line that is refused for another word than its length: the later ones skip its data
+    block, the earlier ones run it as commands. Here it is always skipped.
+  - A length that is not written in plain digits (`+5`, `0000000000005`, `4294967301`): the later
+    ones refuse it and run the block. MSG_REWORD has the dispatcher write it plainly.
+  - `delete noreply`: the later ones send no reply. MSG_REWORD again.
+
+A length that every memcached refuses (`-1`, `x`) announces no block: what follows is the next line.
 
 Replies are recognised by their first word. `kind` is their form (Reply), by which the caller sees
 whether they can belong to the request that waits. Values may follow each other, END is behind them.
@@ -23,10 +32,11 @@ An error in the place of a line ends the reply.
 """
 
 import cython
+from cython.cimports.libc.stdint import int32_t
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memchr, memcmp, memcpy
 from cython.cimports.nutproxy.conn import Conn
-from cython.cimports.nutproxy.msg.message import MSG_NOREPLY
+from cython.cimports.nutproxy.msg.message import MSG_NOREPLY, MSG_REWORD
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
@@ -62,9 +72,9 @@ BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\
 TOO_LARGE = cython.declare(cython.p_const_char, b"SERVER_ERROR object too large for cache\r\n")
 UNKNOWN = cython.declare(cython.p_const_char, b"ERROR\r\n")
 
-# Space, and the control bytes.
+# Where the search for a word's end stops. A CR may belong to a word, NUL may not.
 ends_word = cython.declare(cython.bint[256])
-for _byte in (*range(33), 127):
+for _byte in (0, 10, 13, 32):
     ends_word[_byte] = True
 
 commands = cython.declare(cython.pointer(Command))
@@ -124,35 +134,80 @@ def command_of(parser):
 
 
 @cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def is_space(byte: cython.char) -> cython.bint:
+    """C's isspace, without the space that no word holds."""
+    return 9 <= byte <= 13
+
+
+@cython.cfunc
+@cython.inline
 @cython.exceptval(check=False)
 def number_of(
     data: cython.p_const_char,
     arg: cython.pointer(Arg),
-    least: cython.longlong,
-    most: cython.ulonglong,
+    signed: cython.bint,
     value: cython.pointer(cython.longlong),
 ) -> cython.bint:
-    """A decimal number with an optional sign, as strtol takes it, from `least` to `most`."""
+    """Is this a number to memcached's safe_strtoll, or with `signed` False to its safe_strtoull?
+    Nearly all are a few digits."""
     pos: cython.size_t = arg.offset
-    end: cython.size_t = arg.offset + arg.length
-    negative: cython.bint = data[pos] == b"-"
-    bound: cython.ulonglong = cython.cast(cython.ulonglong, -least) if negative else most
-    number: cython.ulonglong = 0
+    end: cython.size_t = pos + arg.length
+    number: cython.longlong = 0
     digit: cython.uint
-    if negative or data[pos] == b"+":
-        pos += 1
-    if pos == end:
-        return False
+    if arg.length > 18:
+        return odd_number_of(data, arg, signed, value)
     while pos < end:
         digit = cython.cast(cython.uchar, data[pos]) - 48
         if digit > 9:
-            return False
-        if number > bound // 10 or number * 10 > bound - digit or digit > bound:
+            return odd_number_of(data, arg, signed, value)
+        number = number * 10 + digit
+        pos += 1
+    value[0] = number
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def odd_number_of(
+    data: cython.p_const_char,
+    arg: cython.pointer(Arg),
+    signed: cython.bint,
+    value: cython.pointer(cython.longlong),
+) -> cython.bint:
+    """Any word, as strtoll or strtoull takes it: white space, a sign, digits that fit 64 bits.
+    White space may end it. The unsigned one takes a sign too, unless the number is negative then."""
+    pos: cython.size_t = arg.offset
+    end: cython.size_t = pos + arg.length
+    bound: cython.ulonglong = 18446744073709551615
+    number: cython.ulonglong = 0
+    negative: cython.bint = False
+    digit: cython.uint
+    start: cython.size_t
+    while pos < end and is_space(data[pos]):
+        pos += 1
+    if pos < end and (data[pos] == b"-" or data[pos] == b"+"):
+        negative = data[pos] == b"-"
+        pos += 1
+    if signed:
+        bound = 9223372036854775807
+        bound += negative
+    start = pos
+    while pos < end:
+        digit = cython.cast(cython.uchar, data[pos]) - 48
+        if digit > 9:
+            break
+        if number > (bound - digit) // 10:
             return False
         number = number * 10 + digit
         pos += 1
-    value[0] = -cython.cast(cython.longlong, number) if negative else number
-    return True
+    if pos == start or (pos < end and not is_space(data[pos])):
+        return False
+    if negative:
+        number = 0 - number
+    value[0] = cython.cast(cython.longlong, number)
+    return signed or value[0] >= 0 or memchr(data + arg.offset, b"-", arg.length) is cython.NULL
 
 
 @cython.cfunc
@@ -169,7 +224,7 @@ def check_line(
     command: cython.pointer(Command),
     parser: cython.pointer(Parser),
     data: cython.p_const_char,
-    control: cython.bint,
+    nul: cython.bint,
 ) -> cython.p_const_char:
     """The error that memcached has for this line, NULL if it has none that decides about what is
     read. Sets `length` where a data block follows, and MSG_NOREPLY."""
@@ -178,17 +233,22 @@ def check_line(
     value: cython.longlong = 0
     kind: cython.int = command.kind
     if words < command.min_words or (command.max_words and words > command.max_words):
-        if is_word(data, cython.address(parser.argv[0]), b"me", 2):
-            return BAD_FORMAT
-        return UNKNOWN
+        if kind == STORE and words > 4:
+            # The later memcached store it, or refuse it with its block.
+            data_follows(parser, data, 4)
+        return BAD_FORMAT if is_word(data, parser.argv, b"me", 2) else UNKNOWN
     # A third word of delete may be its exptime of old; a second is its key.
     if (
         command.noreply
-        and (words > 2 or (kind == ALL and words == 2))
+        and words > 1
         and is_word(data, cython.address(parser.argv[words - 1]), b"noreply", 7)
     ):
-        parser.flags |= MSG_NOREPLY
-    if control:
+        parser.flags |= MSG_NOREPLY if words > 2 or kind == ALL else MSG_REWORD
+    if kind == STORE:
+        return check_store(command, parser, data, nul)
+    if kind == META_STORE:
+        return check_meta_store(parser, data, nul)
+    if nul:
         return BAD_FORMAT
     if kind in (ALL, LOCAL, UNSUPPORTED):
         return cython.NULL
@@ -197,51 +257,92 @@ def check_line(
         # Zeros do not end a number, but every part of the command repeats them.
         if kind == GAT and not (
             parser.argv[1].length <= KEY_LENGTH
-            and number_of(
-                data,
-                cython.address(parser.argv[1]),
-                -2147483648,
-                2147483647,
-                cython.address(value),
-            )
+            and number_of(data, cython.address(parser.argv[1]), True, cython.address(value))
         ):
             return b"CLIENT_ERROR invalid exptime argument\r\n"
-    if not keys_fit(parser, 2 if kind == GAT else 1, last):
-        return BAD_FORMAT
-    if kind == STORE:
-        if not (
-            number_of(data, cython.address(parser.argv[2]), 0, 4294967295, cython.address(value))
-            and number_of(
-                data,
-                cython.address(parser.argv[3]),
-                -2147483648,
-                2147483647,
-                cython.address(value),
-            )
-        ):
-            return BAD_FORMAT
-        if command.min_words == 6 and not number_of(
-            data,
-            cython.address(parser.argv[5]),
-            0,
-            18446744073709551615,
-            cython.address(value),
-        ):
-            return BAD_FORMAT
-        if not number_of(data, cython.address(parser.argv[4]), 0, VALUE_MAX, cython.address(value)):
-            return BAD_FORMAT
-        parser.length = value
-        parser.state = MC_DATA
-    elif kind == META_STORE:
-        if words == 2:
-            return BAD_FORMAT
-        if words > META_WORDS:
-            return b"CLIENT_ERROR options flags too long\r\n"
-        if not number_of(data, cython.address(parser.argv[2]), 0, VALUE_MAX, cython.address(value)):
-            return BAD_FORMAT
-        parser.length = value
-        parser.state = MC_DATA
-    return cython.NULL
+    return cython.NULL if keys_fit(parser, 2 if kind == GAT else 1, last) else BAD_FORMAT
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def check_store(
+    command: cython.pointer(Command),
+    parser: cython.pointer(Parser),
+    data: cython.p_const_char,
+    nul: cython.bint,
+) -> cython.p_const_char:
+    """The same of `<name> <key> <flags> <exptime> <bytes> [cas]`."""
+    value: cython.longlong = 0
+    good: cython.bint = data_follows(parser, data, 4)
+    if (
+        good
+        and not nul
+        and parser.argv[1].length <= KEY_LENGTH
+        and number_of(data, cython.address(parser.argv[2]), False, cython.address(value))
+        and number_of(data, cython.address(parser.argv[3]), True, cython.address(value))
+        and (
+            command.min_words < 6
+            or number_of(data, cython.address(parser.argv[5]), False, cython.address(value))
+        )
+    ):
+        return cython.NULL
+    return BAD_FORMAT
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def check_meta_store(
+    parser: cython.pointer(Parser), data: cython.p_const_char, nul: cython.bint
+) -> cython.p_const_char:
+    """The same of `ms <key> <bytes> <flag>*`."""
+    good: cython.bint = parser.argc > 2 and data_follows(parser, data, 2)
+    if parser.argc > META_WORDS and parser.argv[1].length <= KEY_LENGTH:
+        return b"CLIENT_ERROR options flags too long\r\n"
+    return cython.NULL if good and not nul and keys_fit(parser, 1, 2) else BAD_FORMAT
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def data_follows(
+    parser: cython.pointer(Parser), data: cython.p_const_char, index: cython.uint
+) -> cython.bint:
+    """Has this line a data block, as its word `index` says? Nearly all lengths are a few digits,
+    which every memcached reads alike."""
+    arg: cython.pointer(Arg) = cython.address(parser.argv[index])
+    pos: cython.size_t = arg.offset
+    end: cython.size_t = pos + arg.length
+    number: cython.longlong = 0
+    digit: cython.uint
+    if arg.length > 9 or data[pos] == b"0":
+        return odd_data_follows(parser, data, arg)
+    while pos < end:
+        digit = cython.cast(cython.uchar, data[pos]) - 48
+        if digit > 9:
+            return odd_data_follows(parser, data, arg)
+        number = number * 10 + digit
+        pos += 1
+    parser.length = number
+    parser.state = MC_DATA
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def odd_data_follows(
+    parser: cython.pointer(Parser), data: cython.p_const_char, arg: cython.pointer(Arg)
+) -> cython.bint:
+    """The same of any word: memcached takes what is left of a `long` in 32 bits."""
+    value: cython.longlong = 0
+    if not number_of(data, arg, True, cython.address(value)):
+        return False
+    parser.length = cython.cast(int32_t, value)
+    if parser.length < 0 or parser.length > VALUE_MAX:
+        return False
+    parser.state = MC_DATA
+    if arg.length > 1:
+        parser.flags |= MSG_REWORD
+    return True
 
 
 @cython.cfunc
@@ -249,17 +350,17 @@ def check_line(
 def split_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, end: cython.size_t
 ) -> cython.int:
-    """Its words into the argument table, WORDS_MAX at most: 1 with a control byte among them, -1
-    without memory, -2 if there are more. What ends the line, at `end`, is a control byte too, so no
-    word is searched beyond it."""
+    """Its words into the argument table, WORDS_MAX at most: 1 with a NUL among them, -1 without
+    memory, -2 if there are more. The CR or LF at `end` stops the search too, so no word is searched
+    beyond it."""
     pos: cython.size_t = 0
     start: cython.size_t = 0
-    control: cython.int = 0
+    nul: cython.int = 0
     while True:
         while not ends_word[cython.cast(cython.uchar, data[pos])]:
             pos += 1
         if pos < end and data[pos] != b" ":
-            control = 1
+            nul |= data[pos] == 0
             pos += 1
             continue
         if pos > start:
@@ -268,7 +369,7 @@ def split_line(
             if parser_arg(parser, start, pos - start) < 0:
                 return -1
         if pos == end:
-            return control
+            return nul
         pos += 1
         start = pos
 
@@ -307,7 +408,7 @@ def parse_line(
     """The command line. PARSE_AGAIN also stands for "its data block is still to come"."""
     found: cython.p_const_char
     end: cython.size_t
-    control: cython.int
+    nul: cython.int
     number: cython.int = -1
     if data[0] == cython.cast(cython.char, BINARY):
         parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
@@ -325,11 +426,11 @@ def parse_line(
     parser.pos = end + 1
     if end > 1 and data[end - 1] == b"\r":
         end -= 1
-    control = split_line(parser, data, end)
-    if control == -2:
+    nul = split_line(parser, data, end)
+    if nul == -2:
         parser.error = b"CLIENT_ERROR too many keys\r\n"
         return PARSE_OK
-    if control < 0:
+    if nul < 0:
         parser.error = b"SERVER_ERROR out of memory\r\n"
         return PARSE_ERROR
     if parser.argc > 0:
@@ -339,13 +440,14 @@ def parse_line(
         # A browser that was tricked into sending this: what follows is not meant for us.
         return PARSE_ERROR if is_http(parser, data) else PARSE_OK
     parser.kind = number + 1
-    parser.error = check_line(cython.address(commands[number]), parser, data, control == 1)
+    parser.error = check_line(cython.address(commands[number]), parser, data, nul == 1)
     if parser.state != MC_DATA:
         return PARSE_OK
-    if parser.length > conn.max_bulk:
-        # memcached swallows what it cannot hold.
-        conn.swallow = parser.length + 2
+    if parser.error is cython.NULL and parser.length > conn.max_bulk:
         parser.error = TOO_LARGE
+    if parser.error is not cython.NULL:
+        # A refusal is complete: its data block is not read as commands.
+        conn.swallow = parser.length + 2
         return PARSE_OK
     parser.need = parser.pos + parser.length + 2
     return PARSE_AGAIN

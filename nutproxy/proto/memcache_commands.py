@@ -126,12 +126,19 @@ COMMANDS: dict[str, Command] = {
     "mn": _row(Kind.LOCAL, (1, 0), text="meta no-op: its reply comes behind all before it"),
     "flush_all": _row(Kind.ALL, (1, 3), "OK", "drop everything", noreply=True),
     "verbosity": _row(Kind.ALL, (2, 3), "OK", "the servers' log level", noreply=True),
-    "version": _row(Kind.LOCAL, (1, 0), text="nutproxy's version"),
+    "version": _row(
+        Kind.LOCAL,
+        (1, 0),
+        "VERSION",
+        "the lowest version of the servers, with `-nutproxy` appended; `1.6.0-nutproxy` where none"
+        " is known",
+    ),
     "stats": _row(
         Kind.LOCAL,
         (1, 0),
         "STATS VALUES RESET OK",
-        "nutproxy's figures; `stats servers` those about each server; other kinds are asked of all"
+        "nutproxy's figures; `stats servers` those about each server; `stats items` the sums of all"
+        " servers' figures, `stats cachedump` all servers' keys; other kinds are asked of all"
         " servers, each name prefixed with its server's",
     ),
     "quit": _row(Kind.LOCAL, (1, 0), text="close the connection, behind what is owed"),

@@ -47,7 +47,9 @@ def memcache_miss(msg):
         msg_constant(msg, cython.address(msg.rsp), END, END_LENGTH)
         return 0
     line: bytes = msg.req.data[: msg.req.length]
-    put_text(msg, meta_miss(line.split()))
+    line = line.removesuffix(b"\n").removesuffix(b"\r")
+    # A key may hold any other white space.
+    put_text(msg, meta_miss([word for word in line.split(b" ") if word]))
     if msg.flags & MSG_QUIET:
         msg.flags |= MSG_NOREPLY
     return 0

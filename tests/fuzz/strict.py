@@ -124,8 +124,7 @@ STORAGE = {
     b"prepend": 5,
     b"cas": 6,
 }
-SIGNED = re.compile(rb"[+-]?[0-9]+\Z")
-CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+SIGNED = re.compile(rb"[\t-\r]*([+-]?[0-9]+)(?:[\t-\r][^\0]*)?\Z", re.S)
 
 
 def memcache_requests(
@@ -148,8 +147,8 @@ def memcache_requests(
         words = [word for word in line.split(b" ") if word]
         if (not words or words[0] not in commands) and is_http(words):
             return found, True
-        size = None if CONTROL.search(line) else block_size(words)
-        if size is not None and size > max_bulk:
+        size, good = block_size(words)
+        if size is not None and (not good or size > max_bulk or b"\0" in line):
             # Swallowed, the two bytes behind it too.
             found.append((words, None))
             at += size + 2
@@ -168,26 +167,33 @@ def is_http(words: list[bytes]) -> bool:
     return len(words) > 1 and words[-1].startswith(b"HTTP/")
 
 
-def block_size(words: list[bytes]) -> int | None:
-    """The bytes of the data block behind this line, None if there is none."""
-    if not words:
-        return None
+def block_size(words: list[bytes]) -> tuple[int | None, bool]:
+    """The bytes of the data block behind this line, None if there is none; and whether the rest of
+    the line is right."""
+    place = 2 if words and words[0] == b"ms" else 4
+    if not words or words[0] not in {b"ms", *STORAGE} or len(words) <= place:
+        return None, False
+    value = number(words[place], -(2**63), 2**63 - 1)
+    size = None if value is None else (value + 2**31) % 2**32 - 2**31
+    if size is None or not 0 <= size <= 2147483645:
+        return None, False
+    good = len(words[1]) <= 250
     if words[0] == b"ms":
         # Its key, its size, its flags: twenty words with the end of the line.
-        if not 3 <= len(words) <= 19 or len(words[1]) > 250:
-            return None
-        return number(words[2], 0, 2147483645)
-    least = STORAGE.get(words[0])
-    if least is None or len(words) not in (least, least + 1) or len(words[1]) > 250:
-        return None
-    if number(words[2], 0, 4294967295) is None or number(words[3], -(2**31), 2**31 - 1) is None:
-        return None
-    if least == 6 and number(words[5], 0, 2**64 - 1) is None:
-        return None
-    return number(words[4], 0, 2147483645)
+        return size, good and len(words) <= 19
+    least = STORAGE[words[0]]
+    good = good and len(words) in (least, least + 1) and unsigned(words[2])
+    good = good and number(words[3], -(2**63), 2**63 - 1) is not None
+    return size, good and (least == 5 or unsigned(words[5]))
+
+
+def unsigned(word: bytes) -> bool:
+    value = number(word, -(2**64) + 1, 2**64 - 1)
+    return value is not None and (b"-" not in word or value % 2**64 < 2**63)
 
 
 def number(word: bytes, least: int, most: int) -> int | None:
-    if not SIGNED.match(word) or not least <= int(word) <= most:
+    match = SIGNED.match(word)
+    if match is None or not least <= int(match[1]) <= most:
         return None
-    return int(word)
+    return int(match[1])

@@ -22,6 +22,7 @@ STORED = b"STORED\r\n"
 ERROR = b"ERROR\r\n"
 VALUE = b"VALUE k 5 1\r\nv\r\n"
 END = b"END\r\n"
+FLAGS = b"CLIENT_ERROR options flags too long\r\n"
 MN = b"MN\r\n"
 
 
@@ -31,34 +32,48 @@ def unsupported(word, times=1):
 
 # What nutproxy answers where it differs, by the reason and the conversation's name.
 DIFFERENCES = {
-    "Control bytes are no part of a key, an opaque or any other word: proxy and server must not "
-    "disagree about where a word or a line ends, as they would about NUL. memcached takes NUL for "
-    "the end of the line, and any other byte for a part of the word.": {
-        "get: tab in the key": FORMAT + ERROR + FORMAT,
+    "NUL ends a line in memcached up to 1.6.39, and is a part of the word in later ones: proxy and "
+    "server must not disagree about where a line ends.": {
         "get: NUL in the key": STORED + FORMAT + FORMAT + END,
-        "set: NUL in the key": FORMAT + ERROR + END,
+        "set: NUL in the key": FORMAT + END,
         "set: NUL behind the length": ERROR + END,
         "spelling: NUL": ERROR + ERROR,
         "mg: NUL in the key": FORMAT,
-        "mg: control bytes in the opaque": FORMAT * 3,
-        "mg: control byte in the key": FORMAT,
-        "get: CR in the key": FORMAT + ERROR + FORMAT + END,
-        "get: DEL in the key": FORMAT + ERROR + FORMAT,
-        "get: key that ends with CR": FORMAT + END,
-        "spelling: CR CR LF": FORMAT + ERROR,
-        "spelling: two commands on a line": FORMAT,
     },
-    "A number has to fit its type: flags 32 bits, exptime 32 bits with a sign, a length 31 bits. "
-    "memcached cuts off what does not fit, so 4294967297 bytes are 1.": {
-        "set: flags of 2^32": FORMAT + ERROR + END,
-        "set: exptime of 2^31": FORMAT + ERROR + END,
-        "set: exptime below -2^31": FORMAT + ERROR + END,
-        "set: exptime of 2^32": FORMAT + ERROR + END,
-        "set: length of 2^32": FORMAT + END,
-        "set: length of 2^32+1": FORMAT + ERROR + END,
-        "gat: exptime of 2^31": STORED + EXPTIME + VALUE + END,
-        "gats: exptime of 2^31": STORED + EXPTIME + VALUE + END,
-        "ms: length of 2^32+1": FORMAT + ERROR + MN,
+    "What is refused is refused with its data block, as memcached does it from 1.6.40 on. The one "
+    "that these conversations were recorded with runs the block as commands.": {
+        "set: too many words": ERROR + END,
+        "set: key of 251 bytes": FORMAT + END,
+        "add: too many words": ERROR + END,
+        "add: key of 251 bytes": FORMAT + END,
+        "replace: too many words": ERROR + END,
+        "replace: key of 251 bytes": FORMAT + END,
+        "append: too many words": ERROR + END,
+        "append: key of 251 bytes": FORMAT + END,
+        "prepend: too many words": ERROR + END,
+        "prepend: key of 251 bytes": FORMAT + END,
+        "set: flags of 2^64": FORMAT + END,
+        "set: negative flags": FORMAT + END,
+        "set: flags with letters": FORMAT + END,
+        "set: flags in hexadecimal": FORMAT + END,
+        "set: flags with a letter, noreply": END,
+        "set: exptime of 2^64": FORMAT + END,
+        "set: exptime with a letter": FORMAT + END,
+        "set: exptime of a word": FORMAT + END,
+        "set: exptime with a fraction": FORMAT + END,
+        "cas: no unique value": STORED + ERROR + ERROR,
+        "cas: unique value of a word": STORED + FORMAT + VALUE + END,
+        "cas: negative unique value": STORED + FORMAT + VALUE + END,
+        "cas: unique value of 2^64": STORED + FORMAT + VALUE + END,
+        "cas: unique value with a letter": STORED + FORMAT + VALUE + END,
+        "cas: too many words": STORED + ERROR + VALUE + END,
+        "cas: key of 251 bytes": FORMAT + END,
+        "ms: key of 251 bytes": FORMAT + MN,
+        "ms: key of 251 bytes with q": FORMAT + MN,
+        "words: ms of 17 flags, data are commands": FLAGS + ERROR + MN,
+        "words: ms of 30 flags": FLAGS + MN,
+        "words: set of 30 words": ERROR + END,
+        "long line: key of 2000 bytes in set": FORMAT + MN,
     },
     "A client that is closed is told why. memcached closes without a word.": {
         "spelling: HTTP is closed": Answer(ERROR, True),

@@ -66,6 +66,10 @@ REQUESTS = {
     b"delete noreply\r\n": [request(b"delete noreply")],
     b"flush_all noreply\r\n": [request(b"flush_all noreply", None, None, True)],
     b"get \xff\x80\r\n": [request(b"get \xff\x80")],
+    b"get a\x7f \tb\r\n": [(b"get a\x7f \tb".split(b" "), None, False, None)],
+    b"get a\rb \r c\r\r\n": [(b"get a\rb \r c\r".split(b" "), None, False, None)],
+    b"gat 4294967295 a\r\n": [request(b"gat 4294967295 a")],
+    b"set a\tb 0 0 1\r\nv\r\n": [(b"set a\tb 0 0 1".split(b" "), b"v", False, None)],
     b"get " + b"k" * 250 + b"\r\n": [request(b"get " + b"k" * 250)],
     b"get" + b" k" * 2000 + b"\r\n": [request(b"get" + b" k" * 2000)],
     b" " * 100 + b"gats 0" + b" k" * 2000 + b"\r\n": [request(b"gats 0" + b" k" * 2000)],
@@ -88,25 +92,32 @@ ANSWERED = {
     b"get " + b"k" * 251 + b"\r\n": request(b"get " + b"k" * 251, None, FORMAT),
     b"get a b" + b"k" * 251 + b" c\r\n": request(b"get a b" + b"k" * 251 + b" c", None, FORMAT),
     b"gat x k\r\n": request(b"gat x k", None, EXPTIME),
-    b"gat 2147483648 k\r\n": request(b"gat 2147483648 k", None, EXPTIME),
-    b"gat -2147483649 k\r\n": request(b"gat -2147483649 k", None, EXPTIME),
+    b"gat 9223372036854775808 k\r\n": request(b"gat 9223372036854775808 k", None, EXPTIME),
+    b"gat -9223372036854775809 k\r\n": request(b"gat -9223372036854775809 k", None, EXPTIME),
     b"gat " + b"0" * 251 + b" k\r\n": request(b"gat " + b"0" * 251 + b" k", None, EXPTIME),
     b"get a\0b\r\n": (b"get a\0b".split(b" "), None, False, FORMAT),
-    b"get a\rb\r\n": (b"get a\rb".split(b" "), None, False, FORMAT),
-    b"get a\x7f\r\n": (b"get a\x7f".split(b" "), None, False, FORMAT),
     b"set k 0 0 3\r\nabcd\r": request(b"set k 0 0 3", b"abc", CHUNK),
     b"set k 0 0 3 noreply\r\nabcde": request(b"set k 0 0 3 noreply", b"abc", CHUNK, True),
     b"set k 0 0 0\r\n\n\n": request(b"set k 0 0 0", b"", CHUNK),
     b"ms k\r\n": request(b"ms k", None, FORMAT),
     b"ms k S1\r\n": request(b"ms k S1", None, FORMAT),
-    b"ms k 1" + b" q" * 17 + b"\r\n": request(
-        b"ms k 1" + b" q" * 17, None, b"CLIENT_ERROR options flags too long\r\n"
-    ),
 }
+# memcached reads none of these as a length, and none as flags.
 BAD_NUMBERS = [
-    *(b"x", b"1x", b"-", b"+", b"-1", b"--1", b"1.0", b"0x1", b"4294967296", b"4294967297"),
-    *(b"18446744073709551616", b"18446744073709551617", b"9" * 30, b"\xb2"),
+    *(b"x", b"1x", b"-", b"+", b"-1", b"--1", b"1.0", b"0x1", b"1\x001", b"\x00"),
+    *(b"18446744073709551616", b"18446744073709551617", b"9" * 30, b"\xb2", b"\t", b"\t-"),
 ]
+# Lengths that are cut off to 32 bits, with what is left of them.
+WRAPPED = {
+    b"+5": 5,
+    b"007": 7,
+    b"-0": 0,
+    b"5\t6": 5,
+    b"\x0b5": 5,
+    b"4294967301": 5,
+    b"-4294967291": 5,
+    b"9223372032559808517": 5,
+}
 
 BROKEN = {
     b"\x80": BINARY,
@@ -131,15 +142,54 @@ def test_a_request_with_an_error_is_whole_however_it_is_cut(data):
     check(True, data, [ANSWERED[data]])
 
 
+def refused(line, error=FORMAT, noreply=False):
+    """A line with an error, whose words may hold any white space but a blank."""
+    return (line.split(b" "), None, noreply, error)
+
+
 @pytest.mark.parametrize("number", BAD_NUMBERS)
-@pytest.mark.parametrize(
-    "line",
-    [b"set k <n> 0 1", b"set k 0 0 <n>", b"ms k <n>", b"add k 0 0 <n> noreply"],
-)
-def test_numbers_that_do_not_fit_are_refused_and_no_data_follow(line, number):
+@pytest.mark.parametrize("line", [b"set k 0 0 <n>", b"ms k <n>", b"add k 0 0 <n> noreply"])
+def test_a_length_that_is_none_is_refused_and_no_data_follow(line, number):
     line = line.replace(b"<n>", number)
-    expected = request(line, None, FORMAT, line.endswith(b"noreply"))
+    expected = refused(line, noreply=line.endswith(b"noreply"))
     check(True, line + b"\r\nmn\r\n", [expected, request(b"mn")])
+
+
+@pytest.mark.parametrize(
+    "number", [*BAD_NUMBERS, b"18446744073709551615-", b"-9223372036854775808"]
+)
+@pytest.mark.parametrize("line", [b"set k <n> 0 9", b"cas k 0 0 9 <n>", b"add k <n> 0 9 noreply"])
+def test_a_number_that_is_none_is_refused_with_the_data(line, number):
+    """What follows is a value, and none of its bytes are a command."""
+    line = line.replace(b"<n>", number)
+    expected = refused(line, noreply=line.endswith(b"noreply"))
+    check(True, line + b"\r\nflush_all\r\nmn\r\n", [expected, request(b"mn")])
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"set " + b"k" * 251 + b" 0 0 9", FORMAT),
+        (b"set a\0b 0 0 9", FORMAT),
+        (b"set k 0 9223372036854775808 9", FORMAT),
+        (b"set k 0 0 9 noreply noreply", ERROR),
+        (b"cas k 0 0 9", ERROR),
+        (b"ms " + b"k" * 251 + b" 9", FORMAT),
+        (b"ms a\0b 9", FORMAT),
+        (b"ms k 9" + b" q" * 17, b"CLIENT_ERROR options flags too long\r\n"),
+    ],
+)
+def test_a_refused_line_takes_its_data_with_it(line, error):
+    check(True, line + b"\r\nflush_all\r\nmn\r\n", [refused(line, error), request(b"mn")])
+
+
+@pytest.mark.parametrize("number", WRAPPED)
+@pytest.mark.parametrize("line", [b"set k 0 0 <n>", b"cas k 0 0 <n> 7", b"ms k <n> T0"])
+def test_a_length_is_what_memcached_takes_it_for(line, number):
+    line = line.replace(b"<n>", number)
+    block = b"x" * WRAPPED[number]
+    expected = (line.split(b" "), block, False, None)
+    check(True, line + b"\r\n" + block + b"\r\nmn\r\n", [expected, request(b"mn")])
 
 
 @pytest.mark.parametrize("data", BROKEN, ids=name)
