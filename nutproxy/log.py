@@ -108,7 +108,8 @@ class Repeats(logging.Filter):
     many were left out.
 
     A kind is a format string together with its pool and server. The arguments do not count, since
-    descriptors and causes vary without end. Debug lines and replies to signals are exempt.
+    descriptors and causes vary without end. Debug lines and replies to signals are exempt. A
+    line may have a `burst` of its own, as an extra.
     """
 
     def __init__(self) -> None:
@@ -119,18 +120,19 @@ class Repeats(logging.Filter):
         if record.levelno in (logging.DEBUG, ALWAYS):
             return True
         about = getattr(record, "about", {})
+        burst = getattr(record, "burst", BURST)
         kind = (record.msg, about.get("pool"), about.get("server"))
         now = time.monotonic()
         since, count = self.said.get(kind, (now, 0))
         if now - since >= BURST_SECONDS:
-            if count > BURST:
-                missing = f"{count - BURST} more of these in {now - since:.0f} s"
+            if count > burst:
+                missing = f"{count - burst} more of these in {now - since:.0f} s"
                 record.msg, record.args = f"{record.getMessage()} ({missing})", ()
             since, count = now, 0
         if len(self.said) >= BURST_KINDS:
             self.said.clear()
         self.said[kind] = since, count + 1
-        return count < BURST
+        return count < burst
 
 
 class Handover(QueueHandler):

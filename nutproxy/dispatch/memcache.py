@@ -72,6 +72,7 @@ from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUS
 
 from nutproxy.local.interface import Query
 from nutproxy.local.memcache import HANDLERS, INTERNAL_ERROR
+from nutproxy.strangers import tell_broken
 
 log = logging.getLogger("nutproxy")
 
@@ -147,6 +148,7 @@ def memcache_recv_error(conn, parser):
     """What has come is no message: what is owed, an error text, the end."""
     client: ClientConn = cython.cast(ClientConn, conn)
     client.breaks()
+    tell_broken(client, parser.error)
     return answer_constant(client, parser.error, strlen(parser.error), MSG_MEMCACHE)
 
 

@@ -73,6 +73,7 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
 from nutproxy.proto.redis import split_inline
+from nutproxy.strangers import tell_broken, tell_inline, tell_stranger
 
 log = logging.getLogger("nutproxy")
 
@@ -225,6 +226,7 @@ def redis_recv_error(conn, parser):
             char = b" "
         text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
     client.breaks()
+    tell_broken(client, text)
     return answer(client, b"-ERR " + text + b"\r\n", 0, False)
 
 
@@ -244,6 +246,7 @@ def unknown(
         data + name.offset, name.length, b"host:"
     ):
         client.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
+        tell_stranger(client, "http")
         return client.close(client)
     return answer(client, errors.unknown_command(first_words(data, parser)), flags, True)
 
@@ -307,6 +310,7 @@ def inline_command(
         return redis_recv_error(client, parser)
     if not words:
         return 0
+    tell_inline(client, words)
     array = hiredis.pack_command(tuple(words))
     again.argv = cython.NULL
     again.argv_room = 0

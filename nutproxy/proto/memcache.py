@@ -64,8 +64,9 @@ META_WORDS = cython.declare(cython.uint, 19)
 REPLY_LINE_MAX = cython.declare(cython.size_t, 65536)
 # memcached keeps a value's length in an int, with its terminator.
 VALUE_MAX = cython.declare(cython.longlong, 2147483647 - 2)
-# The first byte of a request in the binary protocol.
+# The first byte of a request in the binary protocol, and the first two of a TLS handshake.
 BINARY = cython.declare(cython.uchar, 0x80)
+TLS = cython.declare(cython.p_const_char, b"\x16\x03")
 
 BAD_FORMAT = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad command line format\r\n")
 BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\n")
@@ -391,6 +392,39 @@ def may_be_long(data: cython.p_const_char, length: cython.size_t) -> cython.bint
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def is_foreign(
+    parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+) -> cython.bint:
+    """Is this the start of another protocol, whose messages have no line's end to wait for?"""
+    if data[0] == cython.cast(cython.char, BINARY):
+        parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
+        return True
+    if length > 1 and memcmp(data, TLS, 2) == 0:
+        parser.error = b"CLIENT_ERROR TLS is not supported\r\n"
+        return True
+    return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_redis(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython.bint:
+    """Is a line without a command the first of a Redis request, `*3`? Its arguments would follow,
+    and be run as commands."""
+    pos: cython.size_t
+    arg: cython.pointer(Arg)
+    if parser.argc != 1:
+        return False
+    arg = cython.address(parser.argv[0])
+    if data[arg.offset] != b"*" or arg.length < 2:
+        return False
+    for pos in range(arg.offset + 1, arg.offset + arg.length):
+        if not b"0" <= data[pos] <= b"9":
+            return False
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def is_http(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython.bint:
     """Does a line without a command end in HTTP/…, as the first of a request does?"""
     last: cython.pointer(Arg)
@@ -410,8 +444,7 @@ def parse_line(
     end: cython.size_t
     nul: cython.int
     number: cython.int = -1
-    if data[0] == cython.cast(cython.char, BINARY):
-        parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
+    if data[0] < 32 and is_foreign(parser, data, length):
         return PARSE_ERROR
     found = cython.cast(
         cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
@@ -437,6 +470,10 @@ def parse_line(
         number = command_find(data + parser.argv[0].offset, parser.argv[0].length)
     if number < 0:
         parser.error = UNKNOWN
+        if is_redis(parser, data):
+            # In the form of an error that its client understands.
+            parser.error = b"-ERR this pool speaks the Memcached protocol\r\n"
+            return PARSE_ERROR
         # A browser that was tricked into sending this: what follows is not meant for us.
         return PARSE_ERROR if is_http(parser, data) else PARSE_OK
     parser.kind = number + 1

@@ -308,8 +308,16 @@ def redis_parse_req(conn, parser, data, length):
 def redis_parse_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """An inline command: a line, at most LINE_MAX long. Its words are taken by `split_inline`."""
-    found: cython.p_const_char = cython.cast(
+    """An inline command: a line, at most LINE_MAX long. Its words are taken by `split_inline`. The
+    first bytes of another protocol are told before a line's end, which may never come."""
+    found: cython.p_const_char
+    if data[0] == cython.cast(cython.char, 0x80):
+        parser.error = b"Protocol error: the binary Memcached protocol is not supported"
+        return PARSE_ERROR
+    if length > 1 and data[0] == 0x16 and data[1] == 3:
+        parser.error = b"Protocol error: TLS is not supported"
+        return PARSE_ERROR
+    found = cython.cast(
         cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
     )
     if found is cython.NULL:

@@ -30,6 +30,8 @@ NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 def redis_requests(data: bytes, max_bulk: int) -> tuple[list, bool]:
     found, at = [], 0
     while at < len(data):
+        if data[at] == 0x80 or data[at : at + 2] == b"\x16\x03":
+            return found, True
         if data[at] != 42:
             end = data.find(b"\n", at) + 1
             if not end:
@@ -124,6 +126,7 @@ STORAGE = {
     b"prepend": 5,
     b"cas": 6,
 }
+REDIS = re.compile(rb"\*[0-9]+\Z")
 SIGNED = re.compile(rb"[\t-\r]*([+-]?[0-9]+)(?:[\t-\r][^\0]*)?\Z", re.S)
 
 
@@ -133,7 +136,7 @@ def memcache_requests(
     """Of each message its words, and its data block."""
     found, at = [], 0
     while at < len(data):
-        if data[at] == 0x80:
+        if data[at] == 0x80 or data[at : at + 2] == b"\x16\x03":
             return found, True
         end = data.find(b"\n", at)
         line = data[at : len(data) if end < 0 else end]
@@ -145,7 +148,8 @@ def memcache_requests(
         if len(line) > 1 and line.endswith(b"\r"):
             line = line[:-1]
         words = [word for word in line.split(b" ") if word]
-        if (not words or words[0] not in commands) and is_http(words):
+        unknown = not words or words[0] not in commands
+        if unknown and (is_http(words) or (len(words) == 1 and REDIS.match(words[0]))):
             return found, True
         size, good = block_size(words)
         if size is not None and (not good or size > max_bulk or b"\0" in line):

@@ -8,7 +8,6 @@ import random
 
 import pytest
 
-from nutproxy import __version__
 from tests import memcache_corpus as corpus
 from tests.integration.conftest import mc_pool
 from tests.memcache_corpus import Answer, Conversation
@@ -122,10 +121,10 @@ ON_PURPOSE = {
     for answers in DIFFERENCES.values()
     for name, answer in answers.items()
 }
-# The version is nutproxy's own: there is no one server whose version it could be.
+# The version is that of the servers, with the proxy's name.
 VERSION = (
     b"VERSION %b\r\n" % corpus.recorded_version().encode(),
-    b"VERSION %b (nutproxy)\r\n" % __version__.encode(),
+    b"VERSION %b-nutproxy\r\n" % corpus.recorded_version().encode(),
 )
 
 
@@ -242,7 +241,8 @@ KEYS = [b"k", b"key:1", b"noreply", b"-1", b"x" * 250, b"y" * 251, b"\xff\x80", 
 GET_KEYS = [key for key in KEYS if len(key) <= 250]
 ENCODED = [b"Zm9v", b"Zm9vYg==", b"a2V5OjE=", b"AAEC//4=", b"Zg", b"!!!!", b"Zh=="]
 NUMBERS = [b"0", b"1", b"5", b"-1", b"007", b"+1", b"x", b"1x", b"99999999999999999999", b""]
-EXPTIMES = [b"0", b"0", b"1000", b"-1", b"x", b"1.5", b"noreply"]
+FLAGS_OF = [b"0", b"1", b"007", b"+1", b"4294967301", b"18446744073709551615"]
+EXPTIMES = [b"0", b"0", b"1000", b"4294967295", b"x", b"1.5", b"noreply"]
 LAST = [b"", b"", b"", b" noreply", b" noreply", b" noreply noreply", b" NOREPLY", b" bogus"]
 VALUES = [b"", b"v", b"10", b"x" * 300, b"END\r\n", b"\r\n", b"\0\xff"]
 # memcached counts in place or makes a new item, as it happens. What that changes is not asked of
@@ -289,13 +289,16 @@ class Talker:
         return b"%b %b %b\r\n" % (self.one([b"gat", b"gats"]), self.one(EXPTIMES), keys)
 
     def store(self):
+        """Lines that memcached takes: which of the others have their data block skipped is
+        test_memcache_refusals.py's."""
         word = self.one([b"set", b"set", b"set", b"add", b"replace", b"append", b"prepend", b"cas"])
         value = self.one(VALUES)
         length = b"%d" % self.length(value)
-        line = [word, self.one(KEYS), self.one(NUMBERS[:6]), self.one(EXPTIMES), length]
+        line = [word, self.one(GET_KEYS), self.one(FLAGS_OF), self.one(EXPTIMES[:4]), length]
         if word == b"cas":
-            line.append(self.one([b"123456789", b"x", b"-1"]))
-        return b" ".join(line) + self.one(LAST) + b"\r\n" + value + b"\r\n"
+            line.append(self.one([b"123456789", b"+1", b"18446744073709551615"]))
+        last = self.one([word for word in LAST if word != b" noreply noreply"])
+        return b" ".join(line) + last + b"\r\n" + value + b"\r\n"
 
     def count(self):
         key = self.one(COUNTERS)
@@ -325,6 +328,7 @@ class Talker:
         if word == b"ms":
             value = self.one(VALUES)
             length = self.length(value)
+            key = self.one(GET_KEYS + ENCODED * 2)
             # Of a flag and a length that are both wrong, each side tells another.
             flags = b"".join(self.some(SET_FLAGS, 5)) if length == len(value) else b""
             return b"ms %b %d%b\r\n%b\r\n" % (key, length, flags, value)

@@ -24,6 +24,8 @@ ERROR = b"ERROR\r\n"
 LONG = "CLIENT_ERROR line too long"
 BINARY = "CLIENT_ERROR the binary protocol is not supported"
 HTTP = "ERROR"
+TLS = "CLIENT_ERROR TLS is not supported"
+REDIS = "-ERR this pool speaks the Memcached protocol"
 MB = 1 << 20
 
 
@@ -122,6 +124,8 @@ WRAPPED = {
 BROKEN = {
     b"\x80": BINARY,
     b"\x80\x01\0\0": BINARY,
+    b"\x16\x03\x01\x02\0": TLS,
+    b"*1\r\n$4\r\nPING\r\n": REDIS,
     b"x" * 2049: LONG,
     b"set k 0 0 1" + b" " * 2050 + b"\r\nv\r\n": LONG,
     b"mg k s" + b"x" * 2050 + b"\r\n": LONG,

@@ -1,0 +1,64 @@
+# nutproxy/strangers.py: clients that speak another protocol
+"""One line a minute and pool for each protocol that a listener does not speak: it says what the
+client is and what to do. Without it a wrong port or a missing `redis: true` shows as nothing but
+protocol errors."""
+
+from __future__ import annotations
+
+import logging
+
+from nutproxy.local.interface import Client
+
+log = logging.getLogger("nutproxy")
+
+TEXTS = {
+    "binary": "sent the binary Memcached protocol, which nutproxy does not speak; make the client use"
+    " the text protocol (libmemcached: remove BINARY_PROTOCOL; spymemcached: Protocol.TEXT)",
+    "tls": "sent a TLS handshake; nutproxy does not speak TLS: turn it off in the client, or put a TLS"
+    " proxy (stunnel, HAProxy) in front of nutproxy",
+    "http": "sent an HTTP request; a health check must be of type TCP, and the statistics are on the"
+    " port of --stats-port",
+    "redis": "sent the Redis protocol; this pool speaks Memcached: connect to another pool, or set"
+    " 'redis: true'",
+    "memcached": "sent the Memcached protocol; this pool speaks Redis: connect to another pool, or set"
+    " 'redis: false'",
+}
+
+# What the parsers say of them, by the text of the error.
+ERRORS = {
+    b"CLIENT_ERROR the binary protocol is not supported\r\n": "binary",
+    b"CLIENT_ERROR TLS is not supported\r\n": "tls",
+    b"ERROR\r\n": "http",
+    b"-ERR this pool speaks the Memcached protocol\r\n": "redis",
+    b"Protocol error: the binary Memcached protocol is not supported": "binary",
+    b"Protocol error: TLS is not supported": "tls",
+}
+
+# Commands that Redis has not got.
+MEMCACHED_WORDS = frozenset(
+    b"gets gat gats add replace cas delete flush_all version stats verbosity mg ms md ma mn".split()
+)
+
+
+def tell_stranger(client: Client, what: str) -> None:
+    log.warning(
+        f"%s %s: a client at %s {TEXTS[what]}", client, client.pool, client.peer, extra=ONCE
+    )
+
+
+def tell_broken(client: Client, error: bytes) -> None:
+    """The parser has given up with this error."""
+    if error in ERRORS:
+        tell_stranger(client, ERRORS[error])
+
+
+def tell_inline(client: Client, words: list[bytes]) -> None:
+    """A command to a Redis pool that came as a line, as only people and strangers send it."""
+    if words[-1].startswith(b"HTTP/"):
+        tell_stranger(client, "http")
+    elif words[0] in MEMCACHED_WORDS:
+        tell_stranger(client, "memcached")
+
+
+# Lines of a kind in a minute, instead of the usual ten.
+ONCE = {"burst": 1}
