@@ -12,16 +12,16 @@ from nutproxy.local.interface import Client
 log = logging.getLogger("nutproxy")
 
 TEXTS = {
-    "binary": "sent the binary Memcached protocol, which nutproxy does not speak; make the client use"
-    " the text protocol (libmemcached: remove BINARY_PROTOCOL; spymemcached: Protocol.TEXT)",
-    "tls": "sent a TLS handshake; nutproxy does not speak TLS: turn it off in the client, or put a TLS"
-    " proxy (stunnel, HAProxy) in front of nutproxy",
-    "http": "sent an HTTP request; a health check must be of type TCP, and the statistics are on the"
-    " port of --stats-port",
+    "binary": "sent the binary Memcached protocol, which nutproxy does not speak; make the client"
+    " use the text protocol (libmemcached: remove BINARY_PROTOCOL; spymemcached: Protocol.TEXT)",
+    "tls": "sent a TLS handshake; nutproxy does not speak TLS: turn it off in the client, or put a"
+    " TLS proxy (stunnel, HAProxy) in front of nutproxy",
+    "http": "sent an HTTP request; a health check must be of type TCP, and the statistics are on"
+    " the port of --stats-port",
     "redis": "sent the Redis protocol; this pool speaks Memcached: connect to another pool, or set"
-    " 'redis: true'",
-    "memcached": "sent the Memcached protocol; this pool speaks Redis: connect to another pool, or set"
-    " 'redis: false'",
+    " 'redis: true' for it",
+    "memcached": "sent the Memcached protocol; this pool speaks Redis: connect to another pool, or"
+    " set 'redis: false' for it",
 }
 
 # What the parsers say of them, by the text of the error.

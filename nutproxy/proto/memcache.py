@@ -15,8 +15,8 @@ taken and cut off to the field's type, so an exptime of 4294967295 is -1, and a 
 byte but space, line feed and NUL. NUL is refused: it ends the line in memcached up to 1.6.39, and
 does not in later versions.
 
-**Two generations of memcached, up to 1.6.39 and later, read some lines differently**, and a server must never read other
-requests than the proxy has read, so these lines are not forwarded as they came:
+**Two generations of memcached, up to 1.6.39 and later, read some lines differently.** A server
+must never read other requests than the proxy has read, so these are not forwarded as they came:
 
   - A storage line that is refused for another word than its length: the later ones skip its data
     block, the earlier ones run it as commands. Here it is always skipped.
@@ -178,7 +178,7 @@ def odd_number_of(
     value: cython.pointer(cython.longlong),
 ) -> cython.bint:
     """Any word, as strtoll or strtoull takes it: white space, a sign, digits that fit 64 bits.
-    White space may end it. The unsigned one takes a sign too, unless the number is negative then."""
+    White space may end it. The unsigned one takes a sign, unless the number is negative then."""
     pos: cython.size_t = arg.offset
     end: cython.size_t = pos + arg.length
     bound: cython.ulonglong = 18446744073709551615

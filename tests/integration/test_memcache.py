@@ -171,7 +171,7 @@ def test_injected_line_is_a_request_of_its_own(proxy):
         for _ in range(50):
             answer = talk(proxy.ports["alpha"], b"get a\nversion\r\nget a\nquit\r\n")
             assert answer.startswith(b"END\r\nVERSION ")
-            assert answer.endswith(b" (nutproxy)\r\nEND\r\n")
+            assert answer.endswith(b"-nutproxy\r\nEND\r\n")
             innocent.send_bytes(b"get v\r\n" * 10)
             assert innocent.replies(10) == [value(b"v", b"mine") + END] * 10
 
@@ -413,8 +413,8 @@ def test_one_end_too_many_gives_nobody_anothers_value():
             if request[0] == b"version":
                 session.send(b"VERSION 1.6.18\r\n")
                 continue
-            reply = b"".join(value(key, key) for key in request[1:] if key != b"miss")
-            session.send(reply + END + (END if next(extra, False) else b""))
+            reply = found([key for key in request[1:] if key != b"miss"])
+            session.send(reply + (END if next(extra, False) else b""))
 
     with lying(script) as (server, client, other):
         for number in range(200):
