@@ -417,10 +417,8 @@ def is_redis(parser: cython.pointer(Parser), data: cython.p_const_char) -> cytho
     arg = cython.address(parser.argv[0])
     if data[arg.offset] != b"*" or arg.length < 2:
         return False
-    for pos in range(arg.offset + 1, arg.offset + arg.length):
-        if not b"0" <= data[pos] <= b"9":
-            return False
-    return True
+    pos = digits_end(data, arg.offset + 1, arg.offset + arg.length)
+    return pos == arg.offset + arg.length
 
 
 @cython.cfunc
