@@ -464,8 +464,8 @@ DIFFERENCES = [
     Difference(
         "memcached: version",
         "the version of one of the servers",
-        "the lowest version of the servers with `-nutproxy` appended; `1.6.0-nutproxy` while none is"
-        " known",
+        "the lowest version of the servers with `-nutproxy` appended; `1.6.0-nutproxy` while none"
+        " is known",
         "clients look for features by it, and it is answered when all servers are down",
         (
             Script(

@@ -405,7 +405,7 @@ def test_version_before_a_server_is_known():
 
 
 def test_one_end_too_many_gives_nobody_anothers_value():
-    """The key of a value is compared with the request: every later reply would be the next one's."""
+    """The key of a value is compared with the request: else all later replies would be shifted."""
     extra = iter([False] * 20 + [True])
 
     def script(session):

@@ -1,9 +1,9 @@
-"""Every line of Memcached that is followed by a data block: is it taken or refused as memcached does,
-and what becomes of the block?
+"""Every line of Memcached that is followed by a data block: is it taken or refused as memcached
+does, and what becomes of the block?
 
 The block is a command, so a block that is not read as one shows: `flush_all` is answered OK, and
-empties the server. The same lines go to a memcached directly and through nutproxy to others; replies
-and state are compared. memcached up to 1.6.39 runs the block of a line that it refuses, later ones
+empties the server. The same lines go to a memcached directly and through nutproxy to others;
+replies and state are compared. memcached up to 1.6.39 runs the block of a line that it refuses, later ones
 skip it; nutproxy skips it, whatever the server. Only a length that is no length to any memcached
 announces no block.
 """
