@@ -4,8 +4,8 @@ does, and what becomes of the block?
 The block is a command, so a block that is not read as one shows: `flush_all` is answered OK, and
 empties the server. The same lines go to a memcached directly and through nutproxy to others;
 replies and state are compared. memcached up to 1.6.39 runs the block of a line that it refuses,
-later ones skip it; nutproxy skips it, whatever the server. Only a length that is no length to any memcached
-announces no block.
+later ones skip it; nutproxy skips it, whatever the server. Only a length that is no length to any
+memcached announces no block.
 """
 
 import itertools
