@@ -304,7 +304,7 @@ class Talker:
         key = self.one(COUNTERS)
         return self.one(
             [
-                b"set %b 0 0 2%b\r\n10\r\n" % (key, self.one(LAST)),
+                b"set %b 0 0 2%b\r\n10\r\n" % (key, self.one(LAST[:5])),
                 b"get %b %b\r\n" % (key, self.one(GET_KEYS)),
                 b"incr %b %b%b\r\n" % (key, self.one(NUMBERS), self.one(LAST)),
                 b"incr %b 5\r\n" % key,
