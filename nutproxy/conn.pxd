@@ -40,6 +40,7 @@ cdef class Loop:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
+    cdef readonly int64_t seen         # the same a turn ago: what had come by then has been read
     cdef readonly int64_t now_usec     # the same in microseconds
     cdef readonly Slab slab
     cdef uint64_t* stats               # its global row

@@ -165,6 +165,7 @@ class Loop:
         """Read the clock: once a turn."""
         time: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(time))
+        self.seen = self.now
         self.now_usec = cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
         self.now = self.now_usec // 1000
 

@@ -16,6 +16,7 @@ cdef class Context:
     # Clients at once of the pools without client_connections, all together; 0 without a limit.
     cdef public size_t max_clients
     cdef bint stopped
+    cdef int64_t judge_from            # no deadline is judged before this time
     cdef readonly bint draining
     cdef readonly int64_t drain_began  # milliseconds of the loop's clock
     cdef readonly double started       # monotonic seconds
@@ -24,6 +25,8 @@ cdef class Context:
     cdef readonly int pid
 
     cdef int turn(self) except -1
+    cdef int judge(self) except -1
+    cdef void paused(self, int64_t waited, int count) noexcept
     cdef int flush(self, ConnList* conns) except -1
     cdef int timeout(self)
     cdef int check_drained(self) except -1

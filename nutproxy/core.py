@@ -24,7 +24,8 @@ The way of one GET, with the handlers that carry it:
 
 One turn:
 
-    1. timers and request deadlines that have expired
+    1. timers and request deadlines that had expired when the poller was last asked: what had come
+       by then has been read
     2. connections that still had input last turn, or room for it again
     3. wait for events: until the next timer, not at all if step 2 has left work
     4. each event: error first, then read, then write
@@ -59,6 +60,14 @@ log = logging.getLogger("nutproxy")
 
 # Milliseconds between looks at what nothing else leads to.
 TIDY_INTERVAL = 1000
+# A turn that takes this many milliseconds longer than it was to wait was stopped in between (SIGSTOP,
+# a virtual machine that was suspended), or the machine is very busy.
+PAUSE_SLACK = cython.declare(cython.longlong, 20)
+# Turns that are shorter than this are not looked at.
+PAUSE_MIN = cython.declare(cython.longlong, 100)
+# How much time servers are given after that, at least and at most.
+PAUSE_GRACE_MIN = cython.declare(cython.longlong, 50)
+PAUSE_GRACE_MAX = cython.declare(cython.longlong, 1000)
 
 
 @cython.cfunc
@@ -213,7 +222,17 @@ class Context:
                 first = expires
         if first < 0:
             return -1
+        if first < self.judge_from:
+            first = self.judge_from
         return min(max(first - loop.now, 0), 60000)
+
+    def paused(self, waited, count):
+        """The last turn was long. If it was longer than it was to wait for, nutproxy has not been
+        running: that is no server's fault, and the time is not counted against them."""
+        loop: Loop = self.loop
+        over: cython.longlong = loop.now - loop.seen - waited
+        if waited >= 0 and (over > PAUSE_SLACK or (count > 0 and over >= 0)):
+            self.judge_from = loop.now + min(max(over, PAUSE_GRACE_MIN), PAUSE_GRACE_MAX)
 
     def flush(self, conns):
         """Call the send handler of every connection that has something queued."""
@@ -247,22 +266,29 @@ class Context:
             log.exception("it could not be closed in order")
             conn.shut()
 
-    def turn(self):
-        loop: Loop = self.loop
+    def judge(self):
+        """Timers and deadlines. A reply that had come when they expired has been read before."""
         pool: ServerPool
-        conn: Conn
-        again: ConnList
-        index: cython.size_t
-        count: cython.int
-        events: cython.uint
-
-        loop.timers.run(loop.now)
+        self.loop.timers.run(self.loop.seen)
         for pool in self.pools:
             if pool.timeout:
                 try:
                     pool.expire()
                 except Exception:
                     log.exception("%s: a request that timed out could not be answered", pool)
+        return 0
+
+    def turn(self):
+        loop: Loop = self.loop
+        conn: Conn
+        again: ConnList
+        index: cython.size_t
+        count: cython.int
+        wait: cython.int
+        events: cython.uint
+
+        if loop.now >= self.judge_from:
+            self.judge()
 
         again = loop.ready_now
         loop.ready_now = loop.ready
@@ -278,10 +304,11 @@ class Context:
         loop.ready_now.count = 0
 
         # What step 1 and 2 have queued is not kept waiting for events.
-        count = loop.poller.wait(
-            0 if loop.flush_servers.count or loop.flush_clients.count else self.timeout()
-        )
+        wait = 0 if loop.flush_servers.count or loop.flush_clients.count else self.timeout()
+        count = loop.poller.wait(wait)
         loop.tick()
+        if loop.now - loop.seen >= PAUSE_MIN:
+            self.paused(wait, count)
         for index in range(cython.cast(cython.size_t, count)):
             conn = cython.cast(Conn, loop.poller.events[index].data.ptr)
             events = loop.poller.events[index].events

@@ -170,7 +170,7 @@ class ServerPool:
         text: bytes
         while True:
             msg = self.deadlines.timeout_next
-            if msg == self.deadlines or msg.deadline > self.loop.now:
+            if msg == self.deadlines or msg.deadline > self.loop.seen:
                 return 0
             conn = cython.cast(ServerConn, msg.server)
             server = cython.cast(Server, conn.server)

@@ -12,10 +12,14 @@ cdef class Server(Endpoint):
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
     cdef readonly bytes refusal        # why conn_for has no connection: an error reply
-    cdef dict refusals                 # by version and slot: until when, and why
+    cdef dict refusals                 # by version and slot: when it may be tried again
     cdef readonly int64_t last_failure # when the last counted failure was noticed
     cdef readonly int64_t backoff      # milliseconds until the next probe
+    cdef bint stopped                  # the proxy ends
+    cdef readonly int64_t tried        # when the last connect began
+    cdef readonly int64_t slow_since   # since when it has given no sign of life; -1: it is not slow
     cdef Timer retry
     cdef ServerConn probing
+    cdef ServerConn spare              # a probe that was answered, while another connection is silent
 
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1

@@ -5,19 +5,30 @@
 
 Slots exist once for each protocol version that clients speak (RESP2, RESP3).
 
-**Health.** A server is up, down, or ejected.
+**Health.** A server is up, slow, down, or ejected.
 
-    up ──── cannot be reached, fails a handshake, ──> down ──── failures reach ──> ejected
-            or is silent for a whole timeout            │       server_failure_limit     │
-    ^                                                   │       (auto_eject_hosts)       │
-    └───────── a probe connects, shakes hands, PINGs ───┴────────────────────────────────┘
+    up <── a reply ─── slow <─── a connection was silent for a whole timeout
+    ^                   │
+    │                   └─ silent for GONE_AFTER ─┐
+    │     cannot be reached, fails a handshake ───┴──> down ─── failures reach ───> ejected
+    │                                                   │       server_failure_limit    │
+    └───── a probe connects, shakes hands, PINGs ───────┴───────────────────────────────┘
 
-While it is down, requests for it fail at once with the cause; no client request is used to find out
-whether it is back, a probe is: with a growing back-off, and every `server_retry_timeout` once it is
-ejected. A reply on an old connection also ends "down", for a server that was stopped and continues.
+A slow server keeps its requests: each waits for its own deadline. A probe finds out whether it is
+only its old connection that is dead.
+
+Of a server that is down, no request is written before a probe has found that it is back. Probes
+come with a growing back-off; a request that comes hastens the next one, to DEMAND_GAP after the last,
+and waits for it: at most for DEMAND_WAIT, then it fails with the cause that is known. All requests
+share one probe, so a dead server is not asked more often than that. Once it is ejected it is probed
+every `server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
 
 A connection that is refused while others of the same server are in use (maxclients) concerns its
-slot alone: requests of that slot fail for a second, then it is tried again.
+slot alone: it is tried again after BACKOFF_MIN, and requests of that slot wait for that.
+
+A connection on which bytes come, but none of which is a whole reply, is not silent, and yet of no
+use: when ROW_MIN requests have timed out in a row, over ROW_TIMEOUTS timeouts, it is closed, and
+that is a failure of the server.
 
 A failure counts only when what failed had begun after the last counted failure, so that one event
 is counted once, however many connections and requests it takes with it.
@@ -27,12 +38,20 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 
 import cython
 import hiredis
 from cython.cimports.libc.errno import ECONNRESET, ENOMEM, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Loop
-from cython.cimports.nutproxy.server_conn import SERVER_CLOSED, SERVER_READY, ServerConn, idle
+from cython.cimports.nutproxy.server_conn import (
+    SERVER_CLOSED,
+    SERVER_READY,
+    SERVER_RESOLVING,
+    SERVER_WAITING,
+    ServerConn,
+    idle,
+)
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
     SERVER_REQUESTS,
@@ -49,6 +68,17 @@ from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
+# Milliseconds between two probes of a server that is down, however many requests ask for it.
+DEMAND_GAP = 10
+# Milliseconds that a request waits for a probe which stays without an answer.
+DEMAND_WAIT = 20
+# A server that has given no sign of life for so many milliseconds, and two timeouts, is down.
+GONE_AFTER = 5000
+# Milliseconds that an old connection is given to reply after a probe has been answered.
+PATIENCE = 100
+# A connection on which so many requests in a row have timed out, over so many timeouts, is closed.
+ROW_MIN = 4
+ROW_TIMEOUTS = 4
 # Milliseconds until a server that is down is probed: at first, and at most.
 BACKOFF_MIN = 100
 BACKOFF_MAX = 1000
@@ -77,6 +107,7 @@ class Server(Endpoint):
         self.version = ""
         self.backoff = BACKOFF_MIN
         self.last_failure = -1
+        self.slow_since = -1
 
     @property
     def address(self) -> str:
@@ -115,8 +146,7 @@ class Server(Endpoint):
         slot: cython.int = client % self.connections
         conns: list = self.conns3 if resp == 3 else self.conns2
         if self.down:
-            self.refusal = self.error
-            return None
+            return self.wait_for_probe(resp, slot)
         if resp == 3 and self.no_resp3:
             self.refusal = NOPROTO
             return None
@@ -125,33 +155,77 @@ class Server(Endpoint):
             return self.open_slot(resp, slot)
         return conn
 
-    def open_slot(self, resp: int, slot: int):
-        """Connect for this slot, unless it was refused a moment ago."""
-        until, refusal = self.refusals.get((resp, slot), (0, b""))
-        if self.loop.now < until:
-            self.refusal = refusal
+    def conns(self, resp: int) -> list:
+        """The connections of this protocol version, by slot."""
+        return self.conns3 if resp == 3 else self.conns2
+
+    def wait_for_probe(self, resp: int, slot: int):
+        """While it is down: where a request waits for the next probe, which it hastens. None if the
+        probe has been waiting for long enough."""
+        conn: ServerConn = self.conns(resp)[slot]
+        now: int = self.loop.now
+        if conn is not None and conn.state == SERVER_READY and idle(conn):
+            # Nothing proves that it has outlived what happened.
+            conn.drop()
+            conn = None
+        if conn is not None:
+            return conn
+        self.refusal = self.error
+        if self.ejected or self.stopped:
             return None
+        if self.probing is None:
+            due: int = max(self.tried + DEMAND_GAP, now)
+            if self.retry is None or self.retry.expires > due:
+                self.probe_in(due - now)
+        elif now - self.probing.begun >= DEMAND_WAIT:
+            return None
+        return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, None)
+
+    def connect_later(self, resp: int, slot: int, delay: int, what):
+        """A connection that requests may wait in. In `delay` milliseconds it connects, or gives up if
+        nobody has let it connect before."""
+        conn = ServerConn(self, resp, slot)
+        then = partial(self.begin_waiting, conn) if what == "connect" else conn.expire
+        conn.limit = self.loop.timers.schedule(self.loop.now + delay, then)
+        self.conns(resp)[slot] = conn
+        return conn
+
+    def open_slot(self, resp: int, slot: int):
+        """Connect for this slot; later if it was refused a moment ago."""
+        wait = self.refusals.get((resp, slot), 0) - self.loop.now
+        if wait > 0:
+            return self.connect_later(resp, slot, wait, "connect")
         return self.connect(resp, slot, False)
 
     def connect(self, resp: int, slot: int, probe: bool):
         """Open a connection. None if that failed at once."""
         conn = ServerConn(self, resp, slot)
-        address = self.config.address
-        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         # Before it has its place: one that never ends must not be in it.
-        conn.limit = self.loop.timers.schedule(
-            self.loop.now + (self.pool.config.timeout or HANDSHAKE_LIMIT), conn.expire
-        )
+        conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = conn
         else:
-            (self.conns3 if resp == 3 else self.conns2)[slot] = conn
+            self.conns(resp)[slot] = conn
+        self.begin(conn)
+        return None if conn.state == SERVER_CLOSED else conn
+
+    def begin_waiting(self, conn: ServerConn) -> None:
+        """What requests have waited in connects now."""
+        waited = conn.limit
+        conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
+        waited.cancel()
+        self.begin(conn)
+
+    def begin(self, conn: ServerConn) -> None:
+        address = self.config.address
+        conn.state = SERVER_RESOLVING
+        self.tried = conn.begun = self.loop.now
+        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         if address.family == "unix":
             conn.start([(socket.AF_UNIX, address.path)])
         else:
             self.pool.resolve(address.host, address.port, conn.resolved)
-        return None if conn.state == SERVER_CLOSED else conn
 
     def handshake(self, resp: int) -> tuple[list[str], bytes]:
         """The steps on a new connection, in order, and their bytes. The PING finds out whether the
@@ -208,29 +282,59 @@ class Server(Endpoint):
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has gone well: requests may flow."""
-        old: ServerConn
         # It may have been upgraded since its last connection.
         self.no_resp3 = False
         if conn is self.probing:
-            self.probing = None
-            stuck = self.silent_conns(self.grace())
-            for old in self.open_conns():
-                # Nothing proves that one without requests has outlived what happened.
-                if old.state == SERVER_READY and idle(old):
-                    old.drop()
-            if self.conns2[conn.slot] is not None and self.conns2[conn.slot] not in stuck:
-                # It has begun to answer meanwhile: two are one too many.
-                conn.drop()
-            else:
-                self.conns2[conn.slot] = conn
-            self.set_up("has returned")
-            for old in stuck:
-                old.fail(TIMED_OUT)
+            self.probe_answered(conn)
             return
         log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
-        if self.down and not self.ejected:
-            self.set_up("has returned")
+        if self.doubted:
+            self.replied("has returned")
         conn.mark_flush()
+
+    def probe_answered(self, probe: ServerConn) -> None:
+        """The server is there: the probe becomes a connection like others, if there is room."""
+        old: ServerConn
+        self.probing = None
+        for old in self.open_conns():
+            # Nothing proves that one without requests has outlived what happened.
+            if self.down and old.state == SERVER_READY and idle(old):
+                old.drop()
+        old = self.conns2[probe.slot]
+        if old is None:
+            self.conns2[probe.slot] = probe
+        elif old.state == SERVER_WAITING:
+            self.conns2[probe.slot] = probe
+            while old.imsg_q.head is not cython.NULL:
+                probe.enqueue_inq(probe, old.dequeue_inq(old))
+            probe.mark_flush()
+            old.drop()
+        elif self.spare is None and old.silence() >= self.grace():
+            self.spare = probe
+        else:
+            # It has begun to answer meanwhile: two are one too many.
+            probe.drop()
+        if self.silent_conns(self.grace()):
+            # Their replies may be on their way, in the same moment as the probe's.
+            self.loop.timers.schedule(self.loop.now + PATIENCE, self.replace_silent)
+        if self.down:
+            self.set_up("has returned")
+        else:
+            self.settle_doubt()
+
+    def replace_silent(self) -> None:
+        """A probe was answered a moment ago: connections that are silent still are dead."""
+        conn: ServerConn
+        spare: ServerConn = self.spare
+        stuck = self.silent_conns(self.grace())
+        self.spare = None
+        if spare is not None:
+            if self.conns2[spare.slot] in stuck:
+                self.conns2[spare.slot] = spare
+            else:
+                spare.drop()
+        for conn in stuck:
+            conn.fail(TIMED_OUT)
 
     def open_conns(self) -> list:
         return [conn for conn in self.conns2 + self.conns3 if conn is not None]
@@ -252,6 +356,8 @@ class Server(Endpoint):
         conns: list = self.conns3 if conn.resp == 3 else self.conns2
         if conns[conn.slot] is conn:
             conns[conn.slot] = None
+        if conn is self.spare:
+            self.spare = None
         if conn is not self.probing:
             return False
         self.probing = None
@@ -259,7 +365,7 @@ class Server(Endpoint):
 
     def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
         """A connection has ended. What it tells about the server depends on what it was doing."""
-        if conn.cause == NOT_NEEDED:
+        if conn.cause == NOT_NEEDED or conn.begun < 0:
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
             # It is up, only too old for this protocol version.
@@ -291,12 +397,18 @@ class Server(Endpoint):
                 "%s %s at %s: no further connection: %s", conn, self, self.address, conn.cause
             )
             self.refusal = self.error_reply(conn.cause)
-            self.refusals[conn.resp, conn.slot] = (self.loop.now + BACKOFF_MAX, self.refusal)
+            self.refusals[conn.resp, conn.slot] = self.loop.now + BACKOFF_MIN
             return
         if probe:
             log.info("%s at %s: probe failed: %s", self, self.address, conn.cause)
+            if not self.down and conn.recv_bytes:
+                # A slow server that says why it does not take one more is there.
+                return
         self.failed(conn.begun, conn.cause)
-        self.set_down(conn.cause)
+        if conn.cause == TIMED_OUT and not self.down:
+            self.set_slow(conn.begun)
+        else:
+            self.set_down(conn.cause)
 
     def serves(self) -> bool:
         """Is there a connection that requests flow over?"""
@@ -351,11 +463,12 @@ class Server(Endpoint):
         """Requests fail at once from now on; arm the next probe."""
         self.error = self.refusal = self.error_reply(cause)
         if not self.down:
-            self.down = True
+            self.down = self.doubted = True
             self.stats[SERVER_SERVER_DOWN] = 1
             self.backoff = BACKOFF_MIN
             log.warning("%s is down: %s (%s)", self, cause, self.address)
-        elif self.retry is not None or self.probing is not None:
+        self.refuse_waiting()
+        if self.retry is not None or self.probing is not None:
             # The next probe is on its way: what fails beside it does not put it off.
             return
         delay = self.backoff
@@ -363,6 +476,13 @@ class Server(Endpoint):
             delay = max(self.pool.config.server_retry_timeout, RETRY_MIN)
         self.backoff = min(self.backoff * 2, BACKOFF_MAX)
         self.probe_in(delay)
+
+    def refuse_waiting(self) -> None:
+        """The probe that requests have waited for has failed."""
+        conn: ServerConn
+        for conn in self.open_conns():
+            if conn.state == SERVER_WAITING:
+                conn.expire()
 
     def probe_in(self, delay: int) -> None:
         if self.retry is not None:
@@ -378,11 +498,45 @@ class Server(Endpoint):
     def probe(self) -> None:
         """Ask whether it is back, on a connection of its own."""
         self.retry = None
-        if self.down and self.probing is None:
+        if self.doubted and self.probing is None and not self.stopped:
             self.connect(2, 0, True)
 
+    def set_slow(self, since: int) -> None:
+        """It gives no sign of life since then. It may only be slow, so requests wait for it."""
+        if self.slow_since < 0:
+            self.slow_since = since
+            self.doubted = True
+            log.warning(
+                "%s is slow: no reply for %d ms (%s)", self, self.loop.now - since, self.address
+            )
+        if self.loop.now - self.slow_since >= max(GONE_AFTER, 2 * (self.pool.config.timeout or 0)):
+            self.set_down(TIMED_OUT)
+
+    def settle_doubt(self) -> None:
+        """It has given a sign of life."""
+        if self.slow_since >= 0:
+            log.warning("%s replies after %d ms", self, self.loop.now - self.slow_since)
+        self.slow_since = -1
+        self.doubted = self.down
+        if self.retry is not None and not self.down:
+            self.retry.cancel()
+            self.retry = None
+
+    def replied(self, how: str = "has replied again") -> None:
+        """A whole reply has come, while the server is slow or down."""
+        if self.ejected:
+            return
+        if self.down:
+            self.set_up(how)
+            return
+        self.settle_doubt()
+        if self.probing is not None:
+            self.probing.drop()
+
     def set_up(self, how: str) -> None:
-        self.down = False
+        conn: ServerConn
+        self.down = self.doubted = False
+        self.slow_since = -1
         self.stats[SERVER_SERVER_DOWN] = 0
         self.failures = 0
         self.refusals.clear()
@@ -398,30 +552,47 @@ class Server(Endpoint):
             self.ejected = False
             self.stats[SERVER_SERVER_EJECTED] = 0
             self.pool.returned(self)
+        for conn in self.open_conns():
+            if conn.state == SERVER_WAITING:
+                self.begin_waiting(conn)
         if self.pool.config.preconnect:
             self.preconnect()
 
     def request_timed_out(self, conn, start):
-        """A request has waited for its whole timeout. If its connection has been silent for as
-        long, the server is suspect: others need not wait to find out, a probe does."""
+        """A request has waited for its whole timeout. What that says about its connection and about
+        the server depends on what else has come meanwhile."""
+        silence: cython.longlong = conn.silence()
         self.stats[SERVER_REQUESTS_TIMEDOUT] += 1
-        if not conn.timed_out:
-            conn.timed_out = True
+        if conn.timed_out == 0:
+            conn.timed_out_since = start
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
-        if conn.silence() < self.grace():
+        conn.timed_out += 1
+        if conn.state != SERVER_READY:
+            # Its connect has a limit of its own.
+            return 0
+        if silence < self.grace():
+            row: cython.longlong = self.loop.now - conn.timed_out_since
+            if conn.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
+                conn.fail(f"bytes come, but no whole reply for {row} ms")
             return 0
         self.failed(start, TIMED_OUT)
+        if silence >= 2 * self.grace():
+            # Dead, whatever TCP says.
+            conn.fail(TIMED_OUT)
         if not self.down:
-            self.set_down(TIMED_OUT)
-            self.probe_in(0)
+            self.set_slow(self.loop.now - silence)
+            if silence < 2 * self.grace() and self.probing is None and self.spare is None:
+                self.probe_in(0)
         return 0
 
     def close_silent(self) -> None:
-        """A connection that has been silent for two timeouts is dead, whatever TCP says."""
+        """A connection that has been silent for two timeouts is dead, whatever TCP says. If requests
+        still wait, it is closed when one of them times out: until then it may reply."""
         conn: ServerConn
         for conn in self.silent_conns(2 * self.grace()):
-            conn.err = ETIMEDOUT
-            conn.close(conn)
+            if not conn.awaited():
+                conn.err = ETIMEDOUT
+                conn.close(conn)
 
     def orphans(self) -> int:
         """Requests whose clients have gone and that are still to be written or answered."""
@@ -430,12 +601,11 @@ class Server(Endpoint):
     def close(self) -> None:
         """The proxy ends: nothing is connected again."""
         conn: ServerConn
-        self.down = True
+        self.down = self.stopped = True
         self.error = self.error_reply("nutproxy stops")
         if self.retry is not None:
             self.retry.cancel()
         conns = self.open_conns()
-        if self.probing is not None:
-            conns.append(self.probing)
+        conns += [conn for conn in (self.probing, self.spare) if conn is not None]
         for conn in conns:
             conn.drop()

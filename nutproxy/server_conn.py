@@ -1,10 +1,10 @@
 # nutproxy/server_conn.py: the role of a server connection
 """Sends requests, pairs what comes with them.
 
-    RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
-    names are      connect()     AUTH, HELLO 3, SELECT, PING; memcached: version.
-    looked up                    Until all are answered well, requests wait in imsg_q
-    off the loop
+    WAITING ─> RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
+    the server    names are    connect()     AUTH, HELLO 3, SELECT, PING; memcached: version.
+    is down: a    looked up                  Until all are answered well, requests wait in imsg_q
+    probe asks    off the loop
 
 What the replies to a handshake mean, and what the end of a connection says about the server, is
 the server's business (server.py): it holds its connections, and they know it as an `Endpoint`.
@@ -155,8 +155,8 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     count_reply(self, conn.omsg_q.head, parser)
     rsp_recv_done(conn, data, parser)
     # Behind the pairing: what it opens may fail at once, and that may close this connection.
-    if server.down and not server.ejected:
-        server.set_up("has replied again")
+    if server.doubted:
+        server.replied()
     return 0
 
 
@@ -168,7 +168,7 @@ def count_reply(
 ) -> cython.void:
     """A reply to this request has come."""
     stats: cython.pointer(uint64_t) = self.stats
-    self.timed_out = False
+    self.timed_out = 0
     if not msg_awaited(msg):
         stats[SERVER_RESPONSES_DROPPED] += 1
         return
@@ -461,7 +461,7 @@ def next_conn(self: ServerConn) -> ServerConn:
 @cython.exceptval(check=False)
 def count_end(self: ServerConn) -> cython.void:
     """Why a connection has ended. Of a timeout, its requests have told already."""
-    if self.cause == NOT_NEEDED:
+    if self.cause == NOT_NEEDED or self.begun < 0:
         return
     if self.eof:
         self.stats[SERVER_SERVER_EOF] += 1
@@ -492,7 +492,7 @@ class Endpoint:
     2. `ready(conn)` is called when the last has been answered well. When the connection has ended,
        `leave(conn)` forgets it, and `closed(conn, was_ready, waited, probe)` is told of the end,
        before requests are settled.
-    3. `set_up(how)` is called when a reply shows that a server which is down has come back.
+    3. `replied()` is called when a reply has come of a server that is `doubted`.
     4. `error_reply(cause)` is what clients are told; `about` is for the log."""
 
     def conn_for(self, client, resp):
@@ -518,9 +518,9 @@ class ServerConn(Conn):
         self.stats = server.stats
         self.resp = resp
         self.slot = slot
-        self.begun = self.loop.now
+        self.begun = -1
         self.waiting_since = self.loop.now
-        self.state = SERVER_RESOLVING
+        self.state = SERVER_WAITING
         self.flush_list = cython.address(self.loop.flush_servers)
         self.recv = conn_recv
         self.recv_next = server_recv_next
@@ -549,6 +549,17 @@ class ServerConn(Conn):
         if self.state == SERVER_READY and idle(self):
             return 0
         return self.loop.now - max(self.waiting_since, self.heard)
+
+    def awaited(self):
+        """Is anybody still waiting for one of its requests?"""
+        msg: cython.pointer(Msg)
+        for head in (True, False):
+            msg = self.imsg_q.head if head else self.omsg_q.head
+            while msg is not cython.NULL:
+                if msg_awaited(msg):
+                    return True
+                msg = msg.server_next
+        return False
 
     def orphans(self) -> int:
         """Requests whose clients have gone and that are still to be written or answered."""

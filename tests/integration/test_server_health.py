@@ -60,18 +60,40 @@ def test_a_refused_connect_is_answered_at_once_and_no_other_server_suffers():
             assert replies == [b"OK", b"x"]
 
 
-def test_requests_for_a_dead_server_do_not_connect_to_it_each():
+def test_requests_for_a_dead_server_share_one_connect_in_ten_milliseconds():
     with (
         ScriptedServer(never, greeting=MAXCLIENTS) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
         Client(proxy.port) as client,
     ):
         expected = cause(1, "ERR max number of clients reached")
-        client.pipeline(*[("GET", "a")] * 1000)
-        assert {str(reply) for reply in client.replies(1000)} == {expected}
-        for _ in range(200):
+        began = time.monotonic()
+        for _ in range(20):
+            client.pipeline(*[("GET", "a")] * 100)
+            assert {str(reply) for reply in client.replies(100)} == {expected}
+        for _ in range(50):
             assert client.error("GET", "a") == expected
-        assert server.accepted < 100
+        assert server.accepted <= (time.monotonic() - began) / 0.01 + 2
+
+
+def test_a_request_for_a_dead_server_waits_for_the_next_connect_and_for_no_more():
+    """However long it is until the server would be probed without a request."""
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server], timeout=10000)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        server.refuse()
+        waits = []
+        for _ in range(50):
+            began = time.monotonic()
+            assert client.error("GET", "a") == cause(1, "Connection refused")
+            waits.append(time.monotonic() - began)
+        assert sorted(waits)[25] < 0.1
+        probes = figure(proxy, "server_probes")
+        wait_until(lambda: figure(proxy, "server_probes") > probes + 3, "probes of its own")
+        server.listen()
+        assert client("GET", "a") == value_of(b"a")
 
 
 def test_a_server_that_was_dead_is_found_again_without_ejection():
@@ -111,7 +133,8 @@ def test_a_unix_socket_that_is_not_there_is_told_and_found_when_it_comes():
 
 
 def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_nothing():
-    with three(timeout=2000) as (servers, proxy, client):
+    """Later: when it has been silent for five seconds."""
+    with three(timeout=1000) as (servers, proxy, client):
         [key] = keys_of(1, SERVERS, 1)
         [other] = keys_of(3, SERVERS, 1)
         assert client("SET", key, "x") == b"OK"
@@ -120,6 +143,13 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
         replies = client.replies(11)
         assert replies.pop() == b"OK"
         assert {str(reply) for reply in replies} == {cause(1, "Connection timed out")}
+        assert proxy.stats()["alpha"]["s1"]["server_down"] == 0
+
+        def down():
+            assert client.error("GET", key) == cause(1, "Connection timed out")
+            return proxy.stats()["alpha"]["s1"]["server_down"]
+
+        wait_until(down, "the server to be down")
         # If each of these waited for its timeout, they would not end before the test is given up.
         for _ in range(1000):
             assert client.error("GET", key) == cause(1, "Connection timed out")
@@ -288,6 +318,32 @@ def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connecti
         assert server.accepted == 1
 
 
+def test_a_connection_that_gives_bytes_and_no_reply_is_closed_told_and_counted():
+    """Eight bytes of an endless reply at a time: each is a sign of life, and none is a reply."""
+    finish = threading.Event()
+
+    def script(session):
+        session.receive()
+        session.send(b"$100000000\r\n")
+        while not finish.wait(0.005):
+            session.send(b"8 bytes.")
+
+    options = {"timeout": 200, "auto_eject_hosts": "true", "server_failure_limit": 2}
+    with (
+        ScriptedServer(script) as server,
+        ScriptedServer() as other,
+        NutproxyServer(pool("alpha", [server, other], **options)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        [key] = keys_of(1, (1, 2), 1)
+        wait_until(lambda: client("GET", key) == value_of(key), "the ejection")
+        assert figure(proxy, "requests_timedout") == 8
+        assert ejects(proxy) == 1
+        assert figure(proxy, "server_err") == 2
+        assert proxy.log().count("connection closed: bytes come, but no whole reply for") == 2
+        finish.set()
+
+
 def test_a_server_that_reads_a_large_request_slowly_is_not_silent():
     """No reply is due before it has all of it: that it takes bytes is a sign of life."""
     finish = threading.Event()
@@ -439,7 +495,12 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent(
         server.handshake[b"PING"] = b""
         server.script = answer
         assert client.error("SET", "a", b"x" * 20_000_000) == cause(1, "Connection timed out")
-        wait_until(lambda: "timed out" in client.error("GET", "a"), "an error")
+
+        def down():
+            assert client.error("GET", "a") == cause(1, "Connection timed out")
+            return figure(proxy, "server_down")
+
+        wait_until(down, "the server to be down")
         # If each of these waited for its timeout, they would not end before the test is given up.
         for _ in range(1000):
             assert client.error("GET", "a") == cause(1, "Connection timed out")

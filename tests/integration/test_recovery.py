@@ -1,0 +1,117 @@
+"""What a disturbed server costs clients, beside nutcracker: the same server, the same load, at once.
+
+Ten clients of each proxy ask for one key as fast as they get replies, while the server behind both
+is killed, restarted, stopped, or kept busy."""
+
+import contextlib
+import threading
+import time
+
+import hiredis
+import pytest
+
+from tests.client import Client
+from tests.integration.conftest import pool
+from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, connect, wait_until
+
+CLIENTS = 10
+TIMEOUT = 400
+# Keeps the server from everything else for so many milliseconds.
+BUSY = """
+local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end
+local till = now() + ARGV[1]
+while now() < till do end
+return 'done'
+"""
+
+
+class Load:
+    """Clients of one proxy, until `stop`. An error is kept with the time when its request was sent."""
+
+    def __init__(self, port):
+        self.port = port
+        self.errors = []
+        self.replies = 0
+        self.stopped = False
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(CLIENTS)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self):
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(Client(self.port))
+            while not self.stopped:
+                sent = time.monotonic()
+                try:
+                    failed = isinstance(client("GET", "k"), hiredis.ReplyError)
+                except ConnectionError:
+                    failed = True
+                    client = stack.enter_context(Client(self.port))
+                if failed:
+                    self.errors.append(sent)
+                else:
+                    self.replies += 1
+
+    def stop(self):
+        self.stopped = True
+        for thread in self.threads:
+            thread.join()
+
+
+def answers(redis):
+    """Is a connection that is made now answered?"""
+    with contextlib.suppress(OSError), connect(redis.port) as direct:
+        direct.settimeout(TIMEOUT / 1000)
+        direct.sendall(b"PING\r\n")
+        return direct.recv(100) == b"+PONG\r\n"
+    return False
+
+
+def killed(redis):
+    redis.kill()
+    time.sleep(0.3)
+    redis.restart()
+
+
+def restarted(redis):
+    redis.restart()
+
+
+def stopped(redis):
+    redis.stop()
+    time.sleep(0.6)
+    redis.cont()
+
+
+def stopped_for_longer(redis):
+    redis.stop()
+    time.sleep(1.0)
+    redis.cont()
+
+
+def kept_busy(redis):
+    with Client(redis.port) as direct:
+        assert direct("EVAL", BUSY, "0", "600") == b"done"
+
+
+@pytest.mark.parametrize(
+    "disturb", [killed, restarted, stopped, stopped_for_longer, kept_busy], ids=lambda f: f.__name__
+)
+def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(disturb):
+    with RedisServer() as redis:
+        config = pool("alpha", [redis], timeout=TIMEOUT, auto_eject_hosts="false")
+        with NutproxyServer(config) as nutproxy, NutcrackerServer(config) as nutcracker:
+            loads = [Load(nutproxy.port), Load(nutcracker.port)]
+            ours, theirs = loads
+            try:
+                wait_until(lambda: min(ours.replies, theirs.replies) > 100, "load")
+                disturb(redis)
+                wait_until(lambda: answers(redis), "the server's return")
+                back = time.monotonic()
+                before = ours.replies
+                wait_until(lambda: ours.replies > before + 200, "replies")
+            finally:
+                for load in loads:
+                    load.stop()
+            assert [error for error in ours.errors if error > back] == []
+            assert len(ours.errors) <= len(theirs.errors)
