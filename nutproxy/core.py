@@ -60,8 +60,8 @@ log = logging.getLogger("nutproxy")
 
 # Milliseconds between looks at what nothing else leads to.
 TIDY_INTERVAL = 1000
-# A turn that takes this many milliseconds longer than it was to wait was stopped in between (SIGSTOP,
-# a virtual machine that was suspended), or the machine is very busy.
+# A turn that takes this many milliseconds longer than it was to wait has been stopped meanwhile
+# (SIGSTOP, a virtual machine that was suspended), or the machine is very busy.
 PAUSE_SLACK = cython.declare(cython.longlong, 20)
 # Turns that are shorter than this are not looked at.
 PAUSE_MIN = cython.declare(cython.longlong, 100)

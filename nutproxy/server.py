@@ -17,11 +17,11 @@ Slots exist once for each protocol version that clients speak (RESP2, RESP3).
 A slow server keeps its requests: each waits for its own deadline. A probe finds out whether it is
 only its old connection that is dead.
 
-Of a server that is down, no request is written before a probe has found that it is back. Probes
-come with a growing back-off; a request that comes hastens the next one, to DEMAND_GAP after the last,
-and waits for it: at most for DEMAND_WAIT, then it fails with the cause that is known. All requests
-share one probe, so a dead server is not asked more often than that. Once it is ejected it is probed
-every `server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
+Nothing is written to a server that is down before a probe has found that it is back. Probes come
+with a growing back-off. A request hastens the next one, to DEMAND_GAP after the last, and waits for
+it: for DEMAND_WAIT at most, then it fails with the cause that is known. All requests share one
+probe, so a dead server is not asked more often than that. Once it is ejected, it is probed every
+`server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
 
 A connection that is refused while others of the same server are in use (maxclients) concerns its
 slot alone: it is tried again after BACKOFF_MIN, and requests of that slot wait for that.
@@ -182,8 +182,8 @@ class Server(Endpoint):
         return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, None)
 
     def connect_later(self, resp: int, slot: int, delay: int, what):
-        """A connection that requests may wait in. In `delay` milliseconds it connects, or gives up if
-        nobody has let it connect before."""
+        """A connection that requests may wait in. In `delay` milliseconds it connects, or gives up
+        if nobody has let it connect before."""
         conn = ServerConn(self, resp, slot)
         then = partial(self.begin_waiting, conn) if what == "connect" else conn.expire
         conn.limit = self.loop.timers.schedule(self.loop.now + delay, then)
@@ -586,8 +586,9 @@ class Server(Endpoint):
         return 0
 
     def close_silent(self) -> None:
-        """A connection that has been silent for two timeouts is dead, whatever TCP says. If requests
-        still wait, it is closed when one of them times out: until then it may reply."""
+        """A connection that has been silent for two timeouts is dead, whatever TCP says. One that
+        requests still wait for is closed when the next of them times out: it may reply until then.
+        """
         conn: ServerConn
         for conn in self.silent_conns(2 * self.grace()):
             if not conn.awaited():

@@ -1,7 +1,8 @@
-"""What a disturbed server costs clients, beside nutcracker: the same server, the same load, at once.
+"""What a disturbed server costs clients, beside nutcracker: the same server and load, at once.
 
 Ten clients of each proxy ask for one key as fast as they get replies, while the server behind both
-is killed, restarted, stopped, or kept busy."""
+is killed, restarted, stopped, or kept busy. And what it costs when nutproxy itself is stopped: none
+of its servers may be blamed for that."""
 
 import contextlib
 import threading
@@ -26,10 +27,12 @@ return 'done'
 
 
 class Load:
-    """Clients of one proxy, until `stop`. An error is kept with the time when its request was sent."""
+    """Clients of one proxy, until `stop`. An error is kept with the time of its request. Each has
+    one request for each key at once."""
 
-    def __init__(self, port):
+    def __init__(self, port, keys=("k",)):
         self.port = port
+        self.requests = [("GET", key) for key in keys]
         self.errors = []
         self.replies = 0
         self.stopped = False
@@ -43,7 +46,9 @@ class Load:
             while not self.stopped:
                 sent = time.monotonic()
                 try:
-                    failed = isinstance(client("GET", "k"), hiredis.ReplyError)
+                    client.pipeline(*self.requests)
+                    replies = client.replies(len(self.requests))
+                    failed = any(isinstance(reply, hiredis.ReplyError) for reply in replies)
                 except ConnectionError:
                     failed = True
                     client = stack.enter_context(Client(self.port))
@@ -115,3 +120,24 @@ def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(di
                     load.stop()
             assert [error for error in ours.errors if error > back] == []
             assert len(ours.errors) <= len(theirs.errors)
+
+
+def test_servers_are_not_blamed_for_a_pause_of_the_proxy(shards):
+    """Each pause is as long as the timeout, so the replies to all that is in flight wait for it."""
+    options = {"auto_eject_hosts": "true", "server_failure_limit": 1}
+    with NutproxyServer(pool("alpha", shards, timeout=TIMEOUT, **options)) as nutproxy:
+        load = Load(nutproxy.port, [f"key{number}" for number in range(50)])
+        try:
+            for _ in range(20):
+                before = load.replies
+                wait_until(lambda before=before: load.replies > before + 20, "load")
+                nutproxy.stop()
+                time.sleep(TIMEOUT / 1000)
+                nutproxy.cont()
+        finally:
+            load.stop()
+        assert load.errors == []
+        stats = nutproxy.stats()["alpha"]
+        assert stats["server_ejects"] == 0
+        for server in ("s1", "s2", "s3"):
+            assert stats[server]["server_timedout"] == stats[server]["requests_timedout"] == 0
