@@ -11,6 +11,7 @@ ctypedef int (*recv_t)(Conn conn) except -1
 ctypedef bint (*recv_next_t)(Conn conn) noexcept
 ctypedef int (*parse_t)(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 ctypedef int (*recv_done_t)(Conn conn, char* data, Parser* parser) except -1
+ctypedef int (*recv_kept_t)(Conn conn) except -1
 ctypedef int (*recv_error_t)(Conn conn, Parser* parser) except -1
 ctypedef size_t (*recv_part_t)(Conn conn, char* data, size_t length, Parser* parser) except? 0
 ctypedef int (*send_t)(Conn conn) except -1
@@ -77,6 +78,7 @@ cdef class Conn:
     cdef recv_done_t recv_done
     cdef recv_done_t recv_large        # recv_done for long messages; or NULL
     cdef recv_part_t recv_part         # or NULL
+    cdef recv_kept_t recv_kept         # NULL where the start of a message may come at any time
     cdef recv_error_t recv_error
     cdef send_t send
     cdef send_next_t send_next

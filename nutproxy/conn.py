@@ -23,6 +23,7 @@ The loop calls through the handlers and knows neither roles nor protocols:
     recv_done   a whole message has come          client: dispatch it; server: pair it
     recv_large  the same, of one that is long      client: look at it more closely
     recv_part   a long message has come in part   client: count it; server: drop it, if too long
+    recv_kept   the start of one is kept          server: is one due at all?
     recv_error  what has come is no message       client: error reply, close; server: close
     send        write what is queued              conn_send; while connecting: finish that
     send_next   the body to be written after this one
@@ -500,6 +501,8 @@ def conn_parse(
     if conn.keep_tail(data + start, left, parser) < 0:
         conn.err = ENOMEM
         raise MemoryError
+    if conn.recv_kept is not cython.NULL:
+        return conn.recv_kept(conn)
     return 0
 
 

@@ -11,6 +11,8 @@ cdef class Server(Endpoint):
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
+    cdef list asides                   # by version: a ServerConn or None
+    cdef bint no_password              # it was told that it needs none
     cdef readonly bytes refusal        # why conn_for has no connection: an error reply
     cdef dict refusals                 # by version and slot: when it may be tried again
     cdef readonly int64_t last_failure # when the last counted failure was noticed
@@ -22,4 +24,5 @@ cdef class Server(Endpoint):
     cdef ServerConn probing
     cdef ServerConn spare              # a probe that was answered, while another connection is silent
 
+    cdef ServerConn conn_aside(self, int resp)
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1

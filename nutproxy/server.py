@@ -61,10 +61,11 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_EJECTED,
     SERVER_SERVER_EJECTED_AT,
     SERVER_SERVER_PROBES,
+    SERVER_SERVER_PROTOCOL_ERRORS,
     SERVER_SERVER_TIMEDOUT,
 )
 
-from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
+from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT, UNASKED
 
 log = logging.getLogger("nutproxy")
 
@@ -86,6 +87,15 @@ BACKOFF_MAX = 1000
 RETRY_MIN = 10
 # Milliseconds for connect and handshake where the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
+# The replies to the steps of a handshake; that to HELLO is a map.
+STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
+# Errors to a PING from servers that serve at least some requests, and say to which they do not.
+PING_ERRORS = ("BUSY ", "MISCONF ", "NOPERM ", "MASTERDOWN ", "ERR unknown command")
+# What a server without a password says to AUTH: Redis 6 and later, and before.
+NO_PASSWORD = (
+    "ERR AUTH <password> called without any password configured",
+    "ERR Client sent AUTH, but no password is set",
+)
 
 
 @cython.cclass
@@ -103,6 +113,7 @@ class Server(Endpoint):
         self.connections = pool.config.server_connections
         self.conns2 = [None] * self.connections
         self.conns3 = [None] * self.connections
+        self.asides = [None, None]
         self.refusals = {}
         self.version = ""
         self.backoff = BACKOFF_MIN
@@ -227,9 +238,22 @@ class Server(Endpoint):
         else:
             self.pool.resolve(address.host, address.port, conn.resolved)
 
-    def handshake(self, resp: int) -> tuple[list[str], bytes]:
+    def conn_aside(self, resp):
+        """The connection for commands that are for a busy server (SCRIPT KILL): past the ones that
+        wait for it. None if there can be none."""
+        conn: ServerConn = self.asides[resp == 3]
+        if conn is None:
+            conn = ServerConn(self, resp, 0)
+            conn.aside = True
+            conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
+            self.asides[resp == 3] = conn
+            self.begin(conn)
+        return None if conn.state == SERVER_CLOSED else conn
+
+    def handshake(self, resp: int, aside: bool) -> tuple[list[str], bytes]:
         """The steps on a new connection, in order, and their bytes. The PING finds out whether the
-        server is ready: one that loads its data, or wants a password, is not."""
+        server is ready: one that loads its data, or wants a password, is not. Aside, there is only
+        what a server takes that is busy with a script."""
         if self.memcache:
             return ["version"], b"version\r\n"
         commands = []
@@ -237,9 +261,10 @@ class Server(Endpoint):
             commands.append((b"AUTH", self.pool.config.redis_auth))
         if resp == 3:
             commands.append((b"HELLO", b"3"))
-        if self.pool.config.redis_db:
+        if self.pool.config.redis_db and not aside:
             commands.append((b"SELECT", str(self.pool.config.redis_db).encode()))
-        commands.append((b"PING",))
+        if not aside:
+            commands.append((b"PING",))
         steps = [command[0].decode() for command in commands]
         return steps, b"".join([hiredis.pack_command(command) for command in commands])
 
@@ -248,18 +273,18 @@ class Server(Endpoint):
         refused = isinstance(reply, hiredis.ReplyError)
         text = str(reply)
         if not step:
-            return text if refused else "the server sent a reply that nobody had asked for"
+            return text if refused else UNASKED
         if not refused:
-            version = reply.get(b"version") if isinstance(reply, dict) else None
-            if step == "HELLO" and isinstance(version, bytes):
-                self.pool.server_version = version.decode(errors="replace") or None
-            return None
+            return self.judge_words(step, reply)
         if text.startswith(("ERR max number of clients", "DENIED")):
             return text
         if step == "HELLO":
             self.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
             return f"HELLO 3 failed: {text}"
         if step == "AUTH":
+            if text.startswith(NO_PASSWORD):
+                self.warn_no_password()
+                return None
             return f"redis_auth failed: {text}"
         if step == "SELECT":
             return f"redis_db {self.pool.config.redis_db} failed: {text}"
@@ -267,21 +292,49 @@ class Server(Endpoint):
             return text
         if text.startswith("NOAUTH"):
             return f"redis_auth is not set, but the server wants it: {text}"
-        # MISCONF, BUSY, NOPERM and their like: it is there and answers.
-        return None
+        # It is there and answers.
+        return None if text.startswith(PING_ERRORS) else f"PING failed: {text}"
+
+    def judge_words(self, step: str, reply: object) -> str | None:
+        """The same of a reply that is no error. It has to be the one to this step: if anything else
+        comes in its place, replies would be taken for those of other requests."""
+        if step == "HELLO" and isinstance(reply, dict) and reply.get(b"proto") == 3:
+            version = reply.get(b"version")
+            if isinstance(version, bytes):
+                self.pool.server_version = version.decode(errors="replace") or None
+            return None
+        if step == "AUTH":
+            self.no_password = False
+        if reply == STEP_REPLIES.get(step):
+            return None
+        self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+        return f"not a reply to {step}: {reply!a:.100}"
+
+    def warn_no_password(self) -> None:
+        """Once, and again if it has had one since."""
+        if not self.no_password:
+            log.warning(
+                "%s at %s has no password: redis_auth protects the pool, but not the server",
+                self,
+                self.address,
+            )
+        self.no_password = True
 
     def judge_version(self, step: str, reply: str) -> str | None:
         """The same for memcached's: one that has too many clients, or wants to be authenticated,
         says so in the place of its version."""
-        if step and reply.startswith("VERSION"):
+        if step and reply.startswith("VERSION "):
             self.version = reply.removeprefix("VERSION").strip()
             return None
         if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
             return reply
-        return "the server sent a reply that nobody had asked for"
+        self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+        return f"not a reply to version: {reply!a:.100}" if step else UNASKED
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has gone well: requests may flow."""
+        if conn.aside:
+            return
         # It may have been upgraded since its last connection.
         self.no_resp3 = False
         if conn is self.probing:
@@ -290,7 +343,6 @@ class Server(Endpoint):
         log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
         if self.doubted:
             self.replied("has returned")
-        conn.mark_flush()
 
     def probe_answered(self, probe: ServerConn) -> None:
         """The server is there: the probe becomes a connection like others, if there is room."""
@@ -307,7 +359,6 @@ class Server(Endpoint):
             self.conns2[probe.slot] = probe
             while old.imsg_q.head is not cython.NULL:
                 probe.enqueue_inq(probe, old.dequeue_inq(old))
-            probe.mark_flush()
             old.drop()
         elif self.spare is None and old.silence() >= self.grace():
             self.spare = probe
@@ -358,6 +409,8 @@ class Server(Endpoint):
             conns[conn.slot] = None
         if conn is self.spare:
             self.spare = None
+        if conn.aside:
+            self.asides[conn.resp == 3] = None
         if conn is not self.probing:
             return False
         self.probing = None
@@ -366,6 +419,10 @@ class Server(Endpoint):
     def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
         """A connection has ended. What it tells about the server depends on what it was doing."""
         if conn.cause == NOT_NEEDED or conn.begun < 0:
+            return
+        if conn.aside:
+            self.refusal = self.error_reply(conn.cause)
+            log.info("%s %s: %s", conn, self, conn.cause)
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
             # It is up, only too old for this protocol version.
@@ -567,11 +624,14 @@ class Server(Endpoint):
             conn.timed_out_since = start
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
         conn.timed_out += 1
+        if conn.aside:
+            conn.fail(TIMED_OUT)
+            return 0
         if conn.state != SERVER_READY:
             # Its connect has a limit of its own.
             return 0
         if silence < self.grace():
-            row: cython.longlong = self.loop.now - conn.timed_out_since
+            row: cython.longlong = self.loop.now - max(conn.timed_out_since, conn.waiting_since)
             if conn.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
                 conn.fail(f"bytes come, but no whole reply for {row} ms")
             return 0
@@ -597,7 +657,8 @@ class Server(Endpoint):
 
     def orphans(self) -> int:
         """Requests whose clients have gone and that are still to be written or answered."""
-        return sum([conn.orphans() for conn in self.open_conns()])
+        asides = [conn for conn in self.asides if conn is not None]
+        return sum([conn.orphans() for conn in self.open_conns() + asides])
 
     def close(self) -> None:
         """The proxy ends: nothing is connected again."""
@@ -607,6 +668,6 @@ class Server(Endpoint):
         if self.retry is not None:
             self.retry.cancel()
         conns = self.open_conns()
-        conns += [conn for conn in (self.probing, self.spare) if conn is not None]
+        conns += [conn for conn in (self.probing, self.spare, *self.asides) if conn is not None]
         for conn in conns:
             conn.drop()

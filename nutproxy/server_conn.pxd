@@ -30,6 +30,7 @@ cdef class Endpoint:
 cdef class ServerConn(Conn):
     cdef readonly Endpoint server
     cdef readonly int resp             # the protocol version that it speaks: 2 or 3
+    cdef bint aside                    # for commands that are for a busy server; has no slot
     cdef readonly int slot             # which of its server's connections of this version
     cdef readonly int state
     cdef readonly int64_t begun        # when the connect began; -1 while it has not
@@ -37,6 +38,8 @@ cdef class ServerConn(Conn):
     cdef list addresses                # to be tried when this one cannot be reached
     cdef list steps                    # handshake replies that are due, by name
     cdef Timer limit                   # on connect and handshake together
+    cdef str last_words                # an error with which a server says that it will close
+    cdef uint64_t last_words_at        # recv_bytes with it
     cdef readonly str cause            # why it ends, where errno does not say
     cdef size_t max_reply              # a longer reply is dropped
     cdef int timed_out                 # requests that have, since the last reply

@@ -20,6 +20,7 @@ import socket
 
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
+from cython.cimports.libc.string import memcmp
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
 from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
@@ -84,6 +85,7 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_EOF,
     SERVER_SERVER_ERR,
     SERVER_SERVER_PROTOCOL_ERRORS,
+    SERVER_SERVER_REFUSALS,
     SERVER_SERVER_TIMEDOUT,
     latency_record,
 )
@@ -101,6 +103,7 @@ OUT_OF_MEMORY = b"-ERR out of memory\r\n"
 # Why a connection ends whose end says nothing about its server.
 NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
+UNASKED = "the server sent a reply that nobody had asked for"
 
 
 @cython.cfunc
@@ -139,20 +142,21 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
                 server.failures = 0
-                count_reply(self, conn.imsg_q.head, parser)
+                count_reply(self, conn.imsg_q.head, data, parser)
                 rsp_receive(conn, conn.imsg_q.head, data, parser)
                 return 0
-            self.cause = f"refused the request: {line_of(data, parser)}"
+            self.stats[SERVER_SERVER_REFUSALS] += 1
+            self.cause = refusal_of(line_of(data, parser))
         else:
             server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-            self.cause = "the server sent a reply that nobody had asked for"
+            self.cause = UNASKED
         return conn.close(conn)
     if server.memcache and not suits(conn.omsg_q.head, data, parser):
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
     server.failures = 0
-    count_reply(self, conn.omsg_q.head, parser)
+    count_reply(self, conn.omsg_q.head, data, parser)
     rsp_recv_done(conn, data, parser)
     # Behind the pairing: what it opens may fail at once, and that may close this connection.
     if server.doubted:
@@ -161,10 +165,43 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=False)
+def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """A reply on a connection that is kept for no further request."""
+    server_recv_done(conn, data, parser)
+    if conn.fd >= 0 and idle(conn):
+        cython.cast(ServerConn, conn).drop()
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def server_recv_kept(conn: Conn) -> cython.int:
+    """The start of a reply. If none is due, the rest of it must not be taken for that of the next
+    request. A server may say what is wrong with a request before it has all of it."""
+    self: ServerConn = cython.cast(ServerConn, conn)
+    if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or conn.sent > 0:
+        return 0
+    self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+    self.cause = UNASKED
+    return conn.close(conn)
+
+
+def refusal_of(error: str) -> str:
+    """The cause when a server ends the connection because of a request, with its words."""
+    if error.endswith("invalid bulk length"):
+        error += " (it needs a proto-max-bulk-len as large as the pool's proto_max_bulk_len)"
+    return f"refused the request: {error}"
+
+
+@cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
 def count_reply(
-    self: ServerConn, msg: cython.pointer(Msg), parser: cython.pointer(Parser)
+    self: ServerConn,
+    msg: cython.pointer(Msg),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
 ) -> cython.void:
     """A reply to this request has come."""
     stats: cython.pointer(uint64_t) = self.stats
@@ -176,7 +213,23 @@ def count_reply(
     stats[SERVER_RESPONSE_BYTES] += parser.pos
     if parser.kind == b"-" or parser.kind == b"!":
         stats[SERVER_RESPONSES_ERROR] += 1
+        if parser.pos > 20 and memcmp(data, b"-ERR Protocol error:", 20) == 0:
+            note_last_words(self, data, parser)
     latency_record(stats, self.loop.now_usec - msg.start)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def note_last_words(
+    self: ServerConn, data: cython.p_char, parser: cython.pointer(Parser)
+) -> cython.void:
+    """With this error Redis closes a connection, and a script may return it: if the end comes, it
+    is the cause."""
+    try:
+        self.last_words = line_of(data, parser)
+        self.last_words_at = self.recv_bytes
+    except MemoryError:
+        self.last_words = None
 
 
 @cython.cfunc
@@ -269,12 +322,21 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         self.cause = refusal
         return conn.close(conn)
     if not self.steps:
-        self.state = SERVER_READY
-        conn.recv_done = server_recv_done
-        conn.send = server_send
-        self.waiting_since = conn.loop.now
-        self.limit.cancel()
-        server.ready(self)
+        become_ready(self)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def become_ready(self: ServerConn) -> cython.int:
+    """Nothing is left of the handshake: requests may flow."""
+    self.state = SERVER_READY
+    self.recv_done = aside_recv_done if self.aside else server_recv_done
+    self.send = server_send
+    self.waiting_since = self.loop.now
+    self.limit.cancel()
+    self.server.ready(self)
+    self.mark_flush()
     return 0
 
 
@@ -301,7 +363,9 @@ def server_connected(conn: Conn) -> cython.int:
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.loop.now
     conn.send = server_no_send
-    self.steps, payload = self.server.handshake(self.resp)
+    self.steps, payload = self.server.handshake(self.resp, self.aside)
+    if not self.steps:
+        return become_ready(self)
     # A new socket takes these few bytes at once; one that does not is as good as dead.
     if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
         payload
@@ -377,7 +441,7 @@ def server_close(conn: Conn) -> cython.int:
     server: Endpoint = self.server
     was_ready: cython.bint = self.state == SERVER_READY
     waited: cython.bint = conn.omsg_q.head is not cython.NULL or conn.sent > 0
-    moving: cython.bint = was_ready
+    moving: cython.bint = was_ready and not self.aside
     msg: cython.pointer(Msg)
     other: ServerConn
     text: bytes
@@ -434,6 +498,13 @@ def tell_end(
     server: Endpoint = self.server
     text: bytes = None
     try:
+        if (
+            self.cause is None
+            and self.last_words is not None
+            and self.last_words_at == self.recv_bytes
+        ):
+            self.stats[SERVER_SERVER_REFUSALS] += 1
+            self.cause = refusal_of(self.last_words)
         if self.cause is None:
             # EPIPE is a reset that was seen while writing.
             self.cause = os.strerror(ECONNRESET if self.err in (0, EPIPE) else self.err)
@@ -487,8 +558,8 @@ def settle(
 class Endpoint:
     """What a connection knows of its server: a few values, `conn_for`, and these methods.
 
-    1. `handshake(resp)` gives the steps of a handshake and their bytes, `judge(step, reply)` and
-       `judge_version(step, line)` say what is wrong with the reply to one of them, if anything is.
+    1. `handshake(resp, aside)` gives the steps of a handshake and their bytes, `judge(step, reply)`
+       and `judge_version(step, line)` say what is wrong with the reply to one of them, if anything.
     2. `ready(conn)` is called when the last has been answered well. When the connection has ended,
        `leave(conn)` forgets it, and `closed(conn, was_ready, waited, probe)` is told of the end,
        before requests are settled.
@@ -528,6 +599,7 @@ class ServerConn(Conn):
         self.recv_done = server_handshake
         self.recv_part = server_recv_part
         self.max_reply = server.pool.max_reply
+        self.recv_kept = server_recv_kept
         self.recv_error = server_recv_error
         self.send = server_connected
         self.send_next = req_send_next

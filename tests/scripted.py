@@ -37,7 +37,7 @@ LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 DENIED = b"-DENIED Redis is running in protected mode.\r\n"
 NOAUTH = b"-NOAUTH Authentication required.\r\n"
 UNKNOWN = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
-HELLO3 = b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
+HELLO3 = b"%2\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:3\r\n"
 HELLO2 = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n"
 
 

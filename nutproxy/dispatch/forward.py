@@ -16,8 +16,10 @@ import logging
 
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
+from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.msg.message import (
     MERGE_QUERY,
+    MSG_ASIDE,
     MSG_MISS,
     Msg,
     msg_constant,
@@ -98,6 +100,31 @@ def forward(client, msg, server):
         server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
         msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
         return 0
+    queue(client, msg, server, conn)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
+    """The same, past all that waits for this server."""
+    conn: ServerConn = server.conn_aside(client.resp)
+    if conn is None:
+        server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
+        msg_fail(msg, server.refusal)
+        return 0
+    queue(client, msg, server, conn)
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def queue(
+    client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: ServerConn
+) -> cython.void:
+    """Queue a request on this connection, with its deadline."""
+    pool: ServerPool = client.pool
     msg.start = client.loop.now_usec
     if pool.timeout:
         msg.deadline = client.loop.now + pool.timeout
@@ -107,7 +134,6 @@ def forward(client, msg, server):
     msg.refs += 1
     conn.enqueue_inq(conn, msg)
     conn.mark_flush()
-    return 0
 
 
 def forward_one(client, row, data, length, server, flags):
@@ -189,6 +215,18 @@ def send_frags(client, msg, servers):
     return 0
 
 
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def send_aside(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> cython.int:
+    """The same, over connections of their own."""
+    index: cython.uint
+    count: cython.uint = msg.split.nfrag
+    client.enqueue_outq(client, msg)
+    for index in range(count):
+        forward_aside(client, msg.split.frags[index], cython.cast(Server, servers[index]))
+    return 0
+
+
 def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags):
     """The same request to these servers, which may be none; every part gets `frag_flags`."""
     msg: cython.pointer(Msg) = cython.NULL
@@ -208,6 +246,8 @@ def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags
             raise MemoryError
         frag.flags |= frag_flags
     msg.held = length * msg.split.nfrag
+    if frag_flags & MSG_ASIDE:
+        return send_aside(client, msg, servers)
     return send_frags(client, msg, servers)
 
 

@@ -41,6 +41,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MERGE_KEYS,
+    MSG_ASIDE,
     MSG_NOREPLY,
     MSG_SHUTDOWN,
     Msg,
@@ -152,7 +153,7 @@ def redis_recv_done(conn, data, parser):
         return too_long(client, row, parser, flags)
     if row.specs > 0:
         return forward_keys(client, row, data, parser, flags)
-    return to_live_servers(client, row, data, parser.pos, flags)
+    return to_live_servers(client, row, data, parser, flags)
 
 
 def redis_recv_large(conn, data, parser):
@@ -445,6 +446,25 @@ def query(
     return ask(client, row, request, servers, finish, INTERNAL_ERROR, flags)
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def part_flags(
+    row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
+) -> cython.uint:
+    """Flags of the parts of what goes to all servers. What a busy server takes goes aside; SHUTDOWN
+    only where Redis would obey, and nobody minds that it overtakes what was sent before."""
+    flags: cython.uint = MSG_ASIDE if row.aside else 0
+    index: cython.uint
+    arg: cython.pointer(Arg)
+    if not row.shutdown:
+        return flags
+    for index in range(1, parser.argc):
+        arg = cython.address(parser.argv[index])
+        if same_word(data + arg.offset, arg.length, b"nosave"):
+            return flags | MSG_SHUTDOWN
+    return MSG_SHUTDOWN
+
+
 # To one server
 # -------------------------------------------------------------------------------------
 
@@ -601,17 +621,17 @@ def to_live_servers(
     client: ClientConn,
     row: cython.pointer(Row),
     data: cython.p_char,
-    length: cython.size_t,
+    parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
     """The same to all of them. A single one's reply is passed on: there is nothing to merge."""
-    shutdown: cython.uint = MSG_SHUTDOWN if row.shutdown else 0
+    parts: cython.uint = part_flags(row, data, parser)
     servers: list = client.pool.live_servers()
     if len(servers) == 1:
         return forward_one(
-            client, row, data, length, cython.cast(Server, servers[0]), flags | shutdown
+            client, row, data, parser.pos, cython.cast(Server, servers[0]), flags | parts
         )
-    return send_all(client, row, data, length, servers, row.merge, None, flags, shutdown)
+    return send_all(client, row, data, parser.pos, servers, row.merge, None, flags, parts)
 
 
 @cython.cfunc

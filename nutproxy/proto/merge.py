@@ -11,7 +11,7 @@ fragments have changed data the text says so. Every merge is linear in the bytes
 import cython
 import hiredis
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.message import (
     MERGE_AND,
@@ -128,6 +128,13 @@ def put_number(parent: cython.pointer(Msg), value: cython.longlong) -> cython.in
     return put_text(parent, b":%d\r\n" % value)
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def not_busy(frag: cython.pointer(Msg)) -> cython.bint:
+    """Does it say that no script runs? What another server says of one that does is worth more."""
+    return frag.rsp.length > 9 and memcmp(frag.rsp.data, b"-NOTBUSY ", 9) == 0
+
+
 def redis_merge(parent):
     """Build the reply of a command whose fragments are all done. Raises MemoryError."""
     split: cython.pointer(Split) = parent.split
@@ -144,7 +151,7 @@ def redis_merge(parent):
         if not frag.flags & MSG_ERROR:
             if good is cython.NULL:
                 good = frag
-        elif failed is cython.NULL:
+        elif failed is cython.NULL or not_busy(failed):
             failed = frag
     if split.merge == MERGE_ONE and good is not cython.NULL:
         return put_text(parent, good.rsp.data[: good.rsp.length])
@@ -359,7 +366,11 @@ def decode(replies: list) -> list:
         reader = hiredis.Reader()
         reader.feed(reply)
         try:
-            found.append(reader.gets())
+            value = reader.gets()
+            while reader.has_data():
+                # That was an attribute of what follows.
+                value = reader.gets()
+            found.append(value)
         except (hiredis.HiredisError, TypeError, ValueError):
             found.append(hiredis.ReplyError(UNDECODABLE))
     return found

@@ -53,6 +53,7 @@ cdef struct Row:
     uint32_t max_args       # a longer request is refused
     size_t max_bytes
     bint patterns           # has options that are patterns
+    bint aside              # is for a server that is busy with a script
     char option[16]         # refused with this option
     size_t length
     char name[ROW_NAME]

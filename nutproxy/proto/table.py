@@ -249,6 +249,7 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         memcpy(
             row.options[index].word, cython.cast(cython.p_const_char, option_word), len(option_word)
         )
+    row.aside = "allow_busy" in command.flags
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))

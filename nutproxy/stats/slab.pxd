@@ -50,6 +50,7 @@ cpdef enum:
     SERVER_SERVER_PROBES
     SERVER_SERVER_DOWN
     SERVER_SERVER_EJECTED
+    SERVER_SERVER_REFUSALS
     SERVER_LATENCY          # the sum in microseconds; the buckets' cells follow
 
 cdef enum:

@@ -269,6 +269,12 @@ SERVER: Sequence[Row] = (
         "1 while the server is out of the ring, 0 otherwise",
     ),
     Row(
+        "server_refusals",
+        "counter",
+        "# connections that the server ended because of a request that it does not take",
+        "With `Protocol error: invalid bulk length`: a value longer than its proto-max-bulk-len.",
+    ),
+    Row(
         "latency",
         "histogram",
         "usec from the queueing of a request to its response",

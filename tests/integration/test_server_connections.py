@@ -13,10 +13,13 @@ from tests.scripted import (
     LOADING,
     MAXCLIENTS,
     NOAUTH,
+    PONG,
     UNKNOWN,
     RequestCount,
+    ScriptedMemcached,
     ScriptedServer,
     answer,
+    answer_memcache,
     keys_of,
     never,
     value_of,
@@ -234,7 +237,8 @@ def test_a_greeting_with_a_strange_version_is_a_greeting(version):
         Client(proxy.port) as client,
     ):
         assert client("HELLO", "3")[b"proto"] == 3
-        server.handshake[b"HELLO"] = b"%1\r\n$7\r\nversion\r\n" + version
+        proto = b"$5\r\nproto\r\n:3\r\n"
+        server.handshake[b"HELLO"] = b"%2\r\n" + proto + b"$7\r\nversion\r\n" + version
         assert client("GET", "a") == value_of(b"a")
 
 
@@ -250,6 +254,120 @@ def test_a_handshake_that_is_never_answered_ends_with_the_timeout():
             server.handshake[b"PING"] = b"+PONG\r\n"
             wait_until(lambda: client("GET", "a") == value_of(b"a"), "the handshake")
             assert [b"SET", b"never", b"sent"] not in server.requests
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "words"),
+    [
+        (b"PING", b"+HI\r\n", "not a reply to PING: b'HI'"),
+        (b"PING", b":1\r\n", "not a reply to PING: 1"),
+        (b"PING", b"-WHAT is this\r\n", "PING failed: WHAT is this"),
+        (b"AUTH", b"+PONG\r\n", "not a reply to AUTH: b'PONG'"),
+        (b"SELECT", b"+HI\r\n", "not a reply to SELECT: b'HI'"),
+        (b"HELLO", b"+OK\r\n", "not a reply to HELLO: b'OK'"),
+        (b"HELLO", b"%1\r\n+proto\r\n:2\r\n", "not a reply to HELLO: {b'proto': 2}"),
+    ],
+)
+def test_a_step_of_the_handshake_takes_its_own_reply_and_no_other(command, reply, words):
+    with ScriptedServer() as server:
+        config = pool("alpha", [server], redis_auth="secret", redis_db=3)
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client("AUTH", "secret") == b"OK"
+            assert client("HELLO", "3")[b"proto"] == 3
+            server.handshake[command] = reply
+            assert client.error("GET", "a") == f"ERR server 's1' of pool 'alpha': {words}"
+            assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b"-BUSY Redis is busy running a script.\r\n",
+        b"-MISCONF Redis is configured to save RDB snapshots.\r\n",
+        b"-NOPERM User default has no permissions to run the 'ping' command\r\n",
+        b"-MASTERDOWN Link with MASTER is down\r\n",
+        b"-ERR unknown command 'PING'\r\n",
+    ],
+)
+def test_an_error_to_the_ping_of_a_server_that_serves_is_no_reason_against_it(error):
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = error
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            assert client("GET", "a") == value_of(b"a")
+
+
+@pytest.mark.parametrize("greeting", [b"+HI\r\n", b"-HI\r\n", b"+OK\r\n"])
+def test_a_server_that_greets_gives_nobody_the_reply_of_another(greeting):
+    with (
+        ScriptedServer(greeting=greeting) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for number in range(50):
+            assert client.error("GET", f"k{number}").startswith("ERR server 's1' of pool 'alpha': ")
+        server.greeting = b""
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a server that does not")
+
+
+@pytest.mark.parametrize("extra", [b"+HI\r\n", b"+HI", b"$100\r\nxx", b"-HI"])
+def test_what_comes_behind_the_handshake_ends_the_connection_before_a_request_is_written(extra):
+    with ScriptedServer() as server:
+        server.handshake[b"PING"] = PONG + extra
+        with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
+            assert client.error("GET", "a") == (
+                "ERR server 's1' of pool 'alpha': the server sent a reply that nobody had asked for"
+            )
+            assert server.requests == []
+            assert proxy.stats()["alpha"]["s1"]["server_protocol_errors"] == 2
+            server.handshake[b"PING"] = PONG
+            assert client("GET", "a") == value_of(b"a")
+
+
+def test_a_memcached_that_greets_gives_nobody_the_reply_of_another():
+    with ScriptedMemcached(answer_memcache) as server:
+        server.handshake[b"version"] = b"END\r\n"
+        with (
+            NutproxyServer(mc_pool("alpha", [server])) as proxy,
+            MemcacheClient(proxy.port) as client,
+        ):
+            assert client(b"get a") == (
+                b"SERVER_ERROR server 's1' of pool 'alpha': not a reply to version: 'END'\r\n"
+            )
+            assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b"-ERR AUTH <password> called without any password configured for the default user. Are"
+        b" you sure your configuration is correct?\r\n",
+        b"-ERR Client sent AUTH, but no password is set\r\n",
+    ],
+)
+def test_servers_without_a_password_serve_a_pool_that_has_one_with_one_warning(error):
+    with ScriptedServer() as server:
+        server.handshake[b"AUTH"] = error
+        config = pool("alpha", [server], redis_auth="secret", server_connections=4)
+        with NutproxyServer(config) as proxy, Client(proxy.port) as client:
+            assert client.error("GET", "a") == "NOAUTH Authentication required."
+            for _ in range(3):
+                assert client("AUTH", "secret") == b"OK"
+                assert client("GET", "a") == value_of(b"a")
+                server.close_all()
+                wait_until(lambda: not proxy.stats()["alpha"]["s1"]["server_connections"], "an end")
+            assert proxy.log().count("has no password: redis_auth protects the pool") == 1
+
+
+def test_a_real_server_without_a_password_serves_a_pool_that_has_one():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis], redis_auth="secret", redis_db=3)) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("AUTH", "secret") == b"OK"
+        assert client("SET", "a", "1") == b"OK"
+        assert client("HELLO", "3")[b"proto"] == 3
+        assert client("GET", "a") == b"1"
 
 
 def test_a_malformed_handshake_is_told():

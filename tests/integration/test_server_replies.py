@@ -19,7 +19,7 @@ from tests.scripted import (
     reply_to,
     value_of,
 )
-from tests.servers import NutproxyServer, wait_until
+from tests.servers import NutproxyServer, RedisServer, wait_until
 
 SERVERS = (1, 2, 3)
 RESET = "ERR server 's1' of pool 'alpha': Connection reset by peer"
@@ -185,6 +185,56 @@ def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
         )
         go.set()
         assert client("GET", "b") == value_of(b"b")
+
+
+def test_the_start_of_a_stray_reply_is_not_taken_for_that_of_the_next_one():
+    """It is on its own for a while, and its rest would come with the next request's reply."""
+    stray = b"$20\r\nof"
+
+    def act(session, request):
+        session.send(bulk(b"asked for") + stray)
+
+    with (
+        ScriptedServer(special(b"HGET", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        for number in range(1, 4):
+            assert client("HGET", "a", "f") == b"asked for"
+            assert client("GET", "a") == value_of(b"a")
+            assert server.accepted == number + 1
+        assert proxy.stats()["alpha"]["s1"]["server_protocol_errors"] == 3
+
+
+def test_a_value_that_is_too_long_for_the_server_is_told_and_counted():
+    """Redis ends the connection for that, whoever shares it."""
+    with (
+        RedisServer("--proto-max-bulk-len", "1mb") as redis,
+        NutproxyServer(pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        error = client.error("SET", "a", b"x" * 2_000_000)
+        assert error == ("ERR Protocol error: invalid bulk length") or error == (
+            "ERR server 's1' of pool 'alpha': refused the request: ERR Protocol error: invalid bulk"
+            " length (it needs a proto-max-bulk-len as large as the pool's proto_max_bulk_len)"
+        )
+        wait_until(lambda: proxy.stats()["alpha"]["s1"]["server_refusals"] == 1, "the count")
+        assert "(it needs a proto-max-bulk-len as large as" in proxy.log()
+        assert client("SET", "a", "x") == b"OK"
+
+
+def test_a_script_that_returns_the_error_of_a_server_that_closes_ends_nothing():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        script = "return redis.error_reply('ERR Protocol error: invalid bulk length')"
+        assert "invalid bulk length" in client.error("EVAL", script, "0")
+        assert client("SET", "a", "x") == b"OK"
+        redis.kill()
+        assert "invalid bulk length" not in client.error("GET", "a")
+        assert proxy.stats()["alpha"]["s1"]["server_refusals"] == 0
 
 
 @pytest.mark.parametrize(
