@@ -321,6 +321,7 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
         KeySpec("keyword", keyword="STOREDIST", startfrom=options, last=True),
     )
 
+_PASSES = "over connections of its own, past a script that keeps the shared ones waiting"
 
 OVERRIDES: Mapping[str, Override] = {
     # Server connections are shared, so their state and their kind are not a client's to change.
@@ -412,7 +413,8 @@ OVERRIDES: Mapping[str, Override] = {
         "function dump, function list",
         Override(Behaviour.ANY, "functions are loaded into every server, so one has them all"),
     ),
-    "function stats": Override(response_policy="running"),
+    "function stats": Override(note=_PASSES, response_policy="running"),
+    **_each("function kill, script kill", Override(note=_PASSES)),
     "randomkey": Override(response_policy="first_non_null"),
     "memory stats": Override(response_policy="figures"),
     "latency histogram": Override(response_policy="histograms"),
@@ -426,7 +428,7 @@ OVERRIDES: Mapping[str, Override] = {
     "pfdebug": Override(note="the server that has the key"),
     "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
     "role": Override(Behaviour.LOCAL, "a primary without replicas"),
-    "shutdown": Override(note="a server that obeys closes its connection, which reads as an error"),
+    "shutdown": Override(note="a server that obeys closes its connection; NOSAVE passes a script"),
     **_each(
         "replicaof, slaveof",
         Override(note="makes all servers replicas of one master; NO ONE is the use of it"),
