@@ -13,6 +13,7 @@ import pytest
 
 from tests.client import Client
 from tests.integration.conftest import pool
+from tests.scripted import PONG, ScriptedServer, answer, reply_to, value_of
 from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, connect, wait_until
 
 CLIENTS = 10
@@ -120,6 +121,65 @@ def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(di
                     load.stop()
             assert [error for error in ours.errors if error > back] == []
             assert len(ours.errors) <= len(theirs.errors)
+
+
+def pause(nutproxy, then):
+    """Stop the proxy for longer than the timeout; `then` is called as soon as it stands still."""
+    nutproxy.stop()
+    then()
+    time.sleep(1.5 * TIMEOUT / 1000)
+    nutproxy.cont()
+
+
+def test_a_reply_that_has_come_while_the_proxy_was_stopped_is_the_reply():
+    go = threading.Event()
+
+    def script(session):
+        while request := session.receive():
+            session.wait(go)
+            session.send(reply_to(request))
+
+    options = {"auto_eject_hosts": "true", "server_failure_limit": 1}
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=TIMEOUT, **options)) as nutproxy,
+        Client(nutproxy.port) as client,
+    ):
+        for number in range(1, 11):
+            go.clear()
+            client.send("GET", "k")
+            wait_until(lambda number=number: len(server.requests) == number, "the request")
+            pause(nutproxy, go.set)
+            assert client.reply() == value_of(b"k")
+        assert nutproxy.stats()["alpha"]["server_ejects"] == 0
+        assert server.accepted == 1
+
+
+def test_a_handshake_that_is_answered_while_the_proxy_is_stopped_is_answered():
+    go = threading.Event()
+    begun = []
+
+    def script(session):
+        begun.append(session.next_request())
+        session.wait(go)
+        session.send(PONG)
+        answer(session)
+
+    options = {"auto_eject_hosts": "true", "server_failure_limit": 1}
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server], timeout=TIMEOUT, **options)) as nutproxy,
+        Client(nutproxy.port) as client,
+    ):
+        for number in range(1, 6):
+            go.clear()
+            client.send("GET", "k")
+            wait_until(lambda number=number: len(begun) == number, "the handshake")
+            pause(nutproxy, go.set)
+            assert client.reply() == value_of(b"k")
+            server.close_all()
+            wait_until(lambda: not server.sessions[-1].open, "the end of the connection")
+        assert nutproxy.stats()["alpha"]["server_ejects"] == 0
 
 
 def test_servers_are_not_blamed_for_a_pause_of_the_proxy(shards):
