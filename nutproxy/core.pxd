@@ -16,7 +16,8 @@ cdef class Context:
     # Clients at once of the pools without client_connections, all together; 0 without a limit.
     cdef public size_t max_clients
     cdef bint stopped
-    cdef int64_t judge_from            # no deadline is judged before this time
+    cdef int64_t due                   # when the first timer or deadline expires
+    cdef int64_t judge_from            # but none is judged before this time
     cdef readonly bint draining
     cdef readonly int64_t drain_began  # milliseconds of the loop's clock
     cdef readonly double started       # monotonic seconds

@@ -63,6 +63,8 @@ TIDY_INTERVAL = 1000
 # A turn that takes this many milliseconds longer than it was to wait has been stopped meanwhile
 # (SIGSTOP, a virtual machine that was suspended), or the machine is very busy.
 PAUSE_SLACK = cython.declare(cython.longlong, 20)
+# Later than anything.
+NEVER = cython.declare(cython.longlong, 1 << 62)
 # Turns that are shorter than this are not looked at.
 PAUSE_MIN = cython.declare(cython.longlong, 100)
 # How much time servers are given after that, at least and at most.
@@ -208,22 +210,26 @@ class Context:
         self.stop()
 
     def timeout(self):
-        """How long the poller may wait, in milliseconds."""
+        """How long the poller may wait, in milliseconds. Notes when the next thing is `due`."""
         loop: Loop = self.loop
         pool: ServerPool
         expires: cython.longlong
         first: cython.longlong
-        if loop.ready.count:
-            return 0
         first = loop.timers.next_expiry()
         for pool in self.pools:
             expires = pool.next_deadline()
             if expires >= 0 and (first < 0 or expires < first):
                 first = expires
         if first < 0:
-            return -1
-        if first < self.judge_from:
+            first = NEVER
+        elif first < self.judge_from:
             first = self.judge_from
+        self.due = first
+        if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count:
+            # What the turn has queued so far is not kept waiting for events.
+            return 0
+        if first == NEVER:
+            return -1
         return min(max(first - loop.now, 0), 60000)
 
     def paused(self, waited, count):
@@ -233,6 +239,7 @@ class Context:
         over: cython.longlong = loop.now - loop.seen - waited
         if waited >= 0 and (over > PAUSE_SLACK or (count > 0 and over >= 0)):
             self.judge_from = loop.now + min(max(over, PAUSE_GRACE_MIN), PAUSE_GRACE_MAX)
+            self.due = max(self.due, self.judge_from)
 
     def flush(self, conns):
         """Call the send handler of every connection that has something queued."""
@@ -287,7 +294,7 @@ class Context:
         wait: cython.int
         events: cython.uint
 
-        if loop.now >= self.judge_from:
+        if loop.seen >= self.due:
             self.judge()
 
         again = loop.ready_now
@@ -303,8 +310,7 @@ class Context:
                     self.failed(conn)
         loop.ready_now.count = 0
 
-        # What step 1 and 2 have queued is not kept waiting for events.
-        wait = 0 if loop.flush_servers.count or loop.flush_clients.count else self.timeout()
+        wait = self.timeout()
         count = loop.poller.wait(wait)
         loop.tick()
         if loop.now - loop.seen >= PAUSE_MIN:

@@ -190,13 +190,13 @@ class Server(Endpoint):
                 self.probe_in(due - now)
         elif now - self.probing.begun >= DEMAND_WAIT:
             return None
-        return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, None)
+        return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, False)
 
-    def connect_later(self, resp: int, slot: int, delay: int, what):
-        """A connection that requests may wait in. In `delay` milliseconds it connects, or gives up
-        if nobody has let it connect before."""
+    def connect_later(self, resp: int, slot: int, delay: int, by_itself: bool):
+        """A connection that requests may wait in. In `delay` milliseconds it connects by itself, or
+        gives up if a probe has not let it connect before."""
         conn = ServerConn(self, resp, slot)
-        then = partial(self.begin_waiting, conn) if what == "connect" else conn.expire
+        then = partial(self.begin_waiting, conn) if by_itself else conn.expire
         conn.limit = self.loop.timers.schedule(self.loop.now + delay, then)
         self.conns(resp)[slot] = conn
         return conn
@@ -205,7 +205,7 @@ class Server(Endpoint):
         """Connect for this slot; later if it was refused a moment ago."""
         wait = self.refusals.get((resp, slot), 0) - self.loop.now
         if wait > 0:
-            return self.connect_later(resp, slot, wait, "connect")
+            return self.connect_later(resp, slot, wait, True)
         return self.connect(resp, slot, False)
 
     def connect(self, resp: int, slot: int, probe: bool):

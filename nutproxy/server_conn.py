@@ -178,9 +178,12 @@ def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Pars
 @cython.exceptval(-1, check=False)
 def server_recv_kept(conn: Conn) -> cython.int:
     """The start of a reply. If none is due, the rest of it must not be taken for that of the next
-    request. A server may say what is wrong with a request before it has all of it."""
+    request. A push may come at any time, and a server may say what is wrong with a request before
+    it has all of it."""
     self: ServerConn = cython.cast(ServerConn, conn)
     if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or conn.sent > 0:
+        return 0
+    if conn.tail[0] == b">":
         return 0
     self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
     self.cause = UNASKED

@@ -110,12 +110,25 @@ def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(di
             loads = [Load(nutproxy.port), Load(nutcracker.port)]
             ours, theirs = loads
             try:
-                wait_until(lambda: min(ours.replies, theirs.replies) > 100, "load")
-                disturb(redis)
-                wait_until(lambda: answers(redis), "the server's return")
-                back = time.monotonic()
-                before = ours.replies
-                wait_until(lambda: ours.replies > before + 200, "replies")
+                for _ in range(5):
+                    before = ours.replies, theirs.replies
+                    wait_until(
+                        lambda before=before: (
+                            ours.replies > before[0] + 100 and theirs.replies > before[1] + 100
+                        ),
+                        "load",
+                    )
+                    ours.errors, theirs.errors = [], []
+                    began = time.monotonic()
+                    disturb(redis)
+                    lasted = time.monotonic() - began
+                    wait_until(lambda: answers(redis), "the server's return")
+                    back = time.monotonic()
+                    before = ours.replies
+                    wait_until(lambda before=before: ours.replies > before + 200, "replies")
+                    if disturb in (killed, restarted) or 0.25 < lasted / TIMEOUT * 1000 % 1 < 0.75:
+                        break
+                    # The machine has drawn it out to where chance decides about one timeout more.
             finally:
                 for load in loads:
                     load.stop()

@@ -165,6 +165,25 @@ def test_pushes_are_not_taken_for_replies(resp):
         assert server.accepted == connections
 
 
+def test_a_push_that_comes_in_two_parts_while_nothing_is_due_is_no_stray_reply():
+    go = threading.Event()
+
+    def act(session, request):
+        session.send(bulk(b"one") + b">3\r\n$7\r\nmess")
+        session.wait(go)
+        session.send(b"age\r\n+channel\r\n:1\r\n")
+
+    with (
+        ScriptedServer(special(b"HGET", act)) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("HGET", "a", "f") == b"one"
+        go.set()
+        assert client("GET", "b") == value_of(b"b")
+        assert server.accepted == 1
+
+
 def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
     go = threading.Event()
 
