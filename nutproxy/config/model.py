@@ -427,9 +427,9 @@ class PoolSettings(Keys):
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"
         " one gets Redis' error and is disconnected. The servers' own `proto-max-bulk-len` must not"
-        " be smaller, or such a value ends their shared connection. In a Memcached pool: the longest"
-        " value. A longer one is read and dropped, and the reply is memcached's `SERVER_ERROR object"
-        " too large for cache`.",
+        " be smaller, or such a value ends their shared connection. In a Memcached pool: the"
+        " longest value. A longer one is read and dropped, and the reply is memcached's"
+        " `SERVER_ERROR object too large for cache`.",
         example="64mb",
         unit="bytes",
         written="512mb",
