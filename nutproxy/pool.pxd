@@ -4,6 +4,7 @@ from nutproxy.conn cimport Loop
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.message cimport Msg
 from nutproxy.server cimport Server
+from nutproxy.timer cimport Timer
 
 
 cdef class ServerPool:
@@ -16,6 +17,10 @@ cdef class ServerPool:
     cdef readonly object chores        # deque of what is done in steps, one a turn
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router
+    cdef bint ring_stale               # servers have come or gone since its last rebuild began
+    cdef bint ring_building            # a rebuild is under way
+    cdef int64_t ring_turn             # when it was rebuilt at once: the turn's clock
+    cdef Timer ring_timer              # its next portion, or None
     cdef readonly object resolve       # resolve(host, port, callback), off the loop
     cdef public object server_version  # what the servers said to HELLO, None before
     cdef public bint knows_hello       # a server has answered HELLO

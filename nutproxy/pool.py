@@ -3,7 +3,10 @@
 
     key ─> Router (hash_tag, hash, distribution) ─> Server ─> connection of the client's slot
 
-The ring holds the servers that are not ejected; it is rebuilt when one is ejected or returns.
+The ring holds the servers that are not ejected, and is rebuilt when one is ejected or returns: a
+small ring at once, but not twice in a turn; a large one in portions, with other work between them.
+Until it is ready, keys are routed by the old one, and an ejected server's requests are answered with
+its error.
 
 Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the
 order in which they were queued, which is the order in which they expire. That costs a few pointers
@@ -46,6 +49,10 @@ log = logging.getLogger("nutproxy")
 
 # Bytes of one reply of a server, or twice the largest value.
 REPLY_MAX = 1 << 30
+# A ring of at most so many servers is rebuilt at once, in less than a millisecond.
+RING_SMALL = 32
+# Ring points that are made in a turn: about a millisecond.
+RING_PORTION = 6400
 
 
 @cython.cclass
@@ -191,7 +198,40 @@ class ServerPool:
             server.close_silent()
 
     def update_ring(self) -> None:
-        self.router.set_live([not server.ejected for server in self.servers])
+        """Servers have left the ring or returned to it."""
+        self.ring_stale = True
+        if self.ring_timer is not None:
+            return
+        if len(self.servers) <= RING_SMALL and self.ring_turn != self.loop.now_usec:
+            self.ring_turn = self.loop.now_usec
+            self.router.set_live(self.live_flags())
+            self.ring_stale = False
+        else:
+            self.rebuild_soon()
+
+    def rebuild_soon(self) -> None:
+        self.ring_timer = self.loop.timers.schedule(self.loop.now, self.rebuild_portion)
+
+    def rebuild_portion(self) -> None:
+        """One portion of the new ring. If servers come or go meanwhile it is finished all the same,
+        and then made again: it is ready at some time, however often they do."""
+        self.ring_timer = None
+        try:
+            if not self.ring_building:
+                self.router.begin(self.live_flags())
+                self.ring_stale = False
+            self.ring_building = self.router.build(RING_PORTION)
+        finally:
+            self.keep_rebuilding()
+
+    def keep_rebuilding(self) -> None:
+        """Arm the next portion, unless the ring is ready, or that was done."""
+        if (self.ring_building or self.ring_stale) and self.ring_timer is None:
+            self.rebuild_soon()
+
+    def live_flags(self) -> list[bool]:
+        """Which servers the ring holds, in index order."""
+        return [not server.ejected for server in self.servers]
 
     def ejected(self, server: Server) -> None:
         self.stats[POOL_SERVER_EJECTS] += 1
@@ -205,6 +245,8 @@ class ServerPool:
             server.preconnect()
 
     def keep_probing(self) -> None:
+        """Go on with what a lack of memory has interrupted."""
+        self.keep_rebuilding()
         for server in self.servers:
             server.keep_probing()
 

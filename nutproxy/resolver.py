@@ -55,7 +55,8 @@ class Resolver:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             answer = [(family, address) for family, _, _, _, address in found]
         except OSError as error:
-            answer = error
+            # Its traceback holds this frame, which holds the answer: a cycle.
+            answer = error.with_traceback(None)
         except UnicodeError:
             answer = OSError(f"{host!r} is not a host name")
         except MemoryError:

@@ -9,9 +9,11 @@ cdef class Ring:
     cdef readonly int nserver
     cdef readonly int nlive
     cdef uint32_t* weights       # one per server
-    cdef bint* live              # one per server; read by rebuild only
+    cdef bint* live              # one per server; read while the ring is rebuilt only
     cdef int dispatch(self, uint32_t hash) noexcept
-    cdef void rebuild(self) noexcept
+    cdef int begin(self, list live) except -1
+    cdef void prepare(self) noexcept
+    cdef bint build(self, size_t npoint) noexcept
     cdef uint64_t live_weight(self) noexcept
 
 @cython.final
@@ -20,7 +22,17 @@ cdef class Ketama(Ring):
     cdef size_t ncontinuum
     cdef uint32_t* starts        # by the first bits of a hash: the first point not below them
     cdef int shift               # the hash's other bits
-    cdef void index_points(self) noexcept
+    cdef uint64_t* made          # the points of the next continuum so far
+    cdef size_t nmade
+    cdef uint64_t* sorted        # where a pass of the sort puts them
+    cdef uint32_t* made_starts   # the index of the next continuum
+    cdef size_t nstart           # entries of that index so far
+    cdef size_t next_place       # the point that the next entry is looked for from
+    cdef int next_server         # whose points are made next
+    cdef int next_pass           # of the sort
+    cdef uint64_t weight         # of all live servers
+    cdef void sort_by(self, int shift) noexcept
+    cdef bint index_points(self, size_t count) noexcept
     cdef size_t find(self, uint32_t hash) noexcept
     cdef uint32_t share(self, int index, uint64_t live_weight) noexcept
     cdef void add_points(self, int index, uint32_t npoint) noexcept
@@ -34,5 +46,3 @@ cdef class Modula(Ring):
 cdef class Random(Ring):
     cdef int* choices            # the nlive indexes to draw from
     cdef uint32_t state          # never 0
-
-cdef int compare_points(const void* left, const void* right) noexcept nogil

@@ -15,9 +15,10 @@ A server that is not live is left out: ketama and modula are built as if it were
 except that the other servers keep their indexes. After an ejection every key is where twemproxy
 would have put it, and it is back in its place when the server returns.
 
-A ring allocates once, for all its servers. `set_live` rebuilds in place on the event loop, without
-a Python call per point: 0.13 ms for ten ketama servers, 1.6 ms for a hundred. `dispatch` reads
-nothing but the finished table.
+A ring allocates once, for all its servers. `set_live` rebuilds it, without a Python call per point:
+0.2 ms for ten ketama servers, 2 ms for a hundred. The event loop rebuilds a large ring in portions:
+`begin` takes the new list of live servers, and each `build` makes some points of a second table.
+When that is complete it replaces the one in use. `dispatch` reads only the finished table.
 """
 
 import random
@@ -26,8 +27,8 @@ import cython
 from cython.cimports.libc.math import floorf
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.libc.stdio import snprintf
-from cython.cimports.libc.stdlib import free, malloc, qsort
-from cython.cimports.libc.string import strlen
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memset, strlen
 from cython.cimports.nutproxy.hashkit.hashes import md5
 
 DISTRIBUTIONS: dict[str, str] = {
@@ -51,11 +52,22 @@ def make_ring(distribution: str, servers):
     )
 
 
+POINTS_PER_SERVER = cython.declare(cython.int, 160)
+POINTS_PER_DIGEST = cython.declare(cython.int, 4)
+# Points are sorted by 8 bits of their value at a time.
+DIGITS = cython.declare(cython.int, 256)
+DIGIT_BITS = cython.declare(cython.int, 8)
+PASSES = cython.declare(cython.int, 4)
+# Entries of the index that are made in the time of one point.
+INDEX_PER_POINT = cython.declare(cython.int, 32)
+
+
 class Ring:
     """What the distributions share: names, weights, and which servers are live (at first, all).
 
     A subclass 1. allocates for all its servers in __cinit__, where nserver is known, 2. builds its
-    table from `live` in rebuild, which cannot fail, and 3. answers dispatch from that table alone.
+    table from `live` in prepare and build, which cannot fail, and 3. answers dispatch from the
+    finished table alone.
     """
 
     def __cinit__(self, servers):
@@ -91,8 +103,12 @@ class Ring:
         """The index of the server that owns `hash`, -1 if none is live."""
         return -1
 
-    def rebuild(self):
-        pass
+    def prepare(self):
+        """Start a new table from `live`. A table that is quickly made is finished here."""
+
+    def build(self, npoint):
+        """Go on with the new table for about `npoint` points. Is there more to do?"""
+        return False
 
     def live_weight(self):
         total: uint64_t = 0
@@ -103,7 +119,14 @@ class Ring:
         return total
 
     def set_live(self, live: list) -> None:
-        """Rebuilds the ring over the servers whose entry in `live`, in index order, is true."""
+        """Rebuild the ring over the servers whose entry in `live`, in index order, is true."""
+        self.begin(live)
+        while self.build(self.nserver * POINTS_PER_SERVER):
+            pass
+
+    def begin(self, live: list):
+        """Start to rebuild it; `build` is then called until it returns False. A rebuild that has
+        been started must be finished before the next one."""
         i: cython.int
         if len(live) != self.nserver:
             raise ValueError(f"{len(live)} entries for {self.nserver} servers")
@@ -111,7 +134,7 @@ class Ring:
         for i in range(self.nserver):
             self.live[i] = bool(live[i])
             self.nlive += self.live[i]
-        self.rebuild()
+        self.prepare()
 
     def points_per_server(self) -> list[int]:
         """Points or slots of each server, in index order; one that is not live has none."""
@@ -124,15 +147,6 @@ class Ring:
 
 # ---- ketama ---------------------------------------------------------------------------------
 
-POINTS_PER_SERVER = cython.declare(cython.int, 160)
-POINTS_PER_DIGEST = cython.declare(cython.int, 4)
-
-
-def compare_points(left, right):
-    a: uint64_t = cython.cast(cython.pointer(uint64_t), left)[0]
-    b: uint64_t = cython.cast(cython.pointer(uint64_t), right)[0]
-    return (a > b) - (a < b)
-
 
 class Ketama(Ring):
     """The continuum, ordered by point value and, where two are equal, by server index.
@@ -140,27 +154,39 @@ class Ketama(Ring):
     twemproxy sorts by value alone and leaves the order of equal points to qsort, unspecified. The
     order here is the one that the stable merge sort of glibc before 2.37 happens to give it: points
     are made in index order, so the lowest index comes first and owns the value.
+
+    A new continuum is made in portions: the points of some servers, then one pass of a radix sort at
+    a time, which is stable too, then the index. Only then it replaces the old one.
     """
 
     def __cinit__(self, servers):
         # The shares of n servers are cut down from numbers that add up to 160 n, each of which
         # float32 may have raised by less than 2^-21 of itself: room for one more server is enough.
-        self.continuum = cython.cast(
-            cython.pointer(uint64_t),
-            malloc((self.nserver + 1) * POINTS_PER_SERVER * cython.sizeof(uint64_t)),
-        )
+        size: cython.size_t = (self.nserver + 1) * POINTS_PER_SERVER * cython.sizeof(uint64_t)
+        self.continuum = cython.cast(cython.pointer(uint64_t), malloc(size))
+        self.made = cython.cast(cython.pointer(uint64_t), malloc(size))
+        self.sorted = cython.cast(cython.pointer(uint64_t), malloc(size))
         self.shift = 20
         while self.shift > 12 and 1 << (32 - self.shift) < 4 * self.nserver * POINTS_PER_SERVER:
             self.shift -= 1
-        self.starts = cython.cast(
-            cython.pointer(uint32_t), malloc((1 << (32 - self.shift)) * cython.sizeof(uint32_t))
-        )
-        if not self.continuum or not self.starts:
+        size = (1 << (32 - self.shift)) * cython.sizeof(uint32_t)
+        self.starts = cython.cast(cython.pointer(uint32_t), malloc(size))
+        self.made_starts = cython.cast(cython.pointer(uint32_t), malloc(size))
+        if (
+            not self.continuum
+            or not self.made
+            or not self.sorted
+            or not self.starts
+            or not self.made_starts
+        ):
             raise MemoryError
 
     def __dealloc__(self):
         free(self.continuum)
+        free(self.made)
+        free(self.sorted)
         free(self.starts)
+        free(self.made_starts)
 
     def dispatch(self, hash):
         if self.ncontinuum == 0:
@@ -177,23 +203,68 @@ class Ketama(Ring):
             place += 1
         return place if place < self.ncontinuum else 0
 
-    def index_points(self):
-        bits: cython.size_t
-        place: cython.size_t = 0
-        for bits in range(cython.cast(cython.size_t, 1) << (32 - self.shift)):
-            while place < self.ncontinuum and (self.continuum[place] >> 32 >> self.shift) < bits:
-                place += 1
-            self.starts[bits] = cython.cast(uint32_t, place)
+    def prepare(self):
+        self.nmade = 0
+        self.next_server = 0
+        self.next_pass = 0
+        self.nstart = 0
+        self.next_place = 0
+        self.weight = self.live_weight()
 
-    def rebuild(self):
-        weight: uint64_t = self.live_weight()
-        i: cython.int
-        self.ncontinuum = 0
-        for i in range(self.nserver):
-            if self.live[i]:
-                self.add_points(i, self.share(i, weight))
-        qsort(self.continuum, self.ncontinuum, cython.sizeof(uint64_t), compare_points)
-        self.index_points()
+    def build(self, npoint):
+        first: cython.size_t = self.nmade
+        if self.next_server < self.nserver:
+            while self.next_server < self.nserver and self.nmade - first < npoint:
+                if self.live[self.next_server]:
+                    self.add_points(self.next_server, self.share(self.next_server, self.weight))
+                self.next_server += 1
+            return True
+        if self.next_pass < PASSES:
+            self.sort_by(32 + DIGIT_BITS * self.next_pass)
+            self.next_pass += 1
+            return True
+        if self.index_points(npoint * INDEX_PER_POINT):
+            return True
+        self.continuum, self.made = self.made, self.continuum
+        self.starts, self.made_starts = self.made_starts, self.starts
+        self.ncontinuum = self.nmade
+        return False
+
+    def sort_by(self, shift):
+        """One pass of the sort: by the eight bits from `shift` on, keeping the order of equals."""
+        places = cython.declare(cython.size_t[256])
+        place: cython.size_t = 0
+        count: cython.size_t
+        i: cython.size_t
+        digit: cython.size_t
+        memset(places, 0, cython.sizeof(places))
+        for i in range(self.nmade):
+            places[(self.made[i] >> shift) & (DIGITS - 1)] += 1
+        for digit in range(cython.cast(cython.size_t, DIGITS)):
+            count = places[digit]
+            places[digit] = place
+            place += count
+        for i in range(self.nmade):
+            digit = (self.made[i] >> shift) & (DIGITS - 1)
+            self.sorted[places[digit]] = self.made[i]
+            places[digit] += 1
+        self.made, self.sorted = self.sorted, self.made
+
+    def index_points(self, count):
+        """Make the next `count` entries of the index. Are there more?"""
+        bits: cython.size_t = self.nstart
+        end: cython.size_t = cython.cast(cython.size_t, 1) << (32 - self.shift)
+        place: cython.size_t = self.next_place
+        if end - bits > count:
+            end = bits + count
+        while bits < end:
+            while place < self.nmade and (self.made[place] >> 32 >> self.shift) < bits:
+                place += 1
+            self.made_starts[bits] = cython.cast(uint32_t, place)
+            bits += 1
+        self.nstart = bits
+        self.next_place = place
+        return bits < cython.cast(cython.size_t, 1) << (32 - self.shift)
 
     def share(self, index, live_weight):
         """How many points a live server gets: a multiple of four, none if its weight is too small.
@@ -224,10 +295,10 @@ class Ketama(Ring):
             snprintf(label, cython.sizeof(label), "%.*s-%u", name_size, name, number)
             md5(cython.cast(cython.p_uchar, label), strlen(label), words)
             for word in range(POINTS_PER_DIGEST):
-                self.continuum[self.ncontinuum] = (
-                    cython.cast(uint64_t, words[word]) << 32
-                ) | cython.cast(uint32_t, index)
-                self.ncontinuum += 1
+                self.made[self.nmade] = (cython.cast(uint64_t, words[word]) << 32) | cython.cast(
+                    uint32_t, index
+                )
+                self.nmade += 1
 
     def points_per_server(self) -> list[int]:
         i: cython.size_t
@@ -276,7 +347,7 @@ class Modula(Ring):
                 last = middle
         return first
 
-    def rebuild(self):
+    def prepare(self):
         i: cython.int
         self.nslot = 0
         for i in range(self.nserver):
@@ -317,7 +388,7 @@ class Random(Ring):
         self.state ^= self.state << 5
         return self.choices[self.state % cython.cast(uint32_t, self.nlive)]
 
-    def rebuild(self):
+    def prepare(self):
         i: cython.int
         n: cython.int = 0
         for i in range(self.nserver):

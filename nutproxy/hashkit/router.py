@@ -116,8 +116,16 @@ class Router:
         return self.tagged and self.hashed_part(start, cython.address(length)) != start
 
     def set_live(self, live: list) -> None:
-        """Routes from now on over the servers whose entry in `live`, in index order, is true."""
+        """Route from now on over the servers whose entry in `live`, in index order, is true."""
         self.ring.set_live(live)
+
+    def begin(self, live: list) -> None:
+        """The same in portions: until `build` returns False, keys are routed as before."""
+        self.ring.begin(live)
+
+    def build(self, npoint: int) -> bool:
+        """Go on for about `npoint` ring points. Is there more to do?"""
+        return self.ring.build(npoint)
 
     def points_per_server(self) -> list[int]:
         """Ring points (ketama), slots (modula) or 1 (random) of each server, 0 if not live."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import struct
+import time
 import zlib
 from bisect import bisect_left
 from pathlib import Path
@@ -240,6 +241,37 @@ def test_modula_is_the_documented_slot_table(servers, data):
         value = hash_value("fnv1a_32", key)
         slot = value % len(slots)
         assert router.explain(key) == Route(slots[slot], value, slot)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["ketama", "modula"]), servers_strategy, st.integers(1, 1000), st.data())
+def test_ring_made_in_portions_is_the_one_made_at_once(distribution, servers, portion, data):
+    lists = st.lists(st.booleans(), min_size=len(servers), max_size=len(servers))
+    router = Router("md5", distribution, None, servers)
+    for _ in range(2):
+        live = data.draw(lists)
+        before = routes(router)
+        router.begin(live)
+        while router.build(portion):
+            # A single server has no ring, and is live or not.
+            assert len(servers) == 1 or routes(router) == before
+        whole = Router("md5", distribution, None, servers)
+        whole.set_live(live)
+        assert routes(router) == routes(whole)
+        assert router.points_per_server() == whole.points_per_server()
+
+
+def test_no_portion_of_a_large_ring_takes_long():
+    router = Router("murmur", "ketama", None, [(b"server%d" % n, 1) for n in range(1000)])
+    router.begin([n % 3 > 0 for n in range(1000)])
+    longest = 0.0
+    more = True
+    while more:
+        began = time.thread_time()
+        more = router.build(6400)
+        longest = max(longest, time.thread_time() - began)
+    # A whole ring takes 15 to 30 ms.
+    assert longest < 0.01
 
 
 @settings(max_examples=60, deadline=None)
