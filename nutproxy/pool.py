@@ -5,8 +5,7 @@
 
 The ring holds the servers that are not ejected, and is rebuilt when one is ejected or returns: a
 small ring at once, but not twice in a turn; a large one in portions, with other work between them.
-Until it is ready, keys are routed by the old one, and an ejected server's requests are answered with
-its error.
+Until the new ring is ready, the old one routes, and requests for an ejected server get its error.
 
 Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the
 order in which they were queued, which is the order in which they expire. That costs a few pointers

@@ -155,8 +155,8 @@ class Ketama(Ring):
     order here is the one that the stable merge sort of glibc before 2.37 happens to give it: points
     are made in index order, so the lowest index comes first and owns the value.
 
-    A new continuum is made in portions: the points of some servers, then one pass of a radix sort at
-    a time, which is stable too, then the index. Only then it replaces the old one.
+    A new continuum is made in portions: the points of some servers, then one pass of a radix sort
+    at a time, which is stable too, then the index. Then it replaces the old one.
     """
 
     def __cinit__(self, servers):
