@@ -17,6 +17,10 @@ cdef class ServerPool:
     cdef readonly object chores        # deque of what is done in steps, one a turn
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly Router router
+    cdef set suspects                  # servers on which a request has timed out, see watch
+    cdef Timer watch_timer
+    cdef int connects                  # in the turn of this clock
+    cdef int64_t connects_turn
     cdef bint ring_stale               # servers have come or gone since its last rebuild began
     cdef bint ring_building            # a rebuild is under way
     cdef int64_t ring_turn             # when it was rebuilt at once: the turn's clock

@@ -48,6 +48,9 @@ log = logging.getLogger("nutproxy")
 
 # Bytes of one reply of a server, or twice the largest value.
 REPLY_MAX = 1 << 30
+# Connects of a pool in one turn, each of 0.1 ms, and the milliseconds between as many of them.
+CONNECTS_PER_TURN = 64
+CONNECTS_APART = 8
 # A ring of at most so many servers is rebuilt at once, in less than a millisecond.
 RING_SMALL = 32
 # Ring points that are made in a turn: about a millisecond.
@@ -109,8 +112,7 @@ class ServerPool:
                 # Denying a container denies what is in it.
                 if row == name or row.startswith(name + " "):
                     self.denied[number] = 1
-        if self.timeout:
-            self.watch_silence()
+        self.suspects = set()
 
     def __str__(self) -> str:
         return f"pool '{self.name}'"
@@ -190,11 +192,31 @@ class ServerPool:
             msg_fail(msg, text)
             server.request_timed_out(conn, start)
 
+    def connect_delay(self) -> int:
+        """In how many milliseconds it is one more connect's turn. Servers that come or go by the
+        hundred at once do not hold up the loop."""
+        if self.connects_turn != self.loop.now_usec:
+            self.connects_turn = self.loop.now_usec
+            self.connects = 0
+        self.connects += 1
+        return (self.connects - 1) // CONNECTS_PER_TURN * CONNECTS_APART
+
+    def watch(self, server: Server) -> None:
+        """A request has timed out there: its connection may be dead."""
+        self.suspects.add(server)
+        if self.watch_timer is None:
+            self.watch_timer = self.loop.timers.schedule(
+                self.loop.now + max(self.timeout // 2, 10), self.watch_silence
+            )
+
     def watch_silence(self) -> None:
-        """Look for dead connections, twice in a timeout."""
-        self.loop.timers.schedule(self.loop.now + max(self.timeout // 2, 10), self.watch_silence)
-        for server in self.servers:
-            server.close_silent()
+        """Look for dead connections, twice in a timeout, while requests have timed out and are
+        not settled. Nothing is looked at while all is well, however many servers there are."""
+        self.watch_timer = None
+        for server in self.suspects.copy():
+            self.suspects.discard(server)
+            if server.close_silent():
+                self.watch(server)
 
     def update_ring(self) -> None:
         """Servers have left the ring or returned to it."""

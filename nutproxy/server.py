@@ -202,8 +202,9 @@ class Server(Endpoint):
         return conn
 
     def open_slot(self, resp: int, slot: int):
-        """Connect for this slot; later if it was refused a moment ago."""
-        wait = self.refusals.get((resp, slot), 0) - self.loop.now
+        """Connect for this slot; later if it was refused a moment ago, or if this turn has opened
+        many connections."""
+        wait = max(self.refusals.get((resp, slot), 0) - self.loop.now, self.pool.connect_delay())
         if wait > 0:
             return self.connect_later(resp, slot, wait, True)
         return self.connect(resp, slot, False)
@@ -556,7 +557,11 @@ class Server(Endpoint):
         """Ask whether it is back, on a connection of its own."""
         self.retry = None
         if self.doubted and self.probing is None and not self.stopped:
-            self.connect(2, 0, True)
+            delay: int = self.pool.connect_delay()
+            if delay:
+                self.probe_in(delay)
+            else:
+                self.connect(2, 0, True)
 
     def set_slow(self, since: int) -> None:
         """It gives no sign of life since then. It may only be slow, so requests wait for it."""
@@ -623,6 +628,7 @@ class Server(Endpoint):
         if conn.timed_out == 0:
             conn.timed_out_since = start
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
+            self.pool.watch(self)
         conn.timed_out += 1
         if conn.aside:
             conn.fail(TIMED_OUT)
@@ -645,15 +651,16 @@ class Server(Endpoint):
                 self.probe_in(0)
         return 0
 
-    def close_silent(self) -> None:
+    def close_silent(self) -> bool:
         """A connection that has been silent for two timeouts is dead, whatever TCP says. One that
         requests still wait for is closed when the next of them times out: it may reply until then.
-        """
+        Is there still one to be watched?"""
         conn: ServerConn
         for conn in self.silent_conns(2 * self.grace()):
             if not conn.awaited():
                 conn.err = ETIMEDOUT
                 conn.close(conn)
+        return any(conn.timed_out and not idle(conn) for conn in self.open_conns())
 
     def orphans(self) -> int:
         """Requests whose clients have gone and that are still to be written or answered."""

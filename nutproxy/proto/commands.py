@@ -321,6 +321,7 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
         KeySpec("keyword", keyword="STOREDIST", startfrom=options, last=True),
     )
 
+
 _PASSES = "over connections of its own, past a script that keeps the shared ones waiting"
 
 OVERRIDES: Mapping[str, Override] = {

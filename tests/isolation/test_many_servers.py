@@ -1,0 +1,92 @@
+# tests/isolation/test_many_servers.py: the loop does not notice how many servers a pool has
+"""A pool of a thousand servers, most of which only have a name, and an innocent client of another
+pool beside it."""
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client
+from tests.integration.conftest import pool
+from tests.servers import HOST, NutproxyServer, RedisServer, wait_until
+
+SERVERS = 1000
+
+
+def many(listeners, **options):
+    """A pool whose servers are all these, with a name for each of SERVERS."""
+    text = "".join(f"  {key}: {value}\n" for key, value in options.items())
+    lines = [
+        f"   - {HOST}:{listeners[number % len(listeners)].getsockname()[1]}:1 s{number}\n"
+        for number in range(SERVERS)
+    ]
+    return (
+        "many:\n  listen: auto\n  hash: murmur\n  distribution: ketama\n  redis: true\n"
+        + text
+        + "  servers:\n"
+        + "".join(lines)
+    )
+
+
+def cpu_seconds(pid):
+    """The processor time of the event loop's thread so far."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+@pytest.fixture
+def listener():
+    """A port that takes connections into its backlog and says nothing."""
+    with socket.create_server((HOST, 0), backlog=16) as sock:
+        yield sock
+
+
+def test_a_thousand_servers_at_rest_cost_no_processor_time(listener):
+    """It was 80 % of a processor, with a timeout of a millisecond."""
+    with NutproxyServer(many([listener], timeout=1)) as proxy, Client(proxy.port) as client:
+        assert client("PING") == b"PONG"
+        began, spent = time.monotonic(), cpu_seconds(proxy.pid)
+        # The rest itself: a second of it.
+        wait_until(lambda: time.monotonic() - began >= 1, "a second")
+        assert cpu_seconds(proxy.pid) - spent <= 0.05 * (time.monotonic() - began)
+
+
+def test_a_thousand_servers_that_die_at_once_hold_nobody_up():
+    """Each of them rebuilt the ring: 13 s in which every pool stood still."""
+    with RedisServer() as server, contextlib.ExitStack() as stack:
+        closed = stack.enter_context(socket.create_server((HOST, 0)))
+        config = many(
+            [closed],
+            timeout=400,
+            auto_eject_hosts="true",
+            server_failure_limit=1,
+            server_retry_timeout=60000,
+        )
+        with (
+            NutproxyServer(config + pool("other", [server])) as proxy,
+            Client(proxy.ports["other"]) as innocent,
+            Client(proxy.ports["many"]) as client,
+        ):
+            closed.close()
+            client.pipeline(*[("GET", f"{n}") for n in range(20 * SERVERS)])
+            figures = proxy.stats
+            longest = longest_work(
+                proxy, innocent, lambda: figures()["many"]["server_ejects"] == SERVERS
+            )
+            assert longest < 0.05
+            client.replies(20 * SERVERS)
+            # The ring has none left, and says so.
+            assert client.error("GET", "a").startswith("ERR pool 'many' has no live server")
+
+
+def longest_work(proxy, client, done):
+    """The most processor time that the loop has spent while this client waited for a PING. What
+    other processes of the machine take is not the proxy's."""
+    longest = 0.0
+    while not done():
+        began = cpu_seconds(proxy.pid)
+        assert client("PING") == b"PONG"
+        longest = max(longest, cpu_seconds(proxy.pid) - began)
+    return longest
