@@ -261,7 +261,9 @@ def check_line(
             and number_of(data, cython.address(parser.argv[1]), True, cython.address(value))
         ):
             return b"CLIENT_ERROR invalid exptime argument\r\n"
-    return cython.NULL if keys_fit(parser, 2 if kind == GAT else 1, last) else BAD_FORMAT
+    if not keys_fit(parser, 2 if kind == GAT else 1, last):
+        return BAD_FORMAT
+    return cython.NULL
 
 
 @cython.cfunc
@@ -299,7 +301,9 @@ def check_meta_store(
     good: cython.bint = parser.argc > 2 and data_follows(parser, data, 2)
     if parser.argc > META_WORDS and parser.argv[1].length <= KEY_LENGTH:
         return b"CLIENT_ERROR options flags too long\r\n"
-    return cython.NULL if good and not nul and keys_fit(parser, 1, 2) else BAD_FORMAT
+    if nul or not good or not keys_fit(parser, 1, 2):
+        return BAD_FORMAT
+    return cython.NULL
 
 
 @cython.cfunc

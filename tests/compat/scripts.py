@@ -539,14 +539,35 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
+        "A server that is slow or stopped",
+        "the first timeout fails all requests on its connection, which is closed",
+        "each request has its own timeout, and the connection is kept until it has been silent for"
+        " two; after five seconds requests fail within milliseconds",
+        "a slow server costs no more than it must",
+        (
+            "integration/test_recovery.py::"
+            "test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker",
+        ),
+    ),
+    Elsewhere(
+        "`SCRIPT KILL`, `FUNCTION KILL`",
+        "not supported",
+        "sent to all servers, over connections of their own",
+        "they must not wait behind the script that they are to end",
+        (
+            "integration/test_busy_servers.py::"
+            "test_script_kill_reaches_a_script_that_runs_on_the_clients_connection",
+        ),
+    ),
+    Elsewhere(
         "A server that fails",
         "every request tries it again; an ejected one is tried out with clients' requests",
-        "requests fail at once while it is down; a probe (connect, handshake, PING) finds out when"
-        " it is back",
+        "a probe (connect, handshake, PING) finds out when it is back; requests hasten it, to one"
+        " every 10 ms, wait for it, and fail if it does",
         "finding out must not cost requests",
         (
             "integration/test_server_health.py::"
-            "test_requests_for_a_dead_server_do_not_connect_to_it_each",
+            "test_requests_for_a_dead_server_share_one_connect_in_ten_milliseconds",
             "integration/test_server_health.py::"
             "test_no_request_fails_between_the_ejection_and_the_return",
         ),
