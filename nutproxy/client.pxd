@@ -13,7 +13,8 @@ cdef class ClientConn(Conn):
     cdef readonly ServerPool pool
     cdef readonly uint64_t id
     cdef public int resp               # the protocol version that it speaks: 2 or 3
-    cdef bint needs_auth
+    cdef readonly int states           # proto.commands.State: what keeps commands from the servers
+    cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef int mode                      # ReplyMode
     cdef bint paused                   # over a bound: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next is looked at

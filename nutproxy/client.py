@@ -33,7 +33,7 @@ import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
-from cython.cimports.nutproxy.msg.message import Msg, msg_put
+from cython.cimports.nutproxy.msg.message import MSG_PIECE, Msg, msg_put
 from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser, parser_reset
 from cython.cimports.nutproxy.msg.response import (
     rsp_dequeue,
@@ -43,6 +43,7 @@ from cython.cimports.nutproxy.msg.response import (
 )
 from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX, redis_parse_req
+from cython.cimports.nutproxy.proto.table import STATE_AUTH
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
@@ -109,6 +110,18 @@ def client_active(conn: Conn) -> cython.bint:
 @cython.exceptval(-1, check=False)
 def client_send_done(conn: Conn) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
+    if client.paused | client.barrier | client.pieces:
+        return client_send_done_rare(client)
+    return rsp_send_done(conn)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_send_done_rare(client: ClientConn) -> cython.int:
+    """The same, where something waits for it or a reply is in pieces."""
+    conn: Conn = client
+    if conn.omsg_q.head.flags & MSG_PIECE:
+        conn.pieces -= 1
     rsp_send_done(conn)
     if client.barrier and conn.omsg_q.head is cython.NULL:
         conn.mark_ready()
@@ -340,7 +353,7 @@ class ClientConn(Conn):
     @property
     def owed(self) -> int:
         """How many requests it has in flight; 0 for one that is only waited for to close."""
-        return self.omsg_q.count
+        return self.omsg_q.count - self.pieces
 
     def log_close(self) -> None:
         how = "by nutproxy"
@@ -367,23 +380,40 @@ class ClientConn(Conn):
         pool: ServerPool = self.pool
         if self.paused:
             self.paused = (
-                self.omsg_q.count > pool.max_requests // 2 or self.pending > pool.max_pending // 2
+                self.omsg_q.count - self.pieces > pool.max_requests // 2
+                or self.pending > pool.max_pending // 2
             )
         else:
-            self.paused = self.omsg_q.count >= pool.max_requests or self.pending >= pool.max_pending
+            self.paused = self.pending >= pool.max_pending or (
+                self.omsg_q.count >= pool.max_requests
+                and self.omsg_q.count - self.pieces >= pool.max_requests
+            )
 
     @property
     def authenticated(self) -> bool:
-        return not self.needs_auth
+        return not self.states & STATE_AUTH
 
     @authenticated.setter
     def authenticated(self, value: bool):
-        self.needs_auth = not value
+        if value:
+            self.states &= ~STATE_AUTH
+        else:
+            self.states |= STATE_AUTH
         bulk: cython.longlong = self.pool.config.proto_max_bulk_len
         self.bulk_limit = bulk
-        self.max_args = UNAUTHENTICATED_ARGS if self.needs_auth else ARGS_MAX
-        self.max_bulk = min(UNAUTHENTICATED_BULK, bulk) if self.needs_auth else bulk
+        self.max_args = ARGS_MAX if value else UNAUTHENTICATED_ARGS
+        self.max_bulk = bulk if value else min(UNAUTHENTICATED_BULK, bulk)
         self.max_request = max(REQUEST_MAX, 2 * bulk)
+
+    def enter(self, state: int, command: bytes, error: bytes) -> None:
+        """This command has been refused, and with it what follows: see proto.commands.State."""
+        self.states |= state
+        if self.refusals is None:
+            self.refusals = {}
+        self.refusals[state] = command, error
+
+    def leave(self, states: int) -> None:
+        self.states &= ~states
 
     @property
     def reply_mode(self) -> str:

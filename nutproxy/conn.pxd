@@ -118,6 +118,7 @@ cdef class Conn:
     cdef readonly bint eof             # the peer sends no more
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
+    cdef int pieces                    # messages of omsg_q that are not the last of a reply
     cdef uint64_t* stats               # the row of its pool (clients) or server
     cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
     cdef int64_t told                  # when bytes were last written to it

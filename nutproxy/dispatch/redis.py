@@ -57,6 +57,8 @@ from cython.cimports.nutproxy.proto.table import (
     FORWARD,
     LOCAL,
     SPLIT,
+    STATE_SUBSCRIPTION,
+    STATE_TRANSACTION,
     UNSUPPORTED,
     Option,
     Row,
@@ -70,6 +72,8 @@ from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
 from nutproxy.local import HANDLERS, Query, Steps
+from nutproxy.local.resp import OK
+from nutproxy.local.transaction import abort, not_carried_out, refused
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
@@ -131,11 +135,13 @@ def redis_recv_done(conn, data, parser):
     if (row.arity > 0 and parser.argc != cython.cast(cython.uint, row.arity)) or (
         row.arity < 0 and parser.argc < cython.cast(cython.uint, -row.arity)
     ):
-        return answer(client, errors.wrong_arity(names[row.number]), flags, True)
-    if client.needs_auth and not row.no_auth:
-        return answer(client, errors.noauth(), flags, True)
+        return wrong_arity(client, row, flags)
+    if client.states and refusing(client, row):
+        return answer(
+            client, not_carried_out(client, names[row.number], refusing(client, row)), flags, True
+        )
     if pool.denied[row.number]:
-        return answer(client, errors.denied(names[row.number], pool.name), flags, True)
+        return refuse(client, row, data, parser, flags, errors.denied(names[row.number], pool.name))
 
     if row.behaviour == FORWARD:
         return forward_keys(client, row, data, parser, flags)
@@ -148,7 +154,7 @@ def redis_recv_done(conn, data, parser):
     if row.behaviour == ADMIN and not pool.admin_commands:
         return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
     if row.behaviour == UNSUPPORTED:
-        return answer(client, errors.not_supported(names[row.number]), flags, True)
+        return refuse(client, row, data, parser, flags, errors.not_supported(names[row.number]))
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)
     if row.specs > 0:
@@ -228,7 +234,7 @@ def redis_recv_error(conn, parser):
         text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
     client.breaks()
     tell_broken(client, text)
-    return answer(client, b"-ERR " + text + b"\r\n", 0, False)
+    return answer(client, b"-ERR " + text + b"\r\n", reply_flags(client), False)
 
 
 # Answers of the proxy's own
@@ -265,6 +271,45 @@ def too_long(
         text = errors.too_many(names[row.number], parser.argc, row.max_args)
     else:
         text = errors.too_long(names[row.number], parser.pos, row.max_bytes)
+    return answer(client, text, flags, True)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint) -> cython.int:
+    """As in Redis, also such an EXEC ends a transaction."""
+    text: bytes = errors.wrong_arity(names[row.number])
+    if same_word(row.name, row.length, b"exec"):
+        text = abort(client, text)
+    return answer(client, text, flags, True)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
+    """The states of the client that keep this command from being carried out."""
+    states: cython.int = client.states & row.refused_in
+    if client.resp == 3:
+        # Redis takes every command on a connection with subscriptions.
+        states &= ~STATE_SUBSCRIPTION
+    return states
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def refuse(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+    text: bytes,
+) -> cython.int:
+    """A refusal by the command's row, and what it takes with it."""
+    if row.opens:
+        refused(client, names[row.number], words_of(data, parser, 3, 32), text)
+    elif client.states & STATE_TRANSACTION and same_word(row.name, row.length, b"exec"):
+        text = abort(client, text)
     return answer(client, text, flags, True)
 
 
@@ -343,6 +388,7 @@ def local_command(
 ) -> cython.int:
     """A command that the proxy answers itself."""
     resp: cython.int = client.resp
+    mode: cython.int = client.mode
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
@@ -358,8 +404,12 @@ def local_command(
         return query(client, row, reply, flags)
     if isinstance(reply, Steps):
         return later(client, reply.parts, flags)
-    if flags and client.mode == REPLY_ON and same_word(row.name, row.length, b"client reply"):
-        # CLIENT REPLY ON is the first to be answered again.
+    if (
+        flags
+        and client.mode == REPLY_ON
+        and (mode != REPLY_ON or (reply == OK and same_word(row.name, row.length, b"client reply")))
+    ):
+        # CLIENT REPLY ON and, unless it follows SKIP, RESET are the first to be answered.
         flags = 0
     if reply:
         return answer(client, reply, flags, reply[0] == 45)

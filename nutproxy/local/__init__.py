@@ -12,8 +12,8 @@ client's next request must not be looked at: HELLO changes the protocol and the 
 behind it.
 
 The core has checked the arity and, but for commands flagged no_auth, that the client is
-authenticated. A handler that answers with an error has changed nothing, except that a failed AUTH
-takes away an earlier one, as twemproxy does.
+authenticated. A handler that answers with an error has changed nothing, except that a refused
+SELECT holds back what follows it.
 
 Replies are in the client's protocol version, field for field as Redis 7 has them, so that client
 libraries and monitoring that read them work unchanged. What has no meaning in a proxy is 0.
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.local import client, connection, info, server
+from nutproxy.local import client, connection, info, server, transaction
 from nutproxy.local.interface import Client, Context, Pool, Query, Server, Steps
 
 __all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server", "Steps"]
@@ -50,7 +50,9 @@ HANDLERS: Mapping[str, Handler] = {
     "client_trackinginfo": client.trackinginfo,
     "client_unblock": client.unblock,
     "client_unpause": client.unpause,
+    "discard": transaction.discard,
     "echo": connection.echo,
+    "exec": transaction.exec_,
     "hello": connection.hello,
     "info": info.info,
     "lolwut": server.lolwut,
@@ -62,4 +64,5 @@ HANDLERS: Mapping[str, Handler] = {
     "script_debug": server.script_debug,
     "select": connection.select,
     "time": server.time,
+    "unwatch": transaction.unwatch,
 }

@@ -13,6 +13,7 @@ from nutproxy.local.info import server_version
 from nutproxy.local.interface import Client, Pool, Query
 from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
+from nutproxy.proto.commands import State
 
 DEFAULT_USER = b"default"  # the one user of a pool, Redis' name for it
 
@@ -47,21 +48,29 @@ def select(client: Client, argv: list[bytes]) -> bytes:
     database = parse_integer(argv[1])
     if database is None:
         return errors.error("not_integer")
-    return OK if database == 0 else errors.error("databases")
+    if database not in (0, client.pool.redis_db):
+        error = errors.error("databases", argv[1])
+        client.enter(State.DATABASE, b"SELECT " + argv[1], error)
+        return error
+    client.leave(State.DATABASE)
+    return OK
 
 
 def auth(client: Client, argv: list[bytes]) -> bytes:
-    """AUTH password has twemproxy's texts, AUTH user password Redis'."""
+    """AUTH password has twemproxy's texts, AUTH user password Redis'. One that fails changes
+    nothing, as in Redis."""
     pool = client.pool
     if len(argv) > 3:
         return errors.error("syntax")
     if len(argv) == 2:
         if pool.redis_auth is None:
             return errors.error("no_password_set")
-        client.authenticated = authenticates(pool, DEFAULT_USER, argv[1])
-        return OK if client.authenticated else errors.error("invalid_password")
-    client.authenticated = authenticates(pool, argv[1], argv[2])
-    return OK if client.authenticated else errors.error("wrongpass")
+        if not authenticates(pool, DEFAULT_USER, argv[1]):
+            return errors.error("invalid_password")
+    elif not authenticates(pool, argv[1], argv[2]):
+        return errors.error("wrongpass")
+    client.authenticated = True
+    return OK
 
 
 def reset(client: Client, argv: list[bytes]) -> bytes:
@@ -70,6 +79,7 @@ def reset(client: Client, argv: list[bytes]) -> bytes:
     client.name = ""
     client.reply_mode = "on"
     client.no_evict = client.no_touch = False
+    client.leave(~State.AUTH)
     client.authenticated = client.pool.redis_auth is None
     return b"+RESET\r\n"
 

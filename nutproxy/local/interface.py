@@ -68,6 +68,8 @@ class Client(Protocol):
     last_interaction: float
     resp: int  # 2 or 3
     authenticated: bool
+    states: int  # proto.commands.State: what keeps its commands from being carried out
+    refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command, and its error
     no_evict: bool
     no_touch: bool
     reply_mode: str  # "on", "off", or "skip": the next request goes unanswered, then "on"
@@ -78,6 +80,10 @@ class Client(Protocol):
     closing: bool  # close after the replies that are owed
     pool: Pool
     context: Context
+
+    def enter(self, state: int, command: bytes, error: bytes) -> None: ...
+
+    def leave(self, states: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

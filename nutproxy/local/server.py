@@ -8,6 +8,7 @@ from time import time_ns
 from nutproxy.local.interface import Client
 from nutproxy.local.resp import OK, array, bulk, integer, verbatim
 from nutproxy.proto import errors
+from nutproxy.proto.commands import State
 
 
 def time(client: Client, argv: list[bytes]) -> bytes:
@@ -43,5 +44,10 @@ def no_cluster(client: Client, argv: list[bytes]) -> bytes:
 def script_debug(client: Client, argv: list[bytes]) -> bytes:
     mode = argv[2].lower()
     if mode in (b"yes", b"sync"):
-        return errors.not_supported("script debug", mode.decode())
-    return OK if mode == b"no" else errors.error("script_debug")
+        error = errors.not_supported("script debug", mode.decode())
+        client.enter(State.DEBUGGING, b"SCRIPT DEBUG " + mode.upper(), error)
+        return error
+    if mode != b"no":
+        return errors.error("script_debug")
+    client.leave(State.DEBUGGING)
+    return OK

@@ -17,6 +17,7 @@ cdef enum MsgFlag:
     MSG_FAILED = 4096       # no server has answered it, or a part of it
     MSG_REWORD = 8192       # a memcached line to be written plainly before it is forwarded
     MSG_ASIDE = 16384       # goes over a connection of its own, as its server may be busy
+    MSG_PIECE = 32768       # its reply goes on in the next message of the client's queue
 
 # Bytes for small messages inside the message itself: a request first, its reply behind it.
 cdef enum:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
@@ -65,6 +65,37 @@ class Behaviour(IntEnum):
         6,
         "refused with `-ERR 'X' is not supported by nutproxy`; the connection stays open.",
     )
+
+
+class State(IntFlag):
+    """What keeps a client's commands from being carried out. The numbers are those of the compiled
+    table's enum.
+
+    A refused command that would have opened a state opens one of these instead: what the client
+    sends next means something else without the state, so it is refused too.
+    """
+
+    help: str
+
+    def __new__(cls, value: int, help: str = "") -> State:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.help = help
+        return member
+
+    AUTH = (1, "the client has to authenticate")
+    TRANSACTION = (2, "everything, until EXEC, DISCARD or RESET")
+    DATABASE = (
+        4,
+        "everything that goes to servers for their data, until a SELECT that is accepted, or RESET",
+    )
+    SUBSCRIPTION = (
+        8,
+        "in RESP2, where Redis refuses it as well: everything but PING, QUIT and RESET, until "
+        "RESET",
+    )
+    STREAM = (16, "everything but PING, QUIT and RESET, until RESET")
+    DEBUGGING = (32, "`EVAL` and its relatives, until SCRIPT DEBUG NO or RESET")
 
 
 class Limits(NamedTuple):
@@ -216,10 +247,39 @@ class Command:
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: of nutproxy.local.HANDLERS
+    opens: State  # when it is refused
+    refused_in: State  # it is refused in these
     refused_option: str | None  # upper case; an option among those before the keyword of `keys`
     options: Mapping[str, int]  # upper case; how many values each has, which are no keywords
     patterns: tuple[str, ...]  # those whose value is a pattern that forms names of keys
     note: str
+
+
+# Commands whose refusal changes the meaning of what follows. All others of the kind change nothing
+# that Redis would not have carried out at once as well:
+#   WATCH            the MULTI that it is for is refused anyway
+#   BLPOP, CLIENT PAUSE, …    delay what follows, they do not undo it
+#   ASKING, READONLY, READWRITE, REPLCONF, CLIENT TRACKING, CLIENT CACHING, CLIENT NO-TOUCH, …
+#                    what follows is carried out with and without them
+#   AUTH, HELLO      Redis changes nothing either when it refuses them
+#   CLIENT REPLY     says what is answered, not what is carried out
+OPENS: Mapping[str, State] = {
+    "multi": State.TRANSACTION,
+    "select": State.DATABASE,
+    "swapdb": State.DATABASE,
+    "subscribe": State.SUBSCRIPTION,
+    "psubscribe": State.SUBSCRIPTION,
+    "ssubscribe": State.SUBSCRIPTION,
+    "monitor": State.STREAM,
+    "psync": State.STREAM,
+    "sync": State.STREAM,
+    "script debug": State.DEBUGGING,
+}
+
+_SUBSCRIBING = frozenset(
+    {"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"}
+)
+_SCRIPTS = frozenset({"eval", "eval_ro", "evalsha", "evalsha_ro"})
 
 
 Row = Mapping[str, Any]  # a row of redis_commands.json
@@ -355,8 +415,14 @@ OVERRIDES: Mapping[str, Override] = {
     "auth": Override(note="checked against the pool's redis_auth; the only user is `default`"),
     "hello": Override(note="with the Redis version of the pool's servers"),
     "quit": Override(note="`+OK`, and the connection closes after the replies that are owed"),
-    "select": Override(note="0 only: databases are not supported, a pool has its redis_db"),
+    "select": Override(
+        note="0, or the pool's redis_db: both are the one database that a pool has. After a "
+        "SELECT of another one nothing is carried out until a SELECT that is accepted, or RESET"
+    ),
     "reset": Override(note="the client's connection to nutproxy; no server is told"),
+    "exec": Override(Behaviour.LOCAL, "`-EXECABORT` after a MULTI, which is refused"),
+    "discard": Override(Behaviour.LOCAL, "ends what a refused MULTI began"),
+    "unwatch": Override(Behaviour.LOCAL, "`+OK`: nothing is watched"),
     **_each("client info, client list", Override(note="the clients of this pool")),
     **_each(
         "client no-evict, client no-touch",
@@ -479,6 +545,8 @@ def _command(name: str, row: Row) -> Command:
         request_policy=request_policy,
         response_policy=response_policy,
         handler=_handler(name, row) if local else None,
+        opens=OPENS.get(name, State(0)),
+        refused_in=_refused_in(name, row, behaviour),
         refused_option=override.refused_option,
         options=override.options,
         patterns=override.patterns,
@@ -490,6 +558,22 @@ def _handler(name: str, row: Row) -> str:
     if row["group"] == "cluster":
         return "no_cluster"
     return name.replace(" ", "_").replace("-", "_")
+
+
+def _refused_in(name: str, row: Row, behaviour: Behaviour) -> State:
+    """The states in which it is refused."""
+    states = State(0)
+    if "no_auth" not in row["flags"]:
+        states |= State.AUTH
+    if name not in ("exec", "discard", "reset", "quit"):
+        states |= State.TRANSACTION
+    if behaviour not in (Behaviour.LOCAL, Behaviour.ANY, Behaviour.UNSUPPORTED):
+        states |= State.DATABASE
+    if name not in ("ping", "reset", "quit") and name not in _SUBSCRIBING:
+        states |= State.SUBSCRIPTION | State.STREAM
+    if name in _SCRIPTS:
+        states |= State.DEBUGGING
+    return states
 
 
 def _policies(
@@ -593,6 +677,15 @@ are asked once, and only for sections that have figures of theirs. Those that do
 in the sums: `nutproxy_servers_unanswered` in Stats and Keyspace is their number.
 """
 
+_STATES = """
+## What a refusal takes with it
+
+A command that opens a state changes the meaning of what follows. When it is refused, also by
+`deny_commands`, what follows is therefore not carried out either: a transaction is refused as a
+whole, and nothing that was meant for database 1 is written to another one. RESET, or a new
+connection, always ends it.
+"""
+
 _ERRORS = """
 ## Errors
 
@@ -621,6 +714,18 @@ def document() -> str:
         ),
         "\n## Not supported\n",
         *_unsupported(),
+        _STATES,
+        *_table(
+            ("After a refused", "Refused as well"),
+            (
+                (
+                    ", ".join(f"`{name.upper()}`" for name in OPENS if OPENS[name] is state),
+                    state.help,
+                )
+                for state in State
+                if state in OPENS.values()
+            ),
+        ),
         _ERRORS,
         *_table(
             ("Reply", "When"),

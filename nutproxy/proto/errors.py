@@ -154,9 +154,34 @@ ERRORS = {
         "CLIENT UNBLOCK takes a client's ID, and TIMEOUT or ERROR.",
     ),
     "databases": ErrorText(
-        b"ERR databases are not supported by nutproxy, only SELECT 0 is accepted; the pool's "
-        b"redis_db chooses the database on its servers",
-        "SELECT with a number other than 0.",
+        b"ERR databases are not supported by nutproxy: after SELECT %b nothing is carried out "
+        b"until SELECT 0 or RESET; the pool's redis_db chooses the database on its servers",
+        "SELECT with a number other than 0 and the pool's redis_db.",
+    ),
+    "in_database": ErrorText(
+        b"ERR '%b' was not carried out because '%b' was refused: send SELECT 0 or RESET; the "
+        b"pool's redis_db chooses the database on its servers",
+        "The client has selected, or swapped, a database that the pool does not have.",
+    ),
+    "in_transaction": ErrorText(
+        b"ERR '%b' was not carried out: %b; EXEC, DISCARD or RESET ends the transaction",
+        "What follows a refused MULTI is refused too. The text repeats MULTI's own error.",
+    ),
+    "in_state": ErrorText(
+        b"ERR '%b' was not carried out because '%b' was refused: send RESET",
+        "The refused command would have changed what this one does.",
+    ),
+    "execabort": ErrorText(
+        b"EXECABORT Transaction discarded because of: %b",
+        "EXEC after a MULTI that was refused; nothing of the transaction was carried out.",
+    ),
+    "exec_without_multi": ErrorText(
+        b"ERR EXEC without MULTI",
+        "EXEC without a MULTI before it.",
+    ),
+    "discard_without_multi": ErrorText(
+        b"ERR DISCARD without MULTI",
+        "DISCARD without a MULTI before it.",
     ),
 }
 

@@ -26,6 +26,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_ERROR,
     MSG_NOREPLY,
+    MSG_PIECE,
     Split,
     msg_constant,
     msg_copy,
@@ -298,11 +299,13 @@ def pieces_undo(pieces):
         if client.omsg_q.tail == piece:
             client.omsg_q.tail = parent
         client.omsg_q.count -= 1
+        client.pieces -= 1
         client.pending -= piece.held
         client.unsent -= piece.held
         if piece == pieces.last:
             pieces.last = parent
         msg_put(piece)
+    parent.flags &= ~MSG_PIECE
 
 
 def piece_behind(msg, data, length):
@@ -319,6 +322,9 @@ def piece_behind(msg, data, length):
     client.unsent += length
     piece.client_next = msg.client_next
     msg.client_next = piece
+    # The last one stands for the request: until it is written, the request is not answered.
+    msg.flags |= MSG_PIECE
+    client.pieces += 1
     if client.omsg_q.tail == msg:
         client.omsg_q.tail = piece
     client.omsg_q.count += 1

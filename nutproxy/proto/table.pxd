@@ -13,6 +13,12 @@ cdef enum Behaviour:
     ADMIN
     UNSUPPORTED
 
+# What keeps a client's commands from being carried out: proto.commands.State.
+cdef enum State:
+    STATE_AUTH = 1
+    STATE_TRANSACTION = 2
+    STATE_SUBSCRIPTION = 8
+
 cdef enum:
     ROW_NAME = 40
     ROW_SPECS = 3
@@ -45,7 +51,8 @@ cdef struct Row:
     Merge merge
     int key                 # the only key stands here; 0 when specs must be evaluated
     int specs               # -1: the command has no keys
-    bint no_auth            # allowed before AUTH
+    int refused_in             # refused in these States
+    int opens               # the State that its refusal opens, or 0
     bint container          # has subcommands
     bint open               # ... and some that are not in the table: the container's row is theirs
     bint partial            # its parts change data: an error says so

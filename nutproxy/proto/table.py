@@ -27,7 +27,9 @@ from nutproxy.proto.reports import REPORTS
 
 SLOTS = cython.declare(cython.uint, 2048)
 rows = cython.declare(cython.pointer(Row))
+# Commands and subcommands apart: `CLIENT REPLY` in one argument is no command.
 slots = cython.declare(cython.pointer(cython.pointer(Row)))
+sub_slots = cython.declare(cython.pointer(cython.pointer(Row)))
 lower = cython.declare(cython.uchar[256])
 
 MERGES = {
@@ -98,7 +100,7 @@ def row_find_sub(row, name, length):
     slot = slot_of(row.name, row.length, 2166136261)
     slot = slot_of(name, length, slot_of(b" ", 1, slot)) & (SLOTS - 1)
     while True:
-        found = slots[slot]
+        found = sub_slots[slot]
         if found is cython.NULL or (
             found.length == full
             and memcmp(found.name, row.name, row.length) == 0
@@ -233,7 +235,8 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.number = number
     row.arity = command.arity
     row.behaviour = command.behaviour
-    row.no_auth = "no_auth" in command.flags
+    row.refused_in = command.refused_in
+    row.opens = command.opens
     row.partial = command.name in PARTIAL
     row.shutdown = command.name == "shutdown"
     limits = LIMITS.get(command.behaviour, NO_LIMITS)
@@ -284,10 +287,11 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def build() -> cython.int:
-    global rows, slots
+    global rows, slots, sub_slots
     number: cython.int
     slot: cython.uint
     row: cython.pointer(Row)
+    table: cython.pointer(cython.pointer(Row))
     index: cython.int
     for index in range(256):
         lower[index] = index + 32 if 65 <= index <= 90 else index
@@ -295,15 +299,19 @@ def build() -> cython.int:
     slots = cython.cast(
         cython.pointer(cython.pointer(Row)), calloc(SLOTS, cython.sizeof(cython.pointer(Row)))
     )
-    if rows is cython.NULL or slots is cython.NULL:
+    sub_slots = cython.cast(
+        cython.pointer(cython.pointer(Row)), calloc(SLOTS, cython.sizeof(cython.pointer(Row)))
+    )
+    if rows is cython.NULL or slots is cython.NULL or sub_slots is cython.NULL:
         raise MemoryError
     for number, command in enumerate(COMMANDS.values()):
         row = cython.address(rows[number])
         fill(row, number, command)
+        table = sub_slots if " " in command.name else slots
         slot = slot_of(row.name, row.length, 2166136261) & (SLOTS - 1)
-        while slots[slot] is not cython.NULL:
+        while table[slot] is not cython.NULL:
             slot = (slot + 1) & (SLOTS - 1)
-        slots[slot] = row
+        table[slot] = row
     for command in COMMANDS.values():
         if " " in command.name:
             container: bytes = command.name.split()[0].encode()

@@ -42,6 +42,10 @@ def connected(proxy):
     return info(proxy.port, "clients")["connected_clients"]
 
 
+def answered_bytes(proxy):
+    return sum(proxy.stats()["alpha"][server]["response_bytes"] for server in ("s1", "s2"))
+
+
 def memory(proxy):
     return info(proxy.port, "memory")["used_memory_rss"]
 
@@ -160,6 +164,32 @@ def test_a_client_is_not_read_above_its_limit_of_requests():
             assert taken() == 16
         go.set()
         assert client.replies(1000) == [value_of(b"%d" % number) for number in range(1000)]
+
+
+def test_a_reply_in_pieces_is_one_request():
+    options = {"client_max_requests": 4, "client_max_pending": 1 << 30}
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        NutproxyServer(pool("alpha", [one, two], **options)) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as other,
+    ):
+        # More than the sockets on the way can hold.
+        keys = [key for number in (1, 2) for key in keys_of(number, (1, 2), 16)]
+        values = [b"%d" % number + b"x" * 1000000 for number in range(32)]
+        for key, value in zip(keys, values, strict=True):
+            assert other("SET", key, value) == b"OK"
+        taken = RequestCount(proxy.port)
+        before = taken()
+        client.send("MGET", *keys)
+        wait_until(lambda: answered_bytes(proxy) > sum(map(len, values)), "the whole reply")
+        client.pipeline(*[("ECHO", number) for number in range(10)])
+        wait_until(lambda: taken() == before + 4, "requests up to the limit")
+        for _ in range(50):
+            assert taken() == before + 4
+        assert client.reply() == values
+        assert client.replies(10) == [b"%d" % number for number in range(10)]
 
 
 def test_a_client_is_read_on_when_half_of_its_requests_are_answered():

@@ -424,6 +424,25 @@ def test_a_server_that_hangs_makes_the_timeout_end_it():
         ), proxy.output
 
 
+def test_a_reply_in_pieces_that_is_not_read_is_one_request_that_is_cut_off():
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        NutproxyServer("global:\n  shutdown_timeout: 300\n" + pool("alpha", [one, two])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        # More than the sockets on the way can hold.
+        keys = [key for number in (1, 2) for key in keys_of(number, (1, 2), 16)]
+        for key in keys:
+            assert client("SET", key, b"x" * 1000000) == b"OK"
+        client.send("MGET", *keys)
+        for server in ("s1", "s2"):
+            wait_until(partial(in_flight, proxy, server, 0), "all replies")
+        end(proxy)
+        assert exit_code(proxy) == 0
+        assert "clients cut off: 1, requests cut off: 1\n" in proxy.output
+
+
 def test_a_timeout_of_0_does_not_wait():
     config = "global:\n  shutdown_timeout: 0\n"
     with (

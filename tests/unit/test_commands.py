@@ -50,8 +50,8 @@ NOT_FORWARDED = {
         cluster info, cluster keyslot, cluster links, cluster meet, cluster myid, cluster
         myshardid, cluster nodes, cluster replicas, cluster replicate, cluster reset, cluster
         saveconfig, cluster set-config-epoch, cluster setslot, cluster shards, cluster slaves,
-        cluster slots, echo, hello, info, lolwut, ping, quit, readonly, readwrite, reset, role,
-        script debug, select, time
+        cluster slots, discard, echo, exec, hello, info, lolwut, ping, quit, readonly, readwrite,
+        reset, role, script debug, select, time, unwatch
     """,
     Behaviour.ADMIN: """
         acl, acl cat, acl deluser, acl dryrun, acl genpass, acl getuser, acl help, acl list, acl
@@ -66,7 +66,7 @@ NOT_FORWARDED = {
     """,
     Behaviour.UNSUPPORTED: """
         blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, client kill, client
-        pause, discard, exec, monitor, move, multi, psubscribe, psync, publish, pubsub, pubsub
+        pause, monitor, move, multi, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
         shardnumsub, punsubscribe, replconf, scan, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
@@ -74,7 +74,7 @@ NOT_FORWARDED = {
         sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
         remove, sentinel replicas, sentinel reset, sentinel sentinels, sentinel set, sentinel
         simulate-failure, sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe,
-        swapdb, sync, unsubscribe, unwatch, wait, waitaof, watch
+        swapdb, sync, unsubscribe, wait, waitaof, watch
     """,
 }
 
@@ -320,7 +320,7 @@ def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_server(
     for command in COMMANDS.values():
         shared = {"blocking", "pubsub"} & command.flags or command.group == "transactions"
         if shared:
-            refused = command.behaviour is Behaviour.UNSUPPORTED
+            refused = command.behaviour in (Behaviour.UNSUPPORTED, Behaviour.LOCAL)
             assert refused or command.refused_option == "BLOCK", command.name
 
 

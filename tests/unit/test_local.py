@@ -12,7 +12,7 @@ from nutproxy.local import HANDLERS, Query
 from nutproxy.local.info import SECTIONS, human
 from nutproxy.local.resp import parse_integer
 from nutproxy.proto import errors
-from nutproxy.proto.commands import COMMANDS, INFO_FIELDS, INFO_SECTIONS
+from nutproxy.proto.commands import COMMANDS, INFO_FIELDS, INFO_SECTIONS, State
 
 
 @dataclass
@@ -84,6 +84,15 @@ class FakeClient:
     tot_net_out: int = 0
     omem: int = 0
     closing: bool = False
+    states: int = 0
+    refusals: dict = field(default_factory=dict)
+
+    def enter(self, state, command, error):
+        self.states |= state
+        self.refusals[state] = command, error
+
+    def leave(self, states):
+        self.states &= ~states
 
 
 NOW = 1_000_000.0  # monotonic seconds
@@ -386,6 +395,22 @@ def test_quit_closes_the_connection_after_its_reply(client):
 def test_select_of_another_database_says_that_there_is_none(client):
     for database in ("1", "-1", "99999999999"):
         assert b"databases are not supported" in ask(client, "SELECT", database)
+        assert client.states == State.DATABASE
+    assert ask(client, "SELECT", "x") == b"-ERR value is not an integer or out of range\r\n"
+    assert client.states == State.DATABASE
+    assert ask(client, "SELECT", "0") == b"+OK\r\n"
+    assert client.states == 0
+
+
+def test_database_of_the_pool_can_be_selected_by_its_number():
+    client = connect(FakePool(redis_db=5))
+    for database in ("5", "0"):
+        assert ask(client, "SELECT", database) == b"+OK\r\n"
+        assert client.states == 0
+    assert b"databases are not supported" in ask(client, "SELECT", "1")
+    assert client.states == State.DATABASE
+    assert ask(client, "SELECT", "5") == b"+OK\r\n"
+    assert client.states == 0
 
 
 def test_auth_with_one_argument_has_the_texts_of_twemproxy(client):
@@ -398,14 +423,20 @@ def test_auth_with_one_argument_has_the_texts_of_twemproxy(client):
     assert ask(client, "AUTH", "secret") == b"+OK\r\n"
     assert client.authenticated
     assert ask(client, "AUTH", "wrong") == b"-ERR invalid password\r\n"
-    assert not client.authenticated
+    assert client.authenticated
 
 
 @pytest.mark.parametrize("user", ["default", "nobody"])
-def test_failed_auth_with_a_user_takes_an_earlier_one_away(user):
-    client = connect(FakePool(redis_auth=b"secret"), authenticated=True)
-    assert ask(client, "AUTH", user, "wrong").startswith(b"-WRONGPASS ")
-    assert not client.authenticated
+@pytest.mark.parametrize("password", [b"secret", None])
+@pytest.mark.parametrize("authenticated", [True, False])
+def test_failed_auth_changes_nothing(user, password, authenticated):
+    if (user, password) == ("default", None):
+        pytest.skip("any password will do")
+    client = connect(FakePool(redis_auth=password), authenticated=authenticated)
+    for words in (("AUTH",), ("HELLO", "3", "AUTH")):
+        assert ask(client, *words, user, "wrong").startswith(b"-WRONGPASS ")
+        assert client.authenticated == authenticated
+        assert client.resp == 2
 
 
 def test_password_may_be_any_bytes():
