@@ -291,8 +291,8 @@ DIFFERENCES = [
             unsupported(
                 "redis",
                 SET,
-                redis("SUBSCRIBE c"),
-                b"+OK\r\n-ERR 'SUBSCRIBE' is not supported by nutproxy\r\n",
+                redis("BLPOP b 0"),
+                b"+OK\r\n-ERR 'BLPOP' is not supported by nutproxy\r\n",
             ),
             unsupported("memcached", MC_SET, b"foo\r\n", b"STORED\r\nERROR\r\n"),
             unsupported("memcached", MC_SET, b"GET a\r\n", b"STORED\r\nERROR\r\n"),
@@ -405,6 +405,49 @@ DIFFERENCES = [
                 redis("GET a", "AUTH wrong", "AUTH secret", "PING"),
                 b"-NOAUTH Authentication required\r\n-ERR invalid password\r\n+OK\r\n+PONG\r\n",
                 b"-NOAUTH Authentication required.\r\n-ERR invalid password\r\n+OK\r\n+PONG\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "A failed AUTH after a good one",
+        "takes the good one away",
+        "changes nothing",
+        "as in Redis",
+        (
+            Script(
+                "auth",
+                redis("AUTH secret", "AUTH wrong", "GET a", "AUTH secret"),
+                b"+OK\r\n-ERR invalid password\r\n-NOAUTH Authentication required\r\n+OK\r\n",
+                b"+OK\r\n-ERR invalid password\r\n$-1\r\n+OK\r\n",
+            ),
+        ),
+    ),
+    Difference(
+        "A transaction, or a SELECT of another database",
+        "closes the connection",
+        "refused as a whole: what follows is not carried out until `EXEC`, `DISCARD` or `RESET`, or"
+        " a `SELECT` of the pool's database",
+        "what was not carried out as it was meant has no effect",
+        (
+            unsupported(
+                "redis",
+                SET,
+                redis("MULTI", "INCR a", "EXEC", "GET a"),
+                b"+OK\r\n-ERR 'MULTI' is not supported by nutproxy\r\n"
+                b"-ERR 'INCR' was not carried out: 'MULTI' is not supported by nutproxy;"
+                b" EXEC, DISCARD or RESET ends the transaction\r\n"
+                b"-EXECABORT Transaction discarded because of:"
+                b" 'MULTI' is not supported by nutproxy\r\n$1\r\n1\r\n",
+            ),
+            unsupported(
+                "redis",
+                SET,
+                redis("SELECT 1", "DEL a", "SELECT 0", "GET a"),
+                b"+OK\r\n-ERR databases are not supported by nutproxy: after SELECT 1 nothing is"
+                b" carried out until SELECT 0 or RESET; the pool's redis_db chooses the database on"
+                b" its servers\r\n-ERR 'DEL' was not carried out because 'SELECT 1' was refused:"
+                b" send SELECT 0 or RESET; the pool's redis_db chooses the database on its"
+                b" servers\r\n+OK\r\n$1\r\n1\r\n",
             ),
         ),
     ),
