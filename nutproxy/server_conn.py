@@ -67,7 +67,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     Command,
     memcache_parse_rsp,
 )
-from cython.cimports.nutproxy.proto.memcache_pairing import values_fit
+from cython.cimports.nutproxy.proto.memcache_pairing import value_fits, values_fit
 from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
@@ -251,6 +251,8 @@ def suits(
     if msg.flags & MSG_QUIET and command.quiet & form:
         msg.flags |= MSG_NOREPLY
     if parser.kind == REPLY_VALUES and data[0] == b"V" and (command.kind in (GET, GAT)):
+        if parser.argc == 1 and value_fits(msg, data, parser.length):
+            return True
         return values_fit(msg, data, parser.pos)
     return (command.replies & form) != 0
 

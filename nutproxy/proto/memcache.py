@@ -707,6 +707,8 @@ def reply_line(
             parser.error = b"malformed VALUE line"
             return PARSE_ERROR
         parser.kind = REPLY_VALUES
+        parser.argc += 1
+        parser.length = key
         parser.state = MC_VALUE
         parser.need = parser.pos + size + 2
         return PARSE_AGAIN
@@ -739,7 +741,8 @@ def reply_line(
 
 
 def memcache_parse_rsp(conn, parser, data, length):
-    """One reply. `parser.kind` is its form."""
+    """One reply. `parser.kind` is its form. Of values, `argc` is their number and `length` that of
+    the last one's key."""
     found: cython.p_const_char
     end: cython.size_t
     result: cython.int

@@ -5,7 +5,8 @@ closed before a client gets another client's.
 
 Each key in the reply has to be one of the request's. memcached sends them in the order of the
 request; another proxy sends them in one run per server of its own, which costs one more pass over
-the request's keys each.
+the request's keys each. Of a fragment's reply only the first key is looked at here: merging checks
+the others, and gives the client an error instead of a value that it has not asked for.
 """
 
 import cython
@@ -49,6 +50,8 @@ def values_fit(msg, data, length):
                 at = first
                 continue
             if end - at == key and memcmp(req.data + at, data + pos + 6, key) == 0:
+                if msg.parent is not cython.NULL:
+                    return True
                 at = end
                 break
             at = end
