@@ -30,7 +30,7 @@ import termios
 import time
 
 import cython
-from cython.cimports.libc.errno import EAGAIN, EINTR, errno
+from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.msg.message import MSG_PIECE, Msg, msg_put
@@ -150,9 +150,9 @@ def client_close(conn: Conn) -> cython.int:
         if log.isEnabledFor(logging.DEBUG):
             client.log_close()
     finally:
-        client.pool.client_left(
-            client, (conn.eof or (conn.closing and not conn.err)) and not client.broken
-        )
+        # One that has sent QUIT need not read the +OK.
+        asked = conn.closing and conn.err in (0, EPIPE, ECONNRESET)
+        client.pool.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
         while conn.omsg_q.head is not cython.NULL:
             msg_put(conn.dequeue_outq(conn))

@@ -225,6 +225,8 @@ class Context:
         elif first < self.judge_from:
             first = self.judge_from
         self.due = first
+        if self.stopped:
+            return 0
         if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count:
             # What the turn has queued so far is not kept waiting for events.
             return 0
@@ -310,6 +312,9 @@ class Context:
                     self.failed(conn)
         loop.ready_now.count = 0
 
+        if self.draining:
+            # Before the wait: a timer may have ended the last client.
+            self.check_drained()
         wait = self.timeout()
         count = loop.poller.wait(wait)
         loop.tick()
@@ -366,8 +371,6 @@ def core_loop(context: Context) -> None:
                 pool.preconnect()
         while not context.stopped:
             context.turn()
-            if context.draining:
-                context.check_drained()
     finally:
         if collected:
             gc.enable()

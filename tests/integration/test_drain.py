@@ -128,6 +128,22 @@ def test_a_client_that_has_been_quiet_for_long_does_not_delay_the_end():
         assert took < LINGER
 
 
+def test_a_client_that_was_active_a_moment_ago_delays_the_end_by_one_second():
+    """Right after the start, so that the timer that ends the wait for the client is the only one
+    for the next second."""
+    with (
+        RedisServer() as redis,
+        NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert client("SET", "k", "v") == b"OK"
+        end(proxy)
+        assert ended(client.socket)
+        assert exit_code(proxy) == 0
+        took = int(re.search(r"drained in (\d+) ms", proxy.output)[1])
+        assert LINGER <= took < 1.5 * LINGER
+
+
 def test_requests_in_flight_are_answered_and_nobody_is_let_in(gate):
     with (
         ScriptedServer(gate) as server,

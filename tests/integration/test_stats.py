@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 from tests.client import Client, read_all, request
-from tests.integration.conftest import pool
+from tests.integration.conftest import mc_pool, pool
 from tests.scripted import ScriptedServer, reply_to, reset
 from tests.servers import (
     HOST,
@@ -373,6 +373,36 @@ def test_clients_ends_are_told_apart(redis):
         shown = alpha(proxy)
         assert shown["client_eof"] == shown["client_err"] == shown["client_protocol_errors"] == 1
         assert (shown["client_accepted"], shown["client_rejected"]) == (2, 1)
+
+
+@pytest.mark.parametrize("unread", [request("QUIT"), request("GET", "k") * 10 + request("QUIT")])
+def test_a_client_that_quits_and_does_not_read_is_no_error(redis, unread):
+    with proxy_of(redis) as proxy:
+        for abort in (False, True):
+            with Client(proxy.port) as client:
+                assert client("PING") == b"PONG"
+                # It is gone, with a goodbye or with a reset, when the proxy comes to write.
+                proxy.stop()
+                client.send_bytes(unread)
+                if abort:
+                    reset(client.socket)
+            proxy.cont()
+            wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+        shown = alpha(proxy)
+        assert (shown["client_eof"], shown["client_err"]) == (2, 0)
+
+
+def test_a_memcached_client_that_quits_and_does_not_read_is_no_error():
+    with MemcachedServer() as cache, NutproxyServer(mc_pool("alpha", [cache])) as proxy:
+        with connect(proxy.port) as client:
+            client.sendall(b"mn\r\n")
+            assert client.recv(100) == b"MN\r\n"
+            proxy.stop()
+            client.sendall(b"get k\r\n" * 10 + b"quit\r\n")
+        proxy.cont()
+        wait_until(lambda: alpha(proxy)["client_connections"] == 0)
+        shown = alpha(proxy)
+        assert (shown["client_eof"], shown["client_err"]) == (1, 0)
 
 
 def test_servers_that_break_the_protocol_are_counted():
