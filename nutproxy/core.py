@@ -191,6 +191,9 @@ class Context:
 
     def cut(self) -> None:
         """Leave the loop with what is in flight, and say how much that is."""
+        if self.stopped:
+            # Several signals have come at once.
+            return
         requests = self.orphans()
         clients = 0
         for client in self.clients():

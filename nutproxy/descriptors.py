@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from nutproxy.config import Config, PoolConfig
 
-# Standard input, output and error 3, log 1, epoll 1, signals 2, pid file 1, the statistics port 1
+# Standard input, output and error 3, log 2, epoll 1, signals 2, pid file 1, the statistics port 1
 # with 16 of its clients, a client that is being refused 1, name lookups 4; and some to spare.
 OWN = 40
 # A pool without client_connections needs room for at least this many clients to be useful.

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import json
 import logging
 import os
@@ -78,6 +79,9 @@ BURST_KINDS = 1000
 QUEUE_LINES = 5000
 # How long the process waits at its end for the last lines to be written.
 LAST_SECONDS = 1.0
+
+# The descriptor of standard error.
+STDERR = 2
 
 FIELDS = ("conn", "pool", "server")
 
@@ -210,7 +214,14 @@ FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 class LogFile(WatchedFileHandler):
     """A log file, or a FIFO that somebody reads: opening one that nobody reads fails instead of
-    waiting for a reader."""
+    waiting for a reader. `fatal`, once it is there, is a descriptor that stays the same and follows
+    the file: what a fatal signal leaves is written to it."""
+
+    fatal = -1
+
+    def keep_fatal(self) -> int:
+        self.fatal = os.dup(self.stream.fileno())
+        return self.fatal
 
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -221,6 +232,8 @@ class LogFile(WatchedFileHandler):
                 raise OSError(error.errno, "it is a FIFO or a socket that nobody reads") from error
             raise
         os.set_blocking(fd, True)
+        if self.fatal >= 0:
+            os.dup2(fd, self.fatal, inheritable=False)
         return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
 
@@ -295,7 +308,7 @@ class Log:
     """
 
     def __init__(self, verbose: int, output: str | None, log_format: str) -> None:
-        handler = LogHandler(output)
+        self.handler = handler = LogHandler(output)
         handler.setFormatter(FORMATTERS[log_format]())
         handover = Handover(SimpleQueue())
         log.handlers[:] = [handover]
@@ -306,6 +319,14 @@ class Log:
         self.listener = Writer(handover, handler)
         self.listener.start()
         self.stuck = False
+
+    def log_fatal_signals(self) -> None:
+        """From now on SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT leave the Python stacks of all
+        threads in the log before they end the process. It is the end of the process that ends
+        this."""
+        writer = self.handler.writer
+        fd = writer.keep_fatal() if isinstance(writer, LogFile) else STDERR
+        faulthandler.enable(fd, all_threads=True)
 
     def change_level(self, step: int) -> None:
         """One up or down, within twemproxy's 0 to 11."""

@@ -67,22 +67,29 @@ def close_all(sockets: Iterable[socket.socket]) -> None:
 @contextlib.contextmanager
 def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A socket pair: the number of each signal that comes meanwhile can be read from the first, and
-    threads write zeros to the second to wake the loop."""
+    threads write zeros to the second to wake the loop. Signals that come later are ignored, until
+    the process has ended: it is about to, and with its own exit code."""
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
     # The C-level handler writes the signal's number to the descriptor.
     signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    handlers = {number: signal.signal(number, ignore) for number in SIGNALS}
-    # Whoever goes away is seen where it is written to.
-    handlers[signal.SIGPIPE] = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, ignore)
+    # A lost connection is noticed where it is written to.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield reading, writing
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(-1)
+        ignore_signals()
         writing.close()
+
+
+def ignore_signals() -> None:
+    for number in SIGNALS:
+        # The interpreter resets a Python handler before it ends, but not this.
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
 
 
 def ignore(number: int, frame: object) -> None:
@@ -145,6 +152,8 @@ def serve(
     try:
         context.run()
     finally:
+        # Before the socket is closed that their numbers are written to.
+        ignore_signals()
         context.close()
 
 
@@ -205,6 +214,7 @@ def run(
             stats_socket = listen_stats(options)
             output = open_log(config)
             stack.callback(output.stop)
+            output.log_fatal_signals()
             if pid_file is not None:
                 pid_file.write()
         except OSError as error:

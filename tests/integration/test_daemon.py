@@ -105,6 +105,15 @@ def test_a_daemon_has_no_terminal_no_standard_files_and_keeps_no_directory_busy(
     assert terminal == "0"
 
 
+def test_a_fatal_signal_leaves_its_stacks_in_the_log_of_a_daemon(daemon):
+    assert daemon.start(*FILES) == 0
+    pid = daemon.pid
+    os.kill(pid, signal.SIGSEGV)
+    wait_until(lambda: not alive(pid), "its end")
+    assert "Fatal Python error: Segmentation fault" in daemon.log
+    (daemon.home / "n.pid").unlink()
+
+
 def test_umask_is_the_callers(daemon):
     before = os.umask(0o027)
     try:

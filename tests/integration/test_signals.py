@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
+from tests import sanitize
 from tests.client import Client
 from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, wait_until
@@ -89,3 +92,72 @@ def test_sigpipe_and_sighup_change_nothing(redis):
         wait_until(lambda: messages(proxy, "SIGHUP"), "line about it")
         assert messages(proxy, "signal") == ["signal 1 (SIGHUP) received, reopening log file"]
         assert client("PING") == b"PONG"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_until_the_process_is_gone_do_not_change_its_end(redis, number):
+    """They come in each of the last moments: in the loop, while everything is closed, while the
+    interpreter ends."""
+    for _ in range(5):
+        with NutproxyServer(pool("alpha", [redis])) as proxy:
+            while proxy.process.poll() is None:
+                proxy.process.send_signal(number)
+                proxy.process.send_signal(signal.SIGHUP)
+            assert proxy.process.returncode == 0
+            assert "Traceback" not in proxy.output
+            assert "Exception ignored" not in proxy.output
+            assert len(messages(proxy, "drained")) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_ends_it_without_a_traceback(redis, tmp_path, number):
+    """Before nutproxy has its handlers it ends by the signal, later with exit code 0."""
+    file = tmp_path / "proxy.yml"
+    file.write_text(
+        pool("alpha", [redis]).replace("listen: auto", f"listen: {tmp_path}/alpha.sock")
+    )
+    command = [sys.executable, "-X", "importtime", "-m", "nutproxy", "-s", "0", "-c", str(file)]
+    for count in (1, 50, 100, 200, 300, 400):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # Each module that has been imported is a line. The command begins with this one.
+        lines = iter(process.stderr.readline, "")
+        next(line for line in lines if line.split()[-1] == "signal")
+        for line in lines:
+            count -= 1
+            if count == 0 or "alpha" in line:
+                break
+        process.send_signal(number)
+        rest = process.communicate(timeout=20)[1]
+        assert "Traceback" not in rest
+        assert process.returncode in (-number, 0), rest
+
+
+FATAL = [signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT]
+
+
+@pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
+@pytest.mark.parametrize("number", FATAL)
+def test_a_fatal_signal_leaves_the_stacks_of_all_threads_on_standard_error(redis, number):
+    with NutproxyServer(pool("alpha", [redis])) as proxy:
+        os.kill(proxy.pid, number)
+        assert proxy.process.wait(20) == -number
+        assert proxy.output.count("Fatal Python error") == 1
+        assert 'nutproxy/worker.py", line' in proxy.output
+        assert proxy.output.count("hread 0x") >= 2
+
+
+@pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
+@pytest.mark.parametrize("rotated", ["never", "on a signal", "by the next line"])
+def test_a_fatal_signal_leaves_its_stacks_in_the_log_file(redis, tmp_path, rotated):
+    file, old = tmp_path / "log", tmp_path / "log.1"
+    with NutproxyServer(pool("alpha", [redis]), "-o", str(file)) as proxy:
+        wait_until(lambda: "listens on" in file.read_text(), "the first lines")
+        if rotated != "never":
+            file.rename(old)
+            os.kill(proxy.pid, signal.SIGHUP if rotated == "on a signal" else signal.SIGUSR1)
+            wait_until(lambda: file.exists() and "received" in file.read_text(), "the new file")
+        os.kill(proxy.pid, signal.SIGSEGV)
+        assert proxy.process.wait(20) == -signal.SIGSEGV
+        assert "Fatal Python error: Segmentation fault" in file.read_text()
+        assert "Fatal" not in proxy.output
+        assert not old.exists() or "Fatal" not in old.read_text()
