@@ -14,8 +14,8 @@ are not seen by the script. The default script is that of a server which has a v
 (`value_of`). When the script returns, the connection is closed.
 
 `server.requests` holds what all scripts have received, in order, `session.requests` what one has;
-`server.accepted` counts connections. `refuse()` closes the port, so that connects are refused;
-`listen()` opens it again.
+`server.accepted` counts connections. `refuse()` closes the port, so that connects are refused, but
+nobody else gets it; `listen()` opens it again.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ import threading
 import hiredis
 
 from nutproxy.hashkit.router import Router
-from tests.servers import DEADLINE, HOST, pipeline
+from tests.servers import DEADLINE, HOST, hold_port, pipeline
 
 PONG = b"+PONG\r\n"
 OK = b"+OK\r\n"
@@ -182,16 +182,20 @@ class ScriptedServer:
         self.sessions = []
         self.accepted = 0
         self.port = 0
+        self.holder = None
         self.listener = None
         self.threads = []
         self.faults = []
 
     def __enter__(self):
+        self.holder = hold_port()
+        self.port = self.holder.getsockname()[1]
         self.listen()
         return self
 
     def __exit__(self, kind, *_):
         self.refuse()
+        self.holder.close()
         self.close_all()
         for thread in self.threads:
             thread.join(DEADLINE)
@@ -204,7 +208,6 @@ class ScriptedServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, self.port))
         listener.listen(128)
-        self.port = listener.getsockname()[1]
         self.listener = listener
         self.run(self.accept, listener)
 

@@ -6,9 +6,9 @@
         redis.stop(); redis.cont()      SIGSTOP: accepts connections, answers nothing
         redis.kill(); redis.restart()   gone without a goodbye, and back on the same port, empty
 
-Leaving the block kills the process by its id and removes its directory. Ports are free ones of the
-loopback; as another process may take one between the choice and the bind, a server that does not
-come up is tried again on others. Nothing waits for a length of time, only for conditions, with a
+Leaving the block kills the process by its id and removes its directory. Ports are those of the
+loopback that the kernel chooses. They stay held until the block is left: a server may be away for
+as long as the test likes, and no other process gets its port meanwhile. Nothing waits for a length of time, only for conditions, with a
 deadline that is far beyond what a loaded machine needs.
 """
 
@@ -47,18 +47,30 @@ def wait_until(condition: Callable[[], object], what: str = "condition") -> None
 
 @contextlib.contextmanager
 def closed_ports(count: int) -> Iterator[list[int]]:
-    """Distinct ports of the loopback that refuse connects, and that nobody else can take."""
+    """Distinct ports of the loopback that refuse connects, and that the kernel gives to nobody else
+    meanwhile, neither for a bind to port 0 nor for a connect. A server that is told the number, and
+    sets SO_REUSEADDR as all servers do, can listen on it."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
+        sockets = [stack.enter_context(hold_port()) for _ in range(count)]
         yield [one.getsockname()[1] for one in sockets]
 
 
+def hold_port() -> socket.socket:
+    """A socket that is bound and never listens. The port is held until it is closed."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind((HOST, 0))
+    return holder
+
+
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that are free on the loopback now."""
-    with closed_ports(count) as ports:
-        return ports
+    """Distinct ports on which a server can listen. They are held until this process ends."""
+    holders = [hold_port() for _ in range(count)]
+    ports = [one.getsockname()[1] for one in holders]
+    for one in holders:
+        # Never closed.
+        one.detach()
+    return ports
 
 
 def listening_ports(pid: int) -> set[int]:
@@ -117,14 +129,19 @@ def pipeline(address: int | str | Path, commands: Iterable[tuple[Any, ...]]) -> 
 class ServerProcess:
     """A process with a directory of its own; a subclass says how to start it and when it is ready.
 
-    `command` may be called several times, each time after `choose_ports`; `ready` is asked until it
-    is true or the process has ended.
+    `command` is called after `choose_ports`, which takes its ports from `hold_ports`; `ready` is
+    asked until it is true or the process has ended.
     """
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="nutproxy-test-"))
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
+        self.held = contextlib.ExitStack()
+
+    def hold_ports(self, count: int) -> list[int]:
+        """Distinct ports that are this server's until `close`."""
+        return self.held.enter_context(closed_ports(count))
 
     def choose_ports(self) -> None:
         raise NotImplementedError
@@ -159,11 +176,9 @@ class ServerProcess:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def start(self) -> None:
-        for _ in range(5):
-            self.choose_ports()
-            if self.spawn():
-                return
-        raise RuntimeError(f"{self.command()} does not start:\n{self.output}")
+        self.choose_ports()
+        if not self.spawn():
+            raise RuntimeError(f"{self.command()} does not start:\n{self.output}")
 
     def restart(self) -> None:
         """Kills the process if it runs, and starts it again on the same ports."""
@@ -208,6 +223,7 @@ class ServerProcess:
 
     def close(self) -> None:
         self.kill()
+        self.held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -225,7 +241,7 @@ class RedisServer(ServerProcess):
         self.unix_path = self.directory / "redis.sock"
 
     def choose_ports(self) -> None:
-        [self.port] = free_ports(1)
+        [self.port] = self.hold_ports(1)
 
     def command(self) -> list[str]:
         return [
@@ -236,8 +252,7 @@ class RedisServer(ServerProcess):
         ]
 
     def ready(self) -> bool:
-        # Redis opens its unix socket after its TCP port, and this path is nobody else's, while the
-        # port may be that of the process which took it.
+        # Redis opens its unix socket after its TCP port.
         try:
             with connect(self.unix_path) as connection:
                 connection.sendall(b"PING\r\n")
@@ -261,7 +276,7 @@ class MemcachedServer(ServerProcess):
         self.unix_path = self.directory / "memcached.sock"
 
     def choose_ports(self) -> None:
-        [self.port] = free_ports(1)
+        [self.port] = self.hold_ports(1)
 
     @property
     def address(self) -> int | Path:
@@ -276,7 +291,7 @@ class MemcachedServer(ServerProcess):
         return ["memcached", *where, "-U", "0", "-u", user, "-t", "1", *self.arguments]
 
     def ready(self) -> bool:
-        # The port may be that of the process which took it; the unix socket is nobody else's.
+        # Before it listens there is nothing to connect to.
         if not self.unix and self.port not in listening_ports(self.pid):
             return False
         try:
@@ -305,7 +320,7 @@ class ProxyServer(ServerProcess):
     def choose_ports(self) -> None:
         pool = ""
         autos = len(re.findall(r"listen: auto$", self.config, re.M))
-        self.stats_port, *ports = free_ports(1 + autos)
+        self.stats_port, *ports = self.hold_ports(1 + autos)
         taken = iter(ports)
         lines = []
         for line in self.config.splitlines():
@@ -327,8 +342,8 @@ class ProxyServer(ServerProcess):
         return next(iter(self.ports.values()))
 
     def ready(self) -> bool:
-        # A connect would not tell whose the port is: another test may have taken it meanwhile. Both
-        # proxies listen for statistics, unless `arguments` say otherwise: nutproxy behind all else.
+        # Asked without a connect, which would be counted as a client. Both proxies listen for
+        # statistics, unless `arguments` say otherwise: nutproxy after everything else.
         ports = set(self.ports.values())
         if "-s" not in self.arguments:
             ports.add(self.stats_port)

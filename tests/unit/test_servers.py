@@ -1,0 +1,50 @@
+"""What the tests' servers promise to tests."""
+
+import socket
+
+import pytest
+
+from tests.scripted import ScriptedServer, answer_memcache
+from tests.servers import HOST, MemcachedServer, RedisServer, closed_ports, connect
+
+
+def takes(port):
+    """Does somebody who asks for this port get it, who does not share it?"""
+    with socket.socket() as other:
+        try:
+            other.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("server", [RedisServer, MemcachedServer])
+def test_port_of_a_server_that_is_away_is_held_and_it_comes_back_to_it(server):
+    with server() as one:
+        port = one.port
+        for _ in range(2):
+            one.kill()
+            with pytest.raises(ConnectionRefusedError):
+                connect(port)
+            assert not takes(port)
+            one.restart()
+            assert one.port == port
+            connect(port).close()
+    assert takes(port)
+
+
+def test_port_of_a_scripted_server_that_refuses_is_held():
+    with ScriptedServer(answer_memcache) as one:
+        for _ in range(2):
+            one.refuse()
+            with pytest.raises(ConnectionRefusedError):
+                connect(one.port)
+            assert not takes(one.port)
+            one.listen()
+            connect(one.port).close()
+
+
+def test_closed_ports_are_not_given_to_who_asks_for_any():
+    """Not even to those who would share a port."""
+    with closed_ports(100) as ports, closed_ports(300) as others:
+        assert len({*ports, *others}) == 400
