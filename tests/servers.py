@@ -8,8 +8,8 @@
 
 Leaving the block kills the process by its id and removes its directory. Ports are those of the
 loopback that the kernel chooses. They stay held until the block is left: a server may be away for
-as long as the test likes, and no other process gets its port meanwhile. Nothing waits for a length of time, only for conditions, with a
-deadline that is far beyond what a loaded machine needs.
+as long as the test likes, and no other process gets its port meanwhile. Nothing waits for a length
+of time, only for conditions, with a deadline that is far beyond what a loaded machine needs.
 """
 
 import contextlib

@@ -142,6 +142,7 @@ def test_warnings_about_the_configuration_reach_the_terminal_and_the_log(tmp_pat
 
 def test_a_port_in_use_reaches_the_terminal_and_the_exit_code(daemon):
     with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind((HOST, daemon.port))
         holder.listen()
         assert daemon.start(*FILES) == 1
