@@ -214,14 +214,9 @@ FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 class LogFile(WatchedFileHandler):
     """A log file, or a FIFO that somebody reads: opening one that nobody reads fails instead of
-    waiting for a reader. `fatal`, once it is there, is a descriptor that stays the same and follows
-    the file: what a fatal signal leaves is written to it."""
+    waiting for a reader. `fatal` is a descriptor of it that stays the same when it is reopened."""
 
     fatal = -1
-
-    def keep_fatal(self) -> int:
-        self.fatal = os.dup(self.stream.fileno())
-        return self.fatal
 
     def _open(self) -> TextIOWrapper:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -232,7 +227,9 @@ class LogFile(WatchedFileHandler):
                 raise OSError(error.errno, "it is a FIFO or a socket that nobody reads") from error
             raise
         os.set_blocking(fd, True)
-        if self.fatal >= 0:
+        if self.fatal < 0:
+            self.fatal = os.dup(fd)
+        else:
             os.dup2(fd, self.fatal, inheritable=False)
         return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
@@ -322,11 +319,9 @@ class Log:
 
     def log_fatal_signals(self) -> None:
         """From now on SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT leave the Python stacks of all
-        threads in the log before they end the process. It is the end of the process that ends
-        this."""
+        threads in the log before they end the process."""
         writer = self.handler.writer
-        fd = writer.keep_fatal() if isinstance(writer, LogFile) else STDERR
-        faulthandler.enable(fd, all_threads=True)
+        faulthandler.enable(writer.fatal if isinstance(writer, LogFile) else STDERR)
 
     def change_level(self, step: int) -> None:
         """One up or down, within twemproxy's 0 to 11."""
