@@ -17,6 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from nutproxy import __version__
 from nutproxy.local.interface import Client, Query
 
 INTERNAL_ERROR = b"SERVER_ERROR internal error of nutproxy, see its log\r\n"
@@ -26,13 +27,15 @@ Handler = Callable[[Client, list[bytes]], bytes | Query]
 
 # The version whose protocol nutproxy speaks: told where no server has said its own.
 PROTOCOL_VERSION = (1, 6, 0)
+# After the servers' version. All clients parse the two together: libmemcached wants a major version
+# above 0 at the start, emcache no blank, and memcached of npm three numbers at the end.
+SUFFIX = f"-nutproxy-{__version__}"
 VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 
 
 def version(client: Client, words: list[bytes]) -> bytes | Query:
-    """Clients look for features by it, and libmemcached refuses a major version of 0. So it is that
-    of the servers; it is learned in the handshake, so the first client that asks has to wait for
-    one."""
+    """The servers' version, because clients look for features by it. It is learned in the
+    handshake, so the first client that asks has to wait for one."""
 
     def finish(replies: list[object]) -> bytes:
         return b"VERSION %b\r\n" % _version(client).encode()
@@ -45,7 +48,7 @@ def version(client: Client, words: list[bytes]) -> bytes | Query:
 def _version(client: Client) -> str:
     found = [VERSION.match(server.version) for server in client.pool.servers]
     versions = [tuple(map(int, match.groups())) for match in found if match]
-    return ".".join(map(str, min(versions, default=PROTOCOL_VERSION))) + "-nutproxy"
+    return ".".join(map(str, min(versions, default=PROTOCOL_VERSION))) + SUFFIX
 
 
 def quit(client: Client, words: list[bytes]) -> bytes:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nutproxy.local.memcache import SUFFIX
 from tests.client import requests
 
 CLOSED = b"<closed>"  # at the end of an answer: the proxy has closed the connection
@@ -507,12 +508,15 @@ DIFFERENCES = [
     Difference(
         "memcached: version",
         "the version of one of the servers",
-        "the lowest version of the servers with `-nutproxy` appended; `1.6.0-nutproxy` while none"
-        " is known",
+        "the lowest version of the servers with nutproxy's own appended: `1.6.18-nutproxy-0.1.0`;"
+        " `1.6.0` while none is known",
         "clients look for features by it, and it is answered when all servers are down",
         (
             Script(
-                "memcached", b"version\r\n", b"VERSION 1.6.18\r\n", b"VERSION 1.6.18-nutproxy\r\n"
+                "memcached",
+                b"version\r\n",
+                b"VERSION 1.6.18\r\n",
+                b"VERSION 1.6.18%b\r\n" % SUFFIX.encode(),
             ),
         ),
     ),

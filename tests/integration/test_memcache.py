@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from nutproxy.hashkit.router import Router
+from nutproxy.local.memcache import SUFFIX
 from tests.client import read_all, talk
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient
@@ -171,7 +172,7 @@ def test_injected_line_is_a_request_of_its_own(proxy):
         for _ in range(50):
             answer = talk(proxy.ports["alpha"], b"get a\nversion\r\nget a\nquit\r\n")
             assert answer.startswith(b"END\r\nVERSION ")
-            assert answer.endswith(b"-nutproxy\r\nEND\r\n")
+            assert answer.endswith(b"%b\r\nEND\r\n" % SUFFIX.encode())
             innocent.send_bytes(b"get v\r\n" * 10)
             assert innocent.replies(10) == [value(b"v", b"mine") + END] * 10
 
@@ -384,8 +385,23 @@ def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(told, shown):
     ):
         for number in (1, 2):
             assert client(b"get " + keys_of(number, (1, 2), 1)[0]) == END
-        assert client(b"version") == b"VERSION %b-nutproxy\r\n" % shown
-        assert stats(client(b"stats"))["version"] == shown.decode() + "-nutproxy"
+        assert client(b"version") == b"VERSION %b%b\r\n" % (shown, SUFFIX.encode())
+        assert stats(client(b"stats"))["version"] == shown.decode() + SUFFIX
+
+
+def test_version_is_one_that_every_client_parses():
+    """libmemcached reads three numbers at the start, the first of them not 0. emcache allows no
+    blank. memcached of npm wants three numbers at the end, and crashes without them."""
+    with (
+        MemcachedServer() as server,
+        NutproxyServer(mc_pool("alpha", [server])) as proxy,
+        MemcacheClient(proxy.port) as client,
+    ):
+        for version in (
+            client(b"version").decode().removeprefix("VERSION ").removesuffix("\r\n"),
+            stats(client(b"stats"))["version"],
+        ):
+            assert re.fullmatch(r"[1-9]\d*\.\d+\.\d+-nutproxy-\d+\.\d+\.\d+", version)
 
 
 def test_version_before_a_server_is_known():
@@ -397,11 +413,11 @@ def test_version_before_a_server_is_known():
         MemcacheClient(server.port) as direct,
     ):
         own = direct(b"version").rstrip()
-        assert client(b"version") == own + b"-nutproxy\r\n"
+        assert client(b"version") == own + SUFFIX.encode() + b"\r\n"
     with closed_ports(1) as [port]:
         pool = mc_pool("alpha", [server]).replace(f":{server.port}:", f":{port}:")
         with NutproxyServer(pool) as proxy, MemcacheClient(proxy.port) as client:
-            assert client(b"version") == b"VERSION 1.6.0-nutproxy\r\n"
+            assert client(b"version") == b"VERSION 1.6.0%b\r\n" % SUFFIX.encode()
 
 
 def test_one_end_too_many_gives_nobody_anothers_value():

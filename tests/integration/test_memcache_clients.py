@@ -11,6 +11,7 @@ import pytest
 from pymemcache.client.base import Client, PooledClient
 from pymemcache.exceptions import MemcacheClientError
 
+from nutproxy.local.memcache import SUFFIX
 from tests.integration.conftest import mc_pool
 from tests.servers import HOST, MemcachedServer, NutproxyServer
 
@@ -112,7 +113,7 @@ def test_pymemcache_large_values(pymc):
 
 
 def test_pymemcache_version_and_stats(pymc):
-    assert pymc.version().endswith(b"-nutproxy")
+    assert pymc.version().endswith(SUFFIX.encode())
     assert pymc.stats()[b"nutproxy_pool"] == b"alpha"
     assert b"s3:state" in pymc.stats("servers")
 

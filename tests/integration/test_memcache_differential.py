@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from nutproxy.local.memcache import SUFFIX
 from tests import memcache_corpus as corpus
 from tests.integration.conftest import mc_pool
 from tests.memcache_corpus import Answer, Conversation
@@ -124,7 +125,7 @@ ON_PURPOSE = {
 # The version is that of the servers, with the proxy's name.
 VERSION = (
     b"VERSION %b\r\n" % corpus.recorded_version().encode(),
-    b"VERSION %b-nutproxy\r\n" % corpus.recorded_version().encode(),
+    b"VERSION %b%b\r\n" % (corpus.recorded_version().encode(), SUFFIX.encode()),
 )
 
 
