@@ -23,13 +23,13 @@ ctypedef void (*enqueue_t)(Conn conn, Msg* msg) noexcept
 ctypedef Msg* (*dequeue_t)(Conn conn) noexcept
 
 cdef enum:
-    TAIL_SMALL = 4096       # unparsed bytes that are moved into the scratch again
-    LARGE_MIN = 1048576     # a message of this size is a large one
-    TAKE_MIN = 8192         # a message of this size keeps the block that it was received into
+    TAIL_SMALL = 4096       # up to this many unparsed bytes are copied back into the scratch
+    LARGE_MIN = 1048576     # messages from this size on go to recv_large
+    TAKE_MIN = 8192         # messages from this size on keep the block they were received into
     IOV_MAX = 256           # pieces of one gathered write
-    OUT_SIZE = 65536        # small messages are gathered here
-    OUT_SMALL = 2048        # what counts as small
-    SEND_MAX = 1048576      # bytes of one gathered write
+    OUT_SIZE = 65536        # size of Loop.out, where small bodies are gathered
+    OUT_SMALL = 2048        # bodies up to this size are small
+    SEND_MAX = 1048576      # a gathered write takes no more bodies once it has this many bytes
 
 # Connections, in order of arrival. Borrowed: Loop.conns and Loop.closed keep them alive.
 cdef struct ConnList:
@@ -41,22 +41,22 @@ cdef class Loop:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
-    cdef readonly int64_t seen         # the same a turn ago: what had come by then has been read
-    cdef readonly int64_t now_usec     # the same in microseconds
+    cdef readonly int64_t seen         # `now` of the turn before: input up to then has been read
+    cdef readonly int64_t now_usec     # `now` in microseconds
     cdef readonly Slab slab
-    cdef uint64_t* stats               # its global row
+    cdef uint64_t* stats               # the slab's global row
     cdef readonly size_t mbuf_size
     cdef char* scratch                 # mbuf_size + TAIL_SMALL bytes
     cdef char* out
     cdef iovec iov[IOV_MAX]
-    cdef Parser parser                 # for connections that have no partial message
-    cdef char* block                   # offered to recv_done: the message's own heap block
-    cdef ConnList ready                # still have input: first in the next turn
+    cdef Parser parser                 # shared by connections that have no partial message
+    cdef char* block                   # heap block of the message in recv_done, which may take it
+    cdef ConnList ready                # still have input: read first in the next turn
     cdef ConnList ready_now
     cdef ConnList flush_servers
     cdef ConnList flush_clients
     cdef readonly set conns            # every open listener, client and server connection
-    cdef Conn closed                   # closed in this turn, kept until its end: a chain, last first
+    cdef Conn closed                   # closed in this turn, kept until it ends: a list, last first
     cdef size_t closed_count
 
     cdef void tick(self) noexcept
@@ -68,7 +68,7 @@ cdef class Loop:
 cdef class Conn:
     cdef readonly Loop loop
     cdef readonly int fd               # -1 once closed
-    cdef readonly int number           # the descriptor that it has or had: its name in the log
+    cdef readonly int number           # its descriptor, kept after the close: its name in the log
     cdef MsgQueue imsg_q
     cdef MsgQueue omsg_q
 
@@ -76,9 +76,9 @@ cdef class Conn:
     cdef recv_next_t recv_next
     cdef parse_t parse
     cdef recv_done_t recv_done
-    cdef recv_done_t recv_large        # recv_done for long messages; or NULL
+    cdef recv_done_t recv_large        # recv_done for messages of LARGE_MIN and more; or NULL
     cdef recv_part_t recv_part         # or NULL
-    cdef recv_kept_t recv_kept         # NULL where the start of a message may come at any time
+    cdef recv_kept_t recv_kept         # NULL if a message may start at any time
     cdef recv_error_t recv_error
     cdef send_t send
     cdef send_next_t send_next
@@ -90,38 +90,38 @@ cdef class Conn:
     cdef enqueue_t enqueue_outq
     cdef dequeue_t dequeue_outq
 
-    cdef int64_t max_args              # bounds for the parser of requests
+    cdef int64_t max_args              # limits for the request parser
     cdef int64_t max_bulk
-    cdef int64_t bulk_limit            # what max_bulk is after AUTH
+    cdef int64_t bulk_limit            # the value that max_bulk gets after AUTH
     cdef size_t max_request
-    cdef int64_t swallow               # bytes of a value too large for us that are still to come
+    cdef int64_t swallow               # bytes still to come of a value that is too large to keep
     cdef size_t pending                # bytes of requests and replies in omsg_q
-    cdef size_t unsent                 # bytes of replies in omsg_q that have come
-    cdef size_t unsent_max             # above it, large ones that come are not kept
-    cdef size_t expected               # bytes that a reply is thought to have before it is there
-    cdef Conn closed_before            # in Loop.closed
-    cdef ConnList* flush_list          # where it is flushed: with the servers or the clients
+    cdef size_t unsent                 # bytes of replies that have been received and not sent
+    cdef size_t unsent_max             # while `unsent` is above it, large replies are dropped
+    cdef size_t expected               # estimated bytes of a reply that has not been received
+    cdef Conn closed_before            # next in the list Loop.closed
+    cdef ConnList* flush_list          # Loop.flush_servers or Loop.flush_clients
     cdef char* tail                    # unparsed bytes of a partial message
     cdef size_t tail_length
     cdef size_t tail_size
-    cdef Parser* partial               # their parser
+    cdef Parser* partial               # the parser of the partial message
     cdef size_t counted                # bytes of the tail that are counted in `unfinished`
-    cdef size_t* unfinished            # a client's: those of all clients of its pool
-    cdef bint discarding               # the message is too long: what has come of it is not kept
+    cdef size_t* unfinished            # clients only: the sum for all clients of the pool
+    cdef bint discarding               # the message is too long: its bytes are dropped as they come
     cdef size_t sent                   # bytes of the first message to send that are already out
     cdef bint held                     # the tail may hold whole messages: parse before receiving
     cdef bint in_ready
     cdef bint in_flush
-    cdef bint blocked                  # the socket takes no more: wait for room
-    cdef bint hup                      # the poller has told that the peer sends no more
-    cdef unsigned int sockets          # how many it has had: a server's, one for each address
-    cdef readonly bint eof             # the peer sends no more
+    cdef bint blocked                  # the socket buffer is full: wait for EPOLLOUT
+    cdef bint hup                      # the poller reported that the peer sends no more
+    cdef unsigned int sockets          # sockets it has had: a server's has one for each address
+    cdef readonly bint eof             # recv has returned the end of input
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
     cdef int pieces                    # messages of omsg_q that are not the last of a reply
-    cdef uint64_t* stats               # the row of its pool (clients) or server
+    cdef uint64_t* stats               # row of its pool (clients) or of its server
     cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
-    cdef int64_t told                  # when bytes were last written to it
+    cdef int64_t told                  # when it was last written to, or that was tried
     cdef readonly uint64_t recv_bytes
     cdef readonly uint64_t send_bytes
 

@@ -1,5 +1,5 @@
 # nutproxy/conn.py: connections
-"""A socket, two queues, and the handlers that its role has chosen.
+"""A connection is a socket, two queues, and the handlers that its role sets.
 
     client c 7                                            server s 9
     omsg_q: [GET a*] [GET b ] [GET a ]                    imsg_q: [GET a ]
@@ -11,39 +11,39 @@
     omsg_q: [SET x ] [PING*]                              imsg_q: -
             waits    done, but not yet its turn           omsg_q: [SET x ]
 
-A client's omsg_q holds its requests in the order in which they came, whatever server they went to,
-and is emptied from the front as replies come in. A server's imsg_q holds requests to be written;
-once written they move to its omsg_q and wait there for their replies, which come in the same order.
+A client's omsg_q holds its requests in the order in which they arrived, whichever server they went
+to. Replies leave it from the front. A server's imsg_q holds the requests to be written. Once
+written, they move to its omsg_q and wait there for their replies, which come in the same order.
 
-The loop calls through the handlers and knows neither roles nor protocols:
+The loop only calls these handlers. It knows neither roles nor protocols:
 
-    recv        take what the socket has          conn_recv; accept for a listener
+    recv        read from the socket              conn_recv; accept for a listener
     recv_next   may this connection be read now?  false under back-pressure
-    parse       find the next message's end       the protocol's parser
-    recv_done   a whole message has come          client: dispatch it; server: pair it
-    recv_large  the same, of one that is long      client: look at it more closely
-    recv_part   a long message has come in part   client: count it; server: drop it, if too long
-    recv_kept   the start of one is kept          server: is one due at all?
-    recv_error  what has come is no message       client: error reply, close; server: close
+    parse       find the end of the next message  the protocol's parser
+    recv_done   a message is complete             client: dispatch it; server: pair it
+    recv_large  a large message is complete       client: look at it more closely
+    recv_part   part of a large message is there  client: count it; server: drop it if too long
+    recv_kept   the start of a message was kept   server: is a reply due at all?
+    recv_error  the input is not a message        client: error reply, close; server: close
     send        write what is queued              conn_send; while connecting: finish that
-    send_next   the body to be written after this one
+    send_next   the body to write after this one
     send_done   the first message has been written
     close       the connection ends
-    active      is it worth keeping when the peer has closed its side?
+    active      keep it after the peer has closed its side?
     enqueue_inq, dequeue_inq, enqueue_outq, dequeue_outq
 
-**Input.** A connection that waits for nothing owns no buffer. Bytes are received into the loop's
-one scratch and parsed where they landed; what is left of a partial message is kept in `tail`. A
-short tail is laid before the next bytes in the scratch. A long one, or the start of a message that
-has announced its size, becomes a buffer that further bytes are received straight into, and which
-the message takes with it when it is complete: a large value is never copied. Each byte is parsed
-once, wherever the input is cut.
+**Input.** An idle connection owns no buffer. Bytes are received into the loop's single scratch
+buffer and parsed there. The rest of a partial message is kept in `tail`. A short tail is copied
+back in front of the next bytes in the scratch. A long tail, or the start of a message whose size is
+known, becomes a buffer that further bytes are received into directly. The message takes over this
+buffer when it is complete, so a large value is not copied. Each byte is parsed once, wherever the
+input is split.
 
-**Output.** One gathered write a connection and turn: small bodies are laid side by side, large ones
-are pointed at. Write interest is asked for only after the socket has refused bytes.
+**Output.** Each connection makes one gathered write a turn. Small bodies are copied side by side,
+large ones are written from where they are. Write interest is requested only after a short write.
 
-A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends, so
-that events already fetched for it find it, closed.
+A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends.
+Events that were already fetched for it then find a closed connection and not freed memory.
 """
 
 import cython
@@ -81,20 +81,20 @@ from cython.cimports.nutproxy.msg.parse import (
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
 from cython.cimports.nutproxy.timer import WaitQueue
 
-# Bytes that are received at once of a large message: a bound for one turn, and few system calls.
+# Bytes of a large message that one recv takes: a limit for one turn, and few system calls.
 LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
-# Writes that one connection may make in one turn before the others have theirs.
+# Gathered writes that one connection may make in one turn before it lets the others go on.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
-# Bytes that a connection takes of the heap, about.
+# Approximate heap bytes of a connection.
 CONN_SIZE = cython.declare(cython.size_t, 1024)
-# The argument table of the shared parser is given back above this size.
+# The shared parser's argument table is freed when it has room for more arguments than this.
 ARGV_KEEP = cython.declare(cython.uint, 4096)
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def list_reserve(items: cython.pointer(ConnList), count: cython.size_t) -> cython.int:
-    """Room for so many connections. Raises MemoryError."""
+    """Make room for `count` connections. Raises MemoryError."""
     room: cython.size_t = items.room if items.room else 64
     grown: cython.pointer(cython.p_void)
     if count <= items.room:
@@ -116,7 +116,7 @@ def list_reserve(items: cython.pointer(ConnList), count: cython.size_t) -> cytho
 @cython.inline
 @cython.exceptval(check=False)
 def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.void:
-    """`Loop.reserve` has made room."""
+    """Append without a check: `Loop.reserve` has made room."""
     items.items[items.count] = conn
     items.count += 1
 
@@ -136,8 +136,9 @@ def list_sweep(items: cython.pointer(ConnList)) -> cython.void:
 
 @cython.cclass
 class Loop:
-    """What the connections of one worker share: clock, poller, scratch, and the lists of those with
-    work to do. `mbuf_size` is the receive chunk in bytes, `slab` has the rows to count in."""
+    """State that the connections of one worker share: clock, poller, scratch, and the lists of
+    connections with work to do. `mbuf_size` is the receive chunk in bytes; counters are in `slab`.
+    """
 
     def __cinit__(self, mbuf_size: cython.size_t, slab: Slab):
         self.slab = slab
@@ -163,7 +164,7 @@ class Loop:
         free(self.flush_clients.items)
 
     def tick(self):
-        """Read the clock: once a turn."""
+        """Read the clock. Called once a turn."""
         time: timespec
         clock_gettime(CLOCK_MONOTONIC, cython.address(time))
         self.seen = self.now
@@ -171,9 +172,9 @@ class Loop:
         self.now = self.now_usec // 1000
 
     def reserve(self):
-        """Room in the lists for one connection more, so that marking one never fails: a reply that
-        nobody flushes would never leave. Each list has a connection once, that of those to be
-        flushed twice while it is walked; the waker is not in `conns`."""
+        """Make room in the lists for one more connection, so that mark_ready and mark_flush never
+        fail: a reply that is not flushed would never leave. A connection is in each list once, but
+        twice in a flush list while `Context.flush` walks it. The waker is not in `conns`."""
         count: cython.size_t = 2 * (len(self.conns) + self.closed_count + 2)
         list_reserve(cython.address(self.ready), count)
         list_reserve(cython.address(self.ready_now), count)
@@ -182,12 +183,12 @@ class Loop:
         return 0
 
     def open(self, conn, fd):
-        """Take `fd`, which must not block, into the loop as this connection's, also where this
-        raises: it is closed with the connection."""
+        """Add `conn` to the loop with the non-blocking descriptor `fd`. The connection owns `fd`
+        from now on, even if this raises."""
         conn.fd = fd
         conn.number = fd
         conn.sockets += 1
-        # What was told of the socket before it is not true of this one.
+        # These were set for the connection's previous socket.
         conn.hup = conn.eof = False
         self.reserve()
         self.conns.add(conn)
@@ -196,8 +197,8 @@ class Loop:
         return 0
 
     def body_receive(self, msg, body, data, length):
-        """A message's bytes out of the receive buffer: the buffer itself where it is the message's
-        own, else a copy. -1 when memory has run out."""
+        """Give a message its bytes from the receive buffer: the buffer itself if it holds only this
+        message, else a copy. -1 when memory has run out."""
         if self.block is not cython.NULL and self.block == data:
             msg_take(msg, body, self.block, length)
             self.block = cython.NULL
@@ -205,7 +206,7 @@ class Loop:
         return msg_copy(msg, body, data, length)
 
     def sweep(self):
-        """The end of a turn: let go of the connections that were closed in it."""
+        """At the end of a turn: release the connections that were closed in it."""
         conn: Conn
         if self.closed is None:
             return
@@ -221,8 +222,8 @@ class Loop:
 
 @cython.cclass
 class Conn:
-    """The part of a connection that all roles share. A role sets every handler before
-    `Loop.open`, and has a `letter`: the log names its connections by it and their descriptor."""
+    """The part of a connection that all roles share. A role sets its handlers before `Loop.open`.
+    The log names a connection by the `letter` of its role and its descriptor."""
 
     letter = "w"
     after_fault = "the connection is closed"
@@ -236,7 +237,7 @@ class Conn:
 
     @property
     def about(self) -> dict:
-        """What a line of the log about it is about (see log.py)."""
+        """The fields of a log line about this connection (see log.py)."""
         return {"conn": str(self)}
 
     def __dealloc__(self):
@@ -244,13 +245,13 @@ class Conn:
         heap_freed(CONN_SIZE)
 
     def mark_ready(self):
-        """There may be more input, or room for it again: come back in the next turn."""
+        """Call `recv` again in the next turn: there may be more input, or it may be read again."""
         if not self.in_ready and self.fd >= 0:
             self.in_ready = True
             list_append(cython.address(self.loop.ready), cython.cast(cython.p_void, self))
 
     def mark_flush(self):
-        """Something is queued to be written at the end of this turn."""
+        """Call `send` at the end of this turn."""
         if not self.in_flush and self.fd >= 0:
             self.in_flush = True
             list_append(self.flush_list, cython.cast(cython.p_void, self))
@@ -269,12 +270,12 @@ class Conn:
             self.partial = cython.NULL
 
     def count(self, length):
-        """So many bytes are there of a message that is not complete."""
+        """Count `length` bytes of an incomplete message in the pool's sum."""
         self.unfinished[0] += length - self.counted
         self.counted = length
 
     def grow_tail(self, need):
-        """A tail buffer of at least `need` bytes; -1 when memory has run out."""
+        """Make the tail buffer at least `need` bytes large; -1 when memory has run out."""
         grown: cython.p_char
         if self.tail_size >= need:
             return 0
@@ -297,16 +298,16 @@ class Conn:
             self.partial = cython.cast(cython.pointer(Parser), malloc(cython.sizeof(Parser)))
             if self.partial is cython.NULL:
                 return -1
-            # The argument table moves too; the shared parser makes itself a new one.
+            # The argument table moves too; the shared parser allocates a new one when needed.
             self.partial[0] = parser[0]
             parser.argv = cython.NULL
             parser.argv_room = 0
         if self.discarding:
-            # A tail there has to be, for its parser, but it does not become what was announced.
+            # A tail is needed, because the parser goes with it, but not one of the announced size.
             size = length + loop.mbuf_size if length > TAIL_SMALL else TAIL_SMALL
         elif parser.need > loop.mbuf_size or length > TAIL_SMALL:
-            # Further bytes are received straight behind these: into a block of the announced size,
-            # or, where that is unknown, one that doubles, so that the copies stay linear.
+            # Further bytes are received directly after these: into a block of the announced size,
+            # or, if the size is unknown, into one that doubles, so that copying stays linear.
             size = parser.need if parser.need > length else length + loop.mbuf_size
             if self.tail_size and size > self.tail_size:
                 size = max(size, self.tail_size * 2)
@@ -323,7 +324,7 @@ class Conn:
             if self.grow_tail(size) < 0:
                 return -1
         else:
-            # Out of the scratch; or what follows a large message, whose block it does not keep.
+            # From the scratch; or the tail's block is far larger than these bytes need.
             before = self.tail
             before_size = self.tail_size
             self.tail = cython.NULL
@@ -338,8 +339,8 @@ class Conn:
         return 0
 
     def shut(self):
-        """Close the descriptor and leave the loop. Queues are the role's business. This needs no
-        memory. A server's connection may have lost its last socket before."""
+        """Close the descriptor and leave the loop. The role empties the queues. This allocates no
+        memory. A server connection may have no socket at this point: its last address failed."""
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
@@ -354,7 +355,7 @@ class Conn:
 
 
 def conn_recv(conn):
-    """One bounded recv, then every message that is complete. Nothing is written yet."""
+    """Make one bounded recv and handle every message that is complete. Nothing is written yet."""
     loop: Loop = conn.loop
     parser: cython.pointer(Parser)
     data: cython.p_char
@@ -377,10 +378,10 @@ def conn_recv(conn):
             data = conn.tail
             room = conn.tail_size - have
             if parser.need > have:
-                # Never past the end of the announced bulk: what follows belongs in the scratch.
+                # Never read past the end of the announced bulk: later bytes belong in the scratch.
                 room = min(room, parser.need - have, LARGE_RECV)
             else:
-                # What follows its end fits the scratch then.
+                # Then the bytes after the end of the message fit into the scratch.
                 room = min(room, loop.mbuf_size)
         else:
             data = loop.scratch
@@ -418,8 +419,8 @@ def conn_recv(conn):
 def conn_parse(
     conn: Conn, parser: cython.pointer(Parser), data: cython.p_char, have: cython.size_t
 ) -> cython.int:
-    """Hand every message that is complete to recv_done, and keep the rest. `data` is the scratch,
-    or the tail itself if that is a large one."""
+    """Pass every complete message to recv_done and keep the rest. `data` is the scratch, or the
+    tail itself if that is a large one."""
     loop: Loop = conn.loop
     in_tail: cython.bint = data == conn.tail
     start: cython.size_t = 0
@@ -439,8 +440,8 @@ def conn_parse(
         left = have - start - parser.pos
         if result == PARSE_OK:
             if in_tail and start == 0 and parser.pos >= TAKE_MIN and left <= loop.mbuf_size:
-                # The message may keep the block; what follows it moves to the scratch first.
-                # Behind an announced bulk that is nothing.
+                # The message may keep the block, so the bytes after it move to the scratch first.
+                # After an announced bulk there are none.
                 memcpy(loop.scratch, data + parser.pos, left)
                 loop.block = data
                 size = conn.tail_size
@@ -479,7 +480,7 @@ def conn_parse(
             parser.argv = cython.NULL
             parser.argv_room = 0
         if not conn.recv_next(conn):
-            # Held back in the middle of what has come. It is parsed when the bound allows it.
+            # Back-pressure: the rest of the input is parsed once recv_next allows it.
             conn.held = start < have
             break
 
@@ -507,12 +508,12 @@ def conn_parse(
 
 
 def parser_discard(parser, data, length, text):
-    """Forget what has come of a message: how many bytes need not be kept. The parser goes on behind
-    them. `data` has `length` bytes of the message. With `text`, a line whose end is searched for is
-    one of which no more than its first byte counts."""
+    """Drop the received bytes of a message that is not kept. Returns how many of the `length` bytes
+    in `data` to drop; the parser continues after them. With `text`, only the first byte of a line
+    matters while its end is being searched for."""
     dropped: cython.size_t = parser.pos
     if parser.need > length:
-        # In a bulk, whose end is looked at.
+        # In a bulk. Its last two bytes stay: the parser checks them.
         dropped = min(length, parser.need - 2)
         parser.need -= dropped
         parser.scan = 0
@@ -529,7 +530,7 @@ def parser_discard(parser, data, length, text):
 
 
 def conn_send(conn):
-    """Write what is queued: one gathered write, more only while the socket takes all of it."""
+    """Write what is queued: one gathered write, and more only while the socket takes all of it."""
     loop: Loop = conn.loop
     body: cython.pointer(Body)
     cursor: cython.pointer(Msg)
@@ -587,7 +588,7 @@ def conn_send(conn):
         if pieces == 1:
             count = send(conn.fd, loop.iov[0].iov_base, loop.iov[0].iov_len, MSG_NOSIGNAL)
         elif pieces > 1:
-            # It has members that this module does not know.
+            # msghdr has members that csys.pxd does not declare.
             memset(cython.address(message), 0, cython.sizeof(msghdr))
             message.msg_iov = cython.address(loop.iov[0])
             message.msg_iovlen = pieces
@@ -629,9 +630,9 @@ def conn_send(conn):
 
 
 def conn_events(conn, events):
-    """What the poller has told of one connection: error first, then read, then write. A connection
-    that can be read is told its error by `recv`, behind the bytes that had come before it: they may
-    be replies, or say why."""
+    """Handle the events of one connection: error first, then read, then write. If the connection
+    can be read, the error is left to `recv`, which returns the bytes before it first. They may be
+    replies, or the reason for the error."""
     length: socklen_t = cython.sizeof(cython.int)
     err: cython.int = 0
     sockets: cython.uint = conn.sockets
@@ -646,11 +647,11 @@ def conn_events(conn, events):
             return conn.close(conn)
     if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
         if events & (EPOLLRDHUP | EPOLLHUP):
-            # The edge is told once: read on until the end is seen, also after a short read.
+            # The edge is reported once: read until recv returns the end, even after a short read.
             conn.hup = True
         conn.recv(conn)
         if conn.fd < 0 or conn.sockets != sockets:
-            # Closed, or on to the next address: these events are not of its socket.
+            # It was closed or went on to its next address: the events belong to the old socket.
             return 0
     if events & EPOLLOUT and conn.blocked:
         conn.blocked = False

@@ -5,7 +5,7 @@ from nutproxy.conn cimport Conn, ConnList, Loop
 
 cdef class WakeConn(Conn):
     cdef object sock
-    cdef object callback               # called with the bytes that have come
+    cdef object callback               # called with the bytes that were received
 
 
 cdef class Context:
@@ -13,11 +13,11 @@ cdef class Context:
     cdef readonly list pools
     cdef readonly list proxies
     cdef readonly WakeConn waker
-    # Clients at once of the pools without client_connections, all together; 0 without a limit.
+    # Limit on the clients of all pools without client_connections together; 0 for no limit.
     cdef public size_t max_clients
     cdef bint stopped
     cdef int64_t due                   # when the first timer or deadline expires
-    cdef int64_t judge_from            # but none is judged before this time
+    cdef int64_t judge_from            # no timer or deadline runs before this time
     cdef readonly bint draining
     cdef readonly int64_t drain_began  # milliseconds of the loop's clock
     cdef readonly double started       # monotonic seconds

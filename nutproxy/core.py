@@ -1,15 +1,15 @@
 # nutproxy/core.py: the loop
-"""One worker's Context, and the loop that drives everything in it.
+"""The Context of a worker, and the loop that drives everything in it.
 
-The way of one GET, with the handlers that carry it:
+The path of one GET, with the handlers that it passes:
 
       client c 7                                                       server s 9
     ──────────────                                                   ──────────────
      conn_recv        recv into the scratch
      redis_parse_req  find the request's end
-     redis_recv_done  its row, its key, its server
+     redis_recv_done  find its row, key and server
         │
-        ├─ enqueue_outq ──> c 7 omsg_q   (the place of its reply)
+        ├─ enqueue_outq ──> c 7 omsg_q   (keeps the place of its reply)
         └─ enqueue_inq ─────────────────────────────────────────────>  imsg_q
                                                      end of the turn:  conn_send
                                                                        req_send_next
@@ -17,27 +17,27 @@ The way of one GET, with the handlers that carry it:
                                                         a later turn:  conn_recv
                                                                        redis_parse_rsp
                           the head of omsg_q gets the reply  <───────  server_recv_done
-     msg_done         c 7 is to be flushed             <─────────────  rsp_recv_done
-     conn_send        end of that turn
+     msg_done         marks c 7 to be flushed          <─────────────  rsp_recv_done
+     conn_send        at the end of that turn
      rsp_send_next    the head of omsg_q, while it is done
-     client_send_done it leaves the queue
+     client_send_done removes it from the queue
 
 One turn:
 
-    1. timers and request deadlines that had expired when the poller was last asked: what had come
-       by then has been read
-    2. connections that still had input last turn, or room for it again
-    3. wait for events: until the next timer, not at all if step 2 has left work
-    4. each event: error first, then read, then write
-    5. flush what has something queued: servers first, then clients
-    6. let go of connections that were closed
+    1. run the timers and request deadlines that had expired one turn ago: replies that had arrived
+       by then have been read
+    2. read connections that still had input last turn, or may be read again
+    3. wait for events until the next timer or deadline, or not at all if step 2 left work
+    4. handle each event: error first, then read, then write
+    5. flush connections with queued output: servers first, then clients
+    6. release connections that were closed
 
-Signals, and answers of threads that look up names, arrive through a descriptor of their own and are
-read like everything else.
+Signals and the results of name lookups arrive through a socket pair and are read like all other
+input.
 
-Whatever goes wrong in a handler of one connection ends that connection, never the loop. Python's
-cyclic garbage collector is off while the loop runs: messages are no Python objects, and connections
-leave no cycles behind.
+An exception in a connection's handler ends that connection and never the loop. Python's cyclic
+garbage collector is off while the loop runs: messages are not Python objects, and connections leave
+no reference cycles.
 """
 
 import gc
@@ -58,16 +58,16 @@ from nutproxy.log import NOTICE
 
 log = logging.getLogger("nutproxy")
 
-# Milliseconds between looks at what nothing else leads to.
+# Milliseconds between runs of `tidy`.
 TIDY_INTERVAL = 1000
-# A turn that takes this many milliseconds longer than it was to wait has been stopped meanwhile
-# (SIGSTOP, a virtual machine that was suspended), or the machine is very busy.
+# If a turn takes this many milliseconds longer than the poller's timeout, the process was stopped
+# meanwhile (SIGSTOP, a suspended virtual machine), or the machine is very busy.
 PAUSE_SLACK = cython.declare(cython.longlong, 20)
 # Later than anything.
 NEVER = cython.declare(cython.longlong, 1 << 62)
-# Turns that are shorter than this are not looked at.
+# Turns shorter than this many milliseconds are not checked for a pause.
 PAUSE_MIN = cython.declare(cython.longlong, 100)
-# How much time servers are given after that, at least and at most.
+# Minimum and maximum of the extra milliseconds that servers get after a pause.
 PAUSE_GRACE_MIN = cython.declare(cython.longlong, 50)
 PAUSE_GRACE_MAX = cython.declare(cython.longlong, 1000)
 
@@ -84,8 +84,8 @@ def wake_recv(conn: Conn) -> cython.int:
     try:
         self.callback(data)
     except Exception:
-        # Not an end of this connection: no signal would be seen any more.
-        log.exception("what has woken the loop could not be done")
+        # Do not close this connection: signals could no longer be received.
+        log.exception("internal error while handling a signal or a name lookup")
     return 0
 
 
@@ -105,7 +105,7 @@ def wake_close(conn: Conn) -> cython.int:
 
 @cython.cclass
 class WakeConn(Conn):
-    """The reading end of the pair through which signals and threads reach the loop."""
+    """The reading end of the socket pair through which signals and threads wake the loop."""
 
     def __init__(self, loop: Loop, sock, callback):
         self.loop = loop
@@ -115,15 +115,15 @@ class WakeConn(Conn):
         self.recv = wake_recv
         self.send = wake_send
         self.close = wake_close
-        # Not among the loop's connections: it is none to anybody but the loop.
+        # Not added to loop.conns: it must not be counted as a connection.
         self.fd = sock.fileno()
         loop.poller.add(self.fd, cython.cast(cython.p_void, self))
 
 
 @cython.cclass
 class Context:
-    """A worker: its loop, its pools and their listeners. `mbuf_size` in bytes. `slab` has rows
-    for the pools that will be added, in that order."""
+    """A worker: its loop, its pools and their listeners. `mbuf_size` is in bytes. `slab` has the
+    rows of the pools that will be added, in the order in which they will be added."""
 
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
         self.loop = Loop(mbuf_size, slab)
@@ -136,13 +136,13 @@ class Context:
         self.max_clients = 0
 
     def add_pool(self, config, sock, resolve) -> None:
-        """A pool and its listener. `resolve(host, port, callback)` must not block."""
+        """Add a pool and its listener. `resolve(host, port, callback)` must not block."""
         pool = ServerPool(self.loop, self, len(self.pools), config, resolve)
         self.pools.append(pool)
         self.proxies.append(ProxyConn(pool, sock))
 
     def wake_with(self, sock, callback) -> None:
-        """Call `callback(data)` in the loop for what is written to the other end of `sock`."""
+        """Call `callback(data)` in the loop with the bytes written to the other end of `sock`."""
         self.waker = WakeConn(self.loop, sock, callback)
 
     def run(self) -> None:
@@ -154,10 +154,10 @@ class Context:
         self.stopped = True
 
     def drain(self, limit: int) -> None:
-        """Take no more clients, answer the requests that have come, close each client behind its
-        last reply, and leave the loop when that is done, or after `limit` milliseconds."""
+        """Accept no more clients, finish the requests that have arrived, and close each client
+        after its last reply. Leave the loop when that is done, or after `limit` milliseconds."""
         proxy: ProxyConn
-        # There is an end, whatever fails before it.
+        # Scheduled first: the drain must end even if something below fails.
         self.loop.timers.schedule(self.loop.now + limit, self.cut)
         self.draining = True
         self.drain_began = self.loop.now
@@ -173,11 +173,11 @@ class Context:
         return [client for pool in self.pools for client in pool.client_conns.values()]
 
     def orphans(self) -> int:
-        """Requests in flight whose clients have gone: they have been taken, and are carried out."""
+        """The number of requests in flight whose clients have gone. They are still carried out."""
         return sum([server.orphans() for pool in self.pools for server in pool.servers])
 
     def check_drained(self):
-        """Leave the loop if nothing is left to be waited for."""
+        """Leave the loop if there is nothing left to wait for."""
         if self.clients() or self.orphans():
             return 0
         if not self.stopped:
@@ -185,19 +185,19 @@ class Context:
         return 0
 
     def drained(self) -> None:
-        """Everything that had to be done has been."""
+        """Leave the loop: nothing is in flight."""
         log.log(NOTICE, "drained in %d ms, nothing was cut off", self.loop.now - self.drain_began)
         self.stop()
 
     def cut(self) -> None:
-        """Leave the loop with what is in flight, and say how much that is."""
+        """Leave the loop, and log how many clients and requests are cut off."""
         if self.stopped:
-            # Several signals have come at once.
+            # Several signals arrived at once.
             return
         requests = self.orphans()
         clients = 0
         for client in self.clients():
-            # One that lingers has had its last reply.
+            # A lingering client has had its last reply.
             if not client.lingering:
                 clients += 1
                 requests += client.owed
@@ -213,7 +213,8 @@ class Context:
         self.stop()
 
     def timeout(self):
-        """How long the poller may wait, in milliseconds. Notes when the next thing is `due`."""
+        """How long the poller may wait, in milliseconds. Sets `due` to the next timer or deadline.
+        """
         loop: Loop = self.loop
         pool: ServerPool
         expires: cython.longlong
@@ -231,15 +232,15 @@ class Context:
         if self.stopped:
             return 0
         if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count:
-            # What the turn has queued so far is not kept waiting for events.
+            # There is input to read or output to flush already.
             return 0
         if first == NEVER:
             return -1
         return min(max(first - loop.now, 0), 60000)
 
     def paused(self, waited, count):
-        """The last turn was long. If it was longer than it was to wait for, nutproxy has not been
-        running: that is no server's fault, and the time is not counted against them."""
+        """Called after a long turn. If it took longer than the poller's timeout, nutproxy was not
+        running. Servers are not at fault for that, so they get extra time before deadlines run."""
         loop: Loop = self.loop
         over: cython.longlong = loop.now - loop.seen - waited
         if waited >= 0 and (over > PAUSE_SLACK or (count > 0 and over >= 0)):
@@ -250,8 +251,8 @@ class Context:
         """Call the send handler of every connection that has something queued."""
         conn: Conn
         index: cython.size_t
-        # What is added meanwhile waits for the next turn: a connection with more than one turn's
-        # writes, a server that takes over the requests of one that has just closed.
+        # Connections added meanwhile wait for the next turn: one that has more to write than one
+        # turn allows, or a server connection that takes over the requests of a closed one.
         count: cython.size_t = conns.count
         for index in range(count):
             conn = cython.cast(Conn, conns.items[index])
@@ -268,18 +269,19 @@ class Context:
         return 0
 
     def failed(self, conn: Conn) -> None:
-        """A handler has raised: the fault stays with its connection. `close` lets go of the queues,
-        also where it raises too."""
+        """A handler raised an exception: close its connection and keep the loop running. `close`
+        empties the queues even if it raises as well."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
         log.exception("%s of %s: internal error, %s", conn, whose, conn.after_fault)
         try:
             conn.close(conn)
         except Exception:
-            log.exception("it could not be closed in order")
+            log.exception("internal error while closing the connection")
             conn.shut()
 
     def judge(self):
-        """Timers and deadlines. A reply that had come when they expired has been read before."""
+        """Run expired timers and deadlines. Replies that came before they expired have been read.
+        """
         pool: ServerPool
         self.loop.timers.run(self.loop.seen)
         for pool in self.pools:
@@ -337,7 +339,8 @@ class Context:
         return 0
 
     def tidy(self) -> None:
-        """Give back what a burst has left of memory, and miss no server's return."""
+        """Run every TIDY_INTERVAL: return memory after a burst, go on probing servers where that
+        was interrupted, and end clients with requests that stay incomplete."""
         self.loop.timers.schedule(self.loop.now + TIDY_INTERVAL, self.tidy)
         messages_trim()
         for pool in self.pools:
@@ -345,7 +348,7 @@ class Context:
             pool.check_unfinished()
 
     def close(self) -> None:
-        """Let go of every listener, client and server."""
+        """Close every listener, client and server connection."""
         proxy: ProxyConn
         conn: Conn
         for proxy in self.proxies:
@@ -355,7 +358,7 @@ class Context:
         for conn in list(self.loop.conns):
             conn.close(conn)
             if conn.fd >= 0:
-                # A client that would be given time to close.
+                # A client that lingers after the first close.
                 conn.close(conn)
         if self.waker is not None:
             wake_close(self.waker)

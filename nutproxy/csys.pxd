@@ -1,4 +1,4 @@
-# nutproxy/csys.pxd: the Linux calls that the data path makes, which Cython's own libc files lack.
+# nutproxy/csys.pxd: Linux calls of the data path that Cython's own libc declarations lack.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 

@@ -1,12 +1,12 @@
 # nutproxy/event.py: the poller
-"""epoll behind the few calls that the loop needs.
+"""A thin wrapper around epoll with the few calls that the loop needs.
 
 Every descriptor is registered once, edge-triggered, with read interest always on. Write interest is
-asked for after a short write and dropped when the queue has drained, so a connection that is never
-blocked costs one epoll_ctl in its life. Closing a descriptor removes it.
+added after a short write and removed as soon as the socket is writable again, so a connection that
+never blocks costs one epoll_ctl in its life. Closing a descriptor removes it.
 
-Whoever handles an event must read until a short read (or come back to it), because an edge is told
-only once.
+The handler of an event must read until a short read, or come back to it later, because an edge is
+reported only once.
 """
 
 import os
@@ -29,8 +29,8 @@ from cython.cimports.nutproxy.csys import (
     epoll_wait,
 )
 
-# Events that are handled before replies are sent: a thousand servers that reset their connections
-# at once take 0.1 ms each.
+# Events handled in one turn before replies are sent. If a thousand servers reset their connections
+# at once, each event takes 0.1 ms.
 MAX_EVENTS = cython.declare(cython.int, 256)
 
 
@@ -68,14 +68,15 @@ class Poller:
         return self.control(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, data)
 
     def add_out(self, fd, data):
-        """Watch for room to write as well: after a short write, or while connecting."""
+        """Watch for writability as well: after a short write, or while connecting."""
         return self.control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT | EPOLLET, data)
 
     def del_out(self, fd, data):
         return self.control(EPOLL_CTL_MOD, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, data)
 
     def wait(self, timeout):
-        """Fill `events`; how many. `timeout` in milliseconds, -1 for ever, 0 not at all."""
+        """Fill `events` and return their number. `timeout` is in milliseconds, -1 to wait without
+        limit, 0 to return at once."""
         count: cython.int
         with cython.nogil:
             count = epoll_wait(self.ep, self.events, self.nevents, timeout)

@@ -1,15 +1,16 @@
 # nutproxy/pool.py: a pool of servers
-"""Where a key goes, and when a request has waited long enough.
+"""Finds the server of a key, and ends requests that have waited for too long.
 
     key ─> Router (hash_tag, hash, distribution) ─> Server ─> connection of the client's slot
 
-The ring holds the servers that are not ejected, and is rebuilt when one is ejected or returns: a
-small ring at once, but not twice in a turn; a large one in portions, with other work between them.
-Until the new ring is ready, the old one routes, and requests for an ejected server get its error.
+The ring holds the servers that are not ejected. It is rebuilt when a server is ejected or returns.
+A small ring is rebuilt at once, but only once a turn. A large one is rebuilt in portions, with
+other work in between. The old ring stays in use until the new one is ready, and requests for an
+ejected server get an error until then.
 
-Deadlines: all requests of a pool have the same timeout, so they are appended to one ring in the
-order in which they were queued, which is the order in which they expire. That costs a few pointers
-a request and no search.
+Deadlines: all requests of a pool have the same timeout, so they expire in the order in which they
+were queued. They are appended to one circular list, which costs a few pointers per request and no
+search.
 """
 
 import logging
@@ -46,20 +47,20 @@ from nutproxy.server_conn import TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
-# Bytes of one reply of a server, or twice the largest value.
+# Longest reply of a server, in bytes, unless twice the largest value is more.
 REPLY_MAX = 1 << 30
-# Connects of a pool in one turn, each of 0.1 ms, and the milliseconds between as many of them.
+# Connects of a pool in one turn (one takes 0.1 ms), and the milliseconds until the next as many.
 CONNECTS_PER_TURN = 64
 CONNECTS_APART = 8
-# A ring of at most so many servers is rebuilt at once, in less than a millisecond.
+# A ring of up to this many servers is rebuilt at once, in less than a millisecond.
 RING_SMALL = 32
-# Ring points that are made in a turn: about a millisecond.
+# Ring points computed in one turn: about a millisecond.
 RING_PORTION = 6400
 
 
 @cython.cclass
 class ServerPool:
-    """A pool as configured. `resolve(host, port, callback)` looks names up without blocking."""
+    """A pool as configured. `resolve(host, port, callback)` looks up names without blocking."""
 
     def __init__(self, loop: Loop, context, index: cython.int, config, resolve):
         self.loop = loop
@@ -109,7 +110,7 @@ class ServerPool:
         self.deadlines.timeout_prev = self.deadlines
         for name in config.deny_commands:
             for row, number in numbers.items():
-                # Denying a container denies what is in it.
+                # Denying a container command denies its subcommands.
                 if row == name or row.startswith(name + " "):
                     self.denied[number] = 1
         self.suspects = set()
@@ -119,7 +120,7 @@ class ServerPool:
 
     @property
     def about(self) -> dict:
-        """What a line of the log about it is about (see log.py)."""
+        """The fields of a log line about this pool (see log.py)."""
         return {"pool": self.name}
 
     def __dealloc__(self):
@@ -138,8 +139,8 @@ class ServerPool:
         return cython.cast(Server, self.servers[index])
 
     def any_server(self):
-        """A server for what has no key: that of the key `placeholder`, as in twemproxy, else the
-        first that is not down. None if none is live."""
+        """The server for a request without a key: that of the key `placeholder`, as in twemproxy,
+        or, if that is down, the first that is not. None if no server is live."""
         server: Server = self.route(b"placeholder", 11)
         other: Server
         if server is None or not server.down:
@@ -159,18 +160,19 @@ class ServerPool:
         return live
 
     def dead_reply(self) -> bytes:
-        """What is answered when every server is ejected."""
+        """The error reply when every server is ejected."""
         code = "-ERR" if self.config.redis else "SERVER_ERROR"
         return f"{code} pool '{self.name}' has no live server: Connection refused\r\n".encode()
 
     def next_deadline(self):
-        """When the next request expires, in milliseconds of the loop's clock; -1 without."""
+        """When the next request expires, in milliseconds of the loop's clock; -1 if none waits."""
         if self.deadlines.timeout_next == self.deadlines:
             return -1
         return self.deadlines.timeout_next.deadline
 
     def expire(self):
-        """Answer requests whose deadline has passed, each alone: its neighbours go on waiting."""
+        """Fail the requests whose deadline has passed. Others on the same connection keep waiting.
+        """
         msg: cython.pointer(Msg)
         conn: ServerConn
         server: Server
@@ -186,15 +188,15 @@ class ServerPool:
             if msg == conn.imsg_q.head and conn.sent > 0:
                 pass
             elif not msg.flags & MSG_WRITTEN:
-                # Not a byte of it has been written: its server never hears of it.
+                # Not a byte of it has been written: it will not be sent.
                 msg.flags |= MSG_CANCELLED
             start = msg.start // 1000
             msg_fail(msg, text)
             server.request_timed_out(conn, start)
 
     def connect_delay(self) -> int:
-        """In how many milliseconds it is one more connect's turn. Servers that come or go by the
-        hundred at once do not hold up the loop."""
+        """The milliseconds to wait before one more connect. Spreads them out, so that hundreds of
+        servers that go or return at once do not block the loop."""
         if self.connects_turn != self.loop.now_usec:
             self.connects_turn = self.loop.now_usec
             self.connects = 0
@@ -202,7 +204,7 @@ class ServerPool:
         return (self.connects - 1) // CONNECTS_PER_TURN * CONNECTS_APART
 
     def watch(self, server: Server) -> None:
-        """A request has timed out there: its connection may be dead."""
+        """Watch a server on which a request has timed out: the connection may be dead."""
         self.suspects.add(server)
         if self.watch_timer is None:
             self.watch_timer = self.loop.timers.schedule(
@@ -210,8 +212,8 @@ class ServerPool:
             )
 
     def watch_silence(self) -> None:
-        """Look for dead connections, twice in a timeout, while requests have timed out and are
-        not settled. Nothing is looked at while all is well, however many servers there are."""
+        """Look for dead connections of the watched servers, twice per timeout. Servers without
+        timeouts cost nothing, however many there are."""
         self.watch_timer = None
         for server in self.suspects.copy():
             self.suspects.discard(server)
@@ -219,7 +221,7 @@ class ServerPool:
                 self.watch(server)
 
     def update_ring(self) -> None:
-        """Servers have left the ring or returned to it."""
+        """Rebuild the ring, now or soon, after servers have left or returned."""
         self.ring_stale = True
         if self.ring_timer is not None:
             return
@@ -234,8 +236,8 @@ class ServerPool:
         self.ring_timer = self.loop.timers.schedule(self.loop.now, self.rebuild_portion)
 
     def rebuild_portion(self) -> None:
-        """One portion of the new ring. If servers come or go meanwhile it is finished all the same,
-        and then made again: it is ready at some time, however often they do."""
+        """Build one portion of the new ring. If servers leave or return meanwhile, the ring is
+        finished first and then built again, so it becomes ready however often they do."""
         self.ring_timer = None
         try:
             if not self.ring_building:
@@ -246,12 +248,12 @@ class ServerPool:
             self.keep_rebuilding()
 
     def keep_rebuilding(self) -> None:
-        """Arm the next portion, unless the ring is ready, or that was done."""
+        """Schedule the next portion, unless the ring is ready or one is scheduled already."""
         if (self.ring_building or self.ring_stale) and self.ring_timer is None:
             self.rebuild_soon()
 
     def live_flags(self) -> list[bool]:
-        """Which servers the ring holds, in index order."""
+        """For each server, in index order, whether the ring holds it."""
         return [not server.ejected for server in self.servers]
 
     def ejected(self, server: Server) -> None:
@@ -266,19 +268,19 @@ class ServerPool:
             server.preconnect()
 
     def keep_probing(self) -> None:
-        """Go on with what a lack of memory has interrupted."""
+        """Resume ring rebuilds and probes that stopped because memory had run out."""
         self.keep_rebuilding()
         for server in self.servers:
             server.keep_probing()
 
     def check_unfinished(self) -> None:
-        """End the clients that have left a request unfinished for too long."""
+        """End the clients that have left a request incomplete for too long."""
         if self.request_timeout:
             for client in list(self.client_conns.values()):
                 client.check_unfinished()
 
     def largest_unfinished(self):
-        """The client of whose request most has come."""
+        """The client with the most bytes in an incomplete request."""
         return max(self.client_conns.values(), key=lambda client: client.unfinished_bytes)
 
     def client_came(self, client) -> None:
@@ -287,14 +289,14 @@ class ServerPool:
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
 
     def client_left(self, client, eof: bool) -> None:
-        """`eof`: it has closed the connection, or asked for that."""
+        """`eof`: the client closed the connection, or sent QUIT."""
         self.client_conns.pop(client.id, None)
         self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
 
     @property
     def port(self) -> int:
-        """Where it listens, 0 on a unix socket."""
+        """The TCP port that it listens on; 0 for a unix socket."""
         return self.config.listen.port if self.config.listen.family == "tcp" else 0
 
     @property

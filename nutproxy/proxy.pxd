@@ -6,9 +6,9 @@ cdef class ProxyConn(Conn):
     cdef readonly ServerPool pool
     cdef object sock                   # the Python socket that owns the descriptor
     cdef size_t most                   # client_connections, 0 if it is not set
-    cdef bytes full                    # what a client is told for whom there is no place
+    cdef bytes full                    # the error for a client beyond the limit
     cdef readonly str address
-    cdef object again                  # a timer, while nobody is accepted
+    cdef object again                  # the timer that ends a pause in accepting, or None
 
     cdef int take(self, int fd) except -1
     cdef size_t unlimited_clients(self) noexcept

@@ -1,8 +1,8 @@
 # nutproxy/proxy.py: the role of a listening socket
-"""Accepts clients of one pool: a bounded number a turn, so that a storm of connects cannot keep the
-others from their turn. A client beyond client_connections, or beyond the number for which the
-process has descriptors, is told so and closed. When descriptors run out all the same it waits a
-moment and tries again; nothing is lost, the kernel's backlog holds the clients meanwhile.
+"""Accepts the clients of one pool. The number per turn is bounded, so that a storm of connects does
+not delay other connections. A client beyond client_connections, or beyond the number that the limit
+on open files allows, gets an error and is closed. If accept fails because descriptors have run out
+anyway, it is tried again after ACCEPT_PAUSE; the clients wait in the kernel's backlog meanwhile.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from nutproxy.sockets import check_congestion, tcp_options
 log = logging.getLogger("nutproxy")
 
 ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
-# What Redis and memcached tell a client for whom they have no place.
+# The errors that Redis and memcached send to a client beyond their limit.
 FULL_REDIS = b"-ERR max number of clients reached\r\n"
 FULL_MEMCACHED = b"ERROR Too many open connections\r\n"
 # Milliseconds until the next try when the process has no descriptor left.
@@ -48,7 +48,7 @@ ACCEPT_PAUSE = 100
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def proxy_recv(conn: Conn) -> cython.int:
-    """Accept what is waiting, up to a bound."""
+    """Accept waiting clients, up to ACCEPTS_PER_TURN."""
     self: ProxyConn = cython.cast(ProxyConn, conn)
     fd: cython.int
     for _ in range(ACCEPTS_PER_TURN):
@@ -63,7 +63,7 @@ def proxy_recv(conn: Conn) -> cython.int:
         try:
             self.take(fd)
         except (OSError, MemoryError) as error:
-            # epoll has a limit of its own (max_user_watches). It costs a client, not the listener.
+            # epoll has a limit of its own (max_user_watches). The client is lost, not the listener.
             self.pause(getattr(error, "errno", ENOMEM))
             return 0
     conn.mark_ready()
@@ -79,17 +79,17 @@ def proxy_send(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def proxy_close(conn: Conn) -> cython.int:
-    """A fault does not end a listener: nobody would open it again."""
+    """After a fault the listener only pauses: if it were closed, it would never be opened again."""
     cython.cast(ProxyConn, conn).hold()
     return 0
 
 
 @cython.cclass
 class ProxyConn(Conn):
-    """The listener of `pool`, on the bound and listening socket `sock`, which it takes over."""
+    """The listener of `pool`. It takes over `sock`, which is bound and listening."""
 
     letter = "p"
-    after_fault = "nobody is accepted for a moment"
+    after_fault = "no client is accepted for a moment"
 
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
@@ -104,7 +104,7 @@ class ProxyConn(Conn):
         self.close = proxy_close
         self.loop.open(self, sock.fileno())
         self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
-        # Clients that came before the loop began have had their edge.
+        # Clients may have connected before the socket was added to the poller.
         self.mark_ready()
 
     @property
@@ -112,7 +112,7 @@ class ProxyConn(Conn):
         return {"conn": str(self), **self.pool.about}
 
     def refusal(self) -> str | None:
-        """Why there is no place for another client; None if there is."""
+        """Why another client is refused; None if it is accepted."""
         clients: cython.size_t
         room: cython.size_t
         if self.most:
@@ -120,12 +120,12 @@ class ProxyConn(Conn):
             return f"client_connections ({self.most}) are in use" if clients >= self.most else None
         room = self.pool.context.max_clients
         if room and self.unlimited_clients() >= room:
-            # The rest of the descriptors is for servers, which must not be starved by clients.
+            # The other descriptors are reserved for server connections.
             return f"no more than {room} clients fit in the limit on open files"
         return None
 
     def unlimited_clients(self):
-        """The clients of all pools that set no client_connections."""
+        """The number of clients of all pools that do not set client_connections."""
         proxy: ProxyConn
         count: cython.size_t = 0
         for proxy in self.pool.context.proxies:
@@ -134,7 +134,7 @@ class ProxyConn(Conn):
         return count
 
     def take(self, fd):
-        """Make a client of `fd`, or refuse it. It is closed if this raises."""
+        """Make a client connection from `fd`, or refuse it. `fd` is closed if this raises."""
         client: ClientConn = None
         try:
             reason = self.refusal()
@@ -164,17 +164,17 @@ class ProxyConn(Conn):
         return 0
 
     def refuse(self, fd: int, reason: str) -> None:
-        """Tell a client in its protocol that there is no place for it, and the log why."""
+        """Send a client the error of its protocol, close it, and log the reason."""
         full: bytes = self.full
         send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
-        # With bytes unread, closing would be a reset, which can take the text from the client.
+        # Closing with unread input sends a reset, and the client could lose the error text.
         recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)
         close(fd)
         self.pool.stats[POOL_CLIENT_REJECTED] += 1
         log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
 
     def hold(self) -> None:
-        """Accept nobody for a moment."""
+        """Accept no clients for ACCEPT_PAUSE."""
         if self.again is None:
             try:
                 self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
@@ -183,7 +183,7 @@ class ProxyConn(Conn):
                 self.mark_ready()
 
     def pause(self, err: int) -> None:
-        """The same, and tell the log why, once."""
+        """The same, and log the reason, once per pause."""
         if self.again is None:
             self.hold()
             log.error(
@@ -200,9 +200,9 @@ class ProxyConn(Conn):
         self.mark_ready()
 
     def drain(self) -> None:
-        """Take in the clients that have connected so far, which may have sent requests, and no
-        more. Closing the socket resets those that it still holds; of a unix socket there are none,
-        since nobody finds it any more."""
+        """Accept the clients that have connected so far, because they may have sent requests, and
+        then close the socket. Clients that connect in between are reset; to a unix socket no client
+        can, because its file is removed first."""
         self.remove_file()
         for _ in range(self.pool.config.backlog // ACCEPTS_PER_TURN + 1):
             proxy_recv(self)
@@ -220,8 +220,8 @@ class ProxyConn(Conn):
 
 
 def listen(config) -> socket.socket:
-    """The listening socket of a PoolConfig. Raises OSError; a unix socket that nobody listens on is
-    taken over, as twemproxy does, one that somebody does is an error."""
+    """The listening socket of a PoolConfig. Raises OSError. The file of a unix socket is replaced,
+    as in twemproxy, but only if no process listens on it; otherwise this is an error."""
     address = config.listen
     if config.tcp_congestion:
         check_congestion(config.tcp_congestion)
@@ -249,18 +249,19 @@ def listen(config) -> socket.socket:
 
 
 def is_stale(path: str) -> bool:
-    """Is this a socket that nobody listens on? What is no socket refuses connects as well."""
+    """Is this a socket that no process listens on? connect() to a regular file is refused too."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        # One whose backlog is full would keep us waiting.
+        # connect() would block if the backlog is full.
         other.setblocking(False)
         refused = other.connect_ex(path) == errors.ECONNREFUSED
     return refused and stat.S_ISSOCK(os.lstat(path).st_mode)
 
 
 class UnixListener(socket.socket):
-    """A unix socket that takes the file that it has made with it.
+    """A unix socket that removes its file when it is closed.
 
-    The file is looked at while the socket is open: until then no other one gets its inode."""
+    `unlink` compares inodes while the socket is still open, so that the inode cannot have been
+    reused for another file."""
 
     made = None  # the file's path and status
 
@@ -269,7 +270,7 @@ class UnixListener(socket.socket):
         self.made = path, os.lstat(path)
 
     def unlink(self) -> None:
-        """Remove the file, unless somebody else has put another in its place."""
+        """Remove the file, unless another process has replaced it."""
         if self.made is None:
             return
         path, status = self.made

@@ -6,23 +6,23 @@ from nutproxy.timer cimport Timer
 cdef class Server(Endpoint):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
-    cdef readonly str version           # of a memcached, as its handshake told; "" before
+    cdef readonly str version          # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
     cdef list asides                   # by version: a ServerConn or None
-    cdef bint no_password              # it was told that it needs none
-    cdef readonly bytes refusal        # why conn_for has no connection: an error reply
+    cdef bint no_password              # the log says already that it needs no password
+    cdef readonly bytes refusal        # why conn_for returned no connection: an error reply
     cdef dict refusals                 # by version and slot: when it may be tried again
     cdef readonly int64_t last_failure # when the last counted failure was noticed
     cdef readonly int64_t backoff      # milliseconds until the next probe
-    cdef bint stopped                  # the proxy ends
+    cdef bint stopped                  # the proxy is shutting down
     cdef readonly int64_t tried        # when the last connect began
-    cdef readonly int64_t slow_since   # since when it has given no sign of life; -1: it is not slow
-    cdef Timer retry
-    cdef ServerConn probing
-    cdef ServerConn spare              # a probe that was answered, while another connection is silent
+    cdef readonly int64_t slow_since   # no sign of life since then; -1 while it is not slow
+    cdef Timer retry                   # starts the next probe, or None
+    cdef ServerConn probing            # the probe in progress, or None
+    cdef ServerConn spare              # an answered probe whose slot has a silent connection
 
     cdef ServerConn conn_aside(self, int resp)
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1

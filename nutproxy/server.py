@@ -1,5 +1,5 @@
 # nutproxy/server.py: one server of a pool
-"""The connections to one server, and what is known of its health.
+"""The connections to one server, and its health.
 
     conn_for ─> [slot 0] [slot 1] …      a client keeps to one slot, so its requests stay in order
 
@@ -14,24 +14,24 @@ Slots exist once for each protocol version that clients speak (RESP2, RESP3).
     │                                                   │       server_failure_limit    │
     └───── a probe connects, shakes hands, PINGs ───────┴───────────────────────────────┘
 
-A slow server keeps its requests: each waits for its own deadline. A probe finds out whether it is
-only its old connection that is dead.
+A slow server keeps its requests, and each waits for its own deadline. A probe finds out whether
+only the old connection is dead.
 
-Nothing is written to a server that is down before a probe has found that it is back. Probes come
-with a growing back-off. A request hastens the next one, to DEMAND_GAP after the last, and waits for
-it: for DEMAND_WAIT at most, then it fails with the cause that is known. All requests share one
-probe, so a dead server is not asked more often than that. Once it is ejected, it is probed every
-`server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
+Nothing is written to a server that is down until a probe has found that it is back. Probes are sent
+with a growing back-off. A request brings the next probe forward, to DEMAND_GAP after the last
+connect, and waits for it for at most DEMAND_WAIT. Then it fails with the known cause. All requests
+share one probe, so a dead server is not probed more often than that. An ejected server is probed
+every `server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
 
-A connection that is refused while others of the same server are in use (maxclients) concerns its
-slot alone: it is tried again after BACKOFF_MIN, and requests of that slot wait for that.
+If a connection is refused while other connections to the same server are in use (maxclients), only
+its slot is affected: it is tried again after BACKOFF_MIN, and the requests of that slot wait.
 
-A connection on which bytes come, but none of which is a whole reply, is not silent, and yet of no
-use: when ROW_MIN requests have timed out in a row, over ROW_TIMEOUTS timeouts, it is closed, and
-that is a failure of the server.
+A connection may receive bytes and never a complete reply. It is not silent, but it is useless. When
+ROW_MIN requests in a row have timed out on it, over ROW_TIMEOUTS timeouts, it is closed, and this
+counts as a failure of the server.
 
-A failure counts only when what failed had begun after the last counted failure, so that one event
-is counted once, however many connections and requests it takes with it.
+A failure counts only if the connect or request that failed began after the last counted failure.
+One event is thus counted once, however many connections and requests it affects.
 """
 
 import logging
@@ -69,29 +69,30 @@ from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT, UNASKED
 
 log = logging.getLogger("nutproxy")
 
-# Milliseconds between two probes of a server that is down, however many requests ask for it.
+# Minimum milliseconds from one connect to the next probe of a server that is down, however many
+# requests there are.
 DEMAND_GAP = 10
-# Milliseconds that a request waits for a probe which stays without an answer.
+# Milliseconds that a request waits for a probe that gets no reply.
 DEMAND_WAIT = 20
-# A server that has given no sign of life for so many milliseconds, and two timeouts, is down.
+# A server without a sign of life for this many milliseconds, and for two timeouts, is down.
 GONE_AFTER = 5000
-# Milliseconds that an old connection is given to reply after a probe has been answered.
+# Milliseconds that an old connection has to reply after a probe has been answered.
 PATIENCE = 100
-# A connection on which so many requests in a row have timed out, over so many timeouts, is closed.
+# A connection is closed when this many requests in a row have timed out, over this many timeouts.
 ROW_MIN = 4
 ROW_TIMEOUTS = 4
-# Milliseconds until a server that is down is probed: at first, and at most.
+# Milliseconds until a server that is down is probed: the first delay, and the largest.
 BACKOFF_MIN = 100
 BACKOFF_MAX = 1000
-# The least that is meant by a server_retry_timeout: 0 must not keep the processor busy.
+# Smallest server_retry_timeout that is used: 0 must not keep the processor busy.
 RETRY_MIN = 10
-# Milliseconds for connect and handshake where the pool has no timeout.
+# Milliseconds for connect and handshake if the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
-# The replies to the steps of a handshake; that to HELLO is a map.
+# The expected replies to the steps of a handshake; the reply to HELLO is a map.
 STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
-# Errors to a PING from servers that serve at least some requests, and say to which they do not.
+# Errors in reply to PING from servers that still serve some requests and refuse the others.
 PING_ERRORS = ("BUSY ", "MISCONF ", "NOPERM ", "MASTERDOWN ", "ERR unknown command")
-# What a server without a password says to AUTH: Redis 6 and later, and before.
+# The reply to AUTH of a server without a password: Redis 6 and later, and older.
 NO_PASSWORD = (
     "ERR AUTH <password> called without any password configured",
     "ERR Client sent AUTH, but no password is set",
@@ -137,12 +138,12 @@ class Server(Endpoint):
 
     @property
     def about(self) -> dict:
-        """What a line of the log about it is about (see log.py)."""
+        """The fields of a log line about this server (see log.py)."""
         return {**self.pool.about, "server": self.name}
 
     def error_reply(self, cause: str) -> bytes | None:
-        """The error that a client is told, None where there is no memory for one. A server that is
-        loading keeps Redis' own error code, which clients know how to wait for."""
+        """The error reply for a client; None when memory has run out. While a server is loading,
+        the reply keeps the code LOADING, because clients know that they can wait and retry."""
         code = "-ERR"
         try:
             if self.memcache:
@@ -171,12 +172,12 @@ class Server(Endpoint):
         return self.conns3 if resp == 3 else self.conns2
 
     def wait_for_probe(self, resp: int, slot: int):
-        """While it is down: where a request waits for the next probe, which it hastens. None if the
-        probe has been waiting for long enough."""
+        """While the server is down: the connection in which a request waits for the next probe,
+        which is brought forward. None if the probe has been without a reply for too long."""
         conn: ServerConn = self.conns(resp)[slot]
         now: int = self.loop.now
         if conn is not None and conn.state == SERVER_READY and idle(conn):
-            # Nothing proves that it has outlived what happened.
+            # It may be dead as well: it was idle when the server went down.
             conn.drop()
             conn = None
         if conn is not None:
@@ -193,8 +194,8 @@ class Server(Endpoint):
         return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, False)
 
     def connect_later(self, resp: int, slot: int, delay: int, by_itself: bool):
-        """A connection that requests may wait in. In `delay` milliseconds it connects by itself, or
-        gives up if a probe has not let it connect before."""
+        """A connection in which requests can wait. With `by_itself` it connects after `delay`
+        milliseconds. Without, it fails then, unless a probe has let it connect before."""
         conn = ServerConn(self, resp, slot)
         then = partial(self.begin_waiting, conn) if by_itself else conn.expire
         conn.limit = self.loop.timers.schedule(self.loop.now + delay, then)
@@ -202,8 +203,8 @@ class Server(Endpoint):
         return conn
 
     def open_slot(self, resp: int, slot: int):
-        """Connect for this slot; later if it was refused a moment ago, or if this turn has opened
-        many connections."""
+        """Connect for this slot, or a little later if it was refused a moment ago or if this turn
+        has opened many connections."""
         wait = max(self.refusals.get((resp, slot), 0) - self.loop.now, self.pool.connect_delay())
         if wait > 0:
             return self.connect_later(resp, slot, wait, True)
@@ -212,7 +213,7 @@ class Server(Endpoint):
     def connect(self, resp: int, slot: int, probe: bool):
         """Open a connection. None if that failed at once."""
         conn = ServerConn(self, resp, slot)
-        # Before it has its place: one that never ends must not be in it.
+        # Before it gets its slot: if this raises, no connection without a time limit is left there.
         conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
@@ -223,7 +224,7 @@ class Server(Endpoint):
         return None if conn.state == SERVER_CLOSED else conn
 
     def begin_waiting(self, conn: ServerConn) -> None:
-        """What requests have waited in connects now."""
+        """Connect a connection in which requests have been waiting."""
         waited = conn.limit
         conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
         waited.cancel()
@@ -240,8 +241,8 @@ class Server(Endpoint):
             self.pool.resolve(address.host, address.port, conn.resolved)
 
     def conn_aside(self, resp):
-        """The connection for commands that are for a busy server (SCRIPT KILL): past the ones that
-        wait for it. None if there can be none."""
+        """The separate connection for commands that a busy server must get at once (SCRIPT KILL),
+        ahead of the requests that wait for it. None if it could not be opened."""
         conn: ServerConn = self.asides[resp == 3]
         if conn is None:
             conn = ServerConn(self, resp, 0)
@@ -252,9 +253,9 @@ class Server(Endpoint):
         return None if conn.state == SERVER_CLOSED else conn
 
     def handshake(self, resp: int, aside: bool) -> tuple[list[str], bytes]:
-        """The steps on a new connection, in order, and their bytes. The PING finds out whether the
-        server is ready: one that loads its data, or wants a password, is not. Aside, there is only
-        what a server takes that is busy with a script."""
+        """The steps of the handshake, in order, and their bytes. PING finds out whether the server
+        is ready: it is not while it loads its data or requires a password. With `aside`, only the
+        commands that a server accepts while it runs a script."""
         if self.memcache:
             return ["version"], b"version\r\n"
         commands = []
@@ -270,7 +271,8 @@ class Server(Endpoint):
         return steps, b"".join([hiredis.pack_command(command) for command in commands])
 
     def judge(self, step: str, reply: object) -> str | None:
-        """What a handshake's reply means: None is well, else why the connection is of no use."""
+        """Check the reply to a step of the handshake: None if it is good, else the reason why the
+        connection cannot be used."""
         refused = isinstance(reply, hiredis.ReplyError)
         text = str(reply)
         if not step:
@@ -293,12 +295,12 @@ class Server(Endpoint):
             return text
         if text.startswith("NOAUTH"):
             return f"redis_auth is not set, but the server wants it: {text}"
-        # It is there and answers.
+        # It is up and answers.
         return None if text.startswith(PING_ERRORS) else f"PING failed: {text}"
 
     def judge_words(self, step: str, reply: object) -> str | None:
-        """The same of a reply that is no error. It has to be the one to this step: if anything else
-        comes in its place, replies would be taken for those of other requests."""
+        """The same for a reply that is not an error. It must be the reply to this step: otherwise
+        later replies would be paired with the wrong requests."""
         if step == "HELLO" and isinstance(reply, dict) and reply.get(b"proto") == 3:
             version = reply.get(b"version")
             if isinstance(version, bytes):
@@ -312,7 +314,7 @@ class Server(Endpoint):
         return f"not a reply to {step}: {reply!a:.100}"
 
     def warn_no_password(self) -> None:
-        """Once, and again if it has had one since."""
+        """Warn once, and again only if the server has had a password meanwhile."""
         if not self.no_password:
             log.warning(
                 "%s at %s has no password: redis_auth protects the pool, but not the server",
@@ -322,8 +324,8 @@ class Server(Endpoint):
         self.no_password = True
 
     def judge_version(self, step: str, reply: str) -> str | None:
-        """The same for memcached's: one that has too many clients, or wants to be authenticated,
-        says so in the place of its version."""
+        """The same for memcached. If it has too many clients or requires authentication, it sends
+        an error instead of its version."""
         if step and reply.startswith("VERSION "):
             self.version = reply.removeprefix("VERSION").strip()
             return None
@@ -333,7 +335,7 @@ class Server(Endpoint):
         return f"not a reply to version: {reply!a:.100}" if step else UNASKED
 
     def ready(self, conn: ServerConn) -> None:
-        """The handshake has gone well: requests may flow."""
+        """The handshake has succeeded: requests can be sent."""
         if conn.aside:
             return
         # It may have been upgraded since its last connection.
@@ -346,11 +348,11 @@ class Server(Endpoint):
             self.replied("has returned")
 
     def probe_answered(self, probe: ServerConn) -> None:
-        """The server is there: the probe becomes a connection like others, if there is room."""
+        """The server is up. The probe becomes a normal connection if its slot is free."""
         old: ServerConn
         self.probing = None
         for old in self.open_conns():
-            # Nothing proves that one without requests has outlived what happened.
+            # An idle connection may have died with the server.
             if self.down and old.state == SERVER_READY and idle(old):
                 old.drop()
         old = self.conns2[probe.slot]
@@ -364,10 +366,10 @@ class Server(Endpoint):
         elif self.spare is None and old.silence() >= self.grace():
             self.spare = probe
         else:
-            # It has begun to answer meanwhile: two are one too many.
+            # The slot has a connection that works.
             probe.drop()
         if self.silent_conns(self.grace()):
-            # Their replies may be on their way, in the same moment as the probe's.
+            # Their replies may arrive just after the probe's.
             self.loop.timers.schedule(self.loop.now + PATIENCE, self.replace_silent)
         if self.down:
             self.set_up("has returned")
@@ -375,7 +377,7 @@ class Server(Endpoint):
             self.settle_doubt()
 
     def replace_silent(self) -> None:
-        """A probe was answered a moment ago: connections that are silent still are dead."""
+        """A probe was answered PATIENCE ago: connections that are still silent are dead."""
         conn: ServerConn
         spare: ServerConn = self.spare
         stuck = self.silent_conns(self.grace())
@@ -392,7 +394,7 @@ class Server(Endpoint):
         return [conn for conn in self.conns2 + self.conns3 if conn is not None]
 
     def silent_conns(self, limit: int) -> list:
-        """The connections on which a reply has been due for `limit` ms without a byte."""
+        """The connections that have owed a sign of life for at least `limit` ms."""
         conn: ServerConn
         silent = []
         for conn in self.open_conns():
@@ -418,7 +420,7 @@ class Server(Endpoint):
         return True
 
     def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
-        """A connection has ended. What it tells about the server depends on what it was doing."""
+        """A connection has ended. What that says about the server depends on its state."""
         if conn.cause == NOT_NEEDED or conn.begun < 0:
             return
         if conn.aside:
@@ -426,11 +428,11 @@ class Server(Endpoint):
             log.info("%s %s: %s", conn, self, conn.cause)
             return
         if conn.resp == 3 and self.no_resp3 and not was_ready:
-            # It is up, only too old for this protocol version.
+            # The server is up, but too old for this protocol version.
             log.warning("%s %s: %s", conn, self, conn.cause)
             return
         if was_ready:
-            # An idle connection that ends is nothing to tell of, unless something was wrong.
+            # The end of an idle connection is normal, unless there was an error.
             log.log(
                 logging.WARNING if waited or conn.cause != self.ended() else logging.INFO,
                 "%s %s at %s: connection closed: %s",
@@ -439,18 +441,18 @@ class Server(Endpoint):
                 self.address,
                 conn.cause if conn.err or conn.cause != self.ended() else "by the server",
             )
-            # Memory that runs out here says nothing about the server.
+            # Running out of memory here says nothing about the server.
             if waited and conn.err != ENOMEM:
                 self.failed(self.loop.now - conn.silence(), conn.cause)
             if self.pool.config.preconnect and not self.down:
-                # A server that closes what it has just accepted would do so again at once.
+                # A server that closes a connection just after accepting it would do so again.
                 young = self.loop.now - conn.begun < BACKOFF_MAX
                 self.loop.timers.schedule(
                     self.loop.now + (BACKOFF_MIN if young else 0), self.preconnect
                 )
             return
         if not probe and self.serves():
-            # It takes no more connections (maxclients), but those that it has are in use.
+            # It accepts no more connections (maxclients), but the existing ones work.
             log.warning(
                 "%s %s at %s: no further connection: %s", conn, self, self.address, conn.cause
             )
@@ -460,7 +462,7 @@ class Server(Endpoint):
         if probe:
             log.info("%s at %s: probe failed: %s", self, self.address, conn.cause)
             if not self.down and conn.recv_bytes:
-                # A slow server that says why it does not take one more is there.
+                # A slow server that gives a reason for refusing the connection is up.
                 return
         self.failed(conn.begun, conn.cause)
         if conn.cause == TIMED_OUT and not self.down:
@@ -469,7 +471,7 @@ class Server(Endpoint):
             self.set_down(conn.cause)
 
     def serves(self) -> bool:
-        """Is there a connection that requests flow over?"""
+        """Is there a ready connection that is not silent?"""
         conn: ServerConn
         for conn in self.open_conns():
             if conn.state == SERVER_READY and conn.silence() < self.grace():
@@ -478,7 +480,7 @@ class Server(Endpoint):
 
     @staticmethod
     def ended() -> str:
-        """The cause of a connection that the server has closed without a word."""
+        """The cause of a connection that the server closed without an error."""
         return os.strerror(ECONNRESET)
 
     def preconnect(self) -> None:
@@ -488,8 +490,8 @@ class Server(Endpoint):
                 self.open_slot(2, slot)
 
     def failed(self, begun: int, cause: str) -> None:
-        """Count a failure of what had begun at `begun` (milliseconds of the loop's clock), unless
-        it belongs to a failure that has been counted."""
+        """Count a failure of a connect or request that began at `begun` (milliseconds of the loop's
+        clock), unless it belongs to a failure that has been counted already."""
         if begun <= self.last_failure:
             return
         self.last_failure = self.loop.now
@@ -518,7 +520,7 @@ class Server(Endpoint):
             conn.fail(cause)
 
     def set_down(self, cause: str) -> None:
-        """Requests fail at once from now on; arm the next probe."""
+        """From now on requests fail unless a probe succeeds soon. Schedule the next probe."""
         self.error = self.refusal = self.error_reply(cause)
         if not self.down:
             self.down = self.doubted = True
@@ -527,7 +529,7 @@ class Server(Endpoint):
             log.warning("%s is down: %s (%s)", self, cause, self.address)
         self.refuse_waiting()
         if self.retry is not None or self.probing is not None:
-            # The next probe is on its way: what fails beside it does not put it off.
+            # A probe is scheduled or in progress: other failures do not postpone it.
             return
         delay = self.backoff
         if self.ejected:
@@ -536,7 +538,7 @@ class Server(Endpoint):
         self.probe_in(delay)
 
     def refuse_waiting(self) -> None:
-        """The probe that requests have waited for has failed."""
+        """Fail the requests that waited for a probe: it has failed."""
         conn: ServerConn
         for conn in self.open_conns():
             if conn.state == SERVER_WAITING:
@@ -548,13 +550,13 @@ class Server(Endpoint):
         self.retry = self.loop.timers.schedule(self.loop.now + delay, self.probe)
 
     def keep_probing(self) -> None:
-        """Arm the next probe of a server that is down and has none: memory had run out when it was
-        to be armed."""
+        """Schedule the next probe if the server is down and none is scheduled or in progress:
+        memory had run out when it should have been scheduled."""
         if self.down and self.retry is None and self.probing is None:
             self.probe_in(self.backoff)
 
     def probe(self) -> None:
-        """Ask whether it is back, on a connection of its own."""
+        """Find out over a new connection whether the server is back."""
         self.retry = None
         if self.doubted and self.probing is None and not self.stopped:
             delay: int = self.pool.connect_delay()
@@ -564,7 +566,8 @@ class Server(Endpoint):
                 self.connect(2, 0, True)
 
     def set_slow(self, since: int) -> None:
-        """It gives no sign of life since then. It may only be slow, so requests wait for it."""
+        """The server has given no sign of life since `since`. It may only be slow, so its requests
+        keep waiting."""
         if self.slow_since < 0:
             self.slow_since = since
             self.doubted = True
@@ -575,7 +578,7 @@ class Server(Endpoint):
             self.set_down(TIMED_OUT)
 
     def settle_doubt(self) -> None:
-        """It has given a sign of life."""
+        """The server has given a sign of life: it is not slow any more."""
         if self.slow_since >= 0:
             log.warning("%s replies after %d ms", self, self.loop.now - self.slow_since)
         self.slow_since = -1
@@ -585,7 +588,7 @@ class Server(Endpoint):
             self.retry = None
 
     def replied(self, how: str = "has replied again") -> None:
-        """A whole reply has come, while the server is slow or down."""
+        """A complete reply was received while the server was slow or down."""
         if self.ejected:
             return
         if self.down:
@@ -607,7 +610,7 @@ class Server(Endpoint):
             self.retry.cancel()
             self.retry = None
         if self.probing is not None:
-            # An older connection was faster.
+            # An older connection got its reply first.
             self.probing.drop()
         log.warning("%s %s", self, how)
         if self.ejected:
@@ -621,8 +624,8 @@ class Server(Endpoint):
             self.preconnect()
 
     def request_timed_out(self, conn, start):
-        """A request has waited for its whole timeout. What that says about its connection and about
-        the server depends on what else has come meanwhile."""
+        """A request has timed out. What that says about its connection and about the server depends
+        on what else was received meanwhile."""
         silence: cython.longlong = conn.silence()
         self.stats[SERVER_REQUESTS_TIMEDOUT] += 1
         if conn.timed_out == 0:
@@ -634,7 +637,7 @@ class Server(Endpoint):
             conn.fail(TIMED_OUT)
             return 0
         if conn.state != SERVER_READY:
-            # Its connect has a limit of its own.
+            # Connect and handshake have a time limit of their own.
             return 0
         if silence < self.grace():
             row: cython.longlong = self.loop.now - max(conn.timed_out_since, conn.waiting_since)
@@ -643,7 +646,7 @@ class Server(Endpoint):
             return 0
         self.failed(start, TIMED_OUT)
         if silence >= 2 * self.grace():
-            # Dead, whatever TCP says.
+            # Dead, even if TCP still reports it as connected.
             conn.fail(TIMED_OUT)
         if not self.down:
             self.set_slow(self.loop.now - silence)
@@ -652,9 +655,9 @@ class Server(Endpoint):
         return 0
 
     def close_silent(self) -> bool:
-        """A connection that has been silent for two timeouts is dead, whatever TCP says. One that
-        requests still wait for is closed when the next of them times out: it may reply until then.
-        Is there still one to be watched?"""
+        """Close the connections that have been silent for two timeouts: they are dead, even if TCP
+        still reports them as connected. A connection that requests still wait for may reply until
+        the next of them times out, and is closed then. Returns whether to keep watching."""
         conn: ServerConn
         for conn in self.silent_conns(2 * self.grace()):
             if not conn.awaited():
@@ -663,12 +666,12 @@ class Server(Endpoint):
         return any(conn.timed_out and not idle(conn) for conn in self.open_conns())
 
     def orphans(self) -> int:
-        """Requests whose clients have gone and that are still to be written or answered."""
+        """The number of unanswered requests whose clients have gone."""
         asides = [conn for conn in self.asides if conn is not None]
         return sum([conn.orphans() for conn in self.open_conns() + asides])
 
     def close(self) -> None:
-        """The proxy ends: nothing is connected again."""
+        """The proxy is shutting down: close all connections, and open no more."""
         conn: ServerConn
         self.down = self.stopped = True
         self.error = self.error_reply("nutproxy stops")

@@ -1,17 +1,19 @@
-# nutproxy/sockets.py: what is set on sockets
-"""The options of a pool's TCP sockets, of servers and of listeners, whose clients inherit them."""
+# nutproxy/sockets.py: socket options
+"""Options of a pool's TCP sockets: server connections and listeners. Accepted clients inherit those
+of the listener."""
 
 import socket
 from pathlib import Path
 
 from nutproxy.config.model import PoolConfig
 
-# What tcp_congestion may name here.
+# The system's list of values for tcp_congestion.
 CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
 
 def tcp_options(sock: socket.socket, config: PoolConfig) -> None:
-    """Without TCP_NODELAY pipelines stall for 40 ms. Raises OSError."""
+    """Set TCP_NODELAY, without which pipelines stall for 40 ms, and the options of `config`. Raises
+    OSError."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, config.tcpkeepalive)
     for option, value in (
@@ -26,16 +28,16 @@ def tcp_options(sock: socket.socket, config: PoolConfig) -> None:
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:
-    """Raises OSError that says what there is."""
+    """Raises OSError with a text that lists the available algorithms."""
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
     except OSError as error:
-        text = f"tcp_congestion '{name}': the system refuses it, it has "
+        text = f"tcp_congestion '{name}': the system refuses it, available: "
         text += CONGESTION_CONTROLS.read_text(encoding="ascii").strip()
         raise OSError(error.errno, text) from None
 
 
 def check_congestion(name: str) -> None:
-    """Raises OSError if no socket can have this congestion control."""
+    """Raises OSError if the system does not offer this congestion control algorithm."""
     with socket.socket() as probe:
         set_congestion(probe, name)

@@ -11,7 +11,7 @@ cdef class Timer:
 cdef class WaitQueue:
     cdef list heap
     cdef int64_t serial
-    cdef int64_t first                 # when the next one expires, -1 without: no object is touched
+    cdef int64_t first                 # when the next timer expires, or -1; read without an object
 
     cpdef Timer schedule(self, int64_t expires, object callback)
     cdef int64_t next_expiry(self) noexcept

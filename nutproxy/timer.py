@@ -1,15 +1,15 @@
 # nutproxy/timer.py: the wait queue
-"""Things that happen later: retries, probes, connection deadlines, periodic work.
+"""Timers for retries, probes, connection deadlines and periodic work.
 
-    schedule ──> [ 12 ms | 15 ms | 2000 ms ] ──> expired, run once per turn
+    schedule ──> [ 12 ms | 15 ms | 2000 ms ] ──> expired timers run once per turn
                    ^ the poller sleeps until this one
 
-These are few (a handful a server), so a heap of Python objects carries them. Deadlines of requests
-are many and do not stand here: those of one pool are all equally long, so each pool appends them to
-a queue of its own, in order, at no cost (pool.py).
+There are only a few timers per server, so they are Python objects in a heap. Request deadlines are
+many and are not kept here. All requests of a pool have the same timeout, so each pool appends their
+deadlines to a queue that is already in order (pool.py).
 
-A cancelled timer stays until it surfaces; cancelling is O(1). A timer never runs inside the call
-that armed it.
+Cancelling is O(1): a cancelled timer stays in the heap until it would have expired. A timer never
+runs inside the call that scheduled it.
 """
 
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger("nutproxy")
 
 @cython.cclass
 class Timer:
-    """One thing to do at `expires`; `cancel` makes it nothing."""
+    """Calls `callback` at `expires`, unless it is cancelled before."""
 
     def __init__(self, expires: cython.longlong, callback):
         self.expires = expires
@@ -35,14 +35,15 @@ class Timer:
 
 @cython.cclass
 class WaitQueue:
-    """Timers in order of expiry; equal ones in the order in which they were armed."""
+    """Timers in order of expiry. Timers that expire at the same time run in the order in which they
+    were scheduled."""
 
     def __init__(self):
         self.heap = []
         self.first = -1
 
     def schedule(self, expires, callback):
-        """Arm a timer for `expires`, in milliseconds of the loop's clock."""
+        """Schedule `callback` for `expires`, in milliseconds of the loop's clock."""
         timer = Timer(expires, callback)
         self.serial += 1
         heappush(self.heap, (expires, self.serial, timer))
@@ -55,7 +56,7 @@ class WaitQueue:
         return self.first
 
     def run(self, now):
-        """Run what has expired; how many. One that raises does not stop the others."""
+        """Run the expired timers and return their number. If one raises, the others still run."""
         count: cython.int = 0
         last: cython.longlong = self.serial
         if self.first < 0 or now < self.first:

@@ -436,7 +436,7 @@ def test_a_tcp_congestion_that_the_system_has_not_got_is_refused(shards, tmp_pat
     [port] = free_ports(1)
     address = f"{HOST}:{port}" if family == "tcp" else tmp_path / "sock"
     config = pool("alpha", shards, tcp_congestion="none").replace("auto", str(address))
-    reason = f"tcp_congestion 'none': the system refuses it, it has {offered}\n"
+    reason = f"tcp_congestion 'none': the system refuses it, available: {offered}\n"
     refusal = refusal_of(config, tmp_path)
     assert refusal == f"nutproxy: pool 'alpha': cannot listen on {address}: {reason}"
     file = tmp_path / "checked.yml"

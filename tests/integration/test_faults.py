@@ -414,8 +414,8 @@ def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
     ("what", "logged"),
     [
         ("memory", "accept failed: Cannot allocate memory"),
-        ("memory for the log", "internal error, nobody is accepted for a moment"),
-        ("anything else", "internal error, nobody is accepted for a moment"),
+        ("memory for the log", "internal error, no client is accepted for a moment"),
+        ("anything else", "internal error, no client is accepted for a moment"),
     ],
 )
 def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, caplog, what, logged):
