@@ -7,11 +7,11 @@ In a checkout they are in conf/ and contrib/; a build copies them to nutproxy/sh
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-# The first that has the file.
+# The first of these that has the file is used.
 PLACES = (PACKAGE / "share", PACKAGE.parent / "conf", PACKAGE.parent / "contrib")
 
 EXAMPLES = {
-    "nutproxy.yml": "a Redis pool of two servers: the file to begin with",
+    "nutproxy.yml": "a Redis pool of two servers: start with this file",
     "memcached.yml": "a Memcached pool of three servers, as a cache",
     "twemproxy.yml": "every key of twemproxy and every form of its addresses",
     "nutproxy.service": "a unit for systemd",

@@ -1,11 +1,10 @@
 # nutproxy/notify.py: messages to the supervisor
-"""systemd's notification protocol (sd_notify(3)), for units of `Type=notify`: a datagram of
-`NAME=value` lines to the socket that $NOTIFY_SOCKET names.
+"""systemd's notification protocol (sd_notify(3)), for units of `Type=notify`. A message is a
+datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET names.
 
     Notifier(os.environ.get("NOTIFY_SOCKET"))(READY=1, STATUS="serving")
 
-Without $NOTIFY_SOCKET nothing happens. A message that cannot be sent is logged, and nothing else
-happens.
+Without $NOTIFY_SOCKET nothing is sent. A message that cannot be sent is only logged.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ log = logging.getLogger("nutproxy")
 
 
 class Notifier:
-    """`address` is the path of a socket, or with a leading @ a Linux abstract name."""
+    """`address` is the path of a socket, or an abstract name of Linux after a leading @."""
 
     def __init__(self, address: str | None) -> None:
         self.address = address
@@ -25,7 +24,7 @@ class Notifier:
     def __call__(self, **fields: int | str) -> None:
         if not self.address:
             return
-        # A line break would start another field.
+        # A line break in a value would start another field.
         lines = (f"{name}={' '.join(str(value).split())}" for name, value in fields.items())
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:

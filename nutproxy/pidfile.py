@@ -1,12 +1,12 @@
 # nutproxy/pidfile.py: the pid file
-"""The process id for scripts that send signals, and a lock that keeps a second process out.
+"""Contains the process id for scripts that send signals, and keeps a second process from starting.
 
     lock ──> a file that no process has locked is taken over, whatever it contains
-    write ─> once the process listens, so that a script which finds a pid can send it signals
-    remove ─> at the end, unless another file is at the path by now
+    write ─> once the process listens, so that a script that finds a pid can send it signals
+    remove ─> at the end, unless another file is at the path by then
 
-The kernel releases the lock (flock) when the process ends, however it ends. The lock says whether
-a process runs; the number in the file only says which one.
+The kernel releases the lock (flock) when the process ends, however it ends. The lock tells whether
+a process runs; the number in the file only tells which one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from nutproxy.log import reason
 
 
 def open_regular(path: str) -> int:
-    """The descriptor of a regular file, created if there is none. Anything else is refused: at the
-    end the file is removed, and that must never be a device such as /dev/null."""
+    """Open a regular file, or create it. Any other kind is refused: the file is removed at the end,
+    and that must never happen to a device such as /dev/null."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o644)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -31,7 +31,8 @@ def open_regular(path: str) -> int:
 
 
 class PidFile:
-    """The file at `path`, locked. Raises OSError, whose text names the file and the holder."""
+    """The file at `path`, locked. Raises OSError with a text that names the file and the process
+    that holds it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -59,7 +60,7 @@ class PidFile:
             raise OSError(error.errno, text) from error
 
     def is_ours(self) -> bool:
-        """Is the file at the path still the one that we have open? Its holder may have removed it
+        """Is the file at the path still the one that is open? Its holder may have removed it
         meanwhile, or another process may have replaced it."""
         if self.fd < 0:
             return False

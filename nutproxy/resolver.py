@@ -2,10 +2,10 @@
 """`Resolver.resolve(host, port, callback)` calls back with the addresses of a name, as
 (family, address) pairs for a socket in the order of preference, or with an OSError.
 
-Literal addresses are answered at once. A name is looked up by a thread of its own, since
-getaddrinfo blocks for as long as a name server likes, and one name must not wait for another. Who
-asks for a name that is being looked up shares the answer, so there are never more threads than
-names. The answer is put into a queue and the loop is woken, which calls back in the loop.
+For a literal address the callback is called at once. Each name is looked up in a thread of its own,
+because getaddrinfo can block for a long time and one name must not wait for another. Requests for a
+name that is being looked up share the result, so there are never more threads than names. The
+thread puts the result into a queue and wakes the loop, and the loop calls the callbacks.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class Resolver:
                 target=self._look_up, args=(host, port), daemon=True, name=f"dns {host}"
             ).start()
         except (RuntimeError, MemoryError) as error:
-            # The system's limit of threads (a container's, say). It concerns this lookup alone.
+            # The limit on threads, for example of a container. Only this lookup fails.
             for callback in self.asked.pop((host, port)):
                 callback(OSError(str(error) or "out of memory"))
 
@@ -55,7 +55,7 @@ class Resolver:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             answer = [(family, address) for family, _, _, _, address in found]
         except OSError as error:
-            # Its traceback holds this frame, which holds the answer: a cycle.
+            # The traceback refers to this frame, which refers to the answer: a reference cycle.
             answer = error.with_traceback(None)
         except UnicodeError:
             answer = OSError(f"{host!r} is not a host name")
@@ -66,7 +66,7 @@ class Resolver:
             self.wake()
 
     def deliver(self) -> None:
-        """In the loop: hand the answers to those who asked."""
+        """Call the callbacks of all finished lookups. Called in the loop."""
         while self.answers:
             name, answer = self.answers.popleft()
             for callback in self.asked.pop(name):

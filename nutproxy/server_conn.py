@@ -1,17 +1,17 @@
 # nutproxy/server_conn.py: the role of a server connection
-"""Sends requests, pairs what comes with them.
+"""Writes requests and pairs the replies with them.
 
     WAITING ─> RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
     the server    names are    connect()     AUTH, HELLO 3, SELECT, PING; memcached: version.
-    is down: a    looked up                  Until all are answered well, requests wait in imsg_q
+    is down: a    looked up                  Requests wait in imsg_q until all have succeeded
     probe asks    off the loop
 
-What the replies to a handshake mean, and what the end of a connection says about the server, is
-the server's business (server.py): it holds its connections, and they know it as an `Endpoint`.
+server.py decides what the replies to the handshake mean, and what the end of a connection says
+about the server. The server holds its connections, and they know it as an `Endpoint`.
 
-**What happens to requests when a connection ends.** What has been written, even in part, is
-answered with the cause and never sent twice. What has not been written moves once to a new
-connection, if this one had been ready: it may have died unnoticed.
+**What happens to requests when a connection ends.** A request that has been written, even in part,
+fails with the cause and is never sent again. A request that has not been written moves to a new
+connection, once, if this one was ready: it may have died unnoticed.
 """
 
 import logging
@@ -95,20 +95,20 @@ from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
 
-# What a client of RESP3 is told by a server that is too old for HELLO.
+# The reply to a RESP3 client when the server is too old for HELLO.
 NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
-# Bytes of a line of text in a reply: Redis sends short ones, scripts what they like.
+# Longest line of text in a reply, in bytes. Those of Redis are short; scripts can return any.
 LINE_MAX = cython.declare(cython.size_t, 16 << 20)
 OUT_OF_MEMORY = b"-ERR out of memory\r\n"
-# Why a connection ends whose end says nothing about its server.
+# The cause of an end that says nothing about the server.
 NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
-UNASKED = "the server sent a reply that nobody had asked for"
+UNASKED = "the server sent a reply to no request"
 
 
 @cython.cfunc
 def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
-    """The text of an error reply, the first line of any other: it becomes a part of one."""
+    """The text of an error reply, or the first line of another reply, to be quoted in an error."""
     text: str = data[: parser.pos].decode(errors="replace")
     return text.partition("\r\n")[0].removeprefix("-").rstrip()
 
@@ -122,21 +122,21 @@ def server_recv_next(conn: Conn) -> cython.bint:
 @cython.cfunc
 @cython.exceptval(check=False)
 def server_active(conn: Conn) -> cython.bint:
-    """A server that has closed its side will answer nothing more."""
+    """False: a server that has closed its side sends no more replies."""
     return False
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
-    """A reply. Nobody waits for a push: no connection has subscribed to anything."""
+    """Pair a reply with its request. Pushes are dropped: no connection subscribes to anything."""
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Endpoint = self.server
     if parser.kind == b">":
         return 0
     if conn.omsg_q.head is cython.NULL:
-        # An error while a request is being written is about that request. memcached reads on and
-        # drops the rest of it, Redis does not.
+        # An error while a request is being written is the reply to it. memcached then reads the
+        # rest of the request and drops it; Redis closes the connection.
         if conn.sent > 0 and parser.kind == b"-":
             if server.memcache and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
@@ -153,12 +153,12 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         return conn.close(conn)
     if server.memcache and not suits(conn.omsg_q.head, data, parser):
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-        self.cause = f"a reply that does not suit its request: {line_of(data, parser)[:100]}"
+        self.cause = f"the reply does not match the request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
     server.failures = 0
     count_reply(self, conn.omsg_q.head, data, parser)
     rsp_recv_done(conn, data, parser)
-    # Behind the pairing: what it opens may fail at once, and that may close this connection.
+    # After the pairing: `replied` may connect, and a failure of that may close this connection.
     if server.doubted:
         server.replied()
     return 0
@@ -167,7 +167,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
-    """A reply on a connection that is kept for no further request."""
+    """A reply on a separate connection, which is closed after its last reply."""
     server_recv_done(conn, data, parser)
     if conn.fd >= 0 and idle(conn):
         cython.cast(ServerConn, conn).drop()
@@ -177,9 +177,9 @@ def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Pars
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_recv_kept(conn: Conn) -> cython.int:
-    """The start of a reply. If none is due, the rest of it must not be taken for that of the next
-    request. A push may come at any time, and a server may say what is wrong with a request before
-    it has all of it."""
+    """The start of a reply. If no reply is due, the connection is closed, because the rest could be
+    paired with the next request. A push may come at any time, and a server may send an error before
+    it has received the whole request."""
     self: ServerConn = cython.cast(ServerConn, conn)
     if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or conn.sent > 0:
         return 0
@@ -191,7 +191,7 @@ def server_recv_kept(conn: Conn) -> cython.int:
 
 
 def refusal_of(error: str) -> str:
-    """The cause when a server ends the connection because of a request, with its words."""
+    """The cause when a server ends the connection because of a request, with the server's error."""
     if error.endswith("invalid bulk length"):
         error += " (it needs a proto-max-bulk-len as large as the pool's proto_max_bulk_len)"
     return f"refused the request: {error}"
@@ -206,7 +206,7 @@ def count_reply(
     data: cython.p_char,
     parser: cython.pointer(Parser),
 ) -> cython.void:
-    """A reply to this request has come."""
+    """Count the reply to this request."""
     stats: cython.pointer(uint64_t) = self.stats
     self.timed_out = 0
     if not msg_awaited(msg):
@@ -226,8 +226,8 @@ def count_reply(
 def note_last_words(
     self: ServerConn, data: cython.p_char, parser: cython.pointer(Parser)
 ) -> cython.void:
-    """With this error Redis closes a connection, and a script may return it: if the end comes, it
-    is the cause."""
+    """Redis sends this error before it closes a connection, but a script may return it too. If the
+    connection ends right after it, the error is the cause."""
     try:
         self.last_words = line_of(data, parser)
         self.last_words_at = self.recv_bytes
@@ -241,8 +241,8 @@ def note_last_words(
 def suits(
     msg: cython.pointer(Msg), data: cython.p_const_char, parser: cython.pointer(Parser)
 ) -> cython.bint:
-    """Has memcached's reply a form that this request may get, and the request's keys? Marks those
-    that quiet mode leaves out."""
+    """Can this be memcached's reply to the request: are its form and its keys right? Also marks
+    replies that quiet mode leaves out."""
     command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
     form: cython.uint
     if parser.kind == REPLY_ERROR:
@@ -262,18 +262,18 @@ def suits(
 def server_recv_part(
     conn: Conn, data: cython.p_char, length: cython.size_t, parser: cython.pointer(Parser)
 ) -> cython.size_t:
-    """A reply that is too long to be kept is received to its end, since others follow it, and
-    dropped meanwhile. How many bytes are dropped now."""
+    """Part of a reply. A reply that is too long is received to its end, because others follow it,
+    but its bytes are dropped. Returns how many bytes to drop now."""
     self: ServerConn = cython.cast(ServerConn, conn)
     if not conn.discarding:
         if max(length, parser.need) <= self.max_reply and parser.scan <= parser.pos + LINE_MAX:
             return 0
         if self.state != SERVER_READY:
-            self.cause = "its reply to the handshake has no end"
+            self.cause = "its reply to the handshake is too long"
             conn.close(conn)
             return 0
         log.warning(
-            "%s %s: a reply is dropped, it is longer than %d bytes, or a line of it than %d",
+            "%s %s: a reply is dropped: it is longer than %d bytes, or one of its lines than %d",
             *(self, self.server, self.max_reply, LINE_MAX),
         )
         conn.discarding = True
@@ -284,7 +284,7 @@ def server_recv_part(
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
-    """The end of a reply that was not kept: its request gets an error."""
+    """The end of a reply that was dropped: its request gets an error."""
     self: ServerConn = cython.cast(ServerConn, conn)
     text: bytes = self.server.error_reply("its reply is too long") or OUT_OF_MEMORY
     conn.discarding = False
@@ -303,7 +303,7 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
     conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
     self.cause = f"malformed reply ({text.decode()})"
     if self.state != SERVER_READY:
-        # Memcached is the default, and `redis: true` is easily forgotten.
+        # Memcached is the default, and `redis: true` is easy to forget.
         other, key = ("Redis", "true") if self.server.memcache else ("Memcached", "false")
         self.cause += f"; if this is a {other} server, the pool needs 'redis: {key}'"
     return conn.close(conn)
@@ -312,8 +312,8 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
-    """A reply to the next step of the handshake, or an error that came before it was asked for
-    (maxclients, protected mode), maybe before the connect has been seen to end."""
+    """The reply to the next step of the handshake. Or an error that the server sends unasked
+    (maxclients, protected mode), possibly before the end of the connect has been noticed."""
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Endpoint = self.server
     if parser.kind == b">":
@@ -334,7 +334,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def become_ready(self: ServerConn) -> cython.int:
-    """Nothing is left of the handshake: requests may flow."""
+    """The handshake is complete: requests can be sent."""
     self.state = SERVER_READY
     self.recv_done = aside_recv_done if self.aside else server_recv_done
     self.send = server_send
@@ -348,14 +348,14 @@ def become_ready(self: ServerConn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_no_send(conn: Conn) -> cython.int:
-    """Requests wait while the handshake goes on."""
+    """Write nothing: requests wait for the end of the handshake."""
     return 0
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_connected(conn: Conn) -> cython.int:
-    """The socket has become writable: the connect has ended, well or not."""
+    """The socket has become writable: the connect has succeeded or failed."""
     self: ServerConn = cython.cast(ServerConn, conn)
     err: cython.int = 0
     length: socklen_t = cython.sizeof(cython.int)
@@ -371,7 +371,7 @@ def server_connected(conn: Conn) -> cython.int:
     self.steps, payload = self.server.handshake(self.resp, self.aside)
     if not self.steps:
         return become_ready(self)
-    # A new socket takes these few bytes at once; one that does not is as good as dead.
+    # A new socket takes these few bytes at once, unless it is broken.
     if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
         payload
     ):
@@ -391,7 +391,7 @@ def server_send_done(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_send(conn: Conn) -> cython.int:
-    """While no reply is due, a server that takes bytes is a sign of life."""
+    """Write requests. While no reply is due, it is a sign of life if the socket takes bytes."""
     before: cython.ulonglong = conn.send_bytes
     result: cython.int = conn_send(conn)
     if conn.omsg_q.head is cython.NULL and conn.send_bytes != before:
@@ -440,8 +440,8 @@ def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_close(conn: Conn) -> cython.int:
-    """The connection ends: settle its requests, and what it says about the server. Whatever fails
-    meanwhile, each request is answered and let go of."""
+    """End the connection: report it to the server, and answer or move its requests. Whatever fails
+    meanwhile, every request is answered or moved, and released."""
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Endpoint = self.server
     was_ready: cython.bint = self.state == SERVER_READY
@@ -498,8 +498,8 @@ def server_close(conn: Conn) -> cython.int:
 def tell_end(
     self: ServerConn, was_ready: cython.bint, waited: cython.bint, probe: cython.bint
 ) -> bytes:
-    """Tell the server how its connection has ended; what clients are told, None where there was no
-    memory for that."""
+    """Report to the server how the connection ended. Returns the error reply for clients; None when
+    memory has run out."""
     server: Endpoint = self.server
     text: bytes = None
     try:
@@ -511,7 +511,7 @@ def tell_end(
             self.stats[SERVER_SERVER_REFUSALS] += 1
             self.cause = refusal_of(self.last_words)
         if self.cause is None:
-            # EPIPE is a reset that was seen while writing.
+            # EPIPE is a reset that was noticed while writing.
             self.cause = os.strerror(ECONNRESET if self.err in (0, EPIPE) else self.err)
         count_end(self)
         text = server.error_reply(self.cause)
@@ -525,7 +525,7 @@ def tell_end(
 
 @cython.cfunc
 def next_conn(self: ServerConn) -> ServerConn:
-    """The connection that takes over what has not been written. None if there can be none."""
+    """The connection that takes over the unwritten requests; None if there is none."""
     try:
         return self.server.conn_for(self.slot, self.resp)
     except Exception:
@@ -536,7 +536,8 @@ def next_conn(self: ServerConn) -> ServerConn:
 @cython.cfunc
 @cython.exceptval(check=False)
 def count_end(self: ServerConn) -> cython.void:
-    """Why a connection has ended. Of a timeout, its requests have told already."""
+    """Count the end of a connection by its cause. A timeout has been counted already if requests
+    timed out."""
     if self.cause == NOT_NEEDED or self.begun < 0:
         return
     if self.eof:
@@ -552,7 +553,8 @@ def count_end(self: ServerConn) -> cython.void:
 def settle(
     server: Endpoint, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
 ) -> cython.void:
-    """Answer a request that its server will not answer, unless it has been, and let go of it."""
+    """Fail a request that its server will not answer, unless it has been answered, and release it.
+    """
     if not msg.flags & MSG_DONE:
         server.stats[counter] += 1
         msg_fail(msg, text)
@@ -561,30 +563,31 @@ def settle(
 
 @cython.cclass
 class Endpoint:
-    """What a connection knows of its server: a few values, `conn_for`, and these methods.
+    """The server as its connections see it: a few values, `conn_for`, and these methods.
 
-    1. `handshake(resp, aside)` gives the steps of a handshake and their bytes, `judge(step, reply)`
-       and `judge_version(step, line)` say what is wrong with the reply to one of them, if anything.
-    2. `ready(conn)` is called when the last has been answered well. When the connection has ended,
-       `leave(conn)` forgets it, and `closed(conn, was_ready, waited, probe)` is told of the end,
-       before requests are settled.
-    3. `replied()` is called when a reply has come of a server that is `doubted`.
-    4. `error_reply(cause)` is what clients are told; `about` is for the log."""
+    1. `handshake(resp, aside)` returns the steps of a handshake and their bytes. `judge(step,
+       reply)` and `judge_version(step, line)` return what is wrong with the reply to a step, or
+       None.
+    2. `ready(conn)` is called after the last step has succeeded. When the connection has ended,
+       `leave(conn)` removes it, and then `closed(conn, was_ready, waited, probe)` is called before
+       its requests are answered or moved.
+    3. `replied()` is called after a reply while the server is `doubted`.
+    4. `error_reply(cause)` is the error reply for clients; `about` is for the log."""
 
     def conn_for(self, client, resp):
-        """The connection for requests of this client, opened if need be. None when there can be
-        none now: `refusal` is then what the client is told."""
+        """The connection for requests of this client; it is opened if necessary. None if there is
+        none now: `refusal` is then the error reply for the client."""
         raise NotImplementedError
 
     def leave(self, conn):
-        """This connection has ended: no request finds it any more. Was it the probe? This needs no
-        memory."""
+        """Remove a connection that has ended, so that no more requests are sent to it. Returns
+        whether it was the probe. Allocates no memory."""
         raise NotImplementedError
 
 
 @cython.cclass
 class ServerConn(Conn):
-    """One connection to a server, of protocol version `resp`, in its slot of that version."""
+    """One connection to a server, of protocol version `resp`, in slot `slot` of that version."""
 
     letter = "s"
 
@@ -621,14 +624,14 @@ class ServerConn(Conn):
         return {"conn": str(self), **self.server.about}
 
     def silence(self):
-        """For how long the server has owed a sign of life, in milliseconds: a byte of a reply, or,
-        while no reply is due, room for more of a request."""
+        """For how many milliseconds the server has owed a sign of life: a byte of a reply or, while
+        no reply is due, room to write more of a request."""
         if self.state == SERVER_READY and idle(self):
             return 0
         return self.loop.now - max(self.waiting_since, self.heard)
 
     def awaited(self):
-        """Is anybody still waiting for one of its requests?"""
+        """Is a client still waiting for the reply to one of its requests?"""
         msg: cython.pointer(Msg)
         for head in (True, False):
             msg = self.imsg_q.head if head else self.omsg_q.head
@@ -639,7 +642,7 @@ class ServerConn(Conn):
         return False
 
     def orphans(self) -> int:
-        """Requests whose clients have gone and that are still to be written or answered."""
+        """The number of unanswered requests whose clients have gone."""
         msg: cython.pointer(Msg)
         count: cython.int = 0
         for head in (True, False):
@@ -655,7 +658,7 @@ class ServerConn(Conn):
         return count
 
     def resolved(self, answer):
-        """The name has been looked up: (family, address) pairs, or an OSError."""
+        """Called with the result of a name lookup: (family, address) pairs, or an OSError."""
         if self.state != SERVER_RESOLVING:
             return
         if isinstance(answer, OSError):
@@ -664,8 +667,8 @@ class ServerConn(Conn):
         self.start(answer)
 
     def start(self, addresses: list) -> None:
-        """Begin to connect to the first address that the system does not refuse at once. The others
-        are for when it cannot be reached: `localhost` is two, and a server may listen on one."""
+        """Start to connect to the first address that does not fail at once. The others are tried if
+        it cannot be reached: `localhost` has two, and a server may listen on only one of them."""
         cause: str = ""
         try:
             self.addresses = list(addresses)
@@ -695,7 +698,7 @@ class ServerConn(Conn):
                 tcp_options(sock, self.server.pool.config)
             sock.connect(address)
         except BlockingIOError:
-            # EAGAIN of a unix socket, whose backlog is full, will not connect later.
+            # EAGAIN on a unix socket means that the backlog is full: it will not connect later.
             if family == socket.AF_UNIX:
                 sock.close()
                 raise
@@ -708,12 +711,12 @@ class ServerConn(Conn):
         self.loop.poller.add_out(self.fd, cython.cast(cython.p_void, self))
 
     def fail(self, cause: str) -> None:
-        """End it for a reason of our own."""
+        """End the connection with this cause."""
         self.cause = cause
         server_close(self)
 
     def drop(self) -> None:
-        """End it because it is not needed: that says nothing about the server."""
+        """End the connection because it is not needed. This says nothing about the server."""
         self.cause = NOT_NEEDED
         server_close(self)
 

@@ -1,11 +1,11 @@
 # nutproxy/spread.py: how evenly a pool spreads keys over its servers
-"""What `nutproxy check` and `nutproxy ring` say about the spread of a pool's keys. They ask the
-router that the proxy asks.
+"""For `nutproxy check` and `nutproxy ring`: how evenly a pool spreads its keys. The results come
+from the same router that the proxy uses.
 
-Two things can make it uneven. The ring itself gives no two servers exactly the same share: that is
-a few percent. And a hash may keep keys together that differ in their last characters only. fnv1_64,
-fnv1a_64 and crc16 hardly change their upper bits then, so with ketama a hundred keys that are
-counted up can all be on one server.
+The spread can be uneven for two reasons. The ring gives servers slightly different shares, by a few
+percent. And some hashes keep keys together that differ only in their last characters: fnv1_64,
+fnv1a_64 and crc16 then hardly change their upper bits. With ketama, a hundred keys with consecutive
+numbers can all be on one server.
 """
 
 from collections import Counter
@@ -15,31 +15,33 @@ from typing import NamedTuple
 from nutproxy.config import PoolConfig
 from nutproxy.hashkit.router import Router
 
-# Keys as applications count them: each of these with each start is a run of RUN keys.
+# Typical keys with consecutive numbers: each prefix with each start gives a run of RUN keys.
 PREFIXES = ("item:", "user:", "key_", "session:", "")
 STARTS = (1000, 10000, 100000)
 RUN = 100
-# A run is uneven when a server has more than its share, and of what is not its share more than this
-# part. An even hash stays below it by far, whatever the number of servers.
+# A run is uneven if one server gets its share and more than this part of the rest. A good hash
+# stays far below that, whatever the number of servers.
 TOO_MUCH = 0.5
-# In standard deviations of a run that is spread at random: chance is not reported.
+# The excess must also be this many standard deviations of a random spread, so that chance is not
+# reported.
 CHANCE = 5.0
-# And one uneven run says little about a pool: so many of them are wanted.
+# One uneven run says little about a pool: at least this many runs must be uneven.
 WANTED = len(PREFIXES) * len(STARTS) / 3
 
-# How many evenly spread hash values `shares` looks up, and at most over all servers `moves`.
+# Number of evenly spread hash values that `share` is measured with, and the limit for `moves`, over
+# all servers.
 SAMPLE = 1 << 16
 MOVES_SAMPLE = 1 << 19
 
 
 class Uneven(NamedTuple):
-    """A run of keys of which too many are on one server."""
+    """A run of keys with too many on one server."""
 
     first: str
     last: str
     found: int
     server: str
-    share: float  # the server's part of the weights
+    share: float  # the server's weight as part of all weights
 
 
 def uneven(pool: PoolConfig) -> Uneven | None:
@@ -63,16 +65,16 @@ def uneven(pool: PoolConfig) -> Uneven | None:
 
 
 class Part(NamedTuple):
-    """What a server has of a pool."""
+    """A server's part of a pool."""
 
     points: int
-    share: float  # of all hash values
-    moves: float  # of all hash values, those that change their server when this one leaves
+    share: float  # part of all hash values that belong to it
+    moves: float  # part of all hash values that change their server if this one leaves
 
 
 def parts(pool: PoolConfig) -> list[Part]:
     """One for each server, in index order."""
-    # murmur of a number is as good as a hash value drawn at random, whatever the pool's hash is.
+    # murmur of a number is as good as a random hash value, whatever the pool's hash is.
     router = _router(pool, "murmur")
     points = router.points_per_server()
     if pool.distribution == "random" or len(pool.servers) == 1:
@@ -97,6 +99,6 @@ def _places(router: Router, size: int) -> list[int]:
 
 
 def _router(pool: PoolConfig, name: str) -> Router:
-    """The pool's with the hash `name`. Tags are left out: the samples have none."""
+    """The pool's router, but with the hash `name` and without a hash tag: the samples have none."""
     servers = [(server.name.encode(), server.weight) for server in pool.servers]
     return Router(name, pool.distribution, None, servers)

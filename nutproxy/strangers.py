@@ -1,7 +1,7 @@
 # nutproxy/strangers.py: clients that speak another protocol
-"""One line a minute and pool for each protocol that a listener does not speak: it says what the
-client is and what to do. Without it a wrong port or a missing `redis: true` shows as nothing but
-protocol errors."""
+"""Log lines about clients that speak a protocol which the listener does not: one line per minute,
+pool and protocol. The line names the protocol and says what to do. Without it, a wrong port or a
+missing `redis: true` would only show as protocol errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = {
     " set 'redis: false' for it",
 }
 
-# What the parsers say of them, by the text of the error.
+# The protocol by the error text of the parsers.
 ERRORS = {
     b"CLIENT_ERROR the binary protocol is not supported\r\n": "binary",
     b"CLIENT_ERROR TLS is not supported\r\n": "tls",
@@ -34,7 +34,7 @@ ERRORS = {
     b"Protocol error: TLS is not supported": "tls",
 }
 
-# Commands that Redis has not got.
+# Commands that Redis does not have.
 MEMCACHED_WORDS = frozenset(
     b"gets gat gats add replace cas delete flush_all version stats verbosity mg ms md ma mn".split()
 )
@@ -47,18 +47,19 @@ def tell_stranger(client: Client, what: str) -> None:
 
 
 def tell_broken(client: Client, error: bytes) -> None:
-    """The parser has given up with this error."""
+    """Called when the parser has failed with this error."""
     if error in ERRORS:
         tell_stranger(client, ERRORS[error])
 
 
 def tell_inline(client: Client, words: list[bytes]) -> None:
-    """A command to a Redis pool that came as a line, as only people and strangers send it."""
+    """Called for an inline command to a Redis pool. Only people and foreign protocols send those.
+    """
     if words[-1].startswith(b"HTTP/"):
         tell_stranger(client, "http")
     elif words[0] in MEMCACHED_WORDS:
         tell_stranger(client, "memcached")
 
 
-# Lines of a kind in a minute, instead of the usual ten.
+# One line of a kind per minute instead of the usual ten (see log.py).
 ONCE = {"burst": 1}

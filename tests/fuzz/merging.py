@@ -209,7 +209,7 @@ class MemcacheMerge(Merge):
         self.client.send_bytes(MEMCACHE_COMMANDS[index] + b"\r\nmn\r\n")
         found, then = self.client.replies(2)
         assert then == b"MN\r\n", (found, then)
-        if index < 3 and b" a reply that does not suit its request: " not in found:
+        if index < 3 and b" the reply does not match the request: " not in found:
             assert found == memcache_merged(replies), (replies, found)
         return index, found[:6], found[:30] if found[:6] in (b"SERVER", b"CLIENT") else None
 

@@ -315,7 +315,7 @@ def test_what_comes_behind_the_handshake_ends_the_connection_before_a_request_is
         server.handshake[b"PING"] = PONG + extra
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
             assert client.error("GET", "a") == (
-                "ERR server 's1' of pool 'alpha': the server sent a reply that nobody had asked for"
+                "ERR server 's1' of pool 'alpha': the server sent a reply to no request"
             )
             assert server.requests == []
             assert proxy.stats()["alpha"]["s1"]["server_protocol_errors"] == 2
