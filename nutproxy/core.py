@@ -213,8 +213,7 @@ class Context:
         self.stop()
 
     def timeout(self):
-        """How long the poller may wait, in milliseconds. Sets `due` to the next timer or deadline.
-        """
+        """The poller's timeout in milliseconds. Sets `due` to the next timer or deadline."""
         loop: Loop = self.loop
         pool: ServerPool
         expires: cython.longlong
@@ -280,8 +279,7 @@ class Context:
             conn.shut()
 
     def judge(self):
-        """Run expired timers and deadlines. Replies that came before they expired have been read.
-        """
+        """Run expired timers and deadlines. Replies that came before them have been read."""
         pool: ServerPool
         self.loop.timers.run(self.loop.seen)
         for pool in self.pools:

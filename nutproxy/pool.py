@@ -171,8 +171,7 @@ class ServerPool:
         return self.deadlines.timeout_next.deadline
 
     def expire(self):
-        """Fail the requests whose deadline has passed. Others on the same connection keep waiting.
-        """
+        """Fail the requests whose deadline has passed. Others on their connection keep waiting."""
         msg: cython.pointer(Msg)
         conn: ServerConn
         server: Server

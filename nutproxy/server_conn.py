@@ -553,8 +553,7 @@ def count_end(self: ServerConn) -> cython.void:
 def settle(
     server: Endpoint, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
 ) -> cython.void:
-    """Fail a request that its server will not answer, unless it has been answered, and release it.
-    """
+    """Fail a request that its server will not answer, unless it is done, and release it."""
     if not msg.flags & MSG_DONE:
         server.stats[counter] += 1
         msg_fail(msg, text)

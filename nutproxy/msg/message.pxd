@@ -1,36 +1,36 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-# What a message still is to somebody, and what has happened to it.
+# The state of a message, and how its reply is handled.
 cdef enum MsgFlag:
     MSG_DONE = 1            # its reply is complete: the client's queue may send it
-    MSG_ERROR = 2           # that reply is an error: those of fragments are told apart by it
-    MSG_NOREPLY = 4         # the client asked for none (CLIENT REPLY OFF or SKIP)
-    MSG_WRITTEN = 8         # at least one byte has gone to a server: never to be sent again
+    MSG_ERROR = 2           # its reply is an error: merging needs to know that of fragments
+    MSG_NOREPLY = 4         # the client wants no reply (CLIENT REPLY OFF or SKIP, noreply, q)
+    MSG_WRITTEN = 8         # completely written to a server: waits for its reply
     MSG_RETRIED = 16        # has been moved to a new connection once
     MSG_CANCELLED = 32      # answered before it was written: the server's queue skips it
-    MSG_TIMED = 64          # stands in a deadline queue
+    MSG_TIMED = 64          # is in a deadline queue
     MSG_SHUTDOWN = 128      # SHUTDOWN: a server that closes the connection has obeyed
-    MSG_MEMCACHE = 256      # errors of the proxy's own are in memcached's form
+    MSG_MEMCACHE = 256      # nutproxy's own errors have the form of the Memcached protocol
     MSG_QUIET = 512         # meta flag q: the reply is left out if it is one that q leaves out
-    MSG_MISS = 1024         # on_dead_server: miss: a server that fails has not got the key
-    MSG_ANSWERED = 2048     # its reply has come, but not all of it is written: no other is due
+    MSG_MISS = 1024         # on_dead_server: miss: if the server fails, the reply is a miss
+    MSG_ANSWERED = 2048     # its reply came before all of it was written: no other is due
     MSG_FAILED = 4096       # no server has answered it, or a part of it
-    MSG_REWORD = 8192       # a memcached line to be written plainly before it is forwarded
-    MSG_ASIDE = 16384       # goes over a connection of its own, as its server may be busy
-    MSG_PIECE = 32768       # its reply goes on in the next message of the client's queue
+    MSG_REWORD = 8192       # a Memcached line that is rewritten in its plain form for the server
+    MSG_ASIDE = 16384       # goes over a separate connection, because its server may be busy
+    MSG_PIECE = 32768       # its reply continues in the next message of the client's queue
 
-# Bytes for small messages inside the message itself: a request first, its reply behind it.
+# Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:
     MSG_INLINE = 224
 
 cdef struct Body:
     char* data              # inside the message, on the heap, or constant
     size_t length
-    bint heap               # the message must free data
+    bint heap               # data is a heap block that the message must free
 
 cdef struct Msg             # (forward)
 
-# How the replies of a command's fragments become one reply. From the table's response policies.
+# How the replies to a command's fragments are merged. From the response policies of the table.
 cdef enum Merge:
     MERGE_NONE = 0
     MERGE_KEYS              # mget: the elements, in the order of the keys
@@ -38,16 +38,16 @@ cdef enum Merge:
     MERGE_MIN               # agg_min
     MERGE_AND               # agg_logical_and
     MERGE_ALL               # all_succeeded: an error if there is one, else the first reply
-    MERGE_ONE               # one_succeeded: the first reply that is no error
+    MERGE_ONE               # one_succeeded: the first reply that is not an error
     MERGE_CONCAT            # no policy: the elements of all arrays
     MERGE_FIRST             # first_non_null
-    MERGE_REPORT            # a function of proto.reports gets the replies
-    MERGE_QUERY             # a local handler gets the replies
-    MERGE_VALUES            # memcached's get: the values that there are, in the order of the keys
+    MERGE_REPORT            # a function of proto.reports merges the replies
+    MERGE_QUERY             # a local handler merges the replies
+    MERGE_VALUES            # memcached's get: the values that were found, in the order of the keys
 
 # A command that was sent in parts. Owned by its message.
 cdef struct Split:
-    Msg** frags             # one a server that takes part
+    Msg** frags             # one for each server that gets a part
     uint32_t nfrag
     uint32_t ndone
     size_t arrived          # bytes of their replies
@@ -56,30 +56,30 @@ cdef struct Split:
     Merge merge
     int resp                # the protocol version that the reply is built in
     void* extra             # a reference: MERGE_QUERY's finish; else the list of the servers, if
-                            # the same was sent to all of them
+                            # all of them got the same command
 
 cdef struct Msg:
     Msg* client_next        # in the client's omsg_q
     Msg* server_next        # in a server connection's imsg_q or omsg_q
     Msg* timeout_prev       # in its pool's deadline queue
     Msg* timeout_next
-    void* client            # ClientConn that awaits the reply; NULL when it has gone
-    void* server            # ServerConn whose queue it stands in, or NULL
+    void* client            # ClientConn that waits for the reply; NULL once it has gone
+    void* server            # ServerConn whose queue it is in, or NULL
     void* row               # the command's row in the protocol's table
     Msg* parent             # the command that this is a fragment of, or NULL
     Split* split            # set on a command that was sent in parts
     int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
-    size_t held             # bytes that count against its client
-    size_t queued           # bytes that count against its server
-    uint32_t refs           # the client's queue or the parent, and the server's queue
+    size_t held             # its bytes in Conn.pending of its client
+    size_t queued           # its bytes in the queue counters of its server
+    uint32_t refs           # held by the client's queue or the parent, and by the server's queue
     uint32_t flags
     Body req
     Body rsp
     size_t room             # bytes of inline space in use
     char inline_[MSG_INLINE]
 
-# FIFO of messages through one of the next pointers.
+# A FIFO of messages, linked through one of the next pointers.
 cdef struct MsgQueue:
     Msg* head
     Msg* tail
@@ -99,7 +99,7 @@ cdef void heap_freed(size_t size) noexcept
 cdef int messages_trim() noexcept
 
 cdef inline bint msg_awaited(Msg* msg) noexcept:
-    """Is somebody still waiting for its reply?"""
+    """Is a client, or a command that it is a part of, still waiting for its reply?"""
     return not msg.flags & MSG_DONE and (msg.client is not NULL or msg.parent is not NULL)
 
 cdef inline void client_append(MsgQueue* queue, Msg* msg) noexcept:

@@ -1,26 +1,26 @@
 # nutproxy/msg/message.py: one request and its reply
-"""Messages and what owns them.
+"""Messages and their owners.
 
 A Msg is a request from the moment it has been parsed until its reply has been sent:
 
                      client_next                        server_next
     client.omsg_q ─> Msg ─> Msg ─> Msg     server.imsg_q ─> Msg     (to be written)
-                                           server.omsg_q ─> Msg     (awaits its reply)
+                                           server.omsg_q ─> Msg     (waits for its reply)
 
-It stands in its client's queue, which gives replies their order, and at the same time in one queue
-of a server connection. Each of the two holds a reference; the last one to let go frees it. A client
-that has left lets go early and the server's queue keeps the place, so that the reply that still
-comes is paired with its own request and with no other.
+It is in its client's queue, which keeps replies in order, and at the same time in one queue of a
+server connection. Each of the two holds a reference, and releasing the last one frees the message.
+When a client leaves, it releases its reference early. The server's queue keeps the message, so that
+the reply that still comes is paired with its own request and no other.
 
-A command that concerns several servers is a parent in the client's queue; its fragments stand in
-the servers' queues and are held by the parent until their replies have been merged.
+A command for several servers is a parent in the client's queue. Its fragments are in the servers'
+queues, and the parent holds them until their replies have been merged.
 
-Bytes: a body lies inside the message while there is room, else in one heap block of its own size,
-which may be the very block that it was received into, or it is a constant. A body's owner is its
-message and nobody else. A request keeps its bytes until its reply has come.
+Bytes: a body is inside the message if there is room, else in one heap block of its own (possibly
+the block that it was received into), or it is a constant. Only the message owns its bodies. A
+request keeps its bytes until its reply has come.
 
-A message is never handed from one worker to another, so nothing here is locked. Messages are kept
-in a free list; `messages_trim` gives back what a burst has left.
+A message is never passed from one worker to another, so nothing here is locked. Freed messages are
+kept in a free list. `messages_trim` returns memory to the system after a burst.
 """
 
 import cython
@@ -40,19 +40,19 @@ free_count = cython.declare(cython.size_t, 0)
 live_count = cython.declare(cython.size_t, 0)
 freed_bytes = cython.declare(cython.size_t, 0)
 
-# Kept for reuse: as many as 50 clients with 16-deep pipelines have in flight, twice.
+# Messages kept for reuse: twice as many as 50 clients with pipelines of 16 have in flight.
 FREE_MAX = cython.declare(cython.size_t, 2048)
-# Bytes given to the heap before it is asked to return pages to the system.
+# Bytes freed before the heap is asked to return pages to the system.
 TRIM_AFTER = cython.declare(cython.size_t, 4 << 20)
-# Bytes: blocks below the first are kept by the heap, and the heap keeps what is freed up to the
-# second. By itself it gives pages back and asks for them again with every value of 1 MB, and the
-# system clears them each time.
+# In bytes. Blocks smaller than HEAP_BLOCK come from the heap and not from mmap, and up to HEAP_KEEP
+# of freed memory stays at its end. By default malloc returns the pages of every value of 1 MB and
+# requests them again, and the system clears them each time.
 HEAP_BLOCK = cython.declare(cython.int, 32 << 20)
 HEAP_KEEP = cython.declare(cython.int, 64 << 20)
 
 
 def msg_get():
-    """A blank message with one reference, or NULL when memory has run out."""
+    """An empty message with one reference, or NULL when memory has run out."""
     global free_list, free_count, live_count
     msg: cython.pointer(Msg) = free_list
     if msg is not cython.NULL:
@@ -70,7 +70,7 @@ def msg_get():
 
 
 def msg_put(msg):
-    """Let go of one reference; the last frees the message, its bytes and its fragments."""
+    """Release one reference; the last one frees the message, its bytes and its fragments."""
     global free_list, free_count, live_count, freed_bytes
     split: cython.pointer(Split)
     index: cython.uint
@@ -99,7 +99,8 @@ def msg_put(msg):
 
 
 def msg_reserve(msg, body, length):
-    """Room for a body of `length` bytes, NULL when memory has run out. What it had is dropped."""
+    """Make room for a body of `length` bytes; NULL when memory has run out. Its old bytes are
+    dropped."""
     msg_drop(body)
     if length <= MSG_INLINE - msg.room:
         body.data = cython.address(msg.inline_[0]) + msg.room
@@ -114,7 +115,7 @@ def msg_reserve(msg, body, length):
 
 
 def msg_copy(msg, body, data, length):
-    """A body with a copy of these bytes; -1 when memory has run out."""
+    """Set a body to a copy of these bytes; -1 when memory has run out."""
     target: cython.p_char = msg_reserve(msg, body, length)
     if target is cython.NULL:
         return -1
@@ -123,14 +124,14 @@ def msg_copy(msg, body, data, length):
 
 
 def msg_constant(msg, body, data, length):
-    """A body of bytes that outlive every message."""
+    """Set a body to constant bytes, which must outlive every message."""
     msg_drop(body)
     body.data = cython.cast(cython.p_char, data)
     body.length = length
 
 
 def msg_take(msg, body, data, length):
-    """A body that is this heap block, which the message owns from now on."""
+    """Set a body to this heap block, which the message owns from now on."""
     msg_drop(body)
     body.data = data
     body.length = length
@@ -138,7 +139,7 @@ def msg_take(msg, body, data, length):
 
 
 def msg_drop(body):
-    """Free a body's bytes early: a request's, once its reply has come."""
+    """Free the bytes of a body and empty it: for example a request's, once its reply has come."""
     if body.heap:
         heap_free(body.data, body.length)
     body.data = cython.NULL
@@ -147,8 +148,7 @@ def msg_drop(body):
 
 
 def heap_free(data, length):
-    """Free a block that bytes of this number were in, or might have been, or NULL: `messages_trim`
-    returns its pages."""
+    """Free a block of `length` bytes, or NULL, and count it: `messages_trim` returns its pages."""
     global freed_bytes
     if data is not cython.NULL:
         freed_bytes += length
@@ -156,7 +156,7 @@ def heap_free(data, length):
 
 
 def split_get(nfrag, nkeys):
-    """A Split with room for its fragments and key sequence in one block, NULL without memory."""
+    """A Split with its fragments and key sequence in one block; NULL when memory has run out."""
     split: cython.pointer(Split)
     head: cython.size_t = cython.sizeof(Split) + nfrag * cython.sizeof(cython.pointer(Msg))
     split = cython.cast(cython.pointer(Split), calloc(1, head + nkeys * cython.sizeof(cython.uint)))
@@ -173,19 +173,20 @@ def split_get(nfrag, nkeys):
 
 
 def messages_setup():
-    """Once a process: `messages_trim` returns pages to the system, `free` does not."""
+    """Configure malloc, once per process: pages are returned by `messages_trim` and not by every
+    `free`."""
     mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK)
     return mallopt(M_TRIM_THRESHOLD, HEAP_KEEP)
 
 
 def heap_freed(size):
-    """Something else has given so many bytes back to the heap."""
+    """Count `size` bytes that another module has freed."""
     global freed_bytes
     freed_bytes += size
 
 
 def messages_trim():
-    """After a burst: the heap returns its pages to the system. 1 when it was asked to."""
+    """After a burst, return free pages of the heap to the system. Returns 1 if that was tried."""
     global freed_bytes
     if freed_bytes < TRIM_AFTER or live_count > FREE_MAX:
         return 0
@@ -195,5 +196,5 @@ def messages_trim():
 
 
 def live_messages() -> int:
-    """Messages that are neither free nor freed: zero when nothing is in flight."""
+    """The number of messages in use: zero when nothing is in flight."""
     return live_count

@@ -1,19 +1,19 @@
-# nutproxy/msg/parse.pxd: what a protocol's parser keeps while a message is only partly there.
+# nutproxy/msg/parse.pxd: the state of a parser while a message is incomplete.
 #
-# All offsets count from the first byte of the message, wherever its bytes lie, so a message may move
-# from the receive scratch to a buffer of its own between two calls. `pos` only grows: bytes before it
-# are never looked at again, and bytes between `pos` and `scan` have been searched for a line end.
+# All offsets count from the first byte of the message, so the message may move from the receive
+# scratch to another buffer between two calls. `pos` only grows: bytes before it are never parsed
+# again, and bytes between `pos` and `scan` have been searched for the end of a line.
 
 from libc.stdint cimport int64_t, uint32_t
 
 cdef enum ParseResult:
     PARSE_OK = 0            # a whole message: it ends at pos
     PARSE_AGAIN             # more bytes are needed
-    PARSE_SKIP              # bytes up to pos mean nothing (an empty line): drop them
+    PARSE_SKIP              # bytes up to pos have no meaning (an empty line): drop them
     PARSE_ERROR             # broken framing: error says why
 
 cdef struct Arg:
-    size_t offset           # of its first byte, behind the length line
+    size_t offset           # of its first byte, after the length line
     size_t length
 
 cdef struct Parser:
@@ -21,16 +21,16 @@ cdef struct Parser:
     size_t pos
     size_t scan
     size_t need             # the message is at least this long; 0 while unknown
-    int64_t rest            # request: arguments to come; reply: elements to come
+    int64_t rest            # requests: arguments to come; replies: elements to come
     int64_t length          # of the bulk that is being received
     Arg* argv               # requests: the arguments so far
     uint32_t argc
     uint32_t argv_room
-    char kind               # replies: what they are; memcached requests: the command
-    bint line               # request came as an inline command
-    uint32_t flags          # memcached requests: flags for their message
-    const char* error       # what is wrong, in the protocol's words; memcached: the reply to it
-    char error_char         # the byte that error's %c stands for
+    char kind               # replies: their type; Memcached requests: the command
+    bint line               # the request is an inline command
+    uint32_t flags          # Memcached requests: flags for their message
+    const char* error       # Redis: the text of the error; Memcached: the whole error reply
+    char error_char         # the byte for the %c in error
 
 cdef inline void parser_reset(Parser* parser) noexcept:
     parser.state = 0

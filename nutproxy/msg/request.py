@@ -1,14 +1,14 @@
-# nutproxy/msg/request.py: the way of a request
-"""Through the two queues of a server connection.
+# nutproxy/msg/request.py: the path of a request
+"""How a request passes through the two queues of a server connection.
 
     enqueue_inq     a dispatched request waits to be written
-    req_send_next   the request to be written after this one
-    req_send_done   it has been written: from imsg_q to omsg_q, where it waits for its reply
+    req_send_next   the request to write after this one
+    req_send_done   it has been written: it moves from imsg_q to omsg_q and waits for its reply
     dequeue_outq    its reply has come
 
-What was cancelled before its first byte was written has lost its bytes; it passes through the
-gathered write as nothing and leaves the queue at `req_send_done`. There, too, ends what a server
-has answered before it had all of it.
+A request that was cancelled before its first byte was written has no bytes left. The gathered write
+skips it, and it leaves the queue in `req_send_done`. A request that the server answered before it
+had all of it leaves the queue there, too.
 """
 
 import cython
@@ -32,7 +32,7 @@ def req_send_next(conn, cursor):
 
 
 def req_send_done(conn):
-    """The head of imsg_q has been written: its reply is due."""
+    """The head of imsg_q has been written: it now waits for its reply."""
     msg: cython.pointer(Msg) = conn.dequeue_inq(conn)
     if msg.flags & (MSG_CANCELLED | MSG_ANSWERED):
         msg_put(msg)

@@ -1,21 +1,21 @@
-# nutproxy/msg/response.py: the way of a reply
-"""From the server connection that received it to the client that asked.
+# nutproxy/msg/response.py: the path of a reply
+"""How a reply gets from the server connection that received it to its client.
 
     rsp_recv_done   the head of the server's omsg_q gets the reply          (server connections)
     msg_done        a request is answered, by a reply or by an error
     rsp_send_next   the head of the client's omsg_q, if it is answered      (client connections)
     rsp_send_done   it has been written: it leaves the queue
 
-A request can be answered before its server has replied: its deadline has passed, or its client has
-gone. It then keeps its place in the server's omsg_q, and the reply that still comes is dropped
-here.
+A request can be finished before its server has replied, because its deadline has passed or its
+client has gone. It then keeps its place in the server's omsg_q, and the reply that still comes is
+dropped here.
 
-A server connection is shared, so it cannot be left unread because one client does not read. What
-comes for a client that has very much unread already is therefore not kept, but answered with an
-error that says so, in its place in the order. See `reply_refused`.
+A server connection is shared by clients, so it must be read even if one of them does not read its
+replies. Large replies for a client that has too much unread are therefore dropped, and the client
+gets an error instead, in the same place. See `reply_refused`.
 
-Nothing here raises: whoever answers a request may rely on it that the request is answered. Where
-memory has run out for the answer, it is a constant that says so.
+No function here raises, so a caller can rely on the request being answered. If there is no memory
+for the reply, it is a constant error.
 """
 
 import logging
@@ -45,13 +45,14 @@ from cython.cimports.nutproxy.stats.slab import POOL_FORWARD_ERROR, POOL_UNREAD_
 
 log = logging.getLogger("nutproxy")
 
-# A reply up to this size is always kept: the error in its place would be hardly smaller, and it may
-# be what says that a write has been carried out.
+# A reply up to this size is always kept: an error would be hardly smaller, and the reply may confirm
+# a write.
 REPLY_SMALL = cython.declare(cython.size_t, 512)
 
 
 def deadline_append(queue, msg):
-    """Put a message at the end of a pool's deadline queue: a ring through a message of its own."""
+    """Append a message to a pool's deadline queue, a circular list whose head is a message that is
+    not a request."""
     msg.timeout_prev = queue.timeout_prev
     msg.timeout_next = queue
     queue.timeout_prev.timeout_next = msg
@@ -67,11 +68,11 @@ def deadline_remove(msg):
 
 
 def msg_done(msg):
-    """This request has its reply in `rsp`. Tell whoever waits for it."""
+    """The reply to this request is in `rsp`: pass it on to its client or its parent."""
     deadline_remove(msg)
     msg.flags |= MSG_DONE
     if msg.server is cython.NULL or msg.flags & MSG_CANCELLED:
-        # Its bytes are needed no more: they have all been written, or never will be.
+        # The request's bytes are not needed any more: it is not in a server's queue, or cancelled.
         msg_drop(cython.address(msg.req))
     if msg.parent is not cython.NULL:
         frag_done(msg.parent, msg)
@@ -82,7 +83,7 @@ def msg_done(msg):
 @cython.cfunc
 @cython.exceptval(check=False)
 def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.void:
-    """A part of a command is answered. Until all are, its bytes count as those of a reply."""
+    """A part of a command is answered. Its bytes count as a reply until all parts are."""
     client: Conn
     arrived: cython.size_t
     index: cython.uint
@@ -99,7 +100,7 @@ def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.
     arrived = parent.split.arrived
     merge_frags(parent)
     if parent.split is not cython.NULL:
-        # The reply does not point into the parts: they are not kept until it is sent.
+        # The merged reply does not point into the parts, so their bytes can be freed now.
         for index in range(parent.split.nfrag):
             msg_drop(cython.address(parent.split.frags[index].rsp))
     msg_drop(cython.address(parent.req))
@@ -114,11 +115,11 @@ def frag_done(parent: cython.pointer(Msg), frag: cython.pointer(Msg)) -> cython.
 @cython.inline
 @cython.exceptval(check=False)
 def client_answered(client: Conn, msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
-    """A request in this client's omsg_q has its reply; servers have sent `size` bytes for it."""
+    """A request in this client's omsg_q has its reply, which took `size` bytes from servers."""
     if msg.flags & MSG_FAILED:
         client.stats[POOL_FORWARD_ERROR] += 1
     if msg.row is not cython.NULL:
-        # Grows at once, shrinks by an eighth: one large reply among many small ones counts too.
+        # Grows at once and shrinks by an eighth, so that one large reply among small ones counts.
         if size > client.expected:
             client.expected = size
         else:
@@ -135,8 +136,8 @@ def client_answered(client: Conn, msg: cython.pointer(Msg), size: cython.size_t)
 @cython.cfunc
 @cython.exceptval(check=False)
 def merge_frags(parent: cython.pointer(Msg)) -> cython.void:
-    """The reply of a command in parts. What goes wrong here is no fault of the connection that
-    brought the last part."""
+    """Merge the replies to the parts of a command. An exception is caught here: it must not close
+    the connection that the last part came from."""
     text: cython.p_const_char = b"-ERR internal error of nutproxy, see its log\r\n"
     try:
         if parent.flags & MSG_MEMCACHE:
@@ -150,9 +151,8 @@ def merge_frags(parent: cython.pointer(Msg)) -> cython.void:
 
 
 def msg_fail(msg, text):
-    """Answer a request with an error of the proxy's own: a whole error reply in `text`, None where
-    there was no memory for one; or as one that missed, where a server that fails is taken for an
-    empty one."""
+    """Answer a request with the error reply `text`; None if there was no memory for one. With
+    `on_dead_server: miss` the reply is a miss instead, if the command can have one."""
     msg.flags |= MSG_FAILED
     if msg.flags & MSG_MISS and missed(msg):
         msg_done(msg)
@@ -163,7 +163,7 @@ def msg_fail(msg, text):
 @cython.cfunc
 @cython.exceptval(check=False)
 def missed(msg: cython.pointer(Msg)) -> cython.bint:
-    """Has it got the reply of an empty server? False when memory has run out."""
+    """Give a request the reply of an empty server. False when memory has run out."""
     try:
         memcache_miss(msg)
     except MemoryError:
@@ -188,12 +188,12 @@ def msg_error(msg: cython.pointer(Msg), text: bytes | None) -> cython.void:
 
 
 def rsp_recv_done(conn, data, parser):
-    """A reply has come on a server connection whose omsg_q is not empty."""
+    """Pair a reply with the head of the server connection's omsg_q, which is not empty."""
     rsp_receive(conn, conn.dequeue_outq(conn), data, parser)
 
 
 def rsp_receive(conn, msg, data, parser):
-    """This request's reply has come. Takes over one reference to it."""
+    """The reply to this request has come. Takes over one reference to the request."""
     if msg_awaited(msg):
         if parser.kind == b"-" or parser.kind == b"!":
             msg.flags |= MSG_ERROR
@@ -212,8 +212,8 @@ def rsp_receive(conn, msg, data, parser):
 @cython.inline
 @cython.exceptval(check=False)
 def reply_refused(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
-    """Has its client so much unread that a reply of this size is not kept? The request that is next
-    always gets its reply: however large it is, it is one."""
+    """Does its client have so much unread that a reply of this size is dropped? The request whose
+    turn is next always gets its reply: however large it is, it is only one."""
     root: cython.pointer(Msg) = msg if msg.parent is cython.NULL else msg.parent
     client: Conn
     if root.client is cython.NULL:
@@ -225,7 +225,7 @@ def reply_refused(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
 @cython.cfunc
 @cython.exceptval(check=False)
 def refuse_reply(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
-    """Answer with an error what `reply_refused` does not let in."""
+    """Answer a request with an error instead of the reply that `reply_refused` drops."""
     client: Conn = cython.cast(Conn, msg.client if msg.parent is cython.NULL else msg.parent.client)
     code: bytes = b"SERVER_ERROR" if msg.flags & MSG_MEMCACHE else b"-ERR"
     text: bytes
@@ -241,7 +241,7 @@ def refuse_reply(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
 
 
 def rsp_send_next(conn, cursor):
-    """Replies leave in the order of the requests: nothing behind one that is not answered yet."""
+    """Replies leave in the order of the requests: the first one that is not done ends the write."""
     msg: cython.pointer(Msg)
     msg = conn.omsg_q.head if cursor[0] is cython.NULL else cursor[0].client_next
     if msg is cython.NULL or not msg.flags & MSG_DONE:
@@ -257,8 +257,8 @@ def rsp_send_done(conn):
 
 
 def rsp_enqueue(conn, msg):
-    """A request of this client: its place in the order of replies. Until its reply has come it
-    counts with the size that replies to this client have had of late."""
+    """Append a request to its client's queue, which keeps the replies in order. Until its reply has
+    come, it counts with the size that replies to this client have had recently."""
     msg.client = cython.cast(cython.p_void, conn)
     msg.held += conn.expected
     conn.pending += msg.held

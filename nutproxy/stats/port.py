@@ -1,17 +1,18 @@
 # nutproxy/stats/port.py: the statistics port
-"""Every TCP connection gets the statistics of this moment, and is closed.
+"""Every TCP connection gets the current statistics and is closed.
 
-    a collector connects and reads ────── nothing comes for GRACE ──> the JSON as it is
-    curl connects and sends GET / ─────── an HTTP request comes ────> the JSON as an HTTP reply
+    a collector connects and reads ────── no input within GRACE ────> the JSON as it is
+    curl connects and sends GET / ─────── an HTTP request ──────────> the JSON as an HTTP reply
 
-twemproxy's collectors send nothing and an HTTP client sends its request at once, so a short wait
-tells them apart. Anything else that is sent is ignored and gets the plain JSON.
+twemproxy's collectors send nothing, and an HTTP client sends its request at once, so a short wait
+tells them apart. Any other input is ignored and gets the plain JSON.
 
-One thread serves all connections, and none waits for another: what a socket does not take at once
-is written when it does. A client that neither completes its request nor reads has PATIENCE seconds;
-when CLIENTS are connected, the one that has been there longest makes room.
+One thread serves all connections, and none blocks another: if a socket is full, the rest is written
+when there is room. A client that neither completes its request nor reads is disconnected after
+PATIENCE seconds. If CLIENTS are connected and another one connects, the oldest is disconnected.
 
-The thread needs the GIL for a few calls a connection; while it writes a report the event loop runs.
+The thread holds the GIL only for a few calls per connection: while a report is being written, the
+event loop runs.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from collections.abc import Callable
 
 log = logging.getLogger("nutproxy")
 
-# As many as descriptors.OWN has room for.
+# descriptors.OWN reserves this many.
 CLIENTS = 16
 BACKLOG = 128
 PATIENCE = 10.0
-# How long a client may take, in seconds, to begin an HTTP request. It sends it right after the
-# handshake: only a processor that is busy comes between.
+# Seconds within which a client must begin an HTTP request. Clients send it right after the TCP
+# handshake, so only a busy processor delays it.
 GRACE = 0.05
-# More of a request than this is not waited for.
+# Longest HTTP request, in bytes; a longer one is answered at once.
 MAX_REQUEST = 8192
-# Until the next try where nobody could be accepted.
+# Seconds until the next try after accept has failed.
 PAUSE = 0.1
 
 
@@ -89,21 +90,21 @@ def http_reply(method: bytes, target: bytes, report: Callable[[], bytes]) -> byt
 
 
 class Reader:
-    """A client of the port: what it has sent, what is still to be written to it, and how long it
-    may take. `eof` once it has closed its sending side."""
+    """A client of the port: the input from it, the output that is left, and its time limit. `eof`
+    is set once it has closed its sending side."""
 
     def __init__(self, sock: socket.socket, report: Callable[[], bytes]) -> None:
         self.sock = sock
         self.report = report
         self.request = b""
-        self.is_http = False  # known only when GRACE is over and the request is not complete
-        self.left: memoryview | None = None  # None until it is known what is to be written
+        self.is_http = False  # set only if the request is still incomplete after GRACE
+        self.left: memoryview | None = None  # None until the reply has been made
         self.until = time.monotonic() + GRACE
         self.eof = False
 
     def serve(self, events: int) -> int:
-        """Acts on what the selector has reported; returns the events to wait for, 0 when all is
-        done. Raises OSError when the connection is lost."""
+        """Handles the events from the selector; returns the events to wait for next, 0 when done.
+        Raises OSError when the connection is lost."""
         if events & selectors.EVENT_READ:
             self.receive()
         if self.left is None and self.is_complete():
@@ -121,7 +122,7 @@ class Reader:
                 self.request += data[:MAX_REQUEST]
 
     def is_complete(self) -> bool:
-        """Does nothing that may still come change the reply?"""
+        """Is the reply known, whatever further input may come?"""
         if self.eof or len(self.request) > MAX_REQUEST:
             return True
         if b"\n" in self.request and not REQUEST_LINE.match(self.request):
@@ -129,7 +130,7 @@ class Reader:
         return REQUEST_END.search(self.request) is not None
 
     def expire(self) -> int:
-        """The time is up; returns the events to wait for, 0 when the client has to go."""
+        """The time limit has passed. Returns the events to wait for, 0 to disconnect the client."""
         if self.left is not None:
             return 0
         if not self.is_http and REQUEST_START.match(self.request):
@@ -140,7 +141,7 @@ class Reader:
         return self.serve(0)
 
     def reply(self) -> None:
-        """Make the reply, of this moment."""
+        """Make the reply with the current figures."""
         line = REQUEST_LINE.match(self.request)
         text = http_reply(line[1], line[2], self.report) if line else self.report()
         self.left = memoryview(text)
@@ -150,13 +151,13 @@ class Reader:
         with contextlib.suppress(BlockingIOError):
             self.left = left[self.sock.send(left) :]
         if not self.left:
-            # Closing with bytes unread would reset the connection and could take the report from
-            # its reader: wait until that one closes.
+            # Closing with unread input would reset the connection, and the client could lose the
+            # report: wait until the client closes.
             self.sock.shutdown(socket.SHUT_WR)
 
 
 class StatsPort:
-    """Serves what `report()` makes on `listener`, which it takes over, from `start` to `close`."""
+    """Serves `report()` on `listener`, which it takes over, from `start` to `close`."""
 
     def __init__(self, listener: socket.socket, report: Callable[[], bytes]) -> None:
         self.listener = listener
@@ -206,7 +207,7 @@ class StatsPort:
         try:
             sock, _ = self.listener.accept()
         except OSError:
-            # The client has left, or there is no descriptor: then the oldest reader gives one up.
+            # The client has left, or there is no free descriptor: the oldest reader gives up one.
             self.drop_oldest()
             time.sleep(PAUSE)
             return
@@ -222,9 +223,9 @@ class StatsPort:
         )
 
     def advance(self, reader: Reader, step: Callable[[], int]) -> None:
-        """Take a step with a reader, which tells the events to wait for next."""
+        """Call `step`, a step of this reader that returns the events to wait for next."""
         if reader.sock.fileno() < 0:
-            # It has had to make room since the selector reported it.
+            # It was closed to make room after the selector had reported it.
             return
         try:
             interest = step()
@@ -242,7 +243,8 @@ class StatsPort:
         reader.sock.close()
 
     def drop_oldest(self) -> None:
-        """Make room. One that has not been replied to gets what its socket takes at once."""
+        """Disconnect the oldest reader. If it has no reply yet, it gets as much of one as its
+        socket takes at once."""
         for reader in list(self.readers.values())[:1]:
             if reader.left is None:
                 reader.is_http = True

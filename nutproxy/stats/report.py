@@ -38,7 +38,7 @@ for section, rows in TABLE.items():
     if named != {f"{prefix}{row.name.upper()}": cell for cell, row in enumerate(rows)}:
         raise ImportError(f"nutproxy.stats: the {section} rows of slab.pxd and table.py differ")
 
-# The most bytes that a number and a histogram can need.
+# Upper limits of the bytes of a number and of a histogram.
 NUMBER_SIZE = 20
 HISTOGRAM_SIZE = 128 + LATENCY_BUCKETS * (2 * NUMBER_SIZE + 5)
 
@@ -80,7 +80,7 @@ def write_text(
 @cython.nogil
 @cython.exceptval(check=False)
 def write_histogram(to: cython.p_char, cells: cython.pointer(uint64_t)) -> cython.p_char:
-    """Sum and count, and the buckets that are not empty, each by its upper bound."""
+    """Write the count, the sum, and the buckets that are not empty, each by its upper bound."""
     total: cython.ulonglong = 0
     index: cython.int
     first: cython.bint = True
@@ -105,12 +105,12 @@ def write_histogram(to: cython.p_char, cells: cython.pointer(uint64_t)) -> cytho
 
 
 def quoted(name: str) -> str:
-    """As twemproxy writes it, but for what would break the JSON."""
+    """A name as twemproxy writes it, but with characters escaped that would break the JSON."""
     return json.dumps(name, ensure_ascii=False)
 
 
 def layout(pools, pool_cells, server_cells):
-    """The pieces: a text, the cell behind it, and whether a histogram begins there."""
+    """Yields the pieces: a text, the cell after it, and whether a histogram begins there."""
     glue = ""
     for number, row in enumerate(GLOBAL):
         yield f'{glue}"{row.name}":', number, False
@@ -138,8 +138,8 @@ def layout(pools, pool_cells, server_cells):
 
 @cython.cclass
 class Report:
-    """The statistics in `slab` of `pools`, which are PoolConfigs in the order of the slab. Made by
-    one thread at a time."""
+    """The statistics in `slab` for `pools`, the PoolConfigs in the order of the slab. Only one
+    thread at a time may call `make`."""
 
     def __init__(self, slab: Slab, pools):
         piece: cython.pointer(Piece)
@@ -179,7 +179,7 @@ class Report:
         return to
 
     def make(self) -> bytes:
-        """The JSON and a line feed, with the figures of this moment."""
+        """The JSON with the current figures, and a line feed."""
         head: bytes = (
             f'{{"service":"nutcracker", "source":{self.source}, "version":"{__version__}",'
             f' "uptime":{int(time.monotonic() - self.started)}, "timestamp":{int(time.time())}, '

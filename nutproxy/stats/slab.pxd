@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nutproxy.csys cimport __builtin_clzll
 
-# The cells of a row, by the names in table.py and in its order; report.py checks that.
+# The cells of a row, with the names of table.py and in its order; report.py checks that.
 
 cpdef enum:
     GLOBAL_TOTAL_CONNECTIONS
@@ -54,19 +54,20 @@ cpdef enum:
     SERVER_LATENCY          # the sum in microseconds; the buckets' cells follow
 
 cdef enum:
-    LATENCY_STEPS = 8       # buckets an octave
+    LATENCY_STEPS = 8       # buckets per octave
     LATENCY_BUCKETS = 200   # the last one is for everything above 125 s
 
 cdef class Slab:
     cdef uint64_t* cells
     cdef readonly size_t size          # bytes
-    cdef readonly list pools           # by pool, the first cell of its row
-    cdef readonly list servers         # by pool and server, the first cell of its row
+    cdef readonly list pools           # by pool: the first cell of its row
+    cdef readonly list servers         # by pool and server: the first cell of its row
 
     cdef uint64_t* row(self, size_t cell) noexcept
 
 cdef inline uint32_t latency_bucket(uint64_t usec) noexcept nogil:
-    """Exact up to 15 us, then eight equal steps from each power of two to the next."""
+    """The bucket of a latency. Exact up to 15 us, then eight equal steps from each power of two to
+    the next."""
     cdef uint32_t shift, bucket
     if usec < 2 * LATENCY_STEPS:
         return <uint32_t> usec

@@ -1,15 +1,15 @@
-# nutproxy/stats/slab.py: where the counters are kept
-"""One shared memory of 64-bit cells, in rows:
+# nutproxy/stats/slab.py: the memory of the counters
+"""A block of shared memory with 64-bit cells, in rows:
 
     [ global ] [ pool 0 ] [ server 0.0 ] [ server 0.1 ] … [ pool 1 ] [ server 1.0 ] …
 
 The enums in slab.pxd name the cells of a row. Pools and servers hold pointers to their rows, so
-counting is one instruction, `stats[POOL_CLIENT_EOF] += 1`, without a call, a lock or Python.
+counting is a single instruction: `stats[POOL_CLIENT_EOF] += 1`. It needs no call, lock or Python.
 
 Only the worker writes. Any process that has the descriptor and knows the pools can map the memory
 and read it at any time, since each cell is written in one store.
 
-A latency histogram is a sum followed by LATENCY_BUCKETS cells, eight to an octave. A percentile
+A latency histogram is a sum followed by LATENCY_BUCKETS cells, eight per octave. A percentile
 read from it is off by 12.5 % at most, from 1 us to 125 s.
 """
 
@@ -51,7 +51,7 @@ def places(configs) -> tuple[list[int], list[list[int]], int]:
 
 
 def slab_memory(configs) -> int:
-    """The descriptor of new, zeroed shared memory for the Slab of these pools."""
+    """Creates zeroed shared memory for the Slab of these pools, and returns its descriptor."""
     fd = os.memfd_create("nutproxy-stats")
     os.ftruncate(fd, places(configs)[2] * cython.sizeof(cython.ulonglong))
     return fd
@@ -73,8 +73,8 @@ def bucket_of(microseconds: int) -> int:
 
 @cython.cclass
 class Slab:
-    """Maps the memory `fd` of slab_memory(configs): rows for these PoolConfigs and their servers,
-    in that order. The descriptor may be closed afterwards. Raises OSError on failure."""
+    """Maps the memory that slab_memory(configs) returned as `fd`: rows for these PoolConfigs and
+    their servers, in that order. The descriptor may be closed afterwards. Raises OSError."""
 
     def __init__(self, configs, fd: cython.int):
         address: cython.p_void
@@ -82,7 +82,7 @@ class Slab:
         self.size = count * cython.sizeof(cython.ulonglong)
         address = mmap(cython.NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if address == MAP_FAILED:
-            raise OSError(f"no shared memory of {self.size} bytes for the statistics")
+            raise OSError(f"cannot map {self.size} bytes of shared memory for the statistics")
         self.cells = cython.cast(cython.pointer(uint64_t), address)
 
     def __dealloc__(self):

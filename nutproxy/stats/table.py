@@ -271,7 +271,7 @@ SERVER: Sequence[Row] = (
     Row(
         "server_refusals",
         "counter",
-        "# connections that the server ended because of a request that it does not take",
+        "# connections that the server ended because it refused a request",
         "With `Protocol error: invalid bulk length`: a value longer than its proto-max-bulk-len.",
     ),
     Row(
@@ -284,7 +284,7 @@ SERVER: Sequence[Row] = (
 
 TABLE = dict(zip(SECTIONS, (GLOBAL, POOL, SERVER), strict=True))
 
-# Names that stand beside those of pools, and beside those of servers in a pool.
+# Names of counters that share a JSON object with the names of pools, or of servers.
 BESIDE = {
     "pool": (
         *("service", "source", "version", "uptime", "timestamp"),
@@ -296,8 +296,8 @@ BESIDE = {
 
 def shown_names(section: Literal["pool", "server"], names: Sequence[str]) -> list[str]:
     """The names that the statistics use for all pools, or for all servers of one pool. A name that
-    has another meaning there gets underscores appended: a name that stood twice in a JSON object
-    would hide either the figure or the pool from readers."""
+    is also the name of a counter there gets underscores appended: if it were twice in the JSON
+    object, readers would lose one of the two."""
     used = {*BESIDE[section], *names}
     shown = []
     for name in names:
