@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made on first use; NUTPROXY_DEBUG=1 works with every target.
+# Everything runs in .venv, which is created on first use. NUTPROXY_DEBUG=1 works with every target.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,29 +23,29 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help demo test isolation soak fuzz asan lint format bench debug build clean
 
 help:
-	@echo "make demo    three Redis servers, nutproxy and a short tour; serves until Ctrl-C"
+	@echo "make demo    start three Redis servers and nutproxy, give a short tour, serve until Ctrl-C"
 	@echo "             (make demo DEMO=--once ends after the tour)"
-	@echo "make test    all tests; installs redis-server, memcached and nutcracker if absent"
+	@echo "make test    all tests; installs redis-server, memcached and nutcracker if missing"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
-	@echo "             (make test PYTEST='-m \"not slow\" -n 2' leaves two minutes of soak out)"
+	@echo "             (make test PYTEST='-m \"not slow\" -n 2' skips the soak test of two minutes)"
 	@echo "make isolation"
-	@echo "             every command with a million arguments and with one of 64 MB, beside a client"
-	@echo "             of another pool that must not notice: 10 minutes"
-	@echo "make soak    64 clients, servers that die, and no reply may reach another: 2 minutes"
+	@echo "             sends every command with a million arguments and with one of 64 MB, while a"
+	@echo "             client of another pool must not be delayed: 10 minutes"
+	@echo "make soak    64 clients while servers die; no client may get another's reply: 2 minutes"
 	@echo "             (make soak SECONDS=600 SOAK='-m 512 --protocol redis')"
 	@echo "make fuzz    mutated input for parsers, merges and the configuration: 2 minutes"
 	@echo "             (make fuzz SECONDS=600 FUZZ='--target config')"
 	@echo "make asan    tests, fuzz and soak with AddressSanitizer, UndefinedBehaviorSanitizer and"
-	@echo "             LeakSanitizer (make asan ASAN=tests/unit runs those tests alone)"
-	@echo "make lint    ruff, and mypy over the modules that are not compiled"
-	@echo "make format  rewrites the sources as ruff wants them"
+	@echo "             LeakSanitizer (make asan ASAN=tests/unit runs only these tests)"
+	@echo "make lint    ruff, and mypy for the modules that are not compiled"
+	@echo "make format  formats the sources with ruff"
 	@echo "make bench   nutproxy, nutcracker, haproxy and an echo server side by side, 15 minutes;"
 	@echo "             installs redis-server, memcached, nutcracker, haproxy, strace and valgrind"
 	@echo "             (make bench BENCH='--only redis-get-p16' passes options: --all, --list,"
 	@echo "             --placement own, --memory)"
-	@echo "make build   compiles what has changed"
+	@echo "make build   compiles the modules that have changed"
 	@echo "make debug   the same with bounds checks, assertions and line tracing"
-	@echo "make clean   removes everything that make has made, .venv too"
+	@echo "make clean   removes all generated files and .venv"
 
 demo: build $(VENV)/.demo
 	@$(BIN)/nutproxy demo $(DEMO)
@@ -87,8 +87,8 @@ debug:
 
 build: $(VENV)/.$(FLAVOUR)
 
-# An editable install, so that a change of an uncompiled module needs no build and a change of a
-# compiled one only its own.
+# An editable install: a change to an uncompiled module needs no build, and a change to a compiled
+# module recompiles only that one.
 $(VENV)/.installed: pyproject.toml setup.cfg setup.py | $(BIN)/python
 	@echo "installing nutproxy into $(VENV) (this compiles it)"
 	@$(BIN)/python -m pip install -q 'setuptools>=68' 'Cython>=3.3'
@@ -101,7 +101,7 @@ $(VENV)/.$(FLAVOUR): $(VENV)/.installed $(SOURCES)
 	@rm -f $(VENV)/.debug $(VENV)/.release
 	@touch $@
 
-# The package is there already: this adds what its extra needs.
+# The package is installed already: this adds the dependencies of the extra.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.installed
 	@$(BIN)/python -m pip install -q 'nutproxy[$*]'
 	@touch $@

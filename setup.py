@@ -1,7 +1,7 @@
-"""Builds the compiled modules: every .py below nutproxy/ that has a .pxd beside it.
+"""Builds the compiled modules: every .py file in nutproxy/ with a .pxd file of the same name.
 
-Everything else about the package is in setup.cfg. NUTPROXY_DEBUG=1 builds with bounds checks,
-assertions and line tracing; NUTPROXY_SANITIZE=1 with AddressSanitizer and
+All other settings of the package are in setup.cfg. NUTPROXY_DEBUG=1 builds with bounds checks,
+assertions and line tracing. NUTPROXY_SANITIZE=1 builds with AddressSanitizer and
 UndefinedBehaviorSanitizer, for an interpreter that is linked with both (`make asan`).
 """
 
@@ -39,7 +39,7 @@ CFLAGS = ["-O1", "-g"] if DEBUG or SANITIZE else ["-O3", "-g1"]
 LDFLAGS = []
 if SANITIZE:
     LDFLAGS = ["-fsanitize=address,undefined"]
-    # What is read before it is written is nothing that happens to be right.
+    # Uninitialized variables get a pattern, so that reading one is not correct by accident.
     CFLAGS += [*LDFLAGS, "-fno-omit-frame-pointer", "-ftrivial-auto-var-init=pattern"]
 
 
@@ -57,7 +57,7 @@ def extensions():
 
 
 def require_toolchain():
-    """Ends the build with the names of the packages when it cannot succeed."""
+    """Ends the build and names the missing packages, if there is no compiler or no Python.h."""
     missing = []
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     if shutil.which(compiler) is None:
@@ -75,7 +75,7 @@ def require_toolchain():
 
 
 class BuildCompiled(build_ext):
-    """Runs Cython only when something is built, so that an sdist holds no generated C."""
+    """Runs Cython only in the build step, so that an sdist contains no generated C."""
 
     def finalize_options(self):
         super().finalize_options()
@@ -84,7 +84,7 @@ class BuildCompiled(build_ext):
     def run(self):
         require_toolchain()
         marker = Path(self.build_temp, "flavour")
-        # Time stamps do not show that the objects were built with other flags.
+        # Timestamps do not show whether the objects were built with other flags.
         if not marker.exists() or marker.read_text() != FLAVOUR:
             self.force = True
         generated = cythonize(
@@ -103,10 +103,10 @@ class BuildCompiled(build_ext):
 
 
 class BuildWithExamples(build_py):
-    """Puts the example files into the package, where `nutproxy examples` finds them."""
+    """Copies the example files into the package, where `nutproxy examples` finds them."""
 
     def examples(self):
-        """Each file with the place that it is built to."""
+        """Each file and the path that it is copied to."""
         share = Path(self.build_lib, "nutproxy", "share")
         for pattern in ("conf/*.yml", "contrib/nutproxy.*"):
             for file in sorted(Path().glob(pattern)):
@@ -114,7 +114,7 @@ class BuildWithExamples(build_py):
 
     def run(self):
         super().run()
-        # An editable install reads them where they are.
+        # An editable install reads them from conf/ and contrib/.
         if not self.editable_mode:
             for file, place in self.examples():
                 self.mkpath(str(place.parent))

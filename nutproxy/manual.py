@@ -1,6 +1,6 @@
-# nutproxy/manual.py: what shells and man know of the command line
-"""Shell completion and the man page, from the parser that `nutproxy --help` is printed from. A flag
-or a command is known to all of them as soon as the parser has it.
+# nutproxy/manual.py: shell completion and the man page
+"""Shell completion and the man page, generated from the parser that prints `nutproxy --help`. A new
+flag or command appears in all of them as soon as the parser has it.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from nutproxy import __version__
 
 
 class Flag(NamedTuple):
-    """An option: its spellings, what it takes ("" for nothing) and its help text."""
+    """An option: its spellings, the name of its value ("" if it has none) and its help text."""
 
     names: tuple[str, ...]
     takes: str
@@ -20,7 +20,7 @@ class Flag(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A command: how it is called, its help text, its own flags, and the words that may follow."""
+    """A command: its calls, its help text, its own flags, and the words that may follow it."""
 
     name: str
     usages: tuple[str, ...]
@@ -30,7 +30,7 @@ class Verb(NamedTuple):
 
 
 class CommandLine(NamedTuple):
-    """Everything that can be said to nutproxy."""
+    """All flags and commands of nutproxy."""
 
     flags: tuple[Flag, ...]
     verbs: tuple[Verb, ...]
@@ -39,7 +39,7 @@ class CommandLine(NamedTuple):
 def command_line(
     parser: argparse.ArgumentParser, usages: Mapping[str, Sequence[str]]
 ) -> CommandLine:
-    """What `parser` understands; `usages` has the calls of each command."""
+    """The flags and commands of `parser`; `usages` has the calls of each command."""
     flags, verbs = _flags(parser), []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -166,7 +166,7 @@ def _names(flags: Iterable[Flag]) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """One word to every shell."""
+    """Quoted so that every shell takes it as one word."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 
@@ -178,7 +178,7 @@ def _indented(text: str) -> str:
 
 
 def man(line: CommandLine, description: str, files: Sequence[tuple[str, str]]) -> str:
-    """nutproxy(1) in man's macros. `files` are names and what they are."""
+    """nutproxy(1) in man's macros. `files` are pairs of a name and a description."""
     synopsis = [f"nutproxy {usage}" for verb in line.verbs for usage in verb.usages]
     parts = [
         f'.TH NUTPROXY 1 "{date.today():%B %Y}" "nutproxy {__version__}" "User Commands"',
@@ -206,7 +206,7 @@ def man(line: CommandLine, description: str, files: Sequence[tuple[str, str]]) -
         parts += [".TP", rf"\fI{_roff(name)}\fR", _roff(text)]
     parts += [
         ".SH EXIT STATUS",
-        "0 on success, 1 for everything that is wrong.",
+        "0 on success, 1 on any error.",
     ]
     return "\n".join([*parts, ""])
 

@@ -45,8 +45,8 @@ from cython.cimports.nutproxy.stats.slab import POOL_FORWARD_ERROR, POOL_UNREAD_
 
 log = logging.getLogger("nutproxy")
 
-# A reply up to this size is always kept: an error would be hardly smaller, and the reply may confirm
-# a write.
+# A reply up to this size is always kept: an error would be hardly smaller, and the reply may
+# confirm a write.
 REPLY_SMALL = cython.declare(cython.size_t, 512)
 
 

@@ -126,7 +126,7 @@ def test_umask_is_the_callers(daemon):
 def test_a_daemon_without_a_log_says_so(daemon):
     assert daemon.start("-p", "n.pid") == 0
     assert daemon.errors == (
-        "nutproxy: warning: a daemon without a log file (-o FILE) logs nowhere\n"
+        "nutproxy: warning: a daemon without a log file has no log; set one with -o FILE\n"
     )
 
 

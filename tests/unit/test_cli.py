@@ -23,7 +23,7 @@ GOOD = "p:\n  listen: 127.0.0.1:1\n  redis: true\n  servers:\n  - 127.0.0.1:6379
 WARNED = GOOD.replace("redis: true", "redis: true\n  server_connections: 17")
 BAD = GOOD.replace("redis: true", "redis: maybe\n  lisen: x")
 
-# Hashes that spread keys which are counted up.
+# Hashes that spread keys with consecutive numbers.
 EVEN = ("murmur", "md5", "crc32a", "jenkins", "one_at_a_time", "fnv1a_32", "hsieh", "murmur3")
 
 BAD_FINDINGS = (
