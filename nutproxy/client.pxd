@@ -12,23 +12,23 @@ cdef enum ReplyMode:
 cdef class ClientConn(Conn):
     cdef readonly ServerPool pool
     cdef readonly uint64_t id
-    cdef public int resp               # the protocol version that it speaks: 2 or 3
-    cdef readonly int states           # proto.commands.State: what keeps commands from the servers
+    cdef public int resp               # its protocol version: 2 or 3
+    cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef int mode                      # ReplyMode
-    cdef bint paused                   # over a bound: not read until replies have left
-    cdef public bint waiting           # a command must be answered before the next is looked at
-    cdef public bint barrier           # protocol switched: the queue must drain before the next
-    cdef bint broken                   # closed by us: what it sent is no request
-    cdef readonly bint lingering                # all is sent: what still comes is dropped
-    cdef uint64_t drain_end            # in a drain: requests that begin behind it are not taken
-    cdef parse_t protocol              # and what parses those before it
+    cdef bint paused                   # at a limit: not read until replies have left
+    cdef public bint waiting           # a command must be answered before the next one is parsed
+    cdef public bint barrier           # protocol switched: the queue must be empty before the next
+    cdef bint broken                   # closed by nutproxy because its input is not a request
+    cdef readonly bint lingering       # all replies are sent: further input is dropped
+    cdef uint64_t drain_end            # in a drain: recv_bytes from which on requests are ignored
+    cdef parse_t protocol              # in a drain: the parser for the requests before it
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
-    cdef int64_t local_turn            # when it last had a command answered by us: the turn's time
-    cdef unsigned int local_count      # and how many in that turn
+    cdef int64_t local_turn            # the last turn in which nutproxy answered a command itself
+    cdef unsigned int local_count      # how many it answered in that turn
     cdef readonly double created       # monotonic seconds
-    cdef str peer_text                 # its address, once somebody has asked; None before
+    cdef str peer_text                 # its address, cached; None before the first use
     cdef str local_text
     cdef public str name
     cdef public str lib_name

@@ -1,24 +1,25 @@
 # nutproxy/client.py: the role of a client connection
-"""Receives requests, sends replies.
+"""Receives requests and sends replies.
 
     recv ─> parse ─> recv_done (dispatch/) ─> omsg_q ─> send
 
-**Bounds.** A client with `client_max_requests` requests in flight, or with `client_max_pending`
-bytes of unanswered requests and unsent replies, is not read any more until both have fallen to
-half: its own socket fills, and it waits. One message above the bound is always let in, or a large
-value could never pass. A request counts with the size that its reply is expected to have, which is
-that of late ones; a new client begins with few requests and earns more by small replies. When
-replies turn out far larger than that and are not read, those that come above four times
-`client_max_pending` are not kept: see msg/response.py.
+**Limits.** nutproxy stops reading from a client that has `client_max_requests` requests in flight,
+or `client_max_pending` bytes of unanswered requests and unsent replies, until both have fallen to
+half. The client's socket fills up, and the client waits. The message that crosses the limit is
+still accepted, otherwise a very large value could never pass. A request counts with the expected
+size of its reply, which follows the sizes of recent replies. A new client starts with few requests
+in flight and may have more once its replies turn out to be small. If replies are far larger than
+expected and the client does not read them, those above four times `client_max_pending` are dropped:
+see msg/response.py.
 
 **The end.** A client that has closed its sending side still gets the replies that it is owed. When
-it has gone altogether, its requests keep their places in the servers' queues without it. After
-broken framing or QUIT nothing more is read, what is owed is sent, and the connection closes.
+a client has gone completely, its requests keep their places in the servers' queues. After broken
+framing or QUIT nothing more is read; the connection closes after the last reply.
 
-**The drain.** When nutproxy ends, a client is owed replies to what it has sent by then, also where
-that still lies in its socket. A request that has begun is received to its end; what begins behind
-it is not looked at. Its bytes are counted, so that the border is exact in the middle of a pipeline:
-`drain_end` is in the stream what `recv_bytes` will be there.
+**The drain.** When nutproxy shuts down, a client still gets the replies to all requests that it has
+sent by then, including those that are still in its socket. A request that has begun is received to
+its end, and later ones are ignored. The boundary is exact even in the middle of a pipeline, because
+it is a position in the stream: requests that begin at `drain_end` bytes or later are ignored.
 """
 
 import fcntl
@@ -52,10 +53,10 @@ from cython.cimports.nutproxy.stats.slab import (
 
 log = logging.getLogger("nutproxy")
 
-# Redis' bounds before AUTH: arguments of a command, and bytes of one.
+# Redis' limits before AUTH: the arguments of a command, and the bytes of one argument.
 UNAUTHENTICATED_ARGS = 10
 UNAUTHENTICATED_BULK = 16384
-# A request as a whole: Redis' client-query-buffer-limit, or twice the largest value.
+# Bytes of a whole request: Redis' client-query-buffer-limit, or twice the largest value if more.
 REQUEST_MAX = 1 << 30
 
 STALLED_REDIS = cython.declare(
@@ -75,9 +76,9 @@ TOO_MUCH_MEMCACHE = cython.declare(
 
 # Milliseconds that a closing connection waits for the client to close.
 LINGER = 1000
-# A client's requests in flight before the size of its replies is known.
+# Requests that a client may have in flight before the size of its replies is known.
 FIRST_REQUESTS = cython.declare(cython.size_t, 32)
-# Replies that are larger than was expected, in units of client_max_pending.
+# Limit on unread replies, in units of client_max_pending.
 UNREAD_FACTOR = cython.declare(cython.size_t, 4)
 
 next_id = cython.declare(cython.ulonglong, 0)
@@ -91,7 +92,7 @@ def client_recv_next(conn: Conn) -> cython.bint:
     if conn.closing or client.waiting:
         return False
     if client.barrier:
-        # Its requests go over other connections now: those on the old ones come first.
+        # Later requests use other server connections, so the earlier ones must finish first.
         if conn.omsg_q.head is not cython.NULL:
             return False
         client.barrier = False
@@ -102,7 +103,7 @@ def client_recv_next(conn: Conn) -> cython.bint:
 @cython.cfunc
 @cython.exceptval(check=False)
 def client_active(conn: Conn) -> cython.bint:
-    """Replies are owed, or one is being made."""
+    """Is a reply owed, or being made?"""
     return conn.omsg_q.head is not cython.NULL or cython.cast(ClientConn, conn).waiting
 
 
@@ -118,7 +119,7 @@ def client_send_done(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_send_done_rare(client: ClientConn) -> cython.int:
-    """The same, where something waits for it or a reply is in pieces."""
+    """The same for a client that waits for replies to leave, or whose reply is in pieces."""
     conn: Conn = client
     if conn.omsg_q.head.flags & MSG_PIECE:
         conn.pieces -= 1
@@ -135,8 +136,8 @@ def client_send_done_rare(client: ClientConn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_close(conn: Conn) -> cython.int:
-    """The client has gone. Servers' queues keep the places of what is still in flight: its own must
-    let go of them whatever else fails, since they point at it."""
+    """The client has gone. Its requests in flight keep their places in the servers' queues. They
+    point to the client, so its own queue must be emptied whatever else fails."""
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.fd < 0:
         return 0
@@ -150,7 +151,7 @@ def client_close(conn: Conn) -> cython.int:
         if log.isEnabledFor(logging.DEBUG):
             client.log_close()
     finally:
-        # One that has sent QUIT need not read the +OK.
+        # A client that has sent QUIT need not read the +OK.
         asked = conn.closing and conn.err in (0, EPIPE, ECONNRESET)
         client.pool.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
@@ -174,8 +175,8 @@ def client_recv(conn: Conn) -> cython.int:
 def client_recv_part(
     conn: Conn, data: cython.p_char, length: cython.size_t, parser: cython.pointer(Parser)
 ) -> cython.size_t:
-    """A large request has come in part. Where those of all clients are too much, the client with
-    the largest part has to go, as with Redis' maxmemory-clients."""
+    """Part of a large request was received. If the incomplete requests of all clients are too large
+    together, the client with the largest one is ended, as with Redis' maxmemory-clients."""
     client: ClientConn = cython.cast(ClientConn, conn)
     pool: ServerPool = client.pool
     conn.count(length)
@@ -215,7 +216,7 @@ def client_discard(conn: Conn) -> cython.int:
 def client_drain_parse(
     conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """The protocol's parser, for messages that begin before the border."""
+    """The protocol's parser, but only for requests that begin before `drain_end`."""
     client: ClientConn = cython.cast(ClientConn, conn)
     if conn.recv_bytes - length >= client.drain_end and conn.swallow == 0:
         conn.closing = True
@@ -279,7 +280,7 @@ class ClientConn(Conn):
         pool.client_came(self)
 
     def breaks(self):
-        """What has come is no request: nothing more is read."""
+        """The input is not a request: read nothing more."""
         self.closing = True
         self.broken = True
         self.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
@@ -289,7 +290,7 @@ class ClientConn(Conn):
         return self.counted
 
     def check_unfinished(self) -> None:
-        """Has a request been begun, and nothing come of it for too long?"""
+        """End the client if it has begun a request and sent nothing for too long."""
         if (
             self.tail is cython.NULL
             or self.closing
@@ -302,7 +303,7 @@ class ClientConn(Conn):
         self.give_up(STALLED_REDIS if self.pool.config.redis else STALLED_MEMCACHE)
 
     def give_up(self, text):
-        """Its unfinished request is not waited for."""
+        """Stop waiting for the rest of its request: send the error `text` and close."""
         parser: Parser
         parser_reset(cython.address(parser))
         parser.error = text
@@ -311,8 +312,8 @@ class ClientConn(Conn):
         return 0
 
     def linger(self):
-        """Everything owed is sent. Closing now, with bytes unread, would reset the connection and
-        could take the last reply from the client: wait until it has closed, or a second."""
+        """All replies are sent. Closing with unread input would reset the connection, and the
+        client could lose the last reply. So wait until the client closes, at most for LINGER."""
         self.lingering = True
         shutdown(self.fd, SHUT_WR)
         self.recv = client_discard
@@ -324,7 +325,7 @@ class ClientConn(Conn):
         client_close(self)
 
     def drain(self) -> None:
-        """Answer what it has sent, then close it."""
+        """Answer the requests that it has sent, then close it."""
         if self.closing:
             return
         self.drain_end = self.recv_bytes + self.unread()
@@ -334,11 +335,11 @@ class ClientConn(Conn):
         self.mark_ready()
 
     def unread(self) -> int:
-        """Bytes that it has sent and that wait in its socket."""
+        """The number of bytes that wait in its socket to be read."""
         return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def drained(self):
-        """Something has been read since the drain began: close it behind the last request."""
+        """Called after each read in a drain: close the client after its last request."""
         if not self.closing:
             if self.recv_bytes < self.drain_end or self.tail is not cython.NULL or self.swallow > 0:
                 return 0
@@ -346,13 +347,13 @@ class ClientConn(Conn):
         if client_active(self):
             return 0
         if self.loop.now - max(self.last, self.heard, self.told) >= LINGER:
-            # It has had its time to take the last reply, and has not sent anything since.
+            # Its last reply was sent at least LINGER ago, and it has sent nothing since.
             self.lingering = True
         return client_close(self)
 
     @property
     def owed(self) -> int:
-        """How many requests it has in flight; 0 for one that is only waited for to close."""
+        """The number of its requests in flight."""
         return self.omsg_q.count - self.pieces
 
     def log_close(self) -> None:
@@ -376,7 +377,7 @@ class ClientConn(Conn):
         return {"conn": str(self), **self.pool.about}
 
     def check_bounds(self):
-        """Pause above a bound, go on at half of it."""
+        """Pause at a limit, resume at half of it."""
         pool: ServerPool = self.pool
         if self.paused:
             self.paused = (
@@ -406,7 +407,8 @@ class ClientConn(Conn):
         self.max_request = max(REQUEST_MAX, 2 * bulk)
 
     def enter(self, state: int, command: bytes, error: bytes) -> None:
-        """This command has been refused, and with it what follows: see proto.commands.State."""
+        """This command was refused, so commands that depend on it are too: see
+        proto.commands.State."""
         self.states |= state
         if self.refusals is None:
             self.refusals = {}
@@ -425,7 +427,7 @@ class ClientConn(Conn):
 
     @property
     def peer(self) -> str:
-        # Kept: CLIENT LIST asks every client of the pool, while all of them wait.
+        # Cached: CLIENT LIST needs the address of every client while all of them wait.
         if self.peer_text is None:
             self.peer_text = self._address("getpeername")
         return self.peer_text
@@ -480,6 +482,6 @@ class ClientConn(Conn):
         return self.pending
 
     def resume(self) -> None:
-        """The command that held the others back has been answered."""
+        """The command that delayed the following ones has been answered."""
         self.waiting = False
         self.mark_ready()

@@ -1,5 +1,5 @@
 # nutproxy/daemon.py: running in the background
-"""`-d`: the command returns when the daemon listens, or says why it does not.
+"""`-d`: the command returns when the daemon listens, or prints why it does not.
 
     the command ── fork ──> session leader ── fork ──> the daemon: not a session leader, so that no
          │                  setsid, ends               terminal can become its controlling one
@@ -10,9 +10,9 @@
                                                            │ /dev/null, and only then it reports
                                                            serves
 
-The forks come before any thread, socket or lock: what the daemon holds it has opened itself. The
-umask stays. The directory becomes / , so that none is kept busy: every path that the daemon is
-given must be absolute.
+The forks come before any thread, socket or lock, so the daemon has opened everything that it holds
+itself. The umask is kept. The working directory becomes /, so that no file system is kept busy.
+Every path that is passed to the daemon must therefore be absolute.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import os
 import sys
 from collections.abc import Callable
 
-LOST = "nutproxy: the daemon has ended before it was listening"
+LOST = "nutproxy: the daemon ended before it was listening"
 
 
 def daemonize(serve: Callable[[Callable[[], None]], int]) -> int:
-    """Run `serve(ready)` as a daemon, in which it calls `ready` once it listens. The exit code: for
-    the command 0 if the daemon is ready, else the daemon's own; in the daemon that of `serve`."""
+    """Run `serve(ready)` in a daemon; it calls `ready` once it listens. Returns the exit code: in
+    the command 0 if the daemon is ready, else the daemon's; in the daemon that of `serve`."""
     for stream in (sys.stdout, sys.stderr):
-        # Or both processes would write what is in it.
+        # Otherwise both processes would write the buffered text.
         stream.flush()
     reading, writing = os.pipe()
     child = os.fork()
@@ -63,7 +63,7 @@ def daemonize(serve: Callable[[Callable[[], None]], int]) -> int:
 
 
 def outcome(reading: int) -> int:
-    """What the daemon has reported."""
+    """The exit code that the daemon has reported, 1 if it has ended without a report."""
     with os.fdopen(reading, "rb") as pipe:
         code = pipe.read(1)
     if not code:
@@ -73,7 +73,7 @@ def outcome(reading: int) -> int:
 
 
 def detach() -> None:
-    """Let go of the terminal."""
+    """Detach from the terminal: the standard descriptors become /dev/null."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

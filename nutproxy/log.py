@@ -77,7 +77,7 @@ BURST_KINDS = 1000
 # Debug lines that may wait for a disk that does not write, about 1 KB each. Other lines have as
 # much room again, so that debug lines cannot crowd out errors.
 QUEUE_LINES = 5000
-# How long the process waits at its end for the last lines to be written.
+# Seconds that the process waits at its end for the last lines to be written.
 LAST_SECONDS = 1.0
 
 # The descriptor of standard error.
@@ -87,7 +87,7 @@ FIELDS = ("conn", "pool", "server")
 
 
 def log_level(verbose: int) -> int:
-    """The least level that is logged with `-v verbose`."""
+    """The lowest level that is logged with `-v verbose`."""
     return LEVELS[verbose] if verbose < len(LEVELS) else logging.DEBUG
 
 
@@ -213,8 +213,8 @@ FORMATTERS = {"text": TextFormatter, "json": JsonFormatter}
 
 
 class LogFile(WatchedFileHandler):
-    """A log file, or a FIFO that somebody reads: opening one that nobody reads fails instead of
-    waiting for a reader. `fatal` is a descriptor of it that stays the same when it is reopened."""
+    """A log file, or a FIFO with a reader: opening a FIFO without a reader fails instead of waiting
+    for one. `fatal` is a descriptor of the file that stays valid when the file is reopened."""
 
     fatal = -1
 
@@ -224,7 +224,7 @@ class LogFile(WatchedFileHandler):
             fd = os.open(self.baseFilename, flags, 0o666)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                raise OSError(error.errno, "it is a FIFO or a socket that nobody reads") from error
+                raise OSError(error.errno, "it is a FIFO or a socket without a reader") from error
             raise
         os.set_blocking(fd, True)
         if self.fatal < 0:
@@ -324,14 +324,14 @@ class Log:
         faulthandler.enable(writer.fatal if isinstance(writer, LogFile) else STDERR)
 
     def change_level(self, step: int) -> None:
-        """One up or down, within twemproxy's 0 to 11."""
+        """Raise or lower the level by one, within twemproxy's 0 to 11."""
         self.verbose = min(max(self.verbose + step, 0), VERBOSE_MAX)
         log.setLevel(log_level(self.verbose))
 
     def stop(self) -> None:
-        """Wait until everything is written, but not for ever: with a disk that has stopped, or a
-        pipe that is not read, it gives up and sets `stuck`. The interpreter then cannot shut down
-        in the usual way, because that takes locks which the thread holds."""
+        """Wait until everything is written, at most for LAST_SECONDS. If a disk has stopped or a
+        pipe is not read, give up and set `stuck`. The interpreter then cannot exit in the usual
+        way, because that needs locks which the thread holds."""
         ending = threading.Thread(target=self.listener.stop, name="end of the log", daemon=True)
         ending.start()
         ending.join(LAST_SECONDS)

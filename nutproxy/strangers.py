@@ -53,7 +53,7 @@ def tell_broken(client: Client, error: bytes) -> None:
 
 
 def tell_inline(client: Client, words: list[bytes]) -> None:
-    """Called for an inline command to a Redis pool. Only people and foreign protocols send those."""
+    """Called for an inline command to a Redis pool. Only people and other protocols send those."""
     if words[-1].startswith(b"HTTP/"):
         tell_stranger(client, "http")
     elif words[0] in MEMCACHED_WORDS:

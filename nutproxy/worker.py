@@ -4,13 +4,13 @@
     run                 the process: pid file, listening sockets, log, supervisor
       serve             the worker: signals and the loop, until it is drained
 
-A worker gets everything that it needs as values: a checked Config, listening sockets, and the log
-that its signals act on. It reads no file and decides nothing about processes, so that a master can
-start several of them.
+A worker gets everything it needs as arguments: a checked Config, listening sockets, and the log
+that signals control. It reads no files and starts no processes, so that a master could start
+several workers.
 
-    SIGTERM, SIGINT     drain: what has come is answered, then the end; the second one ends at once
-    SIGHUP              the log file is opened again
-    SIGTTIN, SIGTTOU    one log level more, one less
+    SIGTERM, SIGINT     drain: answer the requests that have come, then end; the second: end at once
+    SIGHUP              reopen the log file
+    SIGTTIN, SIGTTOU    raise, lower the log level
     SIGUSR1, SIGUSR2    reserved
 """
 
@@ -42,8 +42,8 @@ SIGNALS = (*END_SIGNALS, signal.SIGHUP, *LEVEL_SIGNALS, *RESERVED_SIGNALS)
 
 
 def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
-    """The listening socket of every pool, by its name; all of them or none. Raises OSError with the
-    pool and the address in its text."""
+    """The listening sockets by the names of their pools. Raises OSError with the pool and the
+    address in its text if one of them fails, and closes the others."""
     found: dict[str, socket.socket] = {}
     try:
         for pool in pools:
@@ -59,16 +59,16 @@ def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
 
 
 def close_all(sockets: Iterable[socket.socket]) -> None:
-    """Those that a worker has taken over are no longer open."""
+    """Close these sockets. Those that a worker has taken over are already closed."""
     for sock in sockets:
         sock.close()
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket pair: the number of each signal that comes meanwhile can be read from the first, and
-    threads write zeros to the second to wake the loop. Signals that come later are ignored, until
-    the process has ended: it is about to, and with its own exit code."""
+    """A socket pair. Until this context ends, the number of each received signal can be read from
+    the first socket, and threads write zeros to the second to wake the loop. Later signals are
+    ignored: the process is about to end, and with its own exit code."""
     reading, writing = socket.socketpair()
     reading.setblocking(False)
     writing.setblocking(False)
@@ -76,7 +76,7 @@ def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
     signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, ignore)
-    # A lost connection is noticed where it is written to.
+    # A write to a lost connection returns an error instead.
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         yield reading, writing
@@ -87,19 +87,19 @@ def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def ignore_signals() -> None:
     for number in SIGNALS:
-        # The interpreter resets a Python handler before it ends, but not this.
+        # The interpreter resets Python handlers before it exits, but not SIG_IGN.
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
 
 
 def ignore(number: int, frame: object) -> None:
-    """A Python handler must be there for the wakeup descriptor to be written to."""
+    """Does nothing: the wakeup descriptor only works for signals with a Python handler."""
 
 
 def act_on(
     number: int, context: Context, shutdown_timeout: int, output: Log, notify: Notifier
 ) -> None:
-    """What a signal does, in the loop. It is logged at every level."""
+    """Handle a signal, in the loop. It is logged at every level."""
     came = f"signal {number} ({signal.Signals(number).name}) received"
     if number in END_SIGNALS:
         if context.draining:
@@ -129,8 +129,8 @@ def serve(
     notify: Notifier,
     stats_memory: int,
 ) -> None:
-    """Run a worker until a signal has ended it; `wakeup` is the pair of `signals`,
-    `stats_memory` the descriptor that its counters are kept in."""
+    """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
+    descriptor of the memory for its counters."""
     context = Context(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
     context.max_clients = max_clients
     reading, writing = wakeup
@@ -152,13 +152,13 @@ def serve(
     try:
         context.run()
     finally:
-        # Before the socket is closed that their numbers are written to.
+        # First, because the socket that signal numbers are written to is closed next.
         ignore_signals()
         context.close()
 
 
 def open_log(config: Config) -> Log:
-    """Raises OSError with the file in its text."""
+    """Open the log. Raises OSError with the file in its text."""
     path = config.globals.output
     try:
         return Log(config.globals.verbose, path, config.globals.log_format)
@@ -168,13 +168,13 @@ def open_log(config: Config) -> Log:
 
 
 def listen_stats(options: Options) -> socket.socket | None:
-    """The listening socket of the statistics port, if there is to be one. Raises OSError."""
+    """The listening socket of the statistics port, None if it is turned off. Raises OSError."""
     return port.listen(options.stats_addr, options.stats_port) if options.stats_port else None
 
 
 @contextlib.contextmanager
 def stats_port(config: Config, listener: socket.socket | None, memory: int) -> Iterator[None]:
-    """Meanwhile `listener` serves the counters that a worker keeps in `memory`."""
+    """In this context `listener` serves the counters that a worker keeps in `memory`."""
     if listener is None:
         yield
         return
@@ -192,8 +192,8 @@ def run(
     warnings: Sequence[Problem] = (),
     ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """Serve `config`; the exit code. Refusals go to standard error, `warnings` about the
-    configuration to the log. `ready` is called once all pools listen."""
+    """Serve `config` and return the exit code. Errors at the start go to standard error, `warnings`
+    about the configuration to the log. `ready` is called once all pools listen."""
     open_files = descriptors.raise_limit()
     shortage = descriptors.shortage(config, open_files)
     if shortage is not None:
@@ -202,7 +202,7 @@ def run(
     max_clients = descriptors.room(config, open_files)
     code = 0
     with contextlib.ExitStack() as stack:
-        # Before the first client can come, and whoever waits for that can send a signal.
+        # Before the pools listen: a process that waits for that may then send a signal.
         wakeup = stack.enter_context(signals())
         try:
             pid_file = None
@@ -229,7 +229,7 @@ def run(
         try:
             serve(config, sockets, max_clients, wakeup, output, notify, memory)
         except Exception:
-            # Not on standard error: a daemon has none.
+            # In the log and not on standard error, which a daemon does not have.
             log.critical("internal error, nutproxy ends", exc_info=True)
             code = 1
     if output.stuck:
@@ -243,7 +243,7 @@ def where(pool: PoolConfig) -> str:
 
 def tell_start(config: Config, max_clients: int, warnings: Sequence[Problem]) -> None:
     for warning in warnings:
-        # As the text itself: each is a kind of line of its own.
+        # The text is the format string, so that the rate limit counts each warning separately.
         log.warning(str(warning), extra={"about": {"pool": warning.pool} if warning.pool else {}})
     log.log(NOTICE, "configuration file '%s'", config.path)
     for pool in config.pools:

@@ -161,7 +161,7 @@ def test_a_bad_configuration_reaches_the_terminal_and_the_exit_code(tmp_path):
 @pytest.mark.parametrize(
     ("serve", "code", "error"),
     [
-        ("os._exit(9)", 1, "nutproxy: the daemon has ended before it was listening\n"),
+        ("os._exit(9)", 1, "nutproxy: the daemon ended before it was listening\n"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
         ("3", 3, ""),
         ("ready() or 3", 0, ""),
@@ -192,7 +192,7 @@ def test_a_fifo_that_nobody_reads_is_no_log_and_one_that_is_read_is(daemon):
     os.mkfifo(path)
     assert daemon.start("-o", "fifo") == 1
     assert daemon.errors == (
-        f"nutproxy: cannot write the log '{path}': it is a FIFO or a socket that nobody reads\n"
+        f"nutproxy: cannot write the log '{path}': it is a FIFO or a socket without a reader\n"
     )
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
