@@ -4,9 +4,10 @@
                                                       ├──> the same servers, under names and weights
     nutcracker ──> pool protocol, hash, distribution ┘
 
-One process of each, with one file, has a pool for every protocol, hash and distribution. What is
-written through one is read and deleted through the other, which only works if both find every key
-on the same server. At the end the same for the example of docs/migrating-from-twemproxy.md.
+One process of each proxy, with the same file, has a pool for every protocol, hash and distribution.
+Keys that are written through one are read and deleted through the other, which only works if both
+find every key on the same server. The last test does the same with the example of
+docs/migrating-from-twemproxy.md.
 """
 
 import random

@@ -1,7 +1,8 @@
-"""Routes against the real nutcracker: it writes, and the servers are asked directly who has a key.
+"""Routes compared with the real nutcracker: it writes keys, and the servers are asked directly
+which of them has each key.
 
-One nutcracker serves all pools, and four Redis servers are behind all of them. How many of these a
-pool has, under which names and with which weights, is drawn from a fixed seed.
+One nutcracker serves all pools, and all pools use the same four Redis servers. How many of them a
+pool has, and their names and weights, are drawn from a fixed seed.
 """
 
 import random

@@ -1,4 +1,5 @@
-"""The conversations of tests/compat/scripts.py with nutcracker and with nutproxy, by one file."""
+"""The conversations of tests/compat/scripts.py with nutcracker and with nutproxy, both with the
+same configuration file."""
 
 import contextlib
 from pathlib import Path

@@ -1,8 +1,9 @@
 """The statistics of nutproxy and of the real nutcracker after the same requests.
 
-nutcracker shows the figures of the poll before, and aggregates them every `-i` milliseconds: it is
-asked until it shows what nutproxy shows. What a proxy notices by itself, the end of a connection,
-is waited for in nutproxy's first: until then both show what was before, and are equal.
+nutcracker shows the figures of the poll before, and aggregates them every `-i` milliseconds, so it
+is polled until it shows the same figures as nutproxy. Events that a proxy notices by itself, such
+as the end of a connection, are first waited for in nutproxy's figures: before that both would show
+the old figures and be equal.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
 # tests/integration/inside.py: a worker inside the test's process
-"""For what cannot be seen or chosen from outside: a Context that runs in a thread."""
+"""A Context that runs in a thread of the test's process, for tests that need to look inside."""
 
 import contextlib
 import os

@@ -1,6 +1,6 @@
 # tests/integration/test_addresses.py: a name with several addresses, or with another one later
-"""What getaddrinfo says of a name cannot be chosen for a process from outside, so the worker's
-Context runs in this process, with names that are looked up here."""
+"""Servers with several addresses. A test cannot choose the results of getaddrinfo in another
+process, so the worker's Context runs in this one, with a resolver of the test."""
 
 import contextlib
 import socket

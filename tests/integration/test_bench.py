@@ -1,5 +1,5 @@
 # tests/integration/test_bench.py: the benchmark, on real proxies
-"""A row from end to end, and the load generator against servers that are right and wrong."""
+"""A benchmark row from end to end, and the load generator against correct and faulty servers."""
 
 import contextlib
 import json

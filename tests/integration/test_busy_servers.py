@@ -1,4 +1,5 @@
-"""Servers that are busy with a script which does not end: what reaches them, and what ends it."""
+"""Servers that are busy with an endless script: which commands reach them, and which end the
+script."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""The clients that people use, as they use them; and many of them, and large values."""
+"""Popular client libraries in typical use, many clients at once, and large values."""
 
 import asyncio
 import fcntl

@@ -1,6 +1,6 @@
-"""Clients that leave, flood, or are many, while servers come and go.
+"""Many clients, clients that leave and clients that flood, while servers stop and return.
 
-Everybody gets their own replies, and everything is given back."""
+Every client gets its own replies, and all memory and descriptors are released."""
 
 import random
 import signal

@@ -1,6 +1,6 @@
-"""What becomes of a command, by its behaviour, over live connections.
+"""How commands are routed, split, answered or refused, over real connections.
 
-Where Redis has a reply of its own, it is asked for it.
+If Redis itself has a reply to compare with, a real Redis is asked for it.
 """
 
 import random

@@ -1,5 +1,5 @@
 # tests/integration/test_conf.py: the example files, and the keys that act on sockets
-"""Every file in conf/ loads without a problem; those that a user meets first are run."""
+"""Every file in conf/ loads without a problem; the ones that users start with are run as well."""
 
 import contextlib
 import re

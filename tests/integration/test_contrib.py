@@ -1,5 +1,5 @@
-"""contrib/: files for other programs. Each is read as its program reads it: by that program where
-it is installed, and always by a parser that knows no more than what is in use."""
+"""contrib/: files for other programs. Each is read by its program if that is installed, and always
+by a small parser that knows only the syntax in use."""
 
 import json
 import os

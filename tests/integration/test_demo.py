@@ -1,4 +1,4 @@
-"""nutproxy demo, run as its users run it; port 22121 may be free or taken, as theirs may."""
+"""nutproxy demo, run as users run it, with port 22121 free or taken."""
 
 import contextlib
 import os

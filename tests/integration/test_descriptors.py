@@ -1,5 +1,6 @@
 # tests/integration/test_descriptors.py: the limit on open files
-"""Clients never take what servers need, and what cannot fit is not started."""
+"""Clients never use the descriptors that servers need, and a configuration that needs more
+descriptors than the limit is refused."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""The end: what a signal leaves undone, and what it does not."""
+"""The shutdown: which requests are still answered after a signal, and which are cut off."""
 
 import contextlib
 import os

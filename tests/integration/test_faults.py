@@ -1,10 +1,10 @@
 # tests/integration/test_faults.py: what does not fail, fails
-"""Memory runs out, the log raises: whatever fails inside nutproxy costs at most what it was about.
-Every request is answered, and nothing is kept that nobody will take away.
+"""Memory runs out, or the log raises: a fault inside nutproxy affects at most the request or the
+connection that it occurs in. Every request is answered, and nothing leaks.
 
-Two ways to make it fail. Python's part, in a Context inside the test's process, by a function of
-the standard library that raises. C's part, in a process of its own, by a malloc that has no memory
-for messages, and for lists of connections, while a file says so.
+Faults are caused in two ways. For Python code, in a Context inside the test's process, a function
+of the standard library raises. For C code, in a separate process, malloc fails for messages and for
+lists of connections as long as a file exists.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Broken and odd framing, sent to a real Redis and through nutproxy: the same bytes come back.
 
-Each case stands between pipelined commands and a last one. What those before it are owed comes
-first; whether the last one is answered tells whether the connection was closed.
+Each case is sent after pipelined commands and before a last one. The replies to the commands before
+it come first. The last one is answered only if the connection was not closed.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
 # tests/integration/test_large_values.py: large values in merged replies
-"""An MGET whose values lie on several servers, some of them large, some small, some missing."""
+"""MGET with values on several servers: some are large, some small, some missing."""
 
 import contextlib
 import random

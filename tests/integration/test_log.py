@@ -1,4 +1,4 @@
-"""The log: what an operator reads, and what becomes of it if it is moved or cannot be written."""
+"""The log: its lines, and what happens when the file is moved or cannot be written."""
 
 import contextlib
 import json

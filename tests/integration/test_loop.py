@@ -1,5 +1,5 @@
 # tests/integration/test_loop.py: what the loop does to sockets
-"""Seen from inside: a Context in a thread of this process."""
+"""The event loop, tested from inside: a Context in a thread of this process."""
 
 import socket
 

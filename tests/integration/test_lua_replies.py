@@ -1,6 +1,7 @@
 # tests/integration/test_lua_replies.py: replies that scripts make
 """A script chooses the type and the text of its reply, so a client can make a real server send
-almost anything. All of it reaches the client unchanged, and the connection that others share stays.
+almost anything. Every reply reaches the client unchanged, and the shared server connection stays
+open.
 """
 
 import random

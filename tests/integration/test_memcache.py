@@ -1,4 +1,4 @@
-"""Memcached pools: several servers, servers that fail, and clients that lie."""
+"""Memcached pools: several servers, servers that fail, and clients that send wrong lengths."""
 
 import base64
 import contextlib

@@ -1,6 +1,6 @@
-"""The client libraries that people use, with three memcached behind nutproxy.
+"""Popular client libraries, with three memcached servers behind nutproxy.
 
-Each is given the one address, so that it is nutproxy that shards.
+Each client gets a single address, so nutproxy does the sharding.
 """
 
 import threading

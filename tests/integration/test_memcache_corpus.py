@@ -1,4 +1,4 @@
-"""The record of what memcached answers is that of the memcached which is installed."""
+"""The recorded replies of memcached are those of the installed memcached."""
 
 import pytest
 

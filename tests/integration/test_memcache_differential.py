@@ -1,7 +1,7 @@
-"""The same conversations with memcached directly and through nutproxy, compared to the byte.
+"""The same conversations with memcached directly and through nutproxy, compared byte for byte.
 
-Those of the corpus are compared with what memcached has been recorded to answer; random ones with a
-memcached that is asked the same. Where nutproxy answers otherwise it is on purpose: DIFFERENCES.
+Those of the corpus are compared with recorded replies of memcached, random ones with the replies of
+a running memcached. Intended differences are listed in DIFFERENCES.
 """
 
 import random

@@ -1,11 +1,11 @@
-"""Every line of Memcached that is followed by a data block: is it taken or refused as memcached
-does, and what becomes of the block?
+"""Every Memcached line that is followed by a data block: is it accepted or refused as memcached
+does it, and what happens to the block?
 
-The block is a command, so a block that is not read as one shows: `flush_all` is answered OK, and
-empties the server. The same lines go to a memcached directly and through nutproxy to others;
-replies and state are compared. memcached up to 1.6.39 runs the block of a line that it refuses,
-later ones skip it; nutproxy skips it, whatever the server. Only a length that is no length to any
-memcached announces no block.
+The block is the command `flush_all`, so it shows if a block is run as a command: the reply is OK,
+and the server is empty. The same lines are sent to a memcached directly and to others through
+nutproxy, and replies and state are compared. memcached up to 1.6.39 runs the block of a line that
+it refuses, and later versions skip it. nutproxy always skips it. Only a length that no version of
+memcached accepts as a length announces no block.
 """
 
 import itertools

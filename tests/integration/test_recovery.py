@@ -1,8 +1,9 @@
-"""What a disturbed server costs clients, beside nutcracker: the same server and load, at once.
+"""How much a server failure costs the clients of nutproxy and of nutcracker, with the same server
+and the same load at the same time.
 
-Ten clients of each proxy ask for one key as fast as they get replies, while the server behind both
-is killed, restarted, stopped, or kept busy. And what it costs when nutproxy itself is stopped: none
-of its servers may be blamed for that."""
+Ten clients of each proxy request one key as fast as they get replies, while the server behind both
+is killed, restarted, stopped, or kept busy. Also how much it costs if nutproxy itself is stopped:
+its servers must not be treated as failed."""
 
 import contextlib
 import threading

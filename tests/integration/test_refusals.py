@@ -1,6 +1,7 @@
-"""A refusal is complete: what follows a refused command does nothing that it was not meant to do.
+"""A refusal is complete: commands that depend on a refused command do nothing unintended.
 
-One Redis directly says what would have been carried out: the proxy must not carry out more.
+A Redis without the proxy shows which commands would be executed; through the proxy there must not
+be more.
 """
 
 import random

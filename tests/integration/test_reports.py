@@ -1,5 +1,6 @@
 # tests/integration/test_reports.py: commands that every server replies to
-"""One server's reply is passed on to the byte; that of several servers has the form of one's."""
+"""The report of a single server is passed on byte for byte. The merged report of several servers
+has the same form."""
 
 import hiredis
 import pytest

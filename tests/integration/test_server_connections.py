@@ -1,4 +1,4 @@
-"""When connections to servers are opened, what handshakes find, and when they are renewed."""
+"""When server connections are opened and renewed, and what the handshake finds out."""
 
 import threading
 import time

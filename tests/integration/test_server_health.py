@@ -1,4 +1,5 @@
-"""Servers that are dead, slow or gone for a while: who is told, and when they are asked again."""
+"""Servers that are dead, slow or temporarily gone: which clients get errors, and when the servers
+are probed again."""
 
 import contextlib
 import threading

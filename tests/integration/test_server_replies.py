@@ -1,6 +1,6 @@
-"""Servers that die in the middle of a reply, lie, or say more than they were asked.
+"""Servers that die in the middle of a reply, or send wrong or unasked replies.
 
-What fails is what they owed, and nothing else."""
+Only the requests that wait for these servers fail."""
 
 import contextlib
 import resource

@@ -1,4 +1,4 @@
-"""Signals that nutproxy outlives. How it ends is in test_drain.py."""
+"""Signals that do not end nutproxy. The shutdown is in test_drain.py."""
 
 import os
 import signal

@@ -1,5 +1,6 @@
 # tests/integration/test_stats.py: the counters, and the port that shows them
-"""Against real servers. Figures beside twemproxy's are in tests/compat/test_stats_nutcracker.py."""
+"""The statistics, with real servers. tests/compat/test_stats_nutcracker.py compares the figures
+with twemproxy's."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Clients that speak another protocol leave one line a minute that says what they are."""
+"""Clients that speak another protocol cause one log line a minute that names the protocol."""
 
 import pytest
 

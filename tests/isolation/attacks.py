@@ -1,7 +1,7 @@
 # tests/isolation/attacks.py: what clients and servers do to others, on purpose or not
-"""Each attack is a function of an Arena (see innocents.py), called again and again while innocent
-clients work beside it. It asserts what the attacker is told where that is of interest, and leaves
-the servers as it has found them. `ATTACKS` has them by name."""
+"""Each attack is a function of an Arena (see innocents.py) that is called repeatedly while innocent
+clients work at the same time. It checks the attacker's replies if they matter, and leaves the
+servers as it found them. `ATTACKS` has the attacks by name."""
 
 import base64
 import contextlib

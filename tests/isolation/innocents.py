@@ -1,17 +1,17 @@
 # tests/isolation/innocents.py: clients who have done nothing
-"""Clients of a Redis and of a Memcached pool that talk to them without a pause while somebody else
-attacks, and check every byte that they get.
+"""Clients of a Redis and of a Memcached pool that send requests without a pause during an attack,
+and check every byte of the replies.
 
     with Arena() as arena, arena.innocents() as innocents:
-        innocents.beside(attack)     attack(arena), again and again, until each has done its rounds
+        innocents.beside(attack)     calls attack(arena) until each client has done its rounds
 
 A round is a write, a read, a command over several servers, and a deep pipeline of them, with keys
-and values of its own. One wrong reply, one error, one connection that ends or falls silent is what
-`beside` fails with. It waits for rounds, never for a time to pass: a client that gets no replies at
-all ends with the timeout of its socket.
+and values of its own. `beside` fails on a single wrong reply or error, or if a connection ends or
+falls silent. It waits for rounds and never for a fixed time: a client that gets no replies fails
+with the timeout of its socket.
 
 Attacks may stop or kill the last server of a pool (`arena.redis[-1]`, `arena.memcached[-1]`), where
-innocents have no keys.
+innocent clients have no keys.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 # tests/isolation/test_attacks.py: every attack, beside innocent clients
-"""Nobody who has done nothing sees an error or a wrong reply. See innocents.py and attacks.py."""
+"""No attack causes an error or a wrong reply for an innocent client. See innocents.py and
+attacks.py."""
 
 import pytest
 

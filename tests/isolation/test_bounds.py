@@ -1,6 +1,6 @@
 # tests/isolation/test_bounds.py: what clients and servers can make the proxy hold
-"""Requests and replies that are not complete, and names. Each has a bound in docs/operations.md;
-memory is measured from outside, as the kernel counts it."""
+"""Limits on incomplete requests and replies, and on names. Each limit is in docs/operations.md.
+Memory is measured from outside the process, as the kernel counts it."""
 
 import contextlib
 import random

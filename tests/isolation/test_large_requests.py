@@ -1,12 +1,12 @@
 # tests/isolation/test_large_requests.py: what one request costs the clients of other pools
 """For each row of both command tables: one request with a million arguments, and one with an
-argument of 64 MB, beside an innocent client of another pool, which sends PING after PING.
+argument of 64 MB, while an innocent client of another pool sends one PING after the other.
 
-How long a PING waits is measured in the proxy's own processor time between its request and its
-reply: that is what the proxy did instead, however busy the machine is.
+The delay of a PING is measured as the processor time of the proxy between the request and its
+reply. This is the other work that the proxy did in between, however busy the machine is.
 
-`make isolation` takes every row, which lasts some minutes; the tests otherwise take one row of each
-kind, where rows of one kind go the same way through the proxy.
+`make isolation` tests every row, which takes some minutes. The normal tests use one row of each
+kind; rows of one kind take the same path through the proxy.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 # tests/isolation/test_many_servers.py: the loop does not notice how many servers a pool has
-"""A pool of a thousand servers, most of which only have a name, and an innocent client of another
-pool beside it."""
+"""A pool of a thousand servers, most of which do not exist, and an innocent client of another
+pool."""
 
 import contextlib
 import socket

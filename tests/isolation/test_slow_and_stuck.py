@@ -1,7 +1,7 @@
 # tests/isolation/test_slow_and_stuck.py: what waits keeps nobody else waiting
-"""Names that are not resolved, storms of connects, and descriptors that have run out. Servers and
-clients that stand still are among the attacks; how long others wait is measured by
-`python -m bench.isolation`."""
+"""Names that cannot be resolved, storms of connects, and descriptors that have run out. Servers and
+clients that hang are tested in attacks.py. `python -m bench.isolation` measures the delay for other
+clients."""
 
 import contextlib
 import os

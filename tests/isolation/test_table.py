@@ -1,7 +1,7 @@
 # tests/isolation/test_table.py: which test shows what
-"""Every item of the project's notes on twemproxy (A: found by running it, B: reported by its users)
-and every rule of docs/architecture.md, and the attacks and tests that show it. An attack is a name
-in attacks.py, run by test_attacks.py beside innocent clients; anything else is `file::test`."""
+"""The attacks and tests for every item of the project's notes on twemproxy (A: found by running it,
+B: reported by its users) and for every rule of docs/architecture.md. An attack is a name in
+attacks.py and is run by test_attacks.py together with innocent clients. A test is `file::test`."""
 
 import re
 from pathlib import Path

@@ -1,8 +1,8 @@
 # tests/isolation/test_unread_replies.py: replies that turn out far larger than expected
-"""A client whose replies have been small is let in with many requests. When theirs turn out large,
-and it does not take them, what is kept for it is bounded: four times client_max_pending, which is
-64 kb here, and one reply more. All servers are stopped until the requests have been let in, and the
-first one longer, so that no reply can leave."""
+"""A client with small replies so far may have many requests in flight. If their replies turn out to
+be large and the client does not read them, the proxy keeps at most four times client_max_pending,
+which is 64 kB here, and one more reply. All servers are stopped until the requests have been
+accepted, and the first server for longer, so that no reply can leave."""
 
 import contextlib
 import re

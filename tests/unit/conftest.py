@@ -1,5 +1,5 @@
 # tests/unit/conftest.py: one real Redis to compare with
-"""`reference` is a redis-server on a unix socket; tests ask it what nutproxy should say."""
+"""`reference` is a redis-server on a unix socket; tests compare nutproxy's replies with its own."""
 
 import socket
 import subprocess

@@ -1,5 +1,5 @@
 # tests/unit/framing.py: a parser fed in every way
-"""What the tests of the parsers share. `framer()` makes a new Framer of either protocol."""
+"""Helpers shared by the parser tests. `framer()` makes a new Framer of either protocol."""
 
 
 def outcome_with(framer, pieces):

@@ -1,6 +1,6 @@
 # tests/unit/test_bench.py: what the benchmark computes, and how it shows it
-"""The parts of bench/ that need no proxy: the histogram, the statistics, what is read from the
-programs it starts, tables, charts and the command line."""
+"""The parts of bench/ that need no proxy: the histogram, the statistics, parsing the output of
+programs, tables, charts and the command line."""
 
 import collections
 import ctypes

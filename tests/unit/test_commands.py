@@ -1,5 +1,5 @@
 # tests/unit/test_commands.py: the command table against Redis
-"""The table is compared with a real redis-server wherever that server has an opinion."""
+"""The command table is compared with the data of a real redis-server where that has the command."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""The configuration: what is accepted, what is refused and with which words, what it becomes."""
+"""The configuration: what is accepted, what is refused and with which error, and the resulting
+values."""
 
 import io
 import json

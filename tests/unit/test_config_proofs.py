@@ -1,6 +1,6 @@
 # tests/unit/test_config_proofs.py: every key is tested where it acts
-"""A key that is accepted and does nothing is a bug. So each has a test here that runs it with real
-servers; a new key without one fails."""
+"""A configuration key that has no effect is a bug. So each key has a test here that uses it with
+real servers, and a new key without a test fails."""
 
 import ast
 from functools import cache

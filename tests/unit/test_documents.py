@@ -1,4 +1,4 @@
-"""What the documents point to is there."""
+"""Links and names in the documents refer to something that exists."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""Hash functions, rings and routes against twemproxy's own values, and against models of them."""
+"""Hash functions, rings and routes compared with twemproxy's values and with models of them."""
 
 import hashlib
 import json

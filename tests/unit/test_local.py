@@ -1,5 +1,6 @@
 # tests/unit/test_local.py: what the proxy answers itself
-"""Handlers run on a plain client object; where Redis' reply is fixed, it is asked for its own."""
+"""Local handlers, run with a plain client object. If the reply of Redis does not vary, it is
+compared with that of a real Redis."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The log's lines: their form, what they are about, and how often they are said."""
+"""Log lines: their form, their fields, and the rate limit."""
 
 import json
 import logging

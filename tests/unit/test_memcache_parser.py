@@ -1,8 +1,7 @@
 """The Memcached parsers alone: bytes in, messages out.
 
-Every message is given whole, cut in two at every place, and one byte at a time, and has to come out
-the same. What memcached makes of the same lines is compared in
-integration/test_memcache_differential.py.
+Every message is parsed whole, cut in two at every place, and one byte at a time, and the result
+must be the same. integration/test_memcache_differential.py compares the lines with memcached.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What an installed nutproxy has to contain."""
+"""The files that an installed nutproxy must contain."""
 
 import importlib.machinery
 import importlib.util

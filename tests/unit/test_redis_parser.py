@@ -1,8 +1,8 @@
 """The Redis parsers alone: bytes in, messages out.
 
-Every message of the corpora is given whole, cut in two at every place, and one byte at a time, and
-has to come out the same. Beyond the corpora hiredis is the oracle: for replies its reader, for
-requests its packer; for inline commands it is a real Redis.
+Every message of the corpora is parsed whole, cut in two at every place, and one byte at a time, and
+the result must be the same. Other messages are compared with hiredis (its reader for replies, its
+packer for requests), and inline commands with a real Redis.
 """
 
 import socket

@@ -1,4 +1,4 @@
-"""Names are looked up off the loop; a test plays the loop and the name server."""
+"""Names are looked up off the loop. The tests take the roles of the loop and of the name server."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""What the tests' servers promise to tests."""
+"""The guarantees of tests/servers.py."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""Counters: the table, the shared memory, the JSON and what collectors make of it."""
+"""Counters: the table, the shared memory, the JSON, and how collectors read it."""
 
 import contextlib
 import json
