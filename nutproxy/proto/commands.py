@@ -4,18 +4,18 @@
     redis_commands.json ──> rules, in order ──> COMMANDS["config get"] ──> routing, docs/commands.md
     (Redis' own facts)      + overrides         (behaviour, keys, policies)
 
-The facts (arity, flags, key specifications, request and response policy) are Redis' own and are
-never edited here. What nutproxy does with a command is its `behaviour`, and follows from the facts
-by RULES; the few rows where the facts mislead a proxy are OVERRIDES, each with its reason. A row
-that neither covers is an error at import, so a new version of the file cannot slip a command
-through.
+The facts (arity, flags, key specifications, request and response policy) come from Redis and are
+never edited here. `behaviour` is what nutproxy does with a command. RULES derive it from the facts.
+OVERRIDES correct the few rows where the facts do not suit a proxy, each with its reason. A row that
+neither covers is an error at import, so a new version of the file cannot add a command unnoticed.
 
-One reason is behind most refusals: connections to servers are shared by clients. A command that
-changes the state of its connection, blocks it or turns it into a stream is never forwarded, not
-even with admin_commands.
+Most refusals have one reason: clients share the connections to servers. A command that changes the
+state of its connection, blocks it or turns it into a stream is never forwarded, not even with
+admin_commands.
 
-A subcommand's name is its container's, a space, and its own, in lower case. A container alone
-("config") is a row too; all but COMMAND fail on their arity.
+The name of a subcommand is that of its container, a space and its own name, in lower case. A
+container ("config") has a row too; except for COMMAND, a request without a subcommand fails the
+arity check.
 
 `python -m nutproxy.proto.commands` prints docs/commands.md.
 """
@@ -33,7 +33,7 @@ from nutproxy.proto.errors import ERRORS
 
 
 class Behaviour(IntEnum):
-    """What becomes of a request. The numbers are those of the compiled router's enum."""
+    """What nutproxy does with a request. The numbers must match the enum in table.pxd."""
 
     help: str
 
@@ -99,14 +99,14 @@ class State(IntFlag):
 
 
 class Limits(NamedTuple):
-    """The longest request for a command. What nutproxy has to go through, or to copy for every
-    server, holds up all other clients meanwhile."""
+    """The longest request that is accepted. While nutproxy scans a request, or copies it for every
+    server, all other clients wait."""
 
     args: int
     bytes: int | None
 
 
-# Where one server gets a request, it is handed on as it is, whatever its size.
+# A request for one server is forwarded unchanged, so it has no limits here.
 LIMITS: Mapping[Behaviour, Limits] = {
     Behaviour.SPLIT: Limits(262144, None),
     Behaviour.LOCAL: Limits(1024, 1 << 20),
@@ -115,8 +115,8 @@ LIMITS: Mapping[Behaviour, Limits] = {
 }
 
 
-# How the replies of several servers become one, which has the form of one server's. None is for
-# arrays, which are joined.
+# How the replies of several servers are merged into one. The result has the form of a single
+# server's reply. None is for arrays, which are joined.
 RESPONSE_POLICIES: Mapping[str | None, str] = {
     "all_succeeded": "the first server's reply, or the error of one that failed",
     "one_succeeded": "the first reply that is not an error",
@@ -135,7 +135,7 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
 }
 
 
-# INFO: how a field of several servers becomes one.
+# INFO: how the values of a field from several servers are merged.
 INFO_MERGES: Mapping[str, str] = {
     "own": "nutproxy's own",
     "sum": "the sum of the servers'",
@@ -145,7 +145,7 @@ INFO_MERGES: Mapping[str, str] = {
     "limit": "the sum of the servers', 0 if one has no limit",
     "distinct": "what all servers have; where they differ, all of it with commas between",
 }
-# The fields of INFO that the servers have a part in, in Redis' order.
+# The sections of INFO that contain values from servers, with their fields in the order of Redis.
 INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
     "Memory": {
         "used_memory": "own",
@@ -192,7 +192,7 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "total_error_replies": "sum",
     },
 }
-# All sections, in Redis' order, and whose figures those are that are not in INFO_FIELDS.
+# All sections in the order of Redis. The text is the source of the values not in INFO_FIELDS.
 INFO_SECTIONS: Mapping[str, str] = {
     "Server": "nutproxy's own, but `redis_version`, which is a server's; `tcp_port` is the pool's",
     "Clients": "nutproxy's own: the clients of the pool",
@@ -211,14 +211,18 @@ INFO_SECTIONS: Mapping[str, str] = {
 
 
 class KeySpec(NamedTuple):
-    """Where keys are, in the terms of Redis' key specifications. Argument 0 is the command's name.
+    """Where the keys are, in the terms of Redis' key specifications. Argument 0 is the command name.
 
-    The search begins at argument `pos`, or behind `keyword`, which is looked for (in any case) from
-    `startfrom` on, and is not there if it is the last argument. From there, a range ends at
-    `lastkey`: relative to the beginning, or, when negative, to the end of the arguments, of which a
-    `limit` above 1 takes only the first half, third, … A keynum counts: the number of keys stands
-    `keynumidx` behind the beginning and the first key `firstkey` behind it. `step` is the distance
-    between two keys.
+    The keys begin at argument `pos`, or after `keyword`. The search for the keyword starts at
+    `startfrom` and ignores case; a keyword that is the last argument does not count.
+
+    A range ends at `lastkey`, which is relative to the beginning or, when negative, to the end of
+    the arguments. A `limit` above 1 takes only the first half, third, … of the arguments.
+
+    With keynum, an argument gives the number of keys. It is `keynumidx` arguments after the
+    beginning, and the first key is `firstkey` arguments after the beginning.
+
+    `step` is the distance between two keys.
     """
 
     begin: Literal["index", "keyword"] = "index"
@@ -231,27 +235,27 @@ class KeySpec(NamedTuple):
     limit: int = 0
     keynumidx: int = 0
     firstkey: int = 0
-    skip_empty: bool = False  # an empty argument here says that the keys are elsewhere
-    last: bool = False  # the keyword may be repeated, and the last one counts
+    skip_empty: bool = False  # an empty argument is not a key; the keys are elsewhere
+    last: bool = False  # if the keyword is repeated, the last one counts
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     name: str  # lower case; a subcommand is "config get"
-    arity: int  # words of the request, the command's own included; negative: at least
-    flags: frozenset[str]  # Redis' own
+    arity: int  # words of the request including the command; a minimum when negative
+    flags: frozenset[str]  # the flags of Redis
     group: str
     since: str
     behaviour: Behaviour
     keys: tuple[KeySpec, ...]
     request_policy: str | None  # for SPLIT, ALL and ADMIN
-    response_policy: str | None  # for SPLIT, ALL and ADMIN: of RESPONSE_POLICIES
-    handler: str | None  # for LOCAL: of nutproxy.local.HANDLERS
-    opens: State  # when it is refused
-    refused_in: State  # it is refused in these
-    refused_option: str | None  # upper case; an option among those before the keyword of `keys`
-    options: Mapping[str, int]  # upper case; how many values each has, which are no keywords
-    patterns: tuple[str, ...]  # those whose value is a pattern that forms names of keys
+    response_policy: str | None  # for SPLIT, ALL and ADMIN: a key of RESPONSE_POLICIES
+    handler: str | None  # for LOCAL: a key of nutproxy.local.HANDLERS
+    opens: State  # the state that a refusal of this command opens
+    refused_in: State  # the states in which this command is refused
+    refused_option: str | None  # upper case; an option before the keyword of `keys`
+    options: Mapping[str, int]  # upper case; options and their number of values, to be skipped
+    patterns: tuple[str, ...]  # the options whose value is a pattern that forms names of keys
     note: str
 
 
@@ -300,10 +304,11 @@ class Rule(NamedTuple):
 
 _BLOCKS = "not yet: it would block a server connection that other clients share"
 
-# Containers whose subcommands are all for administrators, also those that Redis does not flag so.
+# Containers whose subcommands are all administration commands, including those that Redis does not
+# flag as such.
 ADMIN_CONTAINERS = frozenset({"acl", "config", "latency", "module", "slowlog"})
 
-# The first that applies decides.
+# The first rule that applies decides.
 RULES = (
     Rule(
         lambda name, row: row["group"] == "sentinel",
@@ -321,24 +326,25 @@ RULES = (
         "not yet: a subscription needs a server connection of its own, and publishing is of no "
         "use without subscribers",
     ),
-    # A connection's own affairs concern the client's connection, which ends at the proxy.
+    # Connection commands concern the client's connection, which ends at the proxy.
     Rule(lambda name, row: row["group"] == "connection", Behaviour.LOCAL),
-    # A pool looks like one Redis without cluster mode, whatever its servers are.
+    # A pool behaves like one Redis without cluster mode, even if its servers are in cluster mode.
     Rule(lambda name, row: row["group"] == "cluster", Behaviour.LOCAL, "cluster mode is off"),
     Rule(lambda name, row: row.get("request_policy") == "multi_shard", Behaviour.SPLIT),
-    # Before the policies: the policy of an administration command says how, not whether.
+    # Before the request policies, because the policy of an administration command only says where
+    # to send it, not whether it is allowed.
     Rule(
         lambda name, row: "admin" in row["flags"] or name.split()[0] in ADMIN_CONTAINERS,
         Behaviour.ADMIN,
     ),
-    # And here: to wait for every shard is to hold up all of them.
+    # Also before the request policies, because waiting for all servers would block all of them.
     Rule(lambda name, row: "blocking" in row["flags"], Behaviour.UNSUPPORTED, _BLOCKS),
     Rule(
         lambda name, row: row.get("request_policy") in ("all_shards", "all_nodes"),
         Behaviour.ALL,
     ),
     Rule(lambda name, row: bool(_key_specs(row)), Behaviour.FORWARD),
-    # What is left of containers: themselves, their HELP, and all of COMMAND.
+    # The remaining rows: containers without a subcommand, their HELP, and all of COMMAND.
     Rule(
         lambda name, row: (
             name.split()[0] in CONTAINERS
@@ -350,7 +356,7 @@ RULES = (
 
 
 class Override(NamedTuple):
-    """A row's exceptions from the rules and from Redis' facts; None leaves a thing as it is."""
+    """The exceptions of a row from the rules and from Redis' facts. None: no exception."""
 
     behaviour: Behaviour | None = None
     note: str = ""
@@ -374,7 +380,7 @@ _PATTERNS = (
 
 
 def _stored_from(options: int) -> tuple[KeySpec, ...]:
-    """The key, and what STORE and STOREDIST name among the options, which begin at `options`."""
+    """The key, and the key after STORE or STOREDIST. The options begin at argument `options`."""
     return (
         _FIRST,
         KeySpec("keyword", keyword="STORE", startfrom=options, last=True),
@@ -385,7 +391,7 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
 _PASSES = "over connections of its own, past a script that keeps the shared ones waiting"
 
 OVERRIDES: Mapping[str, Override] = {
-    # Server connections are shared, so their state and their kind are not a client's to change.
+    # Clients share server connections, so no client may change the state or mode of one.
     **_each(
         "monitor, psync, replconf, sync",
         Override(Behaviour.UNSUPPORTED, "turns a connection, which clients share, into a stream"),
@@ -405,7 +411,7 @@ OVERRIDES: Mapping[str, Override] = {
         "client kill, client pause",
         Override(Behaviour.UNSUPPORTED, "a server would apply it to the connections of nutproxy"),
     ),
-    # Answered here although Redis counts them to its server commands.
+    # Handled by nutproxy, although Redis groups them as server commands.
     "info": Override(
         Behaviour.LOCAL,
         "see [below](#info)",
@@ -428,15 +434,15 @@ OVERRIDES: Mapping[str, Override] = {
         "client no-evict, client no-touch",
         Override(note="accepted and shown by CLIENT LIST, without effect on the servers"),
     ),
-    # One pool is one database.
+    # A pool is one database.
     **_each("move, swapdb", Override(Behaviour.UNSUPPORTED, "databases are not supported")),
     "copy": Override(note="`DB n` is the servers' database n, which no client can select"),
     "scan": Override(Behaviour.UNSUPPORTED, "not yet: one cursor has to stand for every server's"),
     "sflush": Override(
         Behaviour.UNSUPPORTED, "names a cluster's slots, which a pool does not have"
     ),
-    # Keys where Redis' specifications leave them unknown or incomplete, or where a keyword search
-    # would take an option's value for the keyword: SORT k BY store STORE dest.
+    # Keys that Redis' specifications leave unknown or incomplete, and commands for which a keyword
+    # search could mistake the value of an option for the keyword: SORT k BY store STORE dest.
     "sort": Override(
         note=_PATTERNS,
         keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2, last=True)),
@@ -475,7 +481,7 @@ OVERRIDES: Mapping[str, Override] = {
         ),
     ),
     "restore-asking": Override(note="the same as RESTORE outside a cluster"),
-    # Redis calls it special, or has no policy, where a proxy needs one.
+    # The policy of Redis is "special" or missing, but a proxy needs one.
     **_each(
         "function dump, function list",
         Override(Behaviour.ANY, "functions are loaded into every server, so one has them all"),
@@ -502,12 +508,13 @@ OVERRIDES: Mapping[str, Override] = {
     ),
 }
 
-# Those that collect arrays from the servers; any other policy of "none" is all_succeeded.
+# Commands whose arrays are joined. Any other command without a response policy gets all_succeeded.
 _JOINED = frozenset({"keys", "acl log"})
 
 
 def _key_specs(row: Row) -> tuple[KeySpec, ...]:
-    """Those that Redis can specify, without channels; a row with others has an override."""
+    """The key specifications of Redis, without those for channels and unknown positions. A row with
+    keys at unknown positions has an override."""
     return tuple(
         _key_spec(spec)
         for spec in row.get("key_specs", ())
@@ -579,7 +586,7 @@ def _refused_in(name: str, row: Row, behaviour: Behaviour) -> State:
 def _policies(
     name: str, row: Row, behaviour: Behaviour, override: Override
 ) -> tuple[str | None, str | None]:
-    """A command for one server, or for none, has no policies, whatever Redis would have for it."""
+    """The request and response policy. Only commands that can go to several servers have them."""
     if behaviour not in (Behaviour.SPLIT, Behaviour.ALL, Behaviour.ADMIN):
         return None, None
     if behaviour is Behaviour.ADMIN and _key_specs(row):
@@ -593,8 +600,9 @@ def _policies(
     return request, response
 
 
-# Redis does not describe DEBUG's subcommands. These have keys; the row of DEBUG is for all others.
-DEBUG_WITH_KEYS: Mapping[str, int] = {  # the last key, as in a KeySpec
+# Redis has no descriptions of the subcommands of DEBUG. These have keys; all others use the row of
+# DEBUG.
+DEBUG_WITH_KEYS: Mapping[str, int] = {  # lastkey of their KeySpec
     "debug digest-value": -1,
     "debug htstats-key": 0,
     "debug listpack": 0,
@@ -603,7 +611,7 @@ DEBUG_WITH_KEYS: Mapping[str, int] = {  # the last key, as in a KeySpec
     "debug sdslen": 0,
     "debug ziplist": 0,
 }
-# Containers with subcommands that the table does not name.
+# Containers with subcommands that have no row in the table.
 OPEN = frozenset({"debug"})
 
 
@@ -773,7 +781,7 @@ def _count(behaviour: Behaviour) -> int:
 
 
 def _unsupported() -> list[str]:
-    """What is not supported, by its reason: "not yet" first."""
+    """The unsupported commands, grouped by reason, with "not yet" first."""
     by_reason: dict[str, list[str]] = {}
     for row in COMMANDS.values():
         if row.behaviour is Behaviour.UNSUPPORTED or row.refused_option:

@@ -1,14 +1,14 @@
-# nutproxy/proto/errors.py: the error replies that the Redis side makes itself
-"""Every error text about a command, once, each with the help an operator needs.
+# nutproxy/proto/errors.py: the error replies that nutproxy sends to Redis clients
+"""All error texts about commands, each with a help text for the operator.
 
 A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. Where Redis
-has a text for the situation it is used to the letter, because client libraries recognise it: an
-unknown command makes some of them fall back to an older one. Bytes of the request are echoed as
-Redis does: cut at 128 bytes and at the first NUL, line ends made spaces, so an error is always one
-line.
+has a text for the situation, the same text is used, because client libraries recognise it. For
+example, some fall back to an older command after "unknown command". Bytes of the request are echoed
+as Redis does it: cut at 128 bytes and at the first NUL, with line ends replaced by spaces. An error
+is therefore always one line.
 
-Errors of servers (refused, timed out, reset) name a server and a pool and are made where the server
-is known, not here.
+Errors about servers (refused, timed out, reset) name the server and the pool. They are made in
+nutproxy/server.py, not here.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-ECHOED = 128  # bytes of the client's own words that an error repeats at most
-WORDS = 2 + ECHOED // 3  # words that it looks at: each of them is quoted and followed by a space
+ECHOED = 128  # maximum bytes of the request that an error repeats
+WORDS = 2 + ECHOED // 3  # words needed for that: each has two quotes and a space
 
 
 class ErrorText(NamedTuple):
-    text: bytes  # with a %b for each word that is put in
+    text: bytes  # with a %b for each word to insert
     help: str
 
 
@@ -189,12 +189,12 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 def error(key: str, *words: bytes) -> bytes:
-    """The reply for row `key` of ERRORS, with `words` put in, as one line."""
+    """The reply for row `key` of ERRORS with `words` inserted, as one line."""
     return b"-%b\r\n" % (ERRORS[key].text % words).translate(_ONE_LINE)
 
 
 def unknown_command(argv: Sequence[bytes]) -> bytes:
-    """Redis 7's text: the name, then as many quoted arguments as begin within 128 bytes."""
+    """The text of Redis 7: the name, then the quoted arguments that begin within 128 bytes."""
     args = b""
     for word in argv[1:]:
         if len(args) >= ECHOED:
@@ -208,12 +208,12 @@ def unknown_subcommand(argv: Sequence[bytes]) -> bytes:
 
 
 def wrong_arity(name: str) -> bytes:
-    """`name` is a row's name; Redis writes a subcommand as config|get."""
+    """`name` is the name of a row. Redis writes a subcommand as config|get."""
     return error("wrong_arity", name.replace(" ", "|").encode())
 
 
 def too_many(name: str, count: int, most: int) -> bytes:
-    """Arguments, with the name."""
+    """`count` and `most` count the arguments including the command's name."""
     return error("too_many", name.upper().encode(), b"%d" % count, b"%d" % most)
 
 
@@ -226,7 +226,7 @@ def key_too_long(length: int, most: int) -> bytes:
 
 
 def not_supported(name: str, option: str = "") -> bytes:
-    """`option` is the one that makes a supported command unsupported, as BLOCK does XREAD."""
+    """`option` is an unsupported option of a supported command, such as BLOCK of XREAD."""
     return error("not_supported", f"{name} {option}".strip().upper().encode())
 
 
@@ -239,7 +239,7 @@ def needs_admin(name: str, pool: str) -> bytes:
 
 
 def sort_pattern(option: bytes, pool: str, hash_tag: bytes | None) -> bytes:
-    """Redis Cluster's text for BY and GET, but that these are servers and not slots."""
+    """The text of Redis Cluster for BY and GET, with servers instead of slots."""
     way = b"with hash_tag: '{}' a pattern may have the key's tag before the *"
     if hash_tag:
         way = b"put the key's tag, which is between '%b', before the *" % hash_tag
@@ -251,5 +251,5 @@ def noauth() -> bytes:
 
 
 def echo(word: bytes, limit: int = ECHOED) -> bytes:
-    """What C's %.*s prints of a word, which Redis uses: `limit` bytes, none after a NUL."""
+    """The part of a word that C's %.*s prints, as in Redis: up to `limit` bytes, and to a NUL."""
     return word[:limit].partition(b"\0")[0]

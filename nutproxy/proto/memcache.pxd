@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 from nutproxy.conn cimport Conn
 from nutproxy.msg.parse cimport Arg, Parser
 
-# The order is that of memcache_commands.Kind.
+# In the order of memcache_commands.Kind.
 cdef enum CommandKind:
     GET = 0
     GAT
@@ -15,7 +15,7 @@ cdef enum CommandKind:
     LOCAL
     UNSUPPORTED
 
-# The order is that of memcache_commands.Reply; an error is none of them.
+# In the order of memcache_commands.Reply, which does not include errors.
 cdef enum ReplyForm:
     REPLY_NONE = 0
     REPLY_VALUES
@@ -37,28 +37,28 @@ cdef enum ReplyForm:
     REPLY_EX
     REPLY_NF
     REPLY_ME
-    REPLY_ERROR = 45        # '-', by which a Redis error is known too
+    REPLY_ERROR = 45        # '-', the same value as for a Redis error
 
 cdef enum RequestState:
     MC_LINE = 0             # the command line
     MC_DATA                 # its data block
 
 cdef enum ReplyState:
-    MC_REPLY = 0            # the first line, or the next one
-    MC_VALUE                # the data of a value that others may follow
-    MC_LAST_VALUE           # the data of the only value
+    MC_REPLY = 0            # a line
+    MC_VALUE                # the data of a value; further lines follow
+    MC_LAST_VALUE           # the data of a value that ends the reply
 
 cdef enum:
     COMMAND_NAME = 16
 
 cdef struct Command:
-    int number              # its place in the table
+    int number              # index in the table
     int kind
     uint32_t min_words
-    uint32_t max_words      # 0 without a bound
+    uint32_t max_words      # 0: no limit
     bint noreply
-    uint32_t replies        # by bit: the forms that a reply to it has
-    uint32_t quiet          # by bit: those that the flag q leaves out
+    uint32_t replies        # bit mask: the forms of reply that it can get
+    uint32_t quiet          # bit mask: the forms that the flag q suppresses
     size_t length
     char name[COMMAND_NAME]
 

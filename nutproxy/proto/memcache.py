@@ -1,34 +1,37 @@
 # nutproxy/proto/memcache.py: memcached's text protocol, incrementally
-"""Where one message ends, and whether it is one.
+"""Finds where a message ends and checks that it is well formed.
 
-Both parsers take the bytes of a message that are there so far and answer as those of Redis do
-(proto/redis.py): PARSE_OK, PARSE_AGAIN, PARSE_SKIP or PARSE_ERROR.
+Both parsers take the bytes of a message received so far. They return the same codes as the Redis
+parsers (proto/redis.py): PARSE_OK, PARSE_AGAIN, PARSE_SKIP or PARSE_ERROR.
 
     get k1 k2\\r\\n                    argv = the words; kind = the command's number + 1
-    set k 0 0 3\\r\\nabc\\r\\n            the same; the data block is `length` bytes after the line
+    set k 0 0 3\\r\\nabc\\r\\n            the same; a data block of `length` bytes follows the line
 
-A request that memcached answers with an error is a whole message too: `error` is then the reply.
-Only a line without an end, HTTP or the binary protocol ends the connection.
+A request that memcached answers with an error is also a complete message; `error` is then the
+reply. PARSE_ERROR, which closes the connection, is returned only for a line that is too long, an
+HTTP or Redis request, the binary protocol, TLS, and when memory has run out.
 
-**Numbers and keys are read as memcached reads them** (safe_strtol and its like): any `long` is
-taken and cut off to the field's type, so an exptime of 4294967295 is -1, and a key may hold any
-byte but space, line feed and NUL. NUL is refused: it ends the line in memcached up to 1.6.39, and
-does not in later versions.
+**Numbers and keys are read as memcached reads them** (safe_strtol and related functions). Any
+`long` is accepted and truncated to the type of the field, so an exptime of 4294967295 is -1. A key
+may contain any byte except space, line feed and NUL. NUL is refused because versions differ: up to
+1.6.39 it ends the line, in later versions it does not.
 
-**Two generations of memcached, up to 1.6.39 and later, read some lines differently.** A server
-must never read other requests than the proxy has read, so these are not forwarded as they came:
+**memcached up to 1.6.39 and later versions read some lines differently.** A server must read the
+same requests as the proxy, so these lines are not forwarded unchanged:
 
-  - A storage line that is refused for another word than its length: the later ones skip its data
-    block, the earlier ones run it as commands. Here it is always skipped.
-  - A length that is not written in plain digits (`+5`, `0000000000005`, `4294967301`): the later
-    ones refuse it and run the block. MSG_REWORD has the dispatcher write it plainly.
-  - `delete noreply`: the later ones send no reply. MSG_REWORD again.
+  - A storage line with an error in a word other than its length. Later versions skip its data
+    block, earlier ones run it as commands. The proxy always skips it.
+  - A length that is not written in plain digits (`+5`, `0000000000005`, `4294967301`). Later
+    versions refuse it and run the block as commands. MSG_REWORD tells the dispatcher to rewrite it
+    in plain digits.
+  - `delete noreply`. Later versions send no reply. MSG_REWORD is set for it too.
 
-A length that every memcached refuses (`-1`, `x`) announces no block: what follows is the next line.
+When every version of memcached refuses a length (`-1`, `x`), there is no data block: the bytes
+after the line are the next line.
 
-Replies are recognised by their first word. `kind` is their form (Reply), by which the caller sees
-whether they can belong to the request that waits. Values may follow each other, END is behind them.
-An error in the place of a line ends the reply.
+A reply is recognised by its first word. `kind` is its form (Reply); the caller uses it to check
+that the reply can belong to the waiting request. A reply may contain several values and then ends
+with END. An error line instead of a value or END also ends the reply.
 """
 
 import cython
@@ -50,21 +53,22 @@ from cython.cimports.nutproxy.proto.redis import parser_arg
 from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX, Reply
 
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
-# A longer line is a get of many keys, or no command at all.
+# Only get, gets, gat and gats may have a longer line.
 LINE_MAX = cython.declare(cython.size_t, 2048)
-# Bytes of such a get: 100,000 of the longest keys, and a bound for its table of words.
+# Maximum length of such a line: room for 100,000 keys of maximum length. It also bounds the
+# argument table.
 LONG_LINE_MAX = cython.declare(cython.size_t, 32 << 20)
-# Words of it: each of them costs more than a byte does.
+# Maximum words in such a line. There is a separate limit because a word costs more than a byte.
 WORDS_MAX = cython.declare(cython.uint, 262144)
-# Spaces before such a get, as many as memcached takes.
+# Leading spaces allowed before such a get, as in memcached.
 INDENT_MAX = cython.declare(cython.size_t, 100)
-# Words of a meta command; memcached wants its terminator among its 20.
+# Maximum words of a meta command: memcached has 20 tokens and uses one as the terminator.
 META_WORDS = cython.declare(cython.uint, 19)
-# A reply's line: a key, numbers, meta flags, or an error's or a statistic's text.
+# Maximum length of a line in a reply: a key, numbers, meta flags, an error text or a statistic.
 REPLY_LINE_MAX = cython.declare(cython.size_t, 65536)
-# memcached keeps a value's length in an int, with its terminator.
+# memcached stores the length of a value and its CR LF in an int.
 VALUE_MAX = cython.declare(cython.longlong, 2147483647 - 2)
-# The first byte of a request in the binary protocol, and the first two of a TLS handshake.
+# The first byte of a request in the binary protocol, and the first two bytes of a TLS handshake.
 BINARY = cython.declare(cython.uchar, 0x80)
 TLS = cython.declare(cython.p_const_char, b"\x16\x03")
 
@@ -73,7 +77,8 @@ BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\
 TOO_LARGE = cython.declare(cython.p_const_char, b"SERVER_ERROR object too large for cache\r\n")
 UNKNOWN = cython.declare(cython.p_const_char, b"ERROR\r\n")
 
-# Where the search for a word's end stops. A CR may belong to a word, NUL may not.
+# The bytes at which split_line stops to check for the end of a word. A CR may be part of a word; a
+# NUL may not.
 ends_word = cython.declare(cython.bint[256])
 for _byte in (0, 10, 13, 32):
     ends_word[_byte] = True
@@ -119,7 +124,7 @@ def is_word(data, arg, word, length):
 @cython.cfunc
 @cython.exceptval(check=False)
 def command_find(name: cython.p_const_char, length: cython.size_t) -> cython.int:
-    """The number of a command; -1 if there is none. Case counts, as in memcached."""
+    """The number of a command, or -1 if it is unknown. Case-sensitive, as in memcached."""
     number: cython.int
     for number in range(count):
         if commands[number].length == length and memcmp(commands[number].name, name, length) == 0:
@@ -128,7 +133,7 @@ def command_find(name: cython.p_const_char, length: cython.size_t) -> cython.int
 
 
 def command_of(parser):
-    """The row of a parsed request, NULL where no command has its name."""
+    """The table row of a parsed request, or NULL if its command is unknown."""
     if parser.kind == 0:
         return cython.NULL
     return cython.address(commands[parser.kind - 1])
@@ -138,7 +143,7 @@ def command_of(parser):
 @cython.inline
 @cython.exceptval(check=False)
 def is_space(byte: cython.char) -> cython.bint:
-    """C's isspace, without the space that no word holds."""
+    """C's isspace without the space character, which no word contains."""
     return 9 <= byte <= 13
 
 
@@ -151,8 +156,9 @@ def number_of(
     signed: cython.bint,
     value: cython.pointer(cython.longlong),
 ) -> cython.bint:
-    """Is this a number to memcached's safe_strtoll, or with `signed` False to its safe_strtoull?
-    Nearly all are a few digits."""
+    """Whether memcached's safe_strtoll (with `signed` False: safe_strtoull) accepts this word.
+
+    Fast path for a few digits, which nearly all numbers are."""
     pos: cython.size_t = arg.offset
     end: cython.size_t = pos + arg.length
     number: cython.longlong = 0
@@ -177,8 +183,9 @@ def odd_number_of(
     signed: cython.bint,
     value: cython.pointer(cython.longlong),
 ) -> cython.bint:
-    """Any word, as strtoll or strtoull takes it: white space, a sign, digits that fit 64 bits.
-    White space may end it. The unsigned one takes a sign, unless the number is negative then."""
+    """number_of for any word, by the rules of strtoll and strtoull: white space, a sign, and digits
+    that fit in 64 bits. White space after the digits ends the number. If `signed` is False, a minus
+    sign is accepted only when the result, read as a signed number, is not negative."""
     pos: cython.size_t = arg.offset
     end: cython.size_t = pos + arg.length
     bound: cython.ulonglong = 18446744073709551615
@@ -227,18 +234,21 @@ def check_line(
     data: cython.p_const_char,
     nul: cython.bint,
 ) -> cython.p_const_char:
-    """The error that memcached has for this line, NULL if it has none that decides about what is
-    read. Sets `length` where a data block follows, and MSG_NOREPLY."""
+    """The error that memcached returns for this line, or NULL.
+
+    Only errors that affect how many bytes the server reads are found here; the server reports the
+    others. Sets `length` if a data block follows, and MSG_NOREPLY."""
     words: cython.uint = parser.argc
     last: cython.uint = 2
     value: cython.longlong = 0
     kind: cython.int = command.kind
     if words < command.min_words or (command.max_words and words > command.max_words):
         if kind == STORE and words > 4:
-            # The later memcached store it, or refuse it with its block.
+            # Later versions of memcached store it, or refuse it and skip its data block.
             data_follows(parser, data, 4)
         return BAD_FORMAT if is_word(data, parser.argv, b"me", 2) else UNKNOWN
-    # A third word of delete may be its exptime of old; a second is its key.
+    # `delete noreply`: the second word is the key, and only later versions also take it for the
+    # noreply option.
     if (
         command.noreply
         and words > 1
@@ -255,7 +265,8 @@ def check_line(
         return cython.NULL
     if kind in (GET, GAT):
         last = words
-        # Zeros do not end a number, but every part of the command repeats them.
+        # The key limit also bounds an exptime, because leading zeros could make it arbitrarily long
+        # and every fragment repeats it.
         if kind == GAT and not (
             parser.argv[1].length <= KEY_LENGTH
             and number_of(data, cython.address(parser.argv[1]), True, cython.address(value))
@@ -274,7 +285,7 @@ def check_store(
     data: cython.p_const_char,
     nul: cython.bint,
 ) -> cython.p_const_char:
-    """The same of `<name> <key> <flags> <exptime> <bytes> [cas]`."""
+    """check_line for `<name> <key> <flags> <exptime> <bytes> [cas]`."""
     value: cython.longlong = 0
     good: cython.bint = data_follows(parser, data, 4)
     if (
@@ -297,7 +308,7 @@ def check_store(
 def check_meta_store(
     parser: cython.pointer(Parser), data: cython.p_const_char, nul: cython.bint
 ) -> cython.p_const_char:
-    """The same of `ms <key> <bytes> <flag>*`."""
+    """check_line for `ms <key> <bytes> <flag>*`."""
     good: cython.bint = parser.argc > 2 and data_follows(parser, data, 2)
     if parser.argc > META_WORDS and parser.argv[1].length <= KEY_LENGTH:
         return b"CLIENT_ERROR options flags too long\r\n"
@@ -312,8 +323,10 @@ def check_meta_store(
 def data_follows(
     parser: cython.pointer(Parser), data: cython.p_const_char, index: cython.uint
 ) -> cython.bint:
-    """Has this line a data block, as its word `index` says? Nearly all lengths are a few digits,
-    which every memcached reads alike."""
+    """Whether a data block follows this line, by its length in word `index`. Sets `length` and
+    state MC_DATA.
+
+    Fast path for a few digits, which every version of memcached reads in the same way."""
     arg: cython.pointer(Arg) = cython.address(parser.argv[index])
     pos: cython.size_t = arg.offset
     end: cython.size_t = pos + arg.length
@@ -337,7 +350,7 @@ def data_follows(
 def odd_data_follows(
     parser: cython.pointer(Parser), data: cython.p_const_char, arg: cython.pointer(Arg)
 ) -> cython.bint:
-    """The same of any word: memcached takes what is left of a `long` in 32 bits."""
+    """data_follows for any word. memcached truncates the `long` to 32 bits."""
     value: cython.longlong = 0
     if not number_of(data, arg, True, cython.address(value)):
         return False
@@ -355,9 +368,10 @@ def odd_data_follows(
 def split_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, end: cython.size_t
 ) -> cython.int:
-    """Its words into the argument table, WORDS_MAX at most: 1 with a NUL among them, -1 without
-    memory, -2 if there are more. The CR or LF at `end` stops the search too, so no word is searched
-    beyond it."""
+    """Split the line into the argument table, up to WORDS_MAX words.
+
+    Returns 0, 1 if the line contains a NUL, -1 if memory has run out, -2 if there are too many
+    words. The CR or LF at `end` also stops the inner loop, so it never reads past the line."""
     pos: cython.size_t = 0
     start: cython.size_t = 0
     nul: cython.int = 0
@@ -382,7 +396,7 @@ def split_line(
 @cython.cfunc
 @cython.exceptval(check=False)
 def may_be_long(data: cython.p_const_char, length: cython.size_t) -> cython.bint:
-    """Is this the start of a command that takes any number of keys?"""
+    """Whether this is the start of a command that takes any number of keys."""
     pos: cython.size_t = 0
     while pos < length and pos < INDENT_MAX and data[pos] == b" ":
         pos += 1
@@ -399,7 +413,7 @@ def may_be_long(data: cython.p_const_char, length: cython.size_t) -> cython.bint
 def is_foreign(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.bint:
-    """Is this the start of another protocol, whose messages have no line's end to wait for?"""
+    """Whether this is the start of another protocol, whose messages may contain no line feed."""
     if data[0] == cython.cast(cython.char, BINARY):
         parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
         return True
@@ -412,8 +426,8 @@ def is_foreign(
 @cython.cfunc
 @cython.exceptval(check=False)
 def is_redis(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython.bint:
-    """Is a line without a command the first of a Redis request, `*3`? Its arguments would follow,
-    and be run as commands."""
+    """Whether an unknown command is the first line of a Redis request, such as `*3`. Its arguments
+    would follow, and would be run as commands."""
     pos: cython.size_t
     arg: cython.pointer(Arg)
     if parser.argc != 1:
@@ -428,7 +442,7 @@ def is_redis(parser: cython.pointer(Parser), data: cython.p_const_char) -> cytho
 @cython.cfunc
 @cython.exceptval(check=False)
 def is_http(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython.bint:
-    """Does a line without a command end in HTTP/…, as the first of a request does?"""
+    """Whether an unknown command is the request line of HTTP, which ends in HTTP/…"""
     last: cython.pointer(Arg)
     if parser.argc < 2:
         return False
@@ -441,7 +455,8 @@ def is_http(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython
 def parse_line(
     conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """The command line. PARSE_AGAIN also stands for "its data block is still to come"."""
+    """Parse the command line. Also returns PARSE_AGAIN, with state MC_DATA, if a data block
+    follows."""
     found: cython.p_const_char
     end: cython.size_t
     nul: cython.int
@@ -473,10 +488,11 @@ def parse_line(
     if number < 0:
         parser.error = UNKNOWN
         if is_redis(parser, data):
-            # In the form of an error that its client understands.
+            # A Redis error, which the client understands.
             parser.error = b"-ERR this pool speaks the Memcached protocol\r\n"
             return PARSE_ERROR
-        # A browser that was tricked into sending this: what follows is not meant for us.
+        # A browser may have been tricked into sending this, so the lines that follow must not be
+        # run as commands.
         return PARSE_ERROR if is_http(parser, data) else PARSE_OK
     parser.kind = number + 1
     parser.error = check_line(cython.address(commands[number]), parser, data, nul == 1)
@@ -485,7 +501,7 @@ def parse_line(
     if parser.error is cython.NULL and parser.length > conn.max_bulk:
         parser.error = TOO_LARGE
     if parser.error is not cython.NULL:
-        # A refusal is complete: its data block is not read as commands.
+        # Skip the data block of a refused request, so that it is not read as commands.
         conn.swallow = parser.length + 2
         return PARSE_OK
     parser.need = parser.pos + parser.length + 2
@@ -493,7 +509,7 @@ def parse_line(
 
 
 def memcache_parse_req(conn, parser, data, length):
-    """One request. `conn` gives the bound max_bulk, in bytes of a value."""
+    """Parse one request. `conn.max_bulk` is the maximum size of a value in bytes."""
     result: cython.int
     if conn.swallow > 0:
         parser.pos = length
@@ -514,8 +530,8 @@ def memcache_parse_req(conn, parser, data, length):
 
 
 def base64_decode(data, length, target):
-    """The bytes of a meta command's key into `target`, which has room for as many as are encoded;
-    how many, 0 where this is no base64 (RFC 4648, padded)."""
+    """Decode the key of a meta command (RFC 4648, padded) into `target`, which needs room for
+    `length` bytes. Returns the decoded length, or 0 if the key is not valid base64."""
     pos: cython.size_t
     size: cython.size_t = 0
     word: cython.uint = 0
@@ -562,7 +578,8 @@ def base64_decode(data, length, target):
 def digits_end(
     line: cython.p_const_char, pos: cython.size_t, length: cython.size_t
 ) -> cython.size_t:
-    """Behind the digits at `pos`; `pos` itself if there are none, or too many for 64 bits."""
+    """The position after the digits at `pos`. Returns `pos` if there are no digits, or more than
+    20 of them."""
     start: cython.size_t = pos
     while pos < length and b"0" <= line[pos] <= b"9":
         pos += 1
@@ -577,7 +594,8 @@ def size_word(
     length: cython.size_t,
     size: cython.pointer(cython.size_t),
 ) -> cython.size_t:
-    """The number of bytes at `pos`; behind it, or `pos` if there is none that can be right."""
+    """Read the size at `pos` into `size`. Returns the position after it, or `pos` if there is no
+    plausible size."""
     end: cython.size_t = digits_end(line, pos, length)
     index: cython.size_t
     size[0] = 0
@@ -589,8 +607,10 @@ def size_word(
 
 
 def value_line(line, length, key, size):
-    """Is this `VALUE <key> <flags> <bytes> [cas]`? `length` is without the line's end; `key`
-    becomes the key's length, whose first byte is the line's seventh, `size` the value's bytes."""
+    """Whether this is `VALUE <key> <flags> <bytes> [cas]`.
+
+    `length` excludes the line end. Sets `key` to the length of the key, which starts at offset 6,
+    and `size` to the size of the value in bytes."""
     found: cython.p_const_char = cython.cast(
         cython.p_const_char, memchr(line + 6, b" ", length - 6)
     )
@@ -603,7 +623,7 @@ def value_line(line, length, key, size):
 
 
 def value_numbers(line, start, length, size):
-    """Is this, from `start`, the `<flags> <bytes> [cas]` of a VALUE line?"""
+    """Whether the VALUE line continues at `start` with `<flags> <bytes> [cas]`. Sets `size`."""
     end: cython.size_t = digits_end(line, start, length)
     if end == start or end >= length or line[end] != b" ":
         return False
@@ -626,7 +646,7 @@ def begins(
     word: cython.p_const_char,
     size: cython.size_t,
 ) -> cython.bint:
-    """Is `word` the first of the line's words?"""
+    """Whether `word` is the first word of the line."""
     return (
         length >= size and memcmp(line, word, size) == 0 and (length == size or line[size] == b" ")
     )
@@ -635,7 +655,7 @@ def begins(
 @cython.cfunc
 @cython.exceptval(check=False)
 def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
-    """The form of a reply that is this one line, REPLY_NONE if it is none."""
+    """The form of a single-line reply, or REPLY_NONE if it is not one."""
     end: cython.size_t
     char: cython.char = line[0] if length else 0
     if length == 2 or (length > 2 and line[2] == b" "):
@@ -669,7 +689,7 @@ def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
         return REPLY_NOT_STORED
     if length == 5 and memcmp(line, b"RESET", 5) == 0:
         return REPLY_RESET
-    # The others have a text of their own, in which some clients would see the end of the line.
+    # The remaining forms contain free text. Some clients would take a CR in it for the line end.
     if memchr(line, b"\r", length) is not cython.NULL:
         return REPLY_NONE
     if begins(line, length, b"VERSION", 7):
@@ -680,7 +700,7 @@ def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
         or begins(line, length, b"SERVER_ERROR", 12)
     ):
         return REPLY_ERROR
-    # decr leaves the spaces of a longer number behind it.
+    # decr pads a number that has become shorter with spaces.
     end = digits_end(line, 0, length)
     if end > 0:
         while end < length and line[end] == b" ":
@@ -695,8 +715,10 @@ def word_kind(line: cython.p_const_char, length: cython.size_t) -> cython.int:
 def reply_line(
     parser: cython.pointer(Parser), line: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """What the line from `pos`, whose end is at `scan`, is in its reply: PARSE_OK if the last,
-    PARSE_AGAIN if more is to come, PARSE_ERROR if nothing that memcached sends."""
+    """Parse one line of a reply and move `pos` to `scan`, the start of the next line.
+
+    Returns PARSE_OK if the line ends the reply, PARSE_AGAIN if more follows, and PARSE_ERROR if
+    memcached sends no such line here."""
     key: cython.size_t = 0
     size: cython.size_t = 0
     end: cython.size_t
@@ -741,8 +763,8 @@ def reply_line(
 
 
 def memcache_parse_rsp(conn, parser, data, length):
-    """One reply. `parser.kind` is its form. Of values, `argc` is their number and `length` that of
-    the last one's key."""
+    """Parse one reply. `parser.kind` is its form. For a reply with values, `argc` is the number of
+    values and `length` the length of the last key."""
     found: cython.p_const_char
     end: cython.size_t
     result: cython.int
@@ -782,7 +804,7 @@ def memcache_parse_rsp(conn, parser, data, length):
 class Framer:
     """The parsers without a socket: bytes in, messages out, for tests and tools.
 
-    `requests` chooses the side: True for requests, False for replies. `max_bulk` is in bytes.
+    `requests` is True to parse requests, False to parse replies. `max_bulk` is in bytes.
     """
 
     def __init__(self, requests: bool, max_bulk: int = 512 * 1024 * 1024):
@@ -795,11 +817,15 @@ class Framer:
         free(self.parser.argv)
 
     def feed(self, data: bytes) -> list:
-        """The messages that are complete with these bytes. A request is a tuple of its words, a
-        list of bytes; its data block, None where it has none; whether it asks for no reply; and the
-        error that answers it, None if there is none. A reply is a pair: its form, a Reply or None
-        for an error, and its bytes. What is no message raises ValueError with the parser's text;
-        where messages came before it, they are returned first and the next call raises."""
+        """Add bytes and return the messages that they complete.
+
+        A request is a tuple (words, block, noreply, error): a list of bytes; the data block or
+        None; whether the client wants no reply; the error reply or None. A reply is a pair (form,
+        bytes), where the form is a Reply, or None for an error.
+
+        Raises ValueError with the parser's text if the bytes are not a message. Messages before the
+        malformed one are returned first, and the next call raises.
+        """
         found: list = []
         result: cython.int
         index: cython.uint

@@ -1,14 +1,14 @@
 # nutproxy/proto/memcache_commands.py: the table of Memcached commands
 """What nutproxy does with each command of memcached's text protocol, classic and meta.
 
-A row says how its line is laid out and which replies belong to it; the parser, the dispatcher, the
-check of `deny_commands` and docs/memcached.md all read it here. Layouts, reply words and what quiet
-mode leaves out are those of memcached 1.6 (protocol.txt and proto_text.c).
+A row describes the layout of the line and the replies it can get. The parser, the dispatcher, the
+check of `deny_commands` and docs/memcached.md all use this table. Layouts, reply words and the
+replies that quiet mode suppresses are those of memcached 1.6 (protocol.txt and proto_text.c).
 
-Every line that is forwarded must make the server read exactly as many bytes as the proxy has read,
-and answer exactly once. So what decides about either (key lengths, numbers of a storage command,
-the data's terminator) is checked before, and `noreply` and `q` are not forwarded: the proxy leaves
-the reply out itself.
+For every forwarded line, the server must read exactly as many bytes as the proxy has read, and send
+exactly one reply. The proxy therefore checks everything that affects this: key lengths, the numbers
+of a storage command and the terminator of the data. `noreply` and `q` are not forwarded; the proxy
+drops the reply itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEY_MAX = 250  # bytes of a key
 
 
 class Kind(IntEnum):
-    """What happens to a command; the layout of its line follows from it."""
+    """How a command is handled. It also determines the layout of the line."""
 
     GET = 0  # <name> <key>+
     GAT = 1  # <name> <exptime> <key>+
@@ -28,13 +28,13 @@ class Kind(IntEnum):
     KEY = 3  # <name> <key> …
     META = 4  # <name> <key> <flag>*
     META_STORE = 5  # ms <key> <bytes> <flag>*, and a data block
-    ALL = 6  # to all servers
-    LOCAL = 7  # answered by the proxy
+    ALL = 6  # sent to all servers
+    LOCAL = 7  # handled by the proxy
     UNSUPPORTED = 8
 
 
 class Reply(IntEnum):
-    """The forms of a reply, apart from errors, which every command may get."""
+    """The forms of a reply, except errors, which any command can get."""
 
     VALUES = 1  # VALUE …, END
     STATS = 2  # STAT …, ITEM …, PREFIX …, END
@@ -71,14 +71,14 @@ KIND_TEXTS = {
 
 
 class Command(NamedTuple):
-    """A row. Words are counted with the command itself; `max_words` 0 is no bound."""
+    """A row. Word counts include the command; `max_words` 0 means no limit."""
 
     kind: Kind
     min_words: int
     max_words: int
-    noreply: bool  # a last word `noreply` asks for silence
+    noreply: bool  # accepts `noreply` as the last word
     replies: tuple[Reply, ...]
-    quiet: tuple[Reply, ...]  # what the meta flag `q` leaves out
+    quiet: tuple[Reply, ...]  # the replies that the meta flag `q` suppresses
     text: str
 
 

@@ -1,12 +1,12 @@
-# nutproxy/proto/memcache_merge.py: one memcached reply out of several
-"""The reply of a command that was sent in parts, and that of a server which is taken for empty.
+# nutproxy/proto/memcache_merge.py: merges several memcached replies into one
+"""Makes the reply to a command that was sent in parts, and the reply "miss" for a failed server.
 
-A get of keys on several servers has its line in the parent's `req`. Each fragment's reply holds the
-values that its server has, in the order of the keys that it was asked for; so one walk over the
-keys, with a cursor in each reply, finds every value once, and sees when a server has sent one that
-nobody asked it for. A key asked for twice is answered twice, as memcached does.
+The parent's `req` holds the line of a get with keys on several servers. Each fragment's reply has
+the values found on its server, in the order of the fragment's keys. One pass over all keys, with a
+cursor in each reply, finds every value. It also detects a value that was not requested. A key that
+is requested twice is returned twice, as memcached does.
 
-If a fragment failed, its error is the command's.
+If a fragment failed, the reply to the command is that error.
 """
 
 import cython
@@ -41,14 +41,14 @@ UNEXPECTED = b"SERVER_ERROR a server's reply to a part of this command does not 
 
 
 def memcache_miss(msg):
-    """Answer as a server does that has not got the key. Raises MemoryError."""
+    """Reply as a server does that does not have the key. Raises MemoryError."""
     command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
     if command.kind != META:
         msg_constant(msg, cython.address(msg.rsp), END, END_LENGTH)
         return 0
     line: bytes = msg.req.data[: msg.req.length]
     line = line.removesuffix(b"\n").removesuffix(b"\r")
-    # A key may hold any other white space.
+    # Split at spaces only: a key may contain any other white space.
     put_text(msg, meta_miss([word for word in line.split(b" ") if word]))
     if msg.flags & MSG_QUIET:
         msg.flags |= MSG_NOREPLY
@@ -57,7 +57,7 @@ def memcache_miss(msg):
 
 @cython.cfunc
 def meta_miss(words: list) -> bytes:
-    """EN with what memcached repeats of an mg: the key for `k`, and the opaque."""
+    """The reply EN to an mg, with the flags that memcached repeats: `k` with the key, and `O`."""
     answer: list = [b"EN"]
     flags: list = words[2:]
     encoded: list = [b"b"] if [flag for flag in flags if flag[:1] == b"b"] else []
@@ -79,7 +79,7 @@ def memcache_merge(parent):
     for index in range(split.nfrag):
         frag = split.frags[index]
         if frag.flags & MSG_ERROR:
-            # Values may stand before it.
+            # The error is the last line; values may precede it.
             text: bytes = frag.rsp.data[: frag.rsp.length]
             return put_text(parent, text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
     if split.merge == MERGE_VALUES:
@@ -92,7 +92,7 @@ def memcache_merge(parent):
 def next_word(
     line: cython.pointer(Body), end: cython.size_t, word: cython.pointer(Arg)
 ) -> cython.void:
-    """The word behind `word`, in a line that ends at `end`."""
+    """Advance `word` to the next word of a line that ends at `end`."""
     pos: cython.size_t = word.offset + word.length
     found: cython.p_char
     while line.data[pos] == b" ":
@@ -107,7 +107,7 @@ def next_word(
 def value_of(
     body: cython.pointer(Body), at: cython.size_t, key: cython.p_const_char, length: cython.size_t
 ) -> cython.size_t:
-    """The bytes of the value at `at` if it is this key's, with its line; else 0."""
+    """The size of the value at `at`, including its line, if it belongs to this key; else 0."""
     line: cython.p_char = body.data + at
     left: cython.size_t = body.length - at
     end: cython.p_char
@@ -127,7 +127,7 @@ def value_of(
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_values(parent: cython.pointer(Msg)) -> cython.int:
-    """get, gets, gat, gats: every fragment's values in turn, in the order of the keys."""
+    """get, gets, gat, gats: the values of all fragments in the order of the keys."""
     split: cython.pointer(Split) = parent.split
     line: cython.pointer(Body) = cython.address(parent.req)
     frag: cython.pointer(Msg)

@@ -1,12 +1,12 @@
-# nutproxy/proto/memcache_pairing.py: whose reply is this?
-"""A VALUE says which key it is of, so the reply to a get can be held against its request. A server
-that has sent a reply too many, or one too few, is found out by the next value: the connection is
-closed before a client gets another client's.
+# nutproxy/proto/memcache_pairing.py: checks that values belong to their request
+"""A VALUE line names its key, so the reply to a get can be compared with its request. If a server
+sends one reply too many or too few, the next value reveals it, and the connection is closed before
+a client receives another client's data.
 
-Each key in the reply has to be one of the request's. memcached sends them in the order of the
-request; another proxy sends them in one run per server of its own, which costs one more pass over
-the request's keys each. Of a fragment's reply only the first key is looked at here: merging checks
-the others, and gives the client an error instead of a value that it has not asked for.
+Every key in the reply must be in the request. memcached sends values in the order of the request.
+A proxy between nutproxy and memcached may group them by server; each group costs one more pass over
+the keys of the request. For a fragment, only the first key of the reply is checked here. The merge
+checks the others, and replies with an error if a value was not requested.
 """
 
 import cython
@@ -14,17 +14,16 @@ from cython.cimports.libc.string import memchr, memcmp
 from cython.cimports.nutproxy.msg.message import Body
 from cython.cimports.nutproxy.proto.memcache import GAT, Command, value_line
 
-# Passes over the keys of a request: a bound for the work on one reply.
+# Maximum passes over the keys of a request. Bounds the work for one reply.
 PASSES = cython.declare(cython.int, 64)
 
 
 def values_fit(msg, data, length):
-    """Does a whole reply of values belong to this get, gets, gat or gats? `length` is the reply's,
-    in bytes."""
+    """Whether a complete reply of `length` bytes belongs to this get, gets, gat or gats."""
     req: cython.pointer(Body) = cython.address(msg.req)
     pos: cython.size_t = 0
     passes: cython.int = 0
-    # Where the request's next key is looked for, behind the command and its exptime.
+    # The search for keys starts after the command and, for gat, its exptime.
     first: cython.size_t = word_end(req, 0)
     at: cython.size_t
     end: cython.size_t
@@ -72,8 +71,8 @@ def word_begin(req: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
 @cython.inline
 @cython.exceptval(check=False)
 def word_end(req: cython.pointer(Body), pos: cython.size_t) -> cython.size_t:
-    """Where the word at `pos` ends; `pos` itself at the end of the line. A CR ends the line only
-    before its LF."""
+    """The end of the word at `pos`, or `pos` at the end of the line. A CR ends the line only if an
+    LF follows."""
     while (
         req.data[pos] != b" "
         and req.data[pos] != b"\n"

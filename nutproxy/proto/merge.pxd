@@ -1,12 +1,12 @@
 from nutproxy.msg.message cimport Msg
 
-# A reply that is put together: small elements in a buffer, large ones where they are.
+# A reply under construction. Small elements are copied to a buffer; large ones stay where they are.
 cdef struct Pieces:
     Msg* parent
-    Msg* last               # of its pieces, the parent itself while there is none
+    Msg* last               # its last piece; the parent itself while there is none
     char* target            # the buffer, parent.rsp
-    size_t at               # bytes that are written to it
-    size_t cut              # up to here they belong to a piece
+    size_t at               # bytes written to the buffer
+    size_t cut              # bytes of the buffer that already belong to a piece
 
 cdef int redis_merge(Msg* parent) except -1
 cdef int merge_query(Msg* parent) except -1

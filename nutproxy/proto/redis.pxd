@@ -7,7 +7,7 @@ cdef enum:
     ARGS_MAX = 1048576      # arguments of one command, as in Redis before 7.0: a table of 16 MB
 
 cdef enum RequestState:
-    REQ_START = 0           # nothing but the first byte says what this is
+    REQ_START = 0           # the first byte decides the kind of request
     REQ_LENGTH              # the length line of an argument
     REQ_BULK                # an argument's bytes
     REQ_LINE                # an inline command
@@ -25,8 +25,8 @@ cdef bint read_integer(const char* data, long long* value) noexcept
 cdef int64_t read_length(const char* data, size_t* pos) noexcept
 
 cdef inline size_t short_bulk(const char* data, size_t left) noexcept:
-    """The size of the bulk string of less than 100 bytes, or of the null, that starts here; 0 if
-    something else does, or if not all of it is there. Most arguments and elements are such ones."""
+    """The total size of the bulk string below 100 bytes, or of the null, that starts here. Returns
+    0 for anything else and if it is incomplete. Most arguments and elements take this path."""
     cdef unsigned int tens, ones
     cdef size_t size
     if left < 5 or data[0] != c'$':

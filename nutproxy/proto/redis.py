@@ -1,31 +1,30 @@
 # nutproxy/proto/redis.py: the Redis protocol, incrementally
-"""Where one message ends, and whether it is one.
+"""Finds where a message ends and checks that it is well formed.
 
-Both parsers take the bytes of a message that are there so far and say PARSE_OK (it ends at
-`parser.pos`), PARSE_AGAIN (more bytes are needed; nothing that was looked at is looked at again),
-PARSE_SKIP (an empty line, an empty array: drop it) or PARSE_ERROR. They copy nothing and own
-nothing but the argument table.
+Both parsers take the bytes of a message received so far. They return PARSE_OK (the message ends at
+`parser.pos`), PARSE_AGAIN (more bytes are needed; the bytes seen so far are not scanned again),
+PARSE_SKIP (an empty line or an empty array: drop it) or PARSE_ERROR. They copy nothing and own only
+the argument table.
 
 Requests are arrays of bulk strings, or inline commands:
 
     *2\\r\\n $3\\r\\nGET\\r\\n $1\\r\\nk\\r\\n           argv = [(8, 3), (17, 1)]
     GET k\\r\\n                                  parser.line: `split_inline` takes its words
 
-A request is checked as strictly as a Redis server checks it, and in one respect more strictly: the
-two bytes behind a line and behind a bulk must be CR LF, where Redis skips them unseen. What has
-passed here cannot make a server see other requests than the proxy saw. Texts of errors are Redis'
-own (networking.c of Redis 7).
+A request is checked as strictly as a Redis server checks it, with one addition: the two bytes after
+a line and after a bulk must be CR LF. Redis skips them without looking. A request that passes these
+checks cannot be read differently by a server. Error texts are those of Redis 7 (networking.c),
+where Redis has one.
 
-Replies are counted, not built: `rest` is the number of elements that are still to come, an
-aggregate adds its elements to it, and the reply is complete at zero. So depth costs nothing. An
-attribute (`|`) adds its elements without being one. A push (`>`) is one only as a message of its
-own. Types are those of the RESP3 specification that Redis 7 sends; streamed types (`$?`) are not
-among them.
+Replies are not built, only counted. `rest` is the number of elements still expected. An aggregate
+adds its elements, and the reply is complete when `rest` is zero, so nesting costs nothing. An
+attribute (`|`) adds its elements but does not count as one itself. A push (`>`) is accepted only at
+the top level. All types that Redis 7 sends are supported; streamed types (`$?`) are not.
 
-Only what decides where a reply ends is checked: types, lengths, and the CR LF after them. Scripts
-and modules put any text into numbers, doubles, big numbers and verbatim strings. The client that
-asked for it may not like it, but a reply that is framed well never ends a connection that others
-share.
+Only types, lengths and the CR LF after them are checked, because only these decide where a reply
+ends. Scripts and modules put arbitrary text into numbers, doubles, big numbers and verbatim
+strings. The client may reject such a reply, but a correctly framed reply never closes a server
+connection that other clients share.
 """
 
 import cython
@@ -43,14 +42,15 @@ from cython.cimports.nutproxy.msg.parse import (
 
 # PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
 LINE_MAX = cython.declare(cython.size_t, 64 * 1024)
-# Arguments from which on the table only doubles when it is full: a client chooses their number.
+# A full argument table grows by a factor of four below this size, and by two above it, because
+# clients choose the number of arguments.
 TABLE_LARGE = cython.declare(cython.uint, 16384)
-# The longest bulk that `short_bulk` takes.
+# The longest bulk that `short_bulk` accepts.
 SHORT_MAX = cython.declare(cython.longlong, 99)
 INT_MAX = cython.declare(cython.longlong, 2147483647)
-# One aggregate of a reply. hiredis' own bound is 2^32 - 1.
+# Maximum elements in one aggregate of a reply, the same limit as in hiredis.
 ELEMENTS_MAX = cython.declare(cython.longlong, 4294967295)
-# Larger bulks than a server of any kind sends; a length beyond it is a broken reply.
+# Larger than any bulk that a server sends. A longer one means that the reply is malformed.
 REPLY_BULK_MAX = cython.declare(cython.longlong, 1 << 40)
 
 
@@ -64,9 +64,10 @@ def number_line(
     value: cython.pointer(cython.longlong),
     end: cython.pointer(cython.size_t),
 ) -> cython.int:
-    """The integer from `pos` to its CR LF, as strict as Redis' string2ll: no plus sign, no space,
-    no leading zero, no overflow. `end` is behind the line. A line of at most 23 bytes may be looked
-    at once more when it arrives in pieces."""
+    """Parse the integer from `pos` to its CR LF and set `end` to the position after it.
+
+    As strict as Redis' string2ll: no plus sign, no space, no leading zero, no overflow. A line that
+    arrives in pieces is scanned again from `pos`; it has at most 23 bytes."""
     negative: cython.bint = False
     digits: cython.int = 0
     number: cython.ulonglong = 0
@@ -109,8 +110,8 @@ def short_length(
     value: cython.pointer(cython.longlong),
     end: cython.pointer(cython.size_t),
 ) -> cython.bint:
-    """number_line for a length below 100, which most have: 20 instructions in the place of 60.
-    False where it is another, or not all there."""
+    """number_line for a length below 100, which nearly all are: 20 instructions instead of 60.
+    Returns False for any other line and for an incomplete one."""
     tens: cython.uint
     ones: cython.uint
     if pos + 4 > length:
@@ -142,7 +143,8 @@ def bad_line(
     wrong: cython.p_const_char,
     long_line: cython.p_const_char,
 ) -> cython.int:
-    """A length line that cannot be right. Redis judges a line once it is there, or too long."""
+    """The result for a malformed length line. Like Redis, wait until the line is complete, or too
+    long, before reporting it."""
     if parser.scan < parser.pos:
         parser.scan = parser.pos
     if memchr(data + parser.scan, b"\r", length - parser.scan) is cython.NULL:
@@ -156,7 +158,7 @@ def bad_line(
 
 
 def parser_arg(parser, offset, length):
-    """Add an argument to the table; -1 when memory has run out."""
+    """Add an argument to the table. Returns -1 if memory has run out."""
     room: cython.uint
     grown: cython.pointer(Arg)
     if parser.argc == parser.argv_room:
@@ -178,7 +180,7 @@ def parser_arg(parser, offset, length):
 def short_args(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.void:
-    """Take the arguments that `short_bulk` knows, from one length line on, while the table has room
+    """Starting at a length line, take arguments that `short_bulk` accepts while the table has room
     for them."""
     pos: cython.size_t = parser.pos
     count: cython.uint = parser.argc
@@ -190,7 +192,7 @@ def short_args(
         room = cython.cast(cython.uint, count + rest)
     while count < room:
         size = short_bulk(data + pos, length - pos)
-        # A null is no argument.
+        # Size 5 is a null, which is not a valid argument.
         if size < 6:
             break
         header = 4 if data[pos + 2] == b"\r" else 5
@@ -204,8 +206,8 @@ def short_args(
 
 
 def redis_parse_req(conn, parser, data, length):
-    """One request. `conn` gives the bounds: max_args and max_bulk (smaller before AUTH),
-    max_request (bytes of a whole request)."""
+    """Parse one request. The limits are in `conn`: max_args and max_bulk, which are smaller before
+    AUTH, and max_request, the bytes of a whole request."""
     value: cython.longlong = 0
     end: cython.size_t = 0
     result: cython.int
@@ -227,7 +229,7 @@ def redis_parse_req(conn, parser, data, length):
                     b"Protocol error: too big mbulk count string",
                 )
         if value > conn.max_args:
-            # Before AUTH the bound is a small one, and has a text of its own.
+            # The lower limit before AUTH has its own error text.
             if value <= INT_MAX and conn.max_args < ARGS_MAX:
                 parser.error = b"Protocol error: unauthenticated multibulk length"
             else:
@@ -275,7 +277,7 @@ def redis_parse_req(conn, parser, data, length):
                         b"Protocol error: too big bulk count string",
                     )
             if value < 0 or value > conn.max_bulk:
-                # Before AUTH the bound is a small one, and has a text of its own.
+                # The lower limit before AUTH has its own error text.
                 if 0 <= value <= conn.bulk_limit:
                     parser.error = b"Protocol error: unauthenticated bulk length"
                 else:
@@ -308,8 +310,8 @@ def redis_parse_req(conn, parser, data, length):
 def redis_parse_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """An inline command: a line, at most LINE_MAX long. Its words are taken by `split_inline`. The
-    first bytes of another protocol are told before a line's end, which may never come."""
+    """Parse an inline command: a line of at most LINE_MAX bytes. `split_inline` splits it later.
+    Other protocols are recognised by their first bytes, because a line end may never arrive."""
     found: cython.p_const_char
     if data[0] == cython.cast(cython.char, 0x80):
         parser.error = b"Protocol error: the binary Memcached protocol is not supported"
@@ -334,15 +336,16 @@ def redis_parse_line(
 
 
 SPACE = b" \t\n\v\f\r"
-# Redis skips all of SPACE between words and behind a quote, but ends no bare word at \v or \f.
+# Redis skips any of SPACE between words and accepts it after a quoted word, but an unquoted word
+# does not end at \v or \f.
 WORD_END = b" \t\n\r"
 ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}
 
 
 def split_inline(line: bytes) -> list[bytes] | None:
-    """The words of an inline command by the rules of Redis' sdssplitargs: double quotes with
-    backslash escapes, single quotes, and a quote must be followed by a space or the end. None when
-    quotes are unbalanced."""
+    """Split an inline command by the rules of Redis' sdssplitargs: double quotes with backslash
+    escapes, single quotes, and a space or the end after a closing quote. Returns None if the quotes
+    are unbalanced."""
     line = line.split(b"\0", 1)[0]
     words = []
     pos = 0
@@ -397,7 +400,7 @@ def is_hex(pair: bytes) -> bool:
 def text_line(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.int:
-    """The element at `pos` is a line of text, which ends at the first CR LF, whatever is in it."""
+    """Parse an element at `pos` that is a line of any text. It ends at the first CR LF."""
     found: cython.p_const_char
     if parser.scan <= parser.pos:
         parser.scan = parser.pos + 1
@@ -425,7 +428,7 @@ def text_line(
 def short_elements(
     parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
 ) -> cython.void:
-    """Take the elements that `short_bulk` knows."""
+    """Take elements while `short_bulk` accepts them."""
     pos: cython.size_t = parser.pos
     rest: cython.longlong = parser.rest
     size: cython.size_t
@@ -440,7 +443,8 @@ def short_elements(
 
 
 def redis_parse_rsp(conn, parser, data, length):
-    """One reply, RESP2 or RESP3. `parser.kind` is its first byte, behind any attributes."""
+    """Parse one reply, RESP2 or RESP3. `parser.kind` is its type byte; attributes before it are
+    skipped."""
     value: cython.longlong = 0
     end: cython.size_t = 0
     result: cython.int
@@ -466,7 +470,7 @@ def redis_parse_rsp(conn, parser, data, length):
 
         kind = data[parser.pos]
         if parser.kind == 0 and parser.rest == 1:
-            # The elements of an attribute are none of the reply's.
+            # An attribute before the reply is not the reply itself.
             if kind != b"|":
                 parser.kind = kind
         elif kind == b">":
@@ -501,10 +505,10 @@ def redis_parse_rsp(conn, parser, data, length):
         )
         if result != PARSE_OK:
             if kind == b">":
-                # Seen as the first element again when the rest of its line has come.
+                # So that it is seen as the first element again when its line is complete.
                 parser.kind = 0
             if kind == b":" and result == PARSE_ERROR:
-                # It decides about nothing that follows.
+                # The number does not affect where the reply ends, so any text is accepted.
                 result = text_line(parser, data, length)
                 if result == PARSE_OK:
                     continue
@@ -540,7 +544,7 @@ def redis_parse_rsp(conn, parser, data, length):
 
 
 def put_length(target, kind, value):
-    """Write `<kind><value>CRLF`; its size, at most 23 bytes. `value` is not negative."""
+    """Write `<kind><value>CRLF` and return its size, at most 23 bytes. `value` is not negative."""
     digits: cython.char[20]
     count: cython.int = 0
     size: cython.size_t = 1
@@ -561,15 +565,16 @@ def put_length(target, kind, value):
 
 
 def read_integer(data, value):
-    """The number of the reply `:<number>` that starts here; False where it is another reply, or its
-    text is not a number."""
+    """Read the number of an integer reply, `:<number>`. Returns False for another type of reply and
+    for text that is not a number."""
     end: cython.size_t = 0
-    # The parser has found its end, which number_line does not pass.
+    # The parser has seen the line end, so number_line does not read past the reply.
     return data[0] == b":" and number_line(data, 1, 23, value, cython.address(end)) == PARSE_OK
 
 
 def read_length(data, pos):
-    """The number of a line that a parser has passed; `pos`, at its type byte, moves behind it."""
+    """The number of a line that a parser has already checked. `pos` is at its type byte, and moves
+    to the start of the next line."""
     value: cython.longlong = 0
     negative: cython.bint = False
     at: cython.size_t = pos[0] + 1
@@ -587,8 +592,8 @@ def read_length(data, pos):
 class Framer:
     """The parsers without a socket: bytes in, messages out, for tests and tools.
 
-    `requests` chooses the side: True for requests, False for replies. `max_bulk` and `max_request`
-    are in bytes.
+    `requests` is True to parse requests, False to parse replies. `max_bulk` and `max_request` are
+    in bytes.
     """
 
     def __init__(
@@ -606,10 +611,14 @@ class Framer:
         free(self.parser.argv)
 
     def feed(self, data: bytes) -> list:
-        """The messages that are complete with these bytes: for a request its arguments as a list of
-        bytes (of an inline command the words, or None if its quotes are unbalanced), for a reply
-        its bytes. Broken framing raises ValueError with the parser's text; where messages came
-        before it, they are returned first and the next call raises."""
+        """Add bytes and return the messages that they complete.
+
+        A request is a list of its arguments. An inline command is a list of its words, or None if
+        its quotes are unbalanced. A reply is returned as its bytes.
+
+        Raises ValueError with the parser's text for malformed framing. Messages before the
+        malformed one are returned first, and the next call raises.
+        """
         found: list = []
         result: cython.int
         index: cython.uint

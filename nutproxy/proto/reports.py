@@ -1,13 +1,13 @@
-# nutproxy/proto/reports.py: what servers report about themselves, as one report
-"""One reply out of those of several servers, in the form that one server's has.
+# nutproxy/proto/reports.py: merges the servers' reports about themselves
+"""Merges the replies of several servers into one, in the form of a single server's reply.
 
     LATENCY LATEST    [event, time, latest, max]  ┐
-                      [event, time, latest, max]  ┴─> the newest, the greatest max
-    MEMORY STATS      name, number                ──> sums, means of ratios
+                      [event, time, latest, max]  ┴─> the newest one, with the greatest max
+    MEMORY STATS      name, number                ──> sums; means of ratios
 
-Clients parse these replies, so the form is Redis' own, in either version of the protocol. These
-commands are rare: the replies are decoded, merged as Python objects and encoded. A function raises
-TypeError, ValueError or LookupError for a reply of another form.
+Clients parse these replies, so the form must be that of Redis, in RESP2 and in RESP3. The commands
+are rare, so the replies are decoded, merged as Python objects and encoded again. Each function
+raises TypeError, ValueError or LookupError if a reply has an unexpected form.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-# Replies as hiredis decodes them, the names of their servers, and the version of the protocol.
+# Arguments: the replies as hiredis decodes them, the names of their servers, and the protocol
+# version (2 or 3).
 Report = Callable[[Sequence[Any], Sequence[str], int], bytes]
 
 
@@ -43,7 +44,7 @@ def encode(value: object, resp: int) -> bytes:
 
 
 def pairs(reply: Any) -> dict[bytes, Any]:
-    """A map, which RESP2 has as an array."""
+    """A map as a dict. In RESP2 it is a flat array."""
     if isinstance(reply, Mapping):
         return dict(reply)
     return dict(zip(reply[::2], reply[1::2], strict=True))
@@ -59,13 +60,13 @@ def texts(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
 
 
 def newest_first(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """SLOWLOG GET: entries are [id, time, …]. Those of one server keep their order."""
+    """SLOWLOG GET: entries are [id, time, …]. Entries of the same second keep their order."""
     entries = [entry for reply in replies for entry in reply]
     return encode(sorted(entries, key=lambda entry: -entry[1]), resp)
 
 
 def latest(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """LATENCY LATEST: [event, time, latest, max], and sums behind them in later versions."""
+    """LATENCY LATEST: [event, time, latest, max], followed by sums in later versions."""
     events: dict[bytes, list[Any]] = {}
     for event, *figures in (entry for reply in replies for entry in reply):
         time, last, greatest, *sums = figures
@@ -79,7 +80,7 @@ def latest(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
 
 
 def history(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """LATENCY HISTORY: [time, latency]; of one second the greatest, as one server has it."""
+    """LATENCY HISTORY: [time, latency], the greatest latency of each second, as in one server."""
     seconds: dict[int, int] = {}
     for time, latency in (entry for reply in replies for entry in reply):
         seconds[time] = max(latency, seconds.get(time, 0))
@@ -87,7 +88,7 @@ def history(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
 
 
 def histograms(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """LATENCY HISTOGRAM: for each command its calls, and how many took at most so long."""
+    """LATENCY HISTOGRAM: for each command its calls, and a cumulative histogram of their times."""
     found: dict[bytes, list[dict[bytes, Any]]] = {}
     for reply in replies:
         for command, figures in pairs(reply).items():
@@ -103,7 +104,8 @@ def histograms(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes
 
 
 def _added(histograms: Sequence[Mapping[Any, int]]) -> dict[Any, int]:
-    """Counts are of all calls up to a bound, and a bound at which none was added is left out."""
+    """The sum of cumulative histograms. A server leaves out a bound that added no calls; its count
+    there is that of the bound below."""
     bounds = sorted({bound for each in histograms for bound in each})
     return {bound: sum(_up_to(bound, each) for each in histograms) for bound in bounds}
 
@@ -112,12 +114,12 @@ def _up_to(bound: int, histogram: Mapping[Any, int]) -> int:
     return max((count for at, count in histogram.items() if at <= bound), default=0)
 
 
-# A whole number that is a ratio.
+# Ratios that servers send as integers.
 MEANS = frozenset({b"keys.bytes-per-key"})
 
 
 def figures(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """MEMORY STATS: numbers by their names, and for each database a map of them."""
+    """MEMORY STATS: a map of names to numbers, with a nested map for each database."""
     return encode(_figures([pairs(reply) for reply in replies]), resp)
 
 
@@ -138,12 +140,12 @@ def _figure(name: bytes, values: Sequence[Any]) -> object:
 
 
 def running(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
-    """FUNCTION STATS: servers have the same functions, so all they differ in is what runs."""
+    """FUNCTION STATS: all servers have the same functions; only the running script differs."""
     found: Iterable[Any] = (reply for reply in replies if pairs(reply)[b"running_script"])
     return encode(next(iter(found), replies[0]), resp)
 
 
-# By response policy.
+# The function of each response policy.
 REPORTS: Mapping[str, Report] = {
     "texts": texts,
     "newest_first": newest_first,

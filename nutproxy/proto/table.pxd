@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t
 from nutproxy.msg.message cimport Merge
 from nutproxy.msg.parse cimport Arg, Parser
 
-# What the proxy does with a command. The order is that of proto.commands.Behaviour.
+# What the proxy does with a command, in the order of proto.commands.Behaviour.
 cdef enum Behaviour:
     FORWARD = 0
     SPLIT
@@ -24,43 +24,43 @@ cdef enum:
     ROW_SPECS = 3
     ROW_OPTIONS = 4
 
-# One of Redis' key specifications: where keys begin, and how to find the rest of them.
+# One of Redis' key specifications: where the keys begin, and how to find the others.
 cdef struct Spec:
-    bint keyword            # begins behind a keyword, else at a fixed position
-    int pos                 # begin: the position, or where the search for the keyword starts
-    bint keynum             # the number of keys is an argument, else a range
-    int lastkey             # range: last key, from the end when negative
+    bint keyword            # begins after a keyword, else at a fixed position
+    int pos                 # the position, or where the search for the keyword starts
+    bint keynum             # an argument gives the number of keys, else the keys are a range
+    int lastkey             # range: the last key, counted from the end when negative
     int step
-    int limit               # range: only the first 1/limit of what is left
-    int keynumidx           # keynum: where the number stands, from the beginning
-    int firstkey            # keynum: where the first key stands
-    bint skip_empty         # an empty argument here says that the keys are elsewhere
-    bint last               # keyword: of several, the last counts
+    int limit               # range: only the first 1/limit of the remaining arguments
+    int keynumidx           # keynum: position of the number, relative to the beginning
+    int firstkey            # keynum: position of the first key, relative to the beginning
+    bint skip_empty         # an empty argument is not a key; the keys are elsewhere
+    bint last               # keyword: if it is repeated, the last one counts
     char word[16]
 
-# An option whose values must not be taken for a keyword.
+# An option whose values must not be mistaken for a keyword.
 cdef struct Option:
-    int values              # arguments after it that belong to it
-    bint pattern            # the value is a pattern of SORT, which forms names of keys
+    int values              # how many arguments follow it as its values
+    bint pattern            # the value is a SORT pattern that forms names of keys
     char word[16]
 
 cdef struct Row:
-    int number              # its place in the table
-    int arity               # command words included; at least so many when negative
+    int number              # index in the table
+    int arity               # words including the command; a minimum when negative
     int behaviour
     Merge merge
-    int key                 # the only key stands here; 0 when specs must be evaluated
+    int key                 # position of the only key; 0 when specs must be evaluated
     int specs               # -1: the command has no keys
     int refused_in             # refused in these States
     int opens               # the State that its refusal opens, or 0
     bint container          # has subcommands
-    bint open               # ... and some that are not in the table: the container's row is theirs
-    bint partial            # its parts change data: an error says so
-    bint shutdown           # a server that closes the connection has done as it was told
+    bint open               # has subcommands without a row: they use the container's
+    bint partial            # its parts change data; the error reply says that some may be applied
+    bint shutdown           # a closed server connection means success
     uint32_t max_args       # a longer request is refused
     size_t max_bytes
     bint patterns           # has options that are patterns
-    bint aside              # is for a server that is busy with a script
+    bint aside              # allowed while the server is busy with a script
     char option[16]         # refused with this option
     size_t length
     char name[ROW_NAME]

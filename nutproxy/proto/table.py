@@ -1,9 +1,9 @@
 # nutproxy/proto/table.py: the command table, as the data path reads it
-"""proto.commands.COMMANDS in C structs, found by name through a hash table.
+"""proto.commands.COMMANDS as C structs, with a hash table to find them by name.
 
-Nothing about a command is decided here: rows are copied. Names are compared without regard to case,
-as Redis does. Keys are found by Redis' own key specifications (https://redis.io/docs/latest/develop/
-reference/key-specs/), which `row_keys` evaluates.
+The rows are copied without change. Names are compared case-insensitively, as in Redis. `row_keys`
+finds the keys of a request by Redis' key specifications:
+https://redis.io/docs/latest/develop/reference/key-specs/
 """
 
 import cython
@@ -42,16 +42,16 @@ MERGES = {
     **dict.fromkeys(REPORTS, MERGE_REPORT),
     None: MERGE_CONCAT,
 }
-# The parser's bounds are enough.
+# For behaviours that have only the limits of the parser.
 NO_LIMITS = Limits(0xFFFFFFFF, None)
-# Commands in parts that change data: when one fails, others may have been applied.
+# Commands that are sent in parts and change data. If one part fails, others may have been applied.
 PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def slot_of(name: cython.p_const_char, length: cython.size_t, seed: cython.uint) -> cython.uint:
-    """FNV-1a over the lower-case name; a subcommand goes on from its container's hash."""
+    """FNV-1a of the name in lower case. `seed` is the basis, or the hash of what comes before."""
     index: cython.size_t
     for index in range(length):
         seed = (seed ^ lower[cython.cast(cython.uchar, name[index])]) * 16777619
@@ -63,7 +63,7 @@ def slot_of(name: cython.p_const_char, length: cython.size_t, seed: cython.uint)
 def same(
     data: cython.p_const_char, word: cython.p_const_char, length: cython.size_t
 ) -> cython.bint:
-    """`word` is lower case."""
+    """Whether `data` equals `word`, ignoring case. `word` must be lower case."""
     index: cython.size_t
     for index in range(length):
         if lower[cython.cast(cython.uchar, data[index])] != cython.cast(cython.uchar, word[index]):
@@ -72,12 +72,12 @@ def same(
 
 
 def same_word(data, length, word):
-    """Is this argument the lower-case word, in any case?"""
+    """Whether this argument equals `word`, ignoring case. `word` must be lower case."""
     return strlen(word) == length and same(data, word, length)
 
 
 def row_find(name, length):
-    """The row of a command, NULL if there is none."""
+    """The row of a command, or NULL if it is unknown."""
     slot: cython.uint
     row: cython.pointer(Row)
     if length >= ROW_NAME:
@@ -91,7 +91,7 @@ def row_find(name, length):
 
 
 def row_find_sub(row, name, length):
-    """The row of a container's subcommand, NULL if there is none."""
+    """The row of a container's subcommand, or NULL if it is unknown."""
     slot: cython.uint
     full: cython.size_t = row.length + 1 + length
     found: cython.pointer(Row)
@@ -116,7 +116,7 @@ def row_find_sub(row, name, length):
 def argument_number(
     parser: cython.pointer(Parser), data: cython.p_const_char, index: cython.longlong
 ) -> cython.longlong:
-    """A small number given as an argument; -1 if it is none."""
+    """The value of an argument that is a number of at most nine digits, else -1."""
     value: cython.longlong = 0
     at: cython.size_t
     digit: cython.int
@@ -135,7 +135,8 @@ def argument_number(
 
 
 def option_at(row, parser, data, index):
-    """The option that this argument is, if it is one of the row's with values, else NULL."""
+    """The option of this row that the argument names, or NULL. Only options with values have an
+    entry."""
     arg: cython.pointer(Arg) = cython.address(parser.argv[index])
     at: cython.int
     for at in range(row.noptions):
@@ -152,8 +153,10 @@ def after_keyword(
     data: cython.p_const_char,
     spec: cython.pointer(Spec),
 ) -> cython.longlong:
-    """The argument after the keyword, 0 without one. A negative start counts from the end, and
-    searches towards the beginning. The values of options are passed over."""
+    """The position of the argument after the keyword, or 0 if there is no keyword.
+
+    A negative start position counts from the end and searches backwards. A forward search skips the
+    values of options."""
     argc: cython.longlong = parser.argc
     at: cython.longlong = spec.pos if spec.pos > 0 else argc + spec.pos
     found: cython.longlong = 0
@@ -173,8 +176,10 @@ def after_keyword(
 
 
 def row_keys(row, parser, data, keys, room):
-    """Write the argument numbers of all keys into `keys`, which has room for as many as there are
-    arguments. How many; -1 when the arguments do not fit the specification (Redis will say why)."""
+    """Write the positions of all keys into `keys`, which has space for `room` of them.
+
+    Returns their number, or -1 if the arguments do not match the specification. In that case a
+    server can report the error."""
     count: cython.uint = 0
     index: cython.int
     argc: cython.longlong = parser.argc
@@ -208,7 +213,7 @@ def row_keys(row, parser, data, keys, room):
             return -1
         at = first
         while at <= last:
-            # MIGRATE gives an empty key where KEYS follows.
+            # MIGRATE has an empty key when the keys follow KEYS.
             if not (spec.skip_empty and parser.argv[at].length == 0):
                 if count == room:
                     return -1
@@ -278,7 +283,7 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         memcpy(spec.word, cython.cast(cython.p_const_char, word), min(len(word), 15))
     first = command.keys[0] if len(command.keys) == 1 else None
     fixed = first is not None and (first.begin, first.find, first.lastkey) == ("index", "range", 0)
-    # The slower way for a command whose patterns have to be looked at.
+    # A command with patterns needs the slow path, which checks them.
     if fixed and not command.patterns:
         row.key = first.pos
     return 0
