@@ -1,3 +1,3 @@
-# nutproxy/dispatch: what becomes of a request
-"""From a parsed request to the queues of servers: the client role's recv_done, one module for each
-protocol, and what both of them do."""
+# nutproxy/dispatch: routes requests
+"""Puts parsed requests into the queues of servers. There is one module for each protocol, with the
+recv_done of the client role, and forward.py for what they share."""

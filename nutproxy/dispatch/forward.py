@@ -1,15 +1,15 @@
-# nutproxy/dispatch/forward.py: what dispatching does in every protocol
-"""From a request, whatever its protocol, to the queues of servers, or to an answer of our own.
+# nutproxy/dispatch/forward.py: the dispatching code that both protocols share
+"""Puts a request into the queues of servers, or makes nutproxy's own reply to it.
 
-    answer        a complete reply, in its turn
-    forward_one   the whole request to one server
-    hash_keys     of a request whose keys may lie on several servers
-    send_frags    the parts of a request to their servers; their replies are merged
-    send_all      the same bytes to several servers
-    ask           the same, for a local handler that makes the reply out of theirs
+    answer        queue a complete reply
+    forward_one   send the whole request to one server
+    hash_keys     hash the keys of a request that may need several servers
+    send_frags    send the parts of a request to their servers and merge the replies
+    send_all      send the same bytes to several servers
+    ask           the same for a local handler, which makes the reply from those of the servers
 
-Every request ends as a message in the client's omsg_q, so its reply, of whatever origin, keeps its
-place.
+Every request becomes a message in the client's omsg_q. Replies are sent in the order of that queue,
+so they keep the order of the requests, whoever made them.
 """
 
 import logging
@@ -49,7 +49,7 @@ log = logging.getLogger("nutproxy")
 
 
 def answer(client, text, flags, error):
-    """A complete reply, in its turn."""
+    """Queue a complete reply, which is sent after the replies to earlier requests."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError
@@ -68,7 +68,7 @@ def answer(client, text, flags, error):
 
 
 def answer_constant(client, text, length, flags):
-    """The same, of bytes that outlive every message."""
+    """Like `answer`, for bytes that outlive every message. They are not copied."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError
@@ -80,14 +80,15 @@ def answer_constant(client, text, length, flags):
 
 
 def answer_dead(client, flags):
-    """To what would have gone to several servers, when none is live."""
+    """Reply to a command for several servers when none is live."""
     client.stats[POOL_NO_LIVE_SERVER] += 1
     client.stats[POOL_FORWARD_ERROR] += 1
     return answer(client, client.pool.dead_reply(), flags, False)
 
 
 def forward(client, msg, server):
-    """Queue a request, whose bytes are in place, for this server; or answer it, if it cannot be."""
+    """Queue a request for this server, or reply with an error if it cannot be queued. The bytes of
+    the request must be in `msg.req`."""
     pool: ServerPool = client.pool
     conn: ServerConn = server.conn_for(client.id, client.resp)
     queued: cython.size_t
@@ -107,7 +108,7 @@ def forward(client, msg, server):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
-    """The same, past all that waits for this server."""
+    """Like `forward`, over a separate connection that bypasses the server's queues."""
     conn: ServerConn = server.conn_aside(client.resp)
     if conn is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
@@ -123,7 +124,7 @@ def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) 
 def queue(
     client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: ServerConn
 ) -> cython.void:
-    """Queue a request on this connection, with its deadline."""
+    """Queue a request on this connection and set its deadline."""
     pool: ServerPool = client.pool
     msg.start = client.loop.now_usec
     if pool.timeout:
@@ -137,13 +138,14 @@ def queue(
 
 
 def forward_one(client, row, data, length, server, flags):
-    """The whole request to one server, None if no server is live."""
+    """Send the whole request to one server. `server` is None if none is live; the reply is then an
+    error."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError
     msg.flags = flags
     msg.row = row
-    # What a miss repeats is read from the request.
+    # With MSG_MISS the reply may repeat words of the request, so keep it even without a server.
     if server is not None or flags & MSG_MISS:
         if client.loop.body_receive(msg, cython.address(msg.req), data, length) < 0:
             msg_put(msg)
@@ -158,7 +160,8 @@ def forward_one(client, row, data, length, server, flags):
 
 
 def hash_keys(router, data, arg, step, count, hashes):
-    """The hashes of `count` keys, each `step` arguments behind the one before it."""
+    """Write the hashes of `count` keys into `hashes`. The first key is `arg`, and each next one is
+    `step` arguments further."""
     keys = cython.declare(cython.pointer(cython.const[cython.uchar])[4])
     lengths = cython.declare(cython.size_t[4])
     index: cython.uint = 0
@@ -180,7 +183,8 @@ def hash_keys(router, data, arg, step, count, hashes):
 
 
 def parent_of(client, row, nfrag, nkeys, merge, flags, result):
-    """The message that stands in the client's queue for a command sent in `nfrag` parts."""
+    """Make the parent message of a command that is sent in `nfrag` parts. The parent goes into the
+    client's queue."""
     msg: cython.pointer(Msg) = msg_get()
     index: cython.uint
     if msg is cython.NULL:
@@ -206,7 +210,8 @@ def parent_of(client, row, nfrag, nkeys, merge, flags, result):
 
 
 def send_frags(client, msg, servers):
-    """Queue every fragment for its server. The last that fails at once may already end it."""
+    """Queue every fragment for its server. If all of them fail at once, `msg` may be complete on
+    return."""
     index: cython.uint
     count: cython.uint = msg.split.nfrag
     client.enqueue_outq(client, msg)
@@ -218,7 +223,7 @@ def send_frags(client, msg, servers):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def send_aside(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> cython.int:
-    """The same, over connections of their own."""
+    """Like `send_frags`, over separate connections that bypass the servers' queues."""
     index: cython.uint
     count: cython.uint = msg.split.nfrag
     client.enqueue_outq(client, msg)
@@ -228,7 +233,8 @@ def send_aside(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> c
 
 
 def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags):
-    """The same request to these servers, which may be none; every part gets `frag_flags`."""
+    """Send the same request to these servers. Every fragment gets `frag_flags`. If `servers` is
+    empty, the reply is an error."""
     msg: cython.pointer(Msg) = cython.NULL
     frag: cython.pointer(Msg)
     index: cython.uint
@@ -252,9 +258,9 @@ def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags
 
 
 def ask(client, row, request, servers, finish, failure, flags):
-    """Ask these servers what a local handler wants to know; the reply is `finish(replies)`, or
-    `failure` if that raises. Until it has been made the client's next request is not looked at:
-    this one may change how it is to be understood."""
+    """Send a local handler's request to these servers. The reply is `finish(replies)`, or `failure`
+    if that raises. The client's next request is not parsed before the reply has been made, because
+    this request may change how the next one must be read."""
 
     def finished(replies):
         client.resume()
@@ -268,6 +274,6 @@ def ask(client, row, request, servers, finish, failure, flags):
 
     client.waiting = True
     if not servers:
-        # Figures are wanted most when every server is ejected.
+        # INFO and stats must still work when every server is ejected.
         return answer(client, finished([]), flags, False)
     return send_all(client, row, request, len(request), servers, MERGE_QUERY, finished, flags, 0)

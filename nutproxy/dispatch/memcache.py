@@ -1,7 +1,7 @@
-# nutproxy/dispatch/memcache.py: what becomes of a memcached request
-"""The client role's recv_done: from a parsed request to the queues of servers.
+# nutproxy/dispatch/memcache.py: routes Memcached requests
+"""The recv_done of the client role. It puts a parsed request into the queues of servers.
 
-    memcache_recv_done ── what the parser has found wrong: its error is the reply
+    memcache_recv_done ── the parser found an error: that is the reply
          │
          ├─ GET, GAT     all keys on one server ──────────────────────────> forward
          │               a fragment for each server that holds keys ──────> forward, … ─> merged
@@ -9,15 +9,15 @@
          ├─ META         quiet mode noted; base64 keys decoded for routing > forward
          ├─ ALL          flush_all, verbosity: a fragment for each server > forward, … ─> merged
          ├─ LOCAL        mn, version, quit, stats: nutproxy.local.memcache
-         └─ UNSUPPORTED, denied ──────────────────────────────────────────> an error, in its turn
+         └─ UNSUPPORTED, denied ──────────────────────────────────────────> an error reply
 
-**Silence.** `noreply` and the flag `q` are overwritten with spaces before a request is forwarded.
-So each has its reply on the server's connection, whatever the server thinks of it, and is paired
-like any other; the proxy then drops what the client did not want. Nothing can be left over for
-another.
+**noreply and q.** They are overwritten with spaces before a request is forwarded. The server then
+sends a reply to every request, even one that it refuses, and replies are paired with requests as
+usual. The proxy drops a reply that the client did not want. No reply can be left over and reach
+another client.
 
-**One reading.** What not every memcached reads alike is written anew, or refused here together with
-its data block (MSG_REWORD; proto/memcache.py tells which lines).
+**Lines that versions of memcached read differently.** They are rewritten (MSG_REWORD), or refused
+here together with their data block. proto/memcache.py lists them.
 """
 
 import logging
@@ -76,17 +76,17 @@ from nutproxy.strangers import tell_broken
 
 log = logging.getLogger("nutproxy")
 
-# A longer line than this must begin with get or gets: memcached closes the connection over others
-# when they come in two pieces.
+# A longer line must begin with get or gets. memcached closes the connection if any other line of
+# this length arrives in two pieces.
 LINE_MAX = cython.declare(cython.size_t, 2048)
 DELETE_NOREPLY = cython.declare(cython.p_const_char, b"delete noreply 0\r\n")
 LINE_FEED = b"CLIENT_ERROR nutproxy cannot add to an item whose key has a line feed\r\n"
-# A base64 key has at most as many bytes decoded as encoded.
+# A base64 key is never longer decoded than encoded.
 key_buffer = cython.declare(cython.char[256])
 
 
 def memcache_recv_done(conn, data, parser):
-    """A whole request is there: `data` up to parser.pos, its words in parser.argv."""
+    """Called for a complete request: `data` up to parser.pos, with its words in parser.argv."""
     client: ClientConn = cython.cast(ClientConn, conn)
     pool: ServerPool = client.pool
     command: cython.pointer(Command) = command_of(parser)
@@ -120,7 +120,8 @@ def memcache_recv_done(conn, data, parser):
         if kind == STORE:
             plain_length(data, parser, 4)
         elif flags & MSG_REWORD:
-            # delete noreply: with the 0 of old, the word is a key to every memcached.
+            # delete noreply: the 0, an exptime in old versions, makes every version of memcached
+            # read "noreply" as the key.
             return forward_one(
                 client,
                 command,
@@ -145,7 +146,8 @@ def memcache_recv_done(conn, data, parser):
 
 
 def memcache_recv_error(conn, parser):
-    """What has come is no message: what is owed, an error text, the end."""
+    """Called when the parser cannot continue. Queue an error reply; the connection is closed after
+    the outstanding replies."""
     client: ClientConn = cython.cast(ClientConn, conn)
     client.breaks()
     tell_broken(client, parser.error)
@@ -162,7 +164,7 @@ def denied(command: cython.pointer(Command), pool: ServerPool) -> bytes:
 
 @cython.cfunc
 def duplicate(command: cython.pointer(Command)) -> bytes:
-    """memcached's text for a flag that comes twice."""
+    """memcached's text for a repeated flag."""
     if command.name[1] == b"d" or command.name[1] == b"a":
         return b"CLIENT_ERROR invalid or duplicate flag\r\n"
     return b"CLIENT_ERROR duplicate flag\r\n"
@@ -170,7 +172,7 @@ def duplicate(command: cython.pointer(Command)) -> bytes:
 
 @cython.cfunc
 def undecoded(command: cython.pointer(Command)) -> bytes:
-    """memcached's text for a key that is no base64."""
+    """memcached's text for a key that is not valid base64."""
     if command.name[1] == b"e":
         return b"CLIENT_ERROR bad command line format\r\n"
     if command.name[1] == b"d" or command.name[1] == b"a":
@@ -181,14 +183,14 @@ def undecoded(command: cython.pointer(Command)) -> bytes:
 @cython.cfunc
 @cython.exceptval(check=False)
 def starts_flag(char: cython.uchar) -> cython.bint:
-    """Does every memcached take a word with this first byte for a flag? The later ones refuse a
-    whole ms for any other, and run its data block."""
+    """Whether every version of memcached accepts a word with this first byte as a flag. For any
+    other, later versions refuse the whole ms and run its data block as commands."""
     return 65 <= char <= 122 or 48 <= char <= 57
 
 
 @cython.cfunc
 def no_flag(data: cython.p_const_char, parser: cython.pointer(Parser), index: cython.uint) -> bytes:
-    """memcached's text for this word of ms, which is not a flag."""
+    """memcached's text for word `index` of an ms, which is not a flag."""
     char: cython.uchar = data[parser.argv[index].offset]
     seen: set = set()
     before: cython.uint
@@ -208,7 +210,7 @@ def has_padding(key: cython.p_const_char, length: cython.size_t) -> cython.bint:
 @cython.cfunc
 @cython.exceptval(check=False)
 def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
-    """Take a word out of its line."""
+    """Overwrite a word with spaces."""
     memset(data + arg.offset, 32, arg.length)
 
 
@@ -217,8 +219,8 @@ def blank(data: cython.p_char, arg: cython.pointer(Arg)) -> cython.void:
 def plain_length(
     data: cython.p_char, parser: cython.pointer(Parser), index: cython.uint
 ) -> cython.void:
-    """Write the length of a data block, the line's word `index`, as every memcached reads it. There
-    is room: no word is shorter than the digits of its number."""
+    """Rewrite word `index`, the length of a data block, in plain digits, which every version of
+    memcached reads. They fit: no spelling of a number is shorter than its digits."""
     arg: cython.pointer(Arg) = cython.address(parser.argv[index])
     pos: cython.size_t = arg.offset + arg.length
     left: cython.longlong = parser.length
@@ -236,8 +238,11 @@ def plain_length(
 def no_noreply(
     command: cython.pointer(Command), data: cython.p_char, parser: cython.pointer(Parser)
 ) -> cython.void:
-    """Make a server answer. A `noreply` before the last would take its place, if that were blanked;
-    so the last becomes a word that means nothing, with which it is the same error."""
+    """Remove `noreply`, the last word, so that the server replies.
+
+    If the word before it is `noreply` too, blanking the last word would make that one the option.
+    In that case the last word is changed to "Noreply", which has no meaning and leads to the same
+    error."""
     last: cython.pointer(Arg) = cython.address(parser.argv[parser.argc - 1])
     first: cython.uint = 1 if command.kind == ALL else 2
     if parser.argc - 1 > first and is_word(
@@ -259,7 +264,7 @@ def forward_key(
     length: cython.size_t,
     flags: cython.uint,
 ) -> cython.int:
-    """The request to the server of `key`; of its second word, where that is NULL."""
+    """Send the request to the server of `key`. If `key` is NULL, the second word is the key."""
     if key is cython.NULL:
         key = data + parser.argv[1].offset
         length = parser.argv[1].length
@@ -282,14 +287,14 @@ def meta(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """mg, ms, md, ma, me. A flag is known by its first byte, as in memcached."""
+    """mg, ms, md, ma, me. A flag is recognised by its first byte, as in memcached."""
     arg: cython.pointer(Arg)
     first: cython.uint = 3 if command.kind == META_STORE else 2
     index: cython.uint
     base64: cython.bint = False
     length: cython.size_t = 0
     key: cython.p_const_char = cython.NULL
-    # May the item be made anew without memcached's mark that its key is binary?
+    # Whether memcached may create the item without marking its key as binary.
     unmarked: cython.bint = command.name[1] == b"a"
     for index in range(first, parser.argc):
         arg = cython.address(parser.argv[index])
@@ -297,7 +302,7 @@ def meta(
             base64 = True
         elif data[arg.offset] == b"q" and command.quiet:
             if flags & MSG_QUIET:
-                # One that was left standing would leave the reply out.
+                # Only one q is blanked; a second one would make the server send no reply.
                 return answer(client, duplicate(command), MSG_MEMCACHE, True)
             flags |= MSG_QUIET
             blank(data, arg)
@@ -316,15 +321,15 @@ def meta(
     if flags & MSG_REWORD:
         plain_length(data, parser, 2)
     if base64:
-        # An item has one server, however its key is written.
+        # Route by the decoded key, so that an item has the same server with and without base64.
         arg = cython.address(parser.argv[1])
         length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
         if length == 0 and has_padding(data + arg.offset, arg.length):
-            # memcached decodes also what has padding in its middle, to what is not known.
+            # memcached also decodes keys with padding in the middle, but not to a defined result.
             return answer(client, undecoded(command), MSG_MEMCACHE, True)
         if unmarked and memchr(cython.address(key_buffer[0]), 10, length) is not cython.NULL:
-            # Without that mark memcached would show the key as it is: lines of the client's choice
-            # among the replies of all.
+            # Without the mark memcached shows the key unencoded. With a line feed in it, the client
+            # could insert lines of its choice among the replies of all clients.
             return answer(client, LINE_FEED, MSG_MEMCACHE, True)
         if length:
             key = cython.address(key_buffer[0])
@@ -342,7 +347,7 @@ def local_command(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """A command that the proxy answers itself."""
+    """Run a command that the proxy handles itself."""
     arg: cython.pointer(Arg)
     index: cython.uint
     words: list = []
@@ -371,7 +376,7 @@ def local_command(
         )
     if reply:
         return answer(client, reply, flags, False)
-    # quit: closed when all that is owed has been sent, maybe now.
+    # quit: the connection closes when all outstanding replies have been sent, possibly now.
     client.mark_flush()
     return 0
 
@@ -392,7 +397,7 @@ def get_values(
     server: Server
     start: cython.size_t = parser.argv[0].offset
     if parser.argc == first:
-        # gat without a key is no error to memcached.
+        # In memcached, gat without a key is not an error.
         return answer_constant(client, b"END\r\n", 5, flags)
     if pool.miss:
         flags |= MSG_MISS
@@ -411,7 +416,7 @@ def get_values(
 def put_word(
     frag: cython.pointer(Msg), data: cython.p_const_char, arg: cython.pointer(Arg)
 ) -> cython.void:
-    """Another word behind the fragment's line, which has room for it."""
+    """Append a word to the line of a fragment, which must have room for it."""
     if frag.req.length:
         frag.req.data[frag.req.length] = 32
         frag.req.length += 1
@@ -429,16 +434,17 @@ def split_values(
     first: cython.uint,
     flags: cython.uint,
 ) -> cython.int:
-    """A fragment for each server that holds keys, in the order of the keys; of gat and gats more
-    than one where a line would become too long.
+    """Make a fragment for each server that holds keys, with the keys in their order. For gat and
+    gats, a server gets several fragments if one line would be too long.
 
-    Three passes over the keys: the first hashes them, the second routes each, once, and adds up
-    sizes; the third copies. All are linear."""
+    There are three linear passes over the keys: the first hashes them, the second routes them and
+    adds up sizes, and the third copies them."""
     pool: ServerPool = client.pool
     ring: Ring = pool.router.ring
     nkeys: cython.uint = parser.argc - first
-    # A fragment is closed because it is long: less an exptime and the key that did not fit, each
-    # of 250 bytes at most, it holds this many bytes of keys.
+    # An upper bound for the number of fragments. A server gets another fragment only when a line
+    # has reached LINE_MAX less the key that did not fit. Less the exptime too, that is at least
+    # LINE_MAX - 512 bytes of keys: both have at most 250 bytes.
     most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
     head: cython.size_t = parser.argv[0].length
     start: cython.size_t = parser.argv[0].offset
@@ -468,7 +474,7 @@ def split_values(
                 servers.append(pool.servers[place])
                 part = len(servers)
                 pool.scratch[place] = part
-                # The command, exptime, and CR LF.
+                # The command, the exptime and CR LF.
                 sizes[part - 1] = head + 2
             part -= 1
             sequence[index] = part
@@ -484,7 +490,7 @@ def split_values(
             )
 
         parent_of(client, command, len(servers), nkeys, MERGE_VALUES, flags, cython.address(msg))
-        # The order of the keys is read from the line when the replies are there.
+        # The merge reads the order of the keys from this line when all replies have arrived.
         if msg_copy(msg, cython.address(msg.req), data + start, parser.pos - start) < 0:
             msg_put(msg)
             raise MemoryError

@@ -1,22 +1,22 @@
-# nutproxy/local: the commands that the proxy answers itself
+# nutproxy/local: the commands that the proxy handles itself
 """One handler for each LOCAL row of the command table, called with a client and its request.
 
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
                                      └──> Query ──> servers ──> finish(replies) ──> bytes
                                      └──> Steps ──> a part in each turn ──> bytes
 
-A handler never waits, nor does it let others wait for more than a millisecond or two: a reply that
-takes longer is made in Steps, one in each turn. What only the servers know it asks for by a Query,
-which the core sends; the reply is then what `finish` makes of theirs. Until the reply is there, the
-client's next request must not be looked at: HELLO changes the protocol and the rights of everything
-behind it.
+A handler never waits, and never takes more than a millisecond or two of the event loop. If a reply
+takes longer to make, the handler returns Steps, and one step runs in each turn of the loop. If it
+needs data from the servers, it returns a Query. The core sends it, and `finish` makes the reply
+from those of the servers. The client's next request is not parsed before the reply has been made,
+because a command such as HELLO changes the protocol and the rights of all requests after it.
 
-The core has checked the arity and, but for commands flagged no_auth, that the client is
-authenticated. A handler that answers with an error has changed nothing, except that a refused
-SELECT holds back what follows it.
+The core has already checked the arity and, except for commands flagged no_auth, that the client is
+authenticated. A handler that returns an error has changed nothing, with one exception: after a
+refused SELECT, most commands are refused until a SELECT is accepted.
 
-Replies are in the client's protocol version, field for field as Redis 7 has them, so that client
-libraries and monitoring that read them work unchanged. What has no meaning in a proxy is 0.
+Replies are in the client's protocol version and have the same fields as in Redis 7, so client
+libraries and monitoring tools work unchanged. Values that have no meaning in a proxy are 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server"
 
 Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
 
-# By the handler's name in the command table.
+# The handlers by their name in the command table.
 HANDLERS: Mapping[str, Handler] = {
     "auth": connection.auth,
     "client": client.container,

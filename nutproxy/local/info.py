@@ -1,9 +1,9 @@
 # nutproxy/local/info.py: INFO
-"""INFO, as of the one Redis that clients take a pool for.
+"""INFO. A pool replies as if it were a single Redis server.
 
-Sections and fields have Redis' names and order. INFO_FIELDS in proto.commands says which are the
-proxy's own and which the servers', and how those of several servers become one; the servers are
-asked once for all sections, and not at all for sections that are the proxy's alone.
+Sections and fields have the names and the order of Redis. INFO_FIELDS in proto.commands says which
+fields are the proxy's own, which come from the servers, and how the values of several servers are
+merged. The servers are asked at most once for all sections, and only if a section needs it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from nutproxy.local.resp import verbatim
 from nutproxy.proto.commands import INFO_FIELDS
 
 Fields = dict[str, object]
-# The fields of each server's INFO, or why there are none; nothing where they were not asked.
+# By server name: the fields of its INFO, or the error. Empty if the servers were not asked.
 Replies = Mapping[str, "dict[str, str] | ValueError"]
 
 
-# How the figures of servers become one ------------------------------------------------------------
+# How the values of several servers are merged -----------------------------------------------------
 
 
 def total(values: Sequence[str]) -> object:
-    """Their sum; with two decimals where the servers write them so."""
+    """The sum, with two decimals if a server's value has decimals."""
     if any("." in value for value in values):
         return f"{sum(map(float, values)):.2f}"
     return sum(map(int, values))
@@ -48,22 +48,22 @@ def least(values: Sequence[str]) -> object:
 
 
 def worst(values: Sequence[str]) -> object:
-    """`ok` where all are."""
+    """`ok` if all are, else the first other value."""
     return next((value for value in values if value != "ok"), "ok")
 
 
 def limits(values: Sequence[str]) -> object:
-    """Their sum, but 0, which is no limit, if one has none."""
+    """The sum, or 0 ("no limit") if one server has no limit."""
     return 0 if "0" in values else total(values)
 
 
 def distinct(values: Sequence[str]) -> object:
-    """The common value; where they differ, all of them."""
+    """The common value, or all different values separated by commas."""
     return ",".join(dict.fromkeys(values))
 
 
 Merge = Callable[[Sequence[str]], object]
-# By their names in the table of fields.
+# The functions by their name in INFO_FIELDS.
 MERGES: Mapping[str, Merge] = {
     "sum": total,
     "greatest": greatest,
@@ -75,8 +75,8 @@ MERGES: Mapping[str, Merge] = {
 
 
 def merged(section: str, own: Fields, replies: Replies) -> Fields:
-    """The section's fields in Redis' order, and behind them those that only nutproxy has. What no
-    server has told is not there."""
+    """The fields of a section in the order of Redis, followed by those that only nutproxy has. A
+    field that no server has sent is left out."""
     fields: Fields = {}
     servers = [*_answers(replies)]
     for name, merge in INFO_FIELDS[section].items():
@@ -131,7 +131,7 @@ def _clients(client: Client, replies: Replies) -> Fields:
 
 
 def _memory(client: Client, replies: Replies) -> Fields:
-    """The process as the kernel counts it: there are no figures of an allocator."""
+    """The memory of the process as counted by the kernel; there are no allocator statistics."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     used = pages * resource.getpagesize()
     # The kernel's peak is not always up to date.
@@ -145,8 +145,8 @@ def _memory(client: Client, replies: Replies) -> Fields:
 
 
 def _persistence(client: Client, replies: Replies) -> Fields:
-    """loading is the proxy's: a server that loads refuses requests with LOADING itself, and clients
-    that wait for the end of it would not use the others either."""
+    """`loading` is always 0. A server that is loading refuses requests with LOADING itself, and a
+    client that waits for the end of loading would not use the other servers either."""
     return merged("Persistence", {"loading": 0, "async_loading": 0}, replies)
 
 
@@ -168,7 +168,7 @@ def _replication(client: Client, replies: Replies) -> Fields:
 
 
 def _run_id(client: Client) -> str:
-    """40 hexadecimal digits that are the same as long as the process runs."""
+    """40 hexadecimal digits that do not change while the process runs."""
     context = client.context
     told = f"{platform.node()} {context.pid} {context.started} {client.pool.name}"
     return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
@@ -188,12 +188,12 @@ def _cpu(client: Client, replies: Replies) -> Fields:
 
 
 def _modules(client: Client, replies: Replies) -> Fields:
-    """None: nutproxy knows no command of a module."""
+    """Empty: nutproxy supports no module commands."""
     return {}
 
 
 def _commandstats(client: Client, replies: Replies) -> Fields:
-    """Sums, and usec_per_call out of them."""
+    """The sums, and usec_per_call computed from them."""
     fields: Fields = {}
     for name, found in _by_name("cmdstat_", replies):
         sums = {key: sum(int(float(each.get(key, 0))) for each in found) for key in found[0]}
@@ -210,7 +210,7 @@ def _errorstats(client: Client, replies: Replies) -> Fields:
 
 
 def _latencystats(client: Client, replies: Replies) -> Fields:
-    """Percentiles cannot be added: of each, the worst server's."""
+    """Percentiles cannot be added, so each is that of the slowest server."""
     return {
         name: _pairs(
             {key: max((each.get(key, "0") for each in found), key=float) for key in found[0]}
@@ -220,7 +220,7 @@ def _latencystats(client: Client, replies: Replies) -> Fields:
 
 
 def _by_name(prefix: str, replies: Replies) -> Iterable[tuple[str, list[dict[str, str]]]]:
-    """The lines that begin with `prefix`, and for each the figures that servers have for it."""
+    """The names of fields that begin with `prefix`, each with the values of the servers."""
     found: dict[str, list[dict[str, str]]] = {}
     for reply in _answers(replies):
         for name, text in reply.items():
@@ -246,7 +246,7 @@ def _cluster(client: Client, replies: Replies) -> Fields:
 
 
 def human(size: float) -> str:
-    """A number of bytes in the units of Redis' _human fields."""
+    """A number of bytes in the format of Redis' _human fields."""
     units = iter("BKMGTP")
     unit = next(units)
     while size >= 1024:
@@ -273,10 +273,10 @@ def _stats(client: Client, replies: Replies) -> Fields:
 
 
 def _keyspace(client: Client, replies: Replies) -> Fields:
-    """The sum of the servers' redis_db, which is the client's db0.
+    """The sum of the servers' redis_db, which clients see as db0.
 
-    avg_ttl is the mean over all keys that expire. Servers that did not answer are counted and named
-    with the reason, so that a sum without them is not taken for the whole.
+    avg_ttl is the mean over all keys that expire. Servers that failed are counted and listed with
+    the reason, so that the reader can see that the sum is incomplete.
     """
     keys = expires = ttls = 0
     failed = {}
@@ -306,7 +306,7 @@ NO_FIGURES = "the reply holds no figures"
 
 
 def _counts(reply: Mapping[str, str], database: str) -> dict[str, int]:
-    """The figures of one database in a server's INFO. Raises ValueError where there are none."""
+    """The values of one database in a server's INFO. Raises ValueError if one is not a number."""
     text = reply.get(database, "")
     counts = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
     try:
@@ -316,7 +316,7 @@ def _counts(reply: Mapping[str, str], database: str) -> dict[str, int]:
 
 
 def _fields(reply: object) -> dict[str, str]:
-    """The fields of a server's INFO. Raises ValueError with the reason where there are none."""
+    """The fields of a server's INFO. Raises ValueError with the reason if there are none."""
     if isinstance(reply, hiredis.ReplyError):
         raise ValueError(str(reply))
     if not isinstance(reply, bytes):
@@ -326,7 +326,7 @@ def _fields(reply: object) -> dict[str, str]:
 
 
 def server_version(reply: object) -> str | None:
-    """The version in a server's INFO, None if it does not say."""
+    """The version in a server's INFO, or None."""
     try:
         return _fields(reply).get("redis_version")
     except ValueError:
@@ -334,7 +334,7 @@ def server_version(reply: object) -> str | None:
 
 
 Section = Callable[[Client, Replies], Fields]
-# In Redis' order.
+# In the order of Redis.
 SECTIONS: Mapping[str, Section] = {
     "Server": _server,
     "Clients": _clients,
@@ -350,13 +350,13 @@ SECTIONS: Mapping[str, Section] = {
     "Cluster": _cluster,
     "Keyspace": _keyspace,
 }
-# Those that need figures of servers; so does Server until their version is known.
+# The sections that need data from the servers. Server needs it too until their version is known.
 OF_SERVERS = frozenset(
     {"Memory", "Persistence", "Stats", "Commandstats", "Errorstats", "Latencystats", "Keyspace"}
 )
-# Those that only INFO all and INFO everything have.
+# The sections that only INFO all and INFO everything include.
 NOT_BY_DEFAULT = frozenset({"Commandstats", "Latencystats"})
-# What the words for several sections leave out.
+# Words for several sections, and the sections that they leave out.
 GROUPS: Mapping[bytes, frozenset[str]] = {
     b"default": NOT_BY_DEFAULT,
     b"all": frozenset(),
@@ -365,7 +365,7 @@ GROUPS: Mapping[bytes, frozenset[str]] = {
 
 
 def info(client: Client, argv: list[bytes]) -> bytes | Query:
-    """INFO [section …]: unknown sections are empty, as in Redis."""
+    """INFO [section …]. An unknown section is empty, as in Redis."""
     asked = {word.lower() for word in argv[1:]} or {b"default"}
     wanted = [name for name in SECTIONS if _is_wanted(name, asked)]
     names = [server.name for server in client.pool.live_servers()]
@@ -394,7 +394,7 @@ def _is_wanted(name: str, asked: set[bytes]) -> bool:
 
 
 def _question(needed: frozenset[str]) -> list[bytes]:
-    """One request for all of them. Redis before 7 takes one section at most."""
+    """One request for all needed sections. Redis before 7 accepts at most one section argument."""
     if len(needed) == 1:
         return [b"INFO", *(name.lower().encode() for name in needed)]
     return [b"INFO", b"all"] if needed & NOT_BY_DEFAULT else [b"INFO"]

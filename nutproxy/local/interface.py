@@ -1,9 +1,9 @@
-# nutproxy/local/interface.py: what a handler sees of the proxy, and what it may ask for
-"""The attributes that handlers read and set, as protocols, so that they need no compiled module.
+# nutproxy/local/interface.py: the interface between handlers and the core
+"""The attributes that handlers read and set, as protocols, so that no compiled module is needed.
 
-A client's `authenticated`, `closing`, `name`, `resp`, `reply_mode`, … are set by handlers and
-obeyed by the core; nothing else of what is here do they change but what a pool knows of its
-servers: `server_version` and `knows_hello`.
+Handlers set attributes of a client (`authenticated`, `closing`, `name`, `resp`, `reply_mode`, …),
+and the core acts on them. Of a pool they set only `server_version` and `knows_hello`. Everything
+else is read-only for them.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ class Server(Protocol):
     down: bool
     requests: int
     responses: int
-    version: str  # of a memcached: "1.6.18"; empty until it has been asked
+    version: str  # of memcached: "1.6.18"; empty until the server has been asked
 
 
 class Pool(Protocol):
     name: str
     redis_auth: bytes | None
     redis_db: int
-    port: int  # where it listens; 0 for a unix socket
+    port: int  # the listening port; 0 for a unix socket
     server_version: str | None  # "7.0.15"; None until a server has been asked
-    knows_hello: bool  # a server has answered HELLO
+    knows_hello: bool  # a server has accepted HELLO
     servers: Sequence[Server]
     total_connections: int
     curr_connections: int
@@ -55,7 +55,7 @@ class Context(Protocol):
 
 
 class Client(Protocol):
-    """What handlers see of a client connection. Times are monotonic seconds."""
+    """A client connection. Times are monotonic seconds."""
 
     id: int
     fd: int
@@ -72,12 +72,12 @@ class Client(Protocol):
     refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command, and its error
     no_evict: bool
     no_touch: bool
-    reply_mode: str  # "on", "off", or "skip": the next request goes unanswered, then "on"
+    reply_mode: str  # "on", "off", or "skip": no reply to the next request, then "on"
     last_command: str
     tot_net_in: int  # bytes
     tot_net_out: int  # bytes
     omem: int  # bytes
-    closing: bool  # close after the replies that are owed
+    closing: bool  # close after the outstanding replies
     pool: Pool
     context: Context
 
@@ -88,12 +88,12 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question to the servers, on their connections of the client's protocol version.
+    """A request to the servers, sent on connections of the client's protocol version.
 
-    `finish` gets the replies as hiredis decodes them (text as bytes), one per live server or, for
-    "any", a single one. A server's error, the failure of a server and a reply that cannot be
-    decoded are a hiredis.ReplyError, whose text is one line. In a Memcached pool `argv` is the
-    line's words, and the replies are the bytes that came.
+    `finish` gets the replies as hiredis decodes them, with text as bytes: one from each live
+    server, or a single one for "any". An error reply, a failed server and a reply that cannot be
+    decoded are passed as a hiredis.ReplyError whose text is one line. In a Memcached pool `argv`
+    holds the words of the line, and the replies are raw bytes.
     """
 
     scope: Literal["any", "all"]
@@ -103,7 +103,9 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A reply that takes longer to make than others should wait. Each part is made in a turn of its
-    own and gives b"", the last one the reply. The client's next request waits for it."""
+    """A reply that would block the event loop for too long if it were made in one turn.
+
+    One item is taken from `parts` in each turn. Every item is b"" except the last, which is the
+    reply. The client's next request waits for it."""
 
     parts: Iterator[bytes]

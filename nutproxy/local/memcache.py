@@ -1,12 +1,13 @@
 # nutproxy/local/memcache.py: version, quit, stats
-"""The memcached commands that the proxy answers itself: handlers as in `nutproxy.local`.
+"""The Memcached commands that the proxy handles itself: handlers as in `nutproxy.local`.
 
-`stats` has memcached's names where a figure means the same in a proxy. What is asked of the servers
-comes back with each name prefixed by its server's: `STAT s1:evictions 4`. A server that cannot say
-is one line, `STAT s1:error ...`, so that the others' figures are not lost.
+`stats` uses memcached's names for values that have the same meaning in a proxy. Statistics from the
+servers have the name of the server as a prefix: `STAT s1:evictions 4`. A server that fails adds one
+line, `STAT s1:error ...`, so that the statistics of the others are not lost.
 
-`stats items` and `stats cachedump` come back as from one memcached, because libmemcached and others
-read lists of keys from them. An error of one server is then the whole reply.
+`stats items` and `stats cachedump` have the form of a single memcached's reply, because
+libmemcached and others read lists of keys from them. If a server fails, its error is the whole
+reply.
 """
 
 from __future__ import annotations
@@ -25,17 +26,20 @@ INTERNAL_ERROR = b"SERVER_ERROR internal error of nutproxy, see its log\r\n"
 Handler = Callable[[Client, list[bytes]], bytes | Query]
 
 
-# The version whose protocol nutproxy speaks: told where no server has said its own.
+# The version whose protocol nutproxy speaks. Reported if no server's version is known.
 PROTOCOL_VERSION = (1, 6, 0)
-# After the servers' version. All clients parse the two together: libmemcached wants a major version
-# above 0 at the start, emcache no blank, and memcached of npm three numbers at the end.
+# Appended to the servers' version. Every client must be able to parse the result: libmemcached needs
+# a major version above 0 at the start, emcache no space, and memcached of npm three numbers at the
+# end.
 SUFFIX = f"-nutproxy-{__version__}"
 VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 
 
 def version(client: Client, words: list[bytes]) -> bytes | Query:
-    """The servers' version, because clients look for features by it. It is learned in the
-    handshake, so the first client that asks has to wait for one."""
+    """The lowest version of the servers, because clients choose features by it.
+
+    The version of a server is learned in the handshake. If none is known yet, the request is also
+    sent to a server, so that its handshake is complete when the reply is made."""
 
     def finish(replies: list[object]) -> bytes:
         return b"VERSION %b\r\n" % _version(client).encode()
@@ -69,7 +73,7 @@ def stats(client: Client, words: list[bytes]) -> bytes | Query:
 
     def finish(replies: list[object]) -> bytes:
         texts = [reply for reply in replies if isinstance(reply, bytes)]
-        # RESET, OK, or the same error of all.
+        # RESET, OK, or the same error from all servers.
         if len(set(texts)) == 1 and not texts[0].endswith(b"END\r\n"):
             return texts[0]
         parts = [_prefixed(name, text) for name, text in zip(names, texts, strict=True)]
@@ -81,8 +85,8 @@ def stats(client: Client, words: list[bytes]) -> bytes | Query:
 def _merged(
     client: Client, merge: Callable[[list[bytes]], bytes]
 ) -> Callable[[list[object]], bytes]:
-    """What makes one reply out of those of all servers, whose END is cut off; or takes the first
-    error among them."""
+    """Returns a `finish` that applies `merge` to the replies of all servers without their END. If
+    one of them is an error, that is the reply."""
 
     def finish(replies: list[object]) -> bytes:
         texts = [reply for reply in replies if isinstance(reply, bytes)]
@@ -97,7 +101,7 @@ def _merged(
 
 
 def _items(texts: list[bytes]) -> bytes:
-    """Figures by slab: sums, but of an age the greatest."""
+    """Statistics by slab: the greatest age, and sums of everything else."""
     figures: dict[bytes, int] = {}
     for line in b"".join(texts).split(b"\r\n"):
         _, name, value = (*line.split(b" "), b"", b"")[:3]
@@ -105,17 +109,17 @@ def _items(texts: list[bytes]) -> bytes:
             before = figures.get(name, 0)
             oldest = name.rpartition(b":")[2].startswith(b"age")
             figures[name] = max(before, int(value)) if oldest else before + int(value)
-    # By slab, whichever server has named it first.
+    # Sort by slab, because not every server has every slab.
     order = sorted(figures, key=lambda name: int(name.split(b":")[1]) if name[6:7].isdigit() else 0)
     return b"".join(b"STAT %b %d\r\n" % (name, figures[name]) for name in order)
 
 
 def _dump(texts: list[bytes], limit: bytes) -> bytes:
-    """Lines with a key each: of all servers at most as many as a single one would show."""
+    """Lines with one key each. `limit` applies to the lines of all servers together."""
     most = int(limit) if limit.isdigit() and len(limit) < 10 else 0
     if most == 0:
         return b"".join(texts)
-    # A key may hold any white space but a line feed.
+    # Split at line feeds only: a key may contain any other white space.
     lines = b"".join(texts).split(b"\n")[:-1]
     return b"".join(line + b"\n" for line in lines[:most])
 
@@ -125,8 +129,9 @@ NO_SERVER = b"SERVER_ERROR pool '%b' has no live server: Connection refused\r\n"
 
 
 def _prefixed(name: bytes, text: bytes) -> bytes:
-    """The lines of one server's figures, without END; or its error, which may come behind some.
-    With values, whose bytes may be any, no line of its reply is repeated."""
+    """The lines of one server's statistics without END, with the server's name as a prefix. An
+    error may follow some lines. A reply with any other line, such as a value that may contain any
+    bytes, is replaced by an error line."""
     *figures, last = text.split(b"\r\n")[:-1]
     lines = []
     for line in figures:
@@ -179,5 +184,5 @@ def _servers(client: Client) -> Iterable[tuple[str, object]]:
         yield f"{server.name}:responses", server.responses
 
 
-# By the name of the command.
+# The handlers by the name of the command.
 HANDLERS: Mapping[bytes, Handler] = {b"version": version, b"quit": quit, b"stats": stats}

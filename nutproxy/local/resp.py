@@ -1,5 +1,5 @@
-# nutproxy/local/resp.py: building replies, reading arguments
-"""RESP in the client's version, and arguments as strictly as Redis reads them."""
+# nutproxy/local/resp.py: builds replies and parses arguments
+"""Builds replies in the client's version of RESP, and parses arguments as strictly as Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def array(items: Sequence[bytes]) -> bytes:
 
 
 def mapping(pairs: Mapping[bytes, bytes], resp: int) -> bytes:
-    """`pairs` are encoded already; without maps, in RESP2, keys and values take turns."""
+    """`pairs` must be encoded already. RESP2 has no maps, so there it is an array in which keys and
+    values alternate."""
     head = b"%%%d\r\n" % len(pairs) if resp == 3 else b"*%d\r\n" % (2 * len(pairs))
     return head + b"".join(key + value for key, value in pairs.items())
 
@@ -36,7 +37,7 @@ def verbatim(text: str, resp: int) -> bytes:
 
 
 def parse_integer(word: bytes) -> int | None:
-    """As strictly as Redis: no sign but -, no leading zero, no space, 64 bits."""
+    """As strict as Redis: no plus sign, no leading zero, no space, 64 bits."""
     digits = word.removeprefix(b"-")
     if len(digits) > 19 or not digits.isdigit() or (digits[:1] == b"0" and word != b"0"):
         return None
@@ -52,5 +53,5 @@ def printable(word: bytes) -> bool:
 
 
 def switch(word: bytes) -> bool | None:
-    """ON or OFF, in any case; None for anything else."""
+    """True for ON, False for OFF (case-insensitive), None for anything else."""
     return {b"on": True, b"off": False}.get(word.lower())

@@ -1,5 +1,5 @@
 # nutproxy/local/server.py: TIME, LOLWUT, ROLE, CLUSTER, SCRIPT DEBUG
-"""The proxy's answers in the place of the one server that clients take it for."""
+"""Commands about the server. The proxy replies as if it were a single Redis server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lolwut(client: Client, argv: list[bytes]) -> bytes:
 
 
 def role(client: Client, argv: list[bytes]) -> bytes:
-    """A primary without replicas: what the servers have for replicas is their own affair."""
+    """A primary without replicas. Replicas of the servers are not visible to clients."""
     return array([bulk(b"master"), integer(0), array([])])
 
 

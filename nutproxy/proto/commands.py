@@ -211,7 +211,7 @@ INFO_SECTIONS: Mapping[str, str] = {
 
 
 class KeySpec(NamedTuple):
-    """Where the keys are, in the terms of Redis' key specifications. Argument 0 is the command name.
+    """Where the keys are, in the terms of Redis' key specifications. Argument 0 is the command.
 
     The keys begin at argument `pos`, or after `keyword`. The search for the keyword starts at
     `startfrom` and ignores case; a keyword that is the last argument does not count.
