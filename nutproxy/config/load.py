@@ -1,17 +1,17 @@
-# nutproxy/config/load.py: from a file to a Config, or to everything that is wrong with it
-"""Reading a configuration file.
+# nutproxy/config/load.py: reads a configuration file and reports what is wrong with it
+"""Reads a configuration file.
 
-YAML is only composed, never constructed: a node knows its line, and `timeout: 0400` or
-`redis_auth: 0123` reach the value parsers as they are written, as they do in twemproxy. Only
-`${NAME}` is replaced, by the environment variable of that name (see values.Text).
+YAML is composed into nodes but not constructed into Python objects. A node knows its line, and
+values such as `timeout: 0400` or `redis_auth: 0123` reach the value parsers as written, as in
+twemproxy. Only `${NAME}` is replaced by the environment variable of that name (see values.Text).
 
     text ──read──> Sections ──check──> values ──> Config
              each key and value with      every finding is a Problem,
-             its line                     and checking goes on
+             its line                     and checking continues
 
-A problem never hides another one: the value that is wrong is reported and replaced by its default,
-and the rest of the pool is checked as if the key had not been set. Only a file that is not YAML has
-a single problem.
+One problem does not hide another. A wrong value is reported and replaced by its default, and the
+rest of the pool is checked as if the key had not been set. Only for a file that is not YAML is a
+single problem reported.
 """
 
 import os
@@ -56,18 +56,18 @@ from nutproxy.stats.table import shown_names
 GLOBAL, DEFAULTS = "global", "defaults"
 RESERVED = (GLOBAL, DEFAULTS)
 
-# One connection carries any number of pipelined requests, so a handful is enough to keep a
-# single-threaded Redis busy; beyond this they cost descriptors and buffers on both sides.
+# Requests are pipelined, so a few connections keep a single-threaded Redis busy. More than this
+# only cost descriptors and buffers on both sides.
 MANY_SERVER_CONNECTIONS = 16
 
-# 100,000 servers fit. It bounds what is read of a device or of a file that was named by mistake.
+# Enough for 100,000 servers. The limit is for devices and for large files named by mistake.
 MAX_FILE = 4 << 20
-# How long a pipe may stay silent, in seconds, before it is given up.
+# Seconds to wait for data from a pipe.
 PIPE_PATIENCE = 10.0
 STDIN, STDIN_NAME = "-", "<stdin>"
 
-# What people who come from redis.conf, from other proxies or from a client library write, and the
-# key that they look for. Upper case and dashes are taken for lower case and underscores.
+# Keys of redis.conf, other proxies and client libraries, with the key of nutproxy to suggest. They
+# are compared in lower case, with dashes replaced by underscores.
 SYNONYMS = {
     "address": "listen",
     "addr": "listen",
@@ -152,7 +152,7 @@ SYNONYMS = {
 KETAMA_POINTS_PER_SERVER = 160
 KETAMA_POINTS_PER_HASH = 4
 
-# What people write that is not YAML, and what they meant.
+# Common mistakes that are not valid YAML, each with a hint.
 _YAML_HINTS = (
     (
         re.compile(r"[\s:]\[[0-9A-Fa-f:.%a-z]*:[0-9A-Fa-f:.%a-z]*\]:"),
@@ -161,9 +161,9 @@ _YAML_HINTS = (
     (re.compile(r"\blisten:\s*\*:"), "write 0.0.0.0 for all addresses"),
     (re.compile(r"^ *\t"), "indent with spaces, not with tabs"),
 )
-_MAPPING_HINT = "look at the indentation here and above, and for a missing blank after a colon"
-# YAML's words for a line that is neither a key nor a value, which are of no use to anybody who does
-# not know that `timeout:400` is a text.
+_MAPPING_HINT = "check the indentation here and above, and look for a missing space after a colon"
+# PyYAML's messages for a line that is neither a key nor a value. They do not help a reader who does
+# not know that YAML takes `timeout:400` for a text.
 _NO_KEY = ("mapping values are not allowed here", "could not find expected ':'")
 _NO_BLANK = re.compile(r"^\s*(?:- +)?([A-Za-z_][A-Za-z0-9_-]*):(?=[^\s:/])")
 _NO_BLANK_ITEM = re.compile(r"^\s*-(?=[^\s-])")
@@ -175,8 +175,8 @@ Section = TypeVar("Section", bound=Keys)
 class Problem:
     """One finding. `severity` is 'problem', which makes the file unusable, or 'warning'.
 
-    `line`, `pool` and `key` are None where the finding is about more than that. `key` is preceded
-    by its section where that is not a pool, as in `global.verbose`.
+    `line`, `pool` and `key` are None if the finding is not about a single one. Outside pools, `key`
+    has its section as a prefix, as in `global.verbose`.
     """
 
     severity: str
@@ -199,7 +199,7 @@ class Problem:
 
 @dataclass
 class Table:
-    """A section as it is written: values by key, the line of each key, the keys with a problem."""
+    """A section as written: the value and the line of each key, and the keys with a problem."""
 
     name: str
     line: int
@@ -216,7 +216,7 @@ class Table:
 
 
 class Unreadable(Exception):
-    """The file cannot be read or is not YAML: `line` is None where no line is to blame."""
+    """The file cannot be read or is not YAML. `line` is None if no line is the cause."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -224,16 +224,16 @@ class Unreadable(Exception):
 
 
 def load(path: str) -> tuple[Config | None, list[Problem]]:
-    """Read the file at `path`, or standard input where that is "-".
+    """Read the file at `path`, or standard input if `path` is "-".
 
-    Returns the Config, or None if there is any problem; and all problems and warnings in the order
-    of their lines. Raises nothing, whatever the file holds.
+    Returns the Config, or None if there is a problem, and all problems and warnings in the order of
+    their lines. Raises no exception for any content of the file.
     """
     return _Loader(path).load()
 
 
 class _Loader:
-    """One file while it is read: collects the findings."""
+    """Reads one file and collects the findings."""
 
     def __init__(self, path: str) -> None:
         self.source = path
@@ -271,7 +271,7 @@ class _Loader:
     def _warning(self, table: Table, key: str | None, message: str, line: int) -> None:
         self.problems.append(Problem("warning", self.path, line, table.pool, key, message))
 
-    # Reading: what the sections hold.
+    # Reading: the contents of the sections.
 
     def _tables(self, root: yaml.Node) -> Iterator[Table]:
         if not isinstance(root, yaml.MappingNode):
@@ -283,7 +283,7 @@ class _Loader:
                 self._file_problem(line, "the name of a pool must be plain text")
                 continue
             if not name_node.value.isprintable():
-                # It is a part of error replies, which a line feed would break in two.
+                # The name is part of error replies, which a line feed would break in two.
                 self._file_problem(
                     line,
                     f"the name of pool '{name_node.value}' must not contain control characters",
@@ -304,7 +304,7 @@ class _Loader:
                     self._problem(
                         table,
                         None,
-                        "holds pools where keys are expected: pools stand at the top of the file,"
+                        "contains pools where keys are expected: write pools at the top level,"
                         f" remove '{table.name}:' and the indentation below it",
                     )
                     continue
@@ -334,7 +334,7 @@ class _Loader:
             table.lines[key] = line
             table.values[key] = _value(value_node)
 
-    # Checking: what the values mean.
+    # Checking: the meaning of the values.
 
     def _check(self, tables: list[Table]) -> tuple[GlobalConfig, list[PoolConfig]]:
         by_name = {table.name: table for table in reversed(tables)}
@@ -351,7 +351,7 @@ class _Loader:
             named, shown_names("pool", [table.name for table in named]), strict=True
         ):
             if shown != table.name:
-                message = f"the statistics have a figure of this name, the pool is '{shown}' there"
+                message = f"the statistics already use this name and show the pool as '{shown}'"
                 self._warning(table, None, message, table.line)
         return process, pools
 
@@ -360,7 +360,7 @@ class _Loader:
         for key in REQUIRED:
             if key not in table.lines:
                 accepts = accepted(PoolKeys.model_fields[key])
-                self._problem(table, key, f"is missing, a pool needs it; accepted: {accepts}")
+                self._problem(table, key, f"is missing, every pool needs it; accepted: {accepts}")
         if "servers" in table.values and table.values["servers"] == []:
             self._problem(table, "servers", NO_SERVERS)
         self._duplicate_listen(table, keys, listens)
@@ -375,7 +375,8 @@ class _Loader:
     def _validate(
         self, section: type[Section], table: Table, defaults: Table | None = None
     ) -> Section:
-        """The section's values; each that is not accepted is reported and left at its default."""
+        """The values of a section. A value that is not accepted is reported and replaced by its
+        default."""
         inherited = {
             key: value
             for key, value in (defaults.values.items() if defaults is not None else ())
@@ -402,7 +403,7 @@ class _Loader:
         return section.model_validate(good)
 
     def _other_protocol(self, table: Table, keys: PoolKeys) -> None:
-        """A key of the pool's own that only the other protocol has."""
+        """Report keys of the pool itself that only the other protocol has."""
         if keys.redis_auth is not None and "redis_auth" in table.values and not keys.redis:
             self._problem(table, "redis_auth", "is only valid for a Redis pool, set 'redis: true'")
         if keys.on_dead_server == "miss" and "on_dead_server" in table.values and keys.redis:
@@ -415,13 +416,14 @@ class _Loader:
             self._unknown_commands(table, redis_commands(), "Redis")
         else:
             self._unknown_commands(table, MEMCACHED_COMMANDS, "Memcached")
-            # twemproxy ignores its redis_db there, so it is no reason to refuse a file.
+            # twemproxy ignores redis_db in such a pool, so this is only a warning.
             for key in ("redis_db", "admin_commands"):
                 if key in table.values and getattr(keys, key):
-                    self._warning(table, key, "does nothing in a Memcached pool", table.lines[key])
+                    message = "has no effect in a Memcached pool"
+                    self._warning(table, key, message, table.lines[key])
 
     def _unknown_commands(self, table: Table, known: frozenset[str], protocol: str) -> None:
-        """Entries of `deny_commands` that deny nothing."""
+        """Report entries of `deny_commands` that are not commands."""
         entries = table.values.get("deny_commands")
         for entry in entries if isinstance(entries, Items) else ():
             if not isinstance(entry, Text) or not entry or entry.fault:
@@ -460,8 +462,8 @@ class _Loader:
             first_lines.setdefault(server.name, server.line)
 
     def _shared_addresses(self, table: Table, servers: tuple[ServerConfig, ...]) -> None:
-        """One server under two names gets the share of two. That is hardly ever meant, but does no
-        harm."""
+        """Warn of one server under two names, which gets the keys of both. That is harmless, but
+        rarely intended."""
         first: dict[Address, ServerConfig] = {}
         for server in servers:
             other = first.setdefault(server.address, server)
@@ -477,7 +479,7 @@ class _Loader:
     def _warn(self, table: Table, defaults: Table, pool: PoolConfig) -> None:
         faulty = table.faulty | (defaults.faulty - table.values.keys())
         for key, message, causes, server in _warnings(pool):
-            # A key with a problem stands at its default here, which says nothing about the file.
+            # A key with a problem has its default here, so a warning would not be about the file.
             if not faulty.isdisjoint({key, *causes}):
                 continue
             line = table.lines.get(key) or defaults.lines.get(key) or table.line
@@ -493,7 +495,7 @@ NO_SERVERS = (
 
 
 def _holds_pools(table: Table) -> bool:
-    """Every key of the section has a mapping as its value, which no key of a pool has."""
+    """Whether every value of the section is a mapping, and no key is one of a pool."""
     return bool(table.values) and all(
         isinstance(value, Fields) and key not in PoolKeys.model_fields
         for key, value in table.values.items()
@@ -501,18 +503,18 @@ def _holds_pools(table: Table) -> bool:
 
 
 def _hint_of(table: Table, node: yaml.Node) -> str:
-    """What was probably meant by a section that is not a mapping."""
+    """A hint for a section that is not a mapping, or an empty string."""
     if table.name in PoolKeys.model_fields:
-        return "; it is a key of pools, indent it below its pool"
+        return "; it is a key of a pool, indent it under its pool"
     if table.pool is not None and isinstance(node, yaml.SequenceNode):
         return " but a list; write each pool as 'NAME:' with its keys indented below"
     if isinstance(node, yaml.ScalarNode) and (found := _NO_BLANK.match(node.value)):
-        return f"; a blank is missing after '{found[1]}:'"
+        return f"; a space is missing after '{found[1]}:'"
     return ""
 
 
 class _Warning(NamedTuple):
-    """A warning about `key`, which is due to the values of `causes` too."""
+    """A warning about `key`. It also depends on the values of `causes`."""
 
     key: str
     message: str
@@ -521,33 +523,33 @@ class _Warning(NamedTuple):
 
 
 def is_crc32_on_ketama(pool: PoolConfig) -> bool:
-    """All keys go to one server, which there is a warning of its own about."""
+    """Whether crc32 with ketama sends all keys to one server. This has a warning of its own."""
     return len(pool.servers) > 1 and pool.hash == "crc32" and pool.distribution == "ketama"
 
 
 def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
-    """What works but hurts."""
+    """Warnings about settings that are valid but harmful."""
     several = len(pool.servers) > 1
     if is_crc32_on_ketama(pool):
         yield _Warning(
             "hash",
-            "crc32 has 15 bits only, with ketama all keys go to one server; crc32a spreads them",
+            "crc32 has only 15 bits, so with ketama all keys go to one server; crc32a spreads them",
             causes=("distribution", "servers"),
         )
     if pool.auto_eject_hosts and pool.timeout is None:
         yield _Warning(
             "auto_eject_hosts",
-            "without a timeout a server that hangs is never ejected, set 'timeout'",
+            "without a timeout, a server that hangs is never ejected; set 'timeout'",
             causes=("timeout",),
         )
     for key in ("tcpkeepalive_idle", "tcpkeepalive_interval", "tcpkeepalive_count"):
         if getattr(pool, key) and not pool.tcpkeepalive:
-            yield _Warning(key, "does nothing without 'tcpkeepalive: true'", ("tcpkeepalive",))
+            yield _Warning(key, "has no effect without 'tcpkeepalive: true'", ("tcpkeepalive",))
     if pool.server_connections > MANY_SERVER_CONNECTIONS:
         yield _Warning(
             "server_connections",
-            f"{pool.server_connections} is far above need, requests are pipelined: 1 is enough"
-            f" for most pools, {MANY_SERVER_CONNECTIONS} for any",
+            f"{pool.server_connections} is more than a pool needs, because requests are pipelined;"
+            f" 1 is enough for most pools, {MANY_SERVER_CONNECTIONS} for any",
         )
     if several and pool.distribution == "ketama":
         total = sum(server.weight for server in pool.servers)
@@ -555,7 +557,7 @@ def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
             if ketama_points(server.weight, total, len(pool.servers)) == 0:
                 yield _Warning(
                     "servers",
-                    f"server '{server.name}' gets no point in the ring and so no key:"
+                    f"server '{server.name}' gets no points in the ring and no keys:"
                     f" weight {server.weight} of {total} is too small",
                     causes=("distribution",),
                     server=server,
@@ -565,17 +567,17 @@ def _warnings(pool: PoolConfig) -> Iterator[_Warning]:
         if shown != server.name:
             yield _Warning(
                 "servers",
-                f"the statistics of a pool have a counter named '{server.name}', the server is"
-                f" '{shown}' there",
+                f"the statistics already have a counter named '{server.name}' and show the server"
+                f" as '{shown}'",
                 server=server,
             )
 
 
 def ketama_points(weight: int, total_weight: int, servers: int) -> int:
-    """Points of one server in twemproxy's ring of `servers` servers, all of them live.
+    """The points of one server in twemproxy's ring of `servers` servers, all of them live.
 
-    Each step is rounded to a 32-bit float, as in C on x86-64, because the result is rounded down:
-    an error in the last bit is four points.
+    Each step is rounded to a 32-bit float, as in C on x86-64. The result is rounded down, so an
+    error in the last bit can change it by four points.
     """
     share = _float32(_float32(weight) / _float32(total_weight))
     points = _float32(share * KETAMA_POINTS_PER_SERVER)
@@ -607,7 +609,7 @@ def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
 
 
 def _message(section: type[Keys], key: str, detail: Any, value: Any) -> str:
-    """What is wrong with the value of a key, from pydantic's description of it."""
+    """The message about the value of a key, made from pydantic's error."""
     kind = detail["type"]
     if kind == "extra_forbidden":
         return _unknown_key(section, key)
@@ -627,19 +629,19 @@ def _message(section: type[Keys], key: str, detail: Any, value: Any) -> str:
         return f"'{value}' is not a valid {key}, accepted: {accepted(row)}{hint}"
     hint = ""
     if isinstance(value, Text) and _NO_BLANK_ITEM.match(value):
-        hint = "; a blank is missing after '-'"
+        hint = "; a space is missing after '-'"
     return f"is not a list, accepted: {accepted(row)}{hint}"
 
 
 def _unknown_key(section: type[Keys], key: str) -> str:
     if key == "<<":
-        return "merge keys are not read, put common values below 'defaults'"
+        return "merge keys are not supported, put common values under 'defaults'"
     if section is GlobalConfig and key in PoolKeys.model_fields:
-        return "is a key of pools; 'global' is reserved for process settings and cannot name a pool"
+        return "is a key of a pool; 'global' is for process settings and cannot be a pool's name"
     if section is PoolSettings and key in REQUIRED:
         return "cannot be a default, every pool needs its own"
     if section is not GlobalConfig and key in GlobalConfig.model_fields:
-        return "is a process setting, it belongs below 'global'"
+        return "is a process setting, it belongs under 'global'"
     plain = key.lower().replace("-", "_")
     meant = SYNONYMS.get(plain)
     if meant is None or (section is GlobalConfig and meant not in GlobalConfig.model_fields):
@@ -648,14 +650,14 @@ def _unknown_key(section: type[Keys], key: str) -> str:
         return f"unknown key, did you mean '{meant}'?"
     if meant in REQUIRED:
         return f"unknown key, did you mean '{meant}' of a pool?"
-    return f"unknown key, did you mean '{meant}' below 'global'?"
+    return f"unknown key, did you mean '{meant}' under 'global'?"
 
 
 class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML with libyaml's tolerance for tabs between tokens.
+    """PyYAML, but with tabs between tokens allowed as in libyaml.
 
-    twemproxy reads its files with libyaml, so such tabs are in use. PyYAML's binding of libyaml is
-    no way out: it crashes on deep nesting.
+    twemproxy uses libyaml, so existing files contain such tabs. PyYAML's binding of libyaml cannot
+    be used instead, because it crashes on deep nesting.
     """
 
     def scan_to_next_token(self) -> None:
@@ -666,11 +668,11 @@ class _YamlLoader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _read(path: str) -> bytes:
-    """The content of a file, a pipe or, for "-", of standard input, up to one byte more than
-    MAX_FILE. Raises OSError."""
+    """The content of a file, a pipe, or standard input for "-". Reads at most MAX_FILE + 1 bytes.
+    Raises OSError."""
     if path == STDIN:
         return sys.stdin.buffer.read(MAX_FILE + 1)
-    # Opening a FIFO would wait for its writer, for ever.
+    # Without O_NONBLOCK, opening a FIFO blocks until it has a writer.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb", buffering=0) as file:
         regular = stat.S_ISREG(os.fstat(fd).st_mode)
@@ -719,7 +721,7 @@ def _parse(path: str) -> yaml.Node:
 def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
     mark = error.problem_mark or error.context_mark
     if mark is not None and error.context_mark is not None and mark.index >= len(text.rstrip()):
-        # Something is never closed: what counts is where it begins.
+        # Something is not closed. Report the line where it begins.
         mark = error.context_mark
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if mark is None:
@@ -733,14 +735,16 @@ def _syntax_error(text: str, error: yaml.MarkedYAMLError) -> Unreadable:
             message = f"{message}; {hint}"
     if message == "mapping values are not allowed here":
         message = f"{message}; {_MAPPING_HINT}"
-    # Nobody can look at the line after the last one.
+    # The error may be after the last line. Report the last line instead.
     line = min(mark.line + 1, max(1, len(text.rstrip().splitlines())))
     return Unreadable(f"YAML syntax: {message}", line)
 
 
 def _missing_blank(lines: list[str], number: int) -> Unreadable | None:
-    """The first of the lines from `number`, counted from 0, upwards that lack the blank which makes
-    them a key with its value, or an entry of a list."""
+    """The error for a missing space after a colon or a dash, or None.
+
+    Starts at line `number`, counted from 0, and goes up over lines that lack the space. Reports the
+    topmost of them."""
     first = None
     for index in range(min(number, len(lines) - 1), -1, -1):
         found = _NO_BLANK.match(lines[index]) or _NO_BLANK_ITEM.match(lines[index])
@@ -750,7 +754,7 @@ def _missing_blank(lines: list[str], number: int) -> Unreadable | None:
             break
     if first is None:
         return None
-    return Unreadable(f"YAML syntax: a blank is missing after '{first[1]}'", first[0] + 1)
+    return Unreadable(f"YAML syntax: a space is missing after '{first[1]}'", first[0] + 1)
 
 
 def _line(node: yaml.Node) -> int:
@@ -768,8 +772,9 @@ def _is_empty(node: yaml.Node) -> bool:
 def _value(node: yaml.Node) -> Any:
     """A value as Text, Items or Fields.
 
-    Items go one level deep: no key takes a list of lists, and a list that contains itself by an
-    alias ends here. Of a mapping, which no key takes, it only matters whether it is empty.
+    Nested lists become empty lists, because no key accepts a list of lists. This also ends a list
+    that contains itself through an alias. No key accepts a mapping either; only whether it is empty
+    matters.
     """
     line = _line(node)
     if isinstance(node, yaml.ScalarNode):

@@ -1,18 +1,17 @@
 # nutproxy/config/values.py: the forms of a value
-"""From the text of a value to what the proxy works with.
+"""Parses the text of a value.
 
-Every parser here takes the text as it stands in the file and returns the value, or raises
-ValueError with a text that quotes the value and says what is accepted; Unfit, where what is
-accepted depends on the key. None of them knows the key, the pool or the file: the loader adds
-those.
+Every parser takes the text as written in the file and returns the value. For bad text it raises
+ValueError with a message that quotes the value and says what is accepted, or Unfit if what is
+accepted depends on the key. The loader adds the key, the pool and the file to the message.
 
     listen    host:port | IPv6:port | [IPv6]:port | /path [octal permissions]
     servers   host:port:weight [name] | [IPv6]:port:weight [name] | /path:weight [name]
     size      digits with an optional k, kb, m, mb, g or gb, as in redis.conf
 
-Text is split from its end, as twemproxy does it, so an IPv6 address may stand without brackets. The
-name that a server is hashed under decides where existing data is looked for: it must come out of
-this module exactly as it comes out of twemproxy.
+Text is split from its end, as in twemproxy, so an IPv6 address needs no brackets. The name under
+which a server is hashed decides where existing data is found. It must be exactly the name that
+twemproxy uses.
 """
 
 import difflib
@@ -33,7 +32,7 @@ MAX_INT = 2**31 - 1
 MAX_PORT = 65535
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un holds 108 with the terminator
 KETAMA_DEFAULT_PORT = 11211
-# What Linux takes (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
+# The limits of Linux (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT).
 MAX_KEEPALIVE_SECONDS = 32767
 MAX_KEEPALIVE_COUNT = 127
 
@@ -69,13 +68,13 @@ _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "
 
 
 class Unfit(ValueError):
-    """A value does not fit its key, and the key's row in the table knows what would."""
+    """The value does not fit its key. The caller adds what the key accepts."""
 
 
 class Text(str):
-    """A value of the file with its `${NAME}` replaced, and the line that it is written on.
+    """A value of the file with every `${NAME}` replaced, and its line number.
 
-    `fault` says why the value cannot be used at all, whatever its key accepts; None if it can.
+    `fault` says why no key can use the value, or is None.
     """
 
     line: int
@@ -90,8 +89,8 @@ class Text(str):
 
 
 def expand(written: str) -> tuple[str, str | None]:
-    """The text with every `${NAME}` replaced by that environment variable and every `$${` by `${`;
-    and what is wrong with a reference, if one cannot be replaced."""
+    """Replace every `${NAME}` by that environment variable and every `$${` by `${`. Returns the
+    text and None, or the unchanged text and an error if a reference cannot be replaced."""
     faults = []
 
     def replacement(found: re.Match[str]) -> str:
@@ -101,12 +100,12 @@ def expand(written: str) -> tuple[str, str | None]:
         if not _VARIABLE.fullmatch(name):
             faults.append(
                 f"'{found[0]}' does not name an environment variable, accepted: ${{NAME}};"
-                f" write $${{{name}}} for the text itself"
+                f" write $${{{name}}} for the literal text"
             )
         elif name not in os.environ:
             faults.append(
                 f"environment variable '{name}' is not set; set it, or write $${{{name}}} for the"
-                " text itself"
+                " literal text"
             )
         return os.environ.get(name, "")
 
@@ -115,7 +114,7 @@ def expand(written: str) -> tuple[str, str | None]:
 
 
 def _not_text(text: str) -> str | None:
-    """What keeps `text` from being written as UTF-8."""
+    """Why `text` cannot be encoded as UTF-8, or None."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -125,7 +124,7 @@ def _not_text(text: str) -> str | None:
 
 
 class Items(list[Any]):
-    """A list of the file, and the line that it begins on."""
+    """A list of the file, and the number of its first line."""
 
     def __init__(self, items: Iterable[Any], line: int) -> None:
         super().__init__(items)
@@ -133,7 +132,7 @@ class Items(list[Any]):
 
 
 class Fields(dict[str, Any]):
-    """A mapping of the file where a value should be, and the line that it begins on."""
+    """A mapping of the file where a value should be, and the number of its first line."""
 
     def __init__(self, fields: dict[str, Any], line: int) -> None:
         super().__init__(fields)
@@ -144,8 +143,8 @@ class Fields(dict[str, Any]):
 class Address:
     """Where to listen or to connect: host and port for 'tcp', path for 'unix'.
 
-    `host` is a name or an address, an IPv6 address without its brackets. It is resolved by whoever
-    connects, not here: a configuration is valid while a server's name does not resolve.
+    `host` is a name or an address; an IPv6 address has no brackets. It is not resolved here: a
+    configuration is valid even if the name of a server does not resolve.
     """
 
     family: str
@@ -170,8 +169,8 @@ class Listen(NamedTuple):
 class ServerConfig:
     """One entry of `servers`.
 
-    `name` is what is hashed onto the ring; `named` tells whether the file gives it or it was made
-    from the address. `weight` is at least 1. `line` is where the entry stands.
+    `name` is hashed onto the ring. `named` is True if the file gives the name, False if it was made
+    from the address. `weight` is at least 1. `line` is the line number of the entry.
     """
 
     name: str
@@ -182,18 +181,18 @@ class ServerConfig:
 
 
 def index_order(name: str) -> tuple[int, bytes]:
-    """The order of pools and servers, by their names: that of the ring."""
+    """The sort key for pools and servers: their names, in the order of the ring."""
     return server_order_key(name.encode())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown `word`: a suggestion, or nothing."""
+    """A suggestion to append to a message about an unknown `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean '{close[0]}'?" if close else ""
 
 
 def printable(text: str) -> str:
-    """The text on one line: what a terminal would act upon instead of showing it is escaped."""
+    """The text on one line, with line ends and control characters escaped."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -223,14 +222,14 @@ def boolean(value: Any) -> bool:
 
 def integer(value: Any) -> int:
     text = scalar(value)
-    # int() refuses more digits than this, and no key accepts as many.
+    # int() refuses very long numbers with an error of its own. No key accepts this many digits.
     if not _INTEGER.fullmatch(text) or len(text) > 40:
         raise Unfit(f"'{text}' is not a whole number")
     return int(text)
 
 
 def size(value: Any) -> int:
-    """Bytes, with the suffixes of redis.conf: 1k is 1000, 1kb is 1024, case does not matter."""
+    """Bytes, with the suffixes of redis.conf, case-insensitive: 1k is 1000, 1kb is 1024."""
     text = scalar(value)
     match = _SIZE.fullmatch(text.lower())
     if match is None or match[2] not in _SIZE_UNITS or len(match[1]) > 40:
@@ -241,7 +240,7 @@ def size(value: Any) -> int:
 
 
 def milliseconds(value: Any) -> int | None:
-    """A time limit; -1 and 0 both mean that there is none, as in twemproxy."""
+    """A time limit. -1 and 0 both mean no limit, as in twemproxy."""
     number = integer(value)
     if number < -1 or number > MAX_INT:
         raise Unfit(f"{number} is out of range")
@@ -265,13 +264,13 @@ def hash_tag(value: Any) -> bytes:
 
 @lru_cache(maxsize=1)
 def redis_commands() -> frozenset[str]:
-    """Every Redis command, subcommands as "config set", in lower case."""
+    """All Redis commands in lower case, with subcommands as "config set"."""
     table = Path(__file__).parent.parent / "proto" / "redis_commands.json"
     return frozenset(json.loads(table.read_text(encoding="utf-8")))
 
 
 def word(value: Any) -> str:
-    """A name that the system may know: of letters, digits, dashes and underscores."""
+    """A name of letters, digits, dashes and underscores. The system may know it or not."""
     text = scalar(value)
     if not _WORD.fullmatch(text):
         raise Unfit(f"'{text}' is not a name")
@@ -281,7 +280,7 @@ def word(value: Any) -> str:
 def command_name(value: Any) -> str:
     """The name of a command in lower case; `config|set` and `config set` are the same.
 
-    Whether there is such a command depends on the protocol of the pool.
+    Whether the command exists depends on the protocol of the pool, so it is not checked here.
     """
     return " ".join(scalar(value).lower().replace("|", " ").split())
 
@@ -296,7 +295,7 @@ def _port(text: str) -> int:
 
 
 def _host(text: str) -> str:
-    """A host without brackets; a name is only checked for characters that no resolver takes."""
+    """A host without brackets. A name is only checked for characters that no resolver accepts."""
     bracketed = text.startswith("[") and text.endswith("]")
     host = text[1:-1] if bracketed else text
     if bracketed or ":" in host:
@@ -331,13 +330,13 @@ def _unix_path(path: str) -> Address:
     length = len(path.encode())
     if length > MAX_UNIX_PATH:
         raise ValueError(
-            f"the path is {length} bytes long, a unix socket's may have {MAX_UNIX_PATH}"
+            f"the path is {length} bytes long, the maximum for a unix socket is {MAX_UNIX_PATH}"
         )
     return Address("unix", path=path)
 
 
 def _permissions(text: str) -> int | None:
-    """Octal permissions; 0 leaves them to the umask, as in twemproxy."""
+    """Octal permissions. 0 means that the umask decides, as in twemproxy."""
     if not re.fullmatch(r"[0-7]{1,40}", text) or int(text, 8) > 0o777:
         raise ValueError(f"'{text}' is not a set of permissions, accepted: octal 0 to 0777")
     return int(text, 8) or None
@@ -367,8 +366,8 @@ def _weight(text: str) -> int:
 
 
 def _of_url(kind: str, url: re.Match[str], forms: str) -> str:
-    """What is wrong with a URL, and what to write for it. It may hold a password, which must not
-    reach the log, so only its scheme and its address are quoted."""
+    """The message for a URL, with the text to write instead. A URL may contain a password, which
+    must not be logged, so only its scheme and its address are quoted."""
     scheme, rest = url.groups()
     hints = []
     if scheme.startswith("unix") or rest.startswith("/"):
@@ -394,7 +393,7 @@ def _of_url(kind: str, url: re.Match[str], forms: str) -> str:
 
 
 def _not_a_server(text: str) -> ValueError:
-    """What a server's entry lacks."""
+    """The error for an entry that is not a server, with a hint on what is missing."""
     if url := _URL.fullmatch(text):
         return ValueError(_of_url("server", url, SERVER_FORMS))
     message = f"'{text}' is not a server, accepted: {SERVER_FORMS}"
@@ -409,18 +408,18 @@ def _not_a_server(text: str) -> ValueError:
 
 
 def server(value: Any) -> ServerConfig:
-    """One entry of `servers`; without a name of its own it is hashed as twemproxy hashes it.
+    """One entry of `servers`. An entry without a name is hashed as in twemproxy.
 
-    That is host:port with the port as it is written, the host alone on port 11211 (libmemcached's
-    custom), and for a unix socket the path followed by a colon. Brackets around an IPv6 address are
-    not part of the name, so adding them moves no key.
+    The hashed text is host:port with the port as written; on port 11211 the host alone, as in
+    libmemcached; for a unix socket the path followed by a colon. Brackets around an IPv6 address
+    are not part of the name, so adding them moves no keys.
     """
     text = scalar(value)
     line = value.line if isinstance(value, Text) else 0
     if not text.startswith("/") and (named := _WITH_LONG_NAME.fullmatch(text.rstrip())):
         name = "-".join(named[1].split())
         raise ValueError(
-            f"the name of a server must not contain blanks: '{named[1]}', write '{name}'"
+            f"the name of a server must not contain spaces: '{named[1]}', write '{name}'"
         )
     target, *names = text.rsplit(maxsplit=1)
     address_text, colon, weight_text = target.rpartition(":")
@@ -438,7 +437,7 @@ def server(value: Any) -> ServerConfig:
         hashed = address.host if default_port else f"{address.host}:{port_text}"
     name = names[0] if names else hashed
     if not name.isprintable():
-        # It is a part of error replies and of statistics, which are lines.
+        # The name is part of error replies and statistics, in which a line feed would start a line.
         raise ValueError(f"the name of server '{name}' must not contain control characters")
     return ServerConfig(
         name=name,

@@ -87,8 +87,8 @@ def answer_dead(client, flags):
 
 
 def forward(client, msg, server):
-    """Queue a request for this server, or reply with an error if it cannot be queued. The bytes of
-    the request must be in `msg.req`."""
+    """Queue a request for this server, or fail it if it cannot be queued. The bytes of the request
+    must be in `msg.req`."""
     pool: ServerPool = client.pool
     conn: ServerConn = server.conn_for(client.id, client.resp)
     queued: cython.size_t
@@ -138,8 +138,8 @@ def queue(
 
 
 def forward_one(client, row, data, length, server, flags):
-    """Send the whole request to one server. `server` is None if none is live; the reply is then an
-    error."""
+    """Send the whole request to one server. If `server` is None, no server is live and the request
+    fails."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError

@@ -31,8 +31,8 @@ BAD_FINDINGS = (
     "f.yml:4: pool 'p': lisen: unknown key, did you mean 'listen'?\n"
 )
 WARNED_FINDINGS = (
-    "f.yml:4: pool 'p': server_connections: warning: 17 is far above need, requests are pipelined:"
-    " 1 is enough for most pools, 16 for any\n"
+    "f.yml:4: pool 'p': server_connections: warning: 17 is more than a pool needs, because"
+    " requests are pipelined; 1 is enough for most pools, 16 for any\n"
 )
 
 

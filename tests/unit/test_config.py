@@ -340,7 +340,7 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
         ("backends: [h:1:1]", "backends: unknown key, did you mean 'servers'?"),
         ("port: 1", "port: unknown key, did you mean 'listen'?"),
         ("tcp-keepalive: 1", "tcp-keepalive: unknown key, did you mean 'tcpkeepalive'?"),
-        ("loglevel: 3", "loglevel: unknown key, did you mean 'verbose' below 'global'?"),
+        ("loglevel: 3", "loglevel: unknown key, did you mean 'verbose' under 'global'?"),
         (r'"\ud800": x', "has a key that is not plain text"),
         (r'"a\nb": x', "has a key that is not plain text"),
         (
@@ -351,8 +351,8 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
             r'deny_commands: ["\udfff"]',
             "deny_commands: contains U+DFFF, half of a surrogate pair, accepted: UTF-8 text",
         ),
-        ("verbose: 3", "verbose: is a process setting, it belongs below 'global'"),
-        ("<<: {a: b}", "<<: merge keys are not read, put common values below 'defaults'"),
+        ("verbose: 3", "verbose: is a process setting, it belongs under 'global'"),
+        ("<<: {a: b}", "<<: merge keys are not supported, put common values under 'defaults'"),
         (
             "hash: fnv1a_46",
             "hash: 'fnv1a_46' is not a valid hash, accepted: one_at_a_time, md5, crc16, crc32,"
@@ -476,7 +476,7 @@ def test_value_that_is_not_accepted(findings, key, message):
         ("/a 9999", f"'9999' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
         ("/a 01777", f"'01777' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
         ("/a rw", f"'rw' is not a set of permissions, {PERMISSIONS_ACCEPTED}"),
-        ("/" + "x" * 107, "the path is 108 bytes long, a unix socket's may have 107"),
+        ("/" + "x" * 107, "the path is 108 bytes long, the maximum for a unix socket is 107"),
         ("[a]", f"is a list, {LISTEN_ACCEPTED}"),
     ],
 )
@@ -528,7 +528,7 @@ def test_listen_that_is_not_accepted(findings, listen, message):
         ),
         (
             "h:1:1 my first  server",
-            "the name of a server must not contain blanks: 'my first  server', write"
+            "the name of a server must not contain spaces: 'my first  server', write"
             " 'my-first-server'",
         ),
         (r'"/a\0b:1"', r"the path '/a\x00b' contains a NUL byte"),
@@ -540,7 +540,10 @@ def test_listen_that_is_not_accepted(findings, listen, message):
         ),
         # The last word is a name, as in twemproxy, and what is left has neither port nor weight.
         ("x y:1:1", f"'x y:1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
-        ("/" + "x" * 107 + ":1", "the path is 108 bytes long, a unix socket's may have 107"),
+        (
+            "/" + "x" * 107 + ":1",
+            "the path is 108 bytes long, the maximum for a unix socket is 107",
+        ),
         ("a: b", f"entry 2 is a mapping, accepted: a list of {SERVER_ACCEPTED}"),
     ],
 )
@@ -602,8 +605,8 @@ def test_duplicate_section_names_the_line_of_both(findings):
 
 def test_missing_listen_and_servers(findings):
     assert findings("p:\n  redis: true\n") == [
-        f"f.yml:1: pool 'p': listen: is missing, a pool needs it; {LISTEN_ACCEPTED}",
-        "f.yml:1: pool 'p': servers: is missing, a pool needs it;"
+        f"f.yml:1: pool 'p': listen: is missing, every pool needs it; {LISTEN_ACCEPTED}",
+        "f.yml:1: pool 'p': servers: is missing, every pool needs it;"
         f" accepted: a list of {SERVER_ACCEPTED}",
     ]
 
@@ -613,7 +616,7 @@ def test_missing_listen_and_servers(findings):
     [
         ("[]", SERVERS_EMPTY),
         ("", SERVERS_EMPTY),
-        ("-h:1:1", f"{NO_LIST}; a blank is missing after '-'"),
+        ("-h:1:1", f"{NO_LIST}; a space is missing after '-'"),
         ("h:1:1", NO_LIST),
         ("{}", NO_LIST),
     ],
@@ -660,9 +663,9 @@ def test_redis_keys_that_do_nothing_in_a_memcached_pool_are_warned_of(findings, 
         "q:\n  listen: h:2\n  redis_db: 0\n  servers: [h:1:1]\n"
     )
     found = findings(text)
-    assert [line for line in found if "does nothing" in line] == [
-        "f.yml:5: pool 'p': redis_db: warning: does nothing in a Memcached pool",
-        "f.yml:6: pool 'p': admin_commands: warning: does nothing in a Memcached pool",
+    assert [line for line in found if "has no effect" in line] == [
+        "f.yml:5: pool 'p': redis_db: warning: has no effect in a Memcached pool",
+        "f.yml:6: pool 'p': admin_commands: warning: has no effect in a Memcached pool",
     ]
     p, q = read(text)[0].pools
     assert [p.redis_db, p.admin_commands, q.redis_db] == [0, False, 0]
@@ -686,8 +689,8 @@ def test_keys_of_one_protocol_are_not_judged_where_the_protocol_is_not_known(fin
         ("global:\n  output: [a]\n", "global.output: is a list, accepted: a path"),
         (
             "global:\n  listen: h:9\n",
-            "global.listen: is a key of pools; 'global' is reserved for process settings and"
-            " cannot name a pool",
+            "global.listen: is a key of a pool; 'global' is for process settings and cannot"
+            " be a pool's name",
         ),
         (
             "defaults:\n  timeout: x\n",
@@ -704,7 +707,7 @@ def test_keys_of_one_protocol_are_not_judged_where_the_protocol_is_not_known(fin
         ("defaults:\n  tiemout: 1\n", "defaults.tiemout: unknown key, did you mean 'timeout'?"),
         (
             "defaults:\n  output: x\n",
-            "defaults.output: is a process setting, it belongs below 'global'",
+            "defaults.output: is a process setting, it belongs under 'global'",
         ),
     ],
 )
@@ -728,13 +731,13 @@ def test_reserved_section_may_be_empty(findings, section):
 def test_pool_that_is_not_a_mapping(findings):
     assert findings("p: 5\n") == ["f.yml:1: pool 'p': is not a mapping of keys and values"]
     assert findings("p:\n  timeout:400\n") == [
-        "f.yml:1: pool 'p': is not a mapping of keys and values; a blank is missing after"
+        "f.yml:1: pool 'p': is not a mapping of keys and values; a space is missing after"
         " 'timeout:'"
     ]
     assert findings("p:\nredis: true\n") == [
         "f.yml:1: pool 'p': is not a mapping of keys and values",
-        "f.yml:2: pool 'redis': is not a mapping of keys and values; it is a key of pools, indent"
-        " it below its pool",
+        "f.yml:2: pool 'redis': is not a mapping of keys and values; it is a key of a pool,"
+        " indent it under its pool",
     ]
 
 
@@ -743,8 +746,8 @@ def test_pools_stand_at_the_top(findings, word):
     text = f"{word}:\n  a:\n    listen: h:1\n  b:\n    listen: h:2\n"
     label = word if word == "defaults" else f"pool '{word}'"
     assert findings(text)[-1] == (
-        f"f.yml:1: {label}: holds pools where keys are expected: pools stand at the top of the"
-        f" file, remove '{word}:' and the indentation below it"
+        f"f.yml:1: {label}: contains pools where keys are expected: write pools at the top level,"
+        f" remove '{word}:' and the indentation below it"
     )
 
 
@@ -832,24 +835,24 @@ def test_file_without_a_pool(findings, text):
         ),
         (
             b"a:\n  listen:127.0.0.1:22\n  redis: true\n",
-            "f.yml:2: YAML syntax: a blank is missing after 'listen:'",
+            "f.yml:2: YAML syntax: a space is missing after 'listen:'",
         ),
         (
             b"a:\n  listen: h:1\n  timeout:400\n  # more\n  backlog:5\n  redis: true\n",
-            "f.yml:3: YAML syntax: a blank is missing after 'timeout:'",
+            "f.yml:3: YAML syntax: a space is missing after 'timeout:'",
         ),
         (
             b"a:\n  listen: h:1\n  timeout:400\n",
-            "f.yml:3: YAML syntax: a blank is missing after 'timeout:'",
+            "f.yml:3: YAML syntax: a space is missing after 'timeout:'",
         ),
         (
             b"a:\n  servers:\n  -h:1:1\n  redis: true\n",
-            "f.yml:3: YAML syntax: a blank is missing after '-'",
+            "f.yml:3: YAML syntax: a space is missing after '-'",
         ),
         (
             b"a:\n  listen: h:1\n   redis: true\n",
-            "f.yml:3: YAML syntax: mapping values are not allowed here; look at the indentation"
-            " here and above, and for a missing blank after a colon",
+            "f.yml:3: YAML syntax: mapping values are not allowed here; check the indentation"
+            " here and above, and look for a missing space after a colon",
         ),
     ],
 )
@@ -957,14 +960,14 @@ def test_environment_variables_that_are_not_there(findings, monkeypatch):
             )
         ) == [
             "f.yml:4: pool 'p': redis_auth: environment variable 'NC_ABSENT' is not set; set it,"
-            " or write $${NC_ABSENT} for the text itself",
+            " or write $${NC_ABSENT} for the literal text",
             "f.yml:5: pool 'p': timeout: has no value, accepted: -1 to 2147483647 milliseconds",
             "f.yml:6: pool 'p': hash: '${NC-DASH}' does not name an environment variable,"
-            " accepted: ${NAME}; write $${NC-DASH} for the text itself",
+            " accepted: ${NAME}; write $${NC-DASH} for the literal text",
             "f.yml:7: pool 'p': hash_tag: contains U+DCFF, half of a surrogate pair, accepted:"
             " UTF-8 text",
             "f.yml:10: pool 'p': servers: environment variable 'NC_ABSENT' is not set; set it, or"
-            " write $${NC_ABSENT} for the text itself",
+            " write $${NC_ABSENT} for the literal text",
         ]
     finally:
         del os.environb[b"NC_BYTES"]
@@ -1043,16 +1046,16 @@ def test_memcached_pool_is_valid_without_a_word(read):
 
 
 CRC32_WARNING = (
-    "hash: warning: crc32 has 15 bits only, with ketama all keys go to one server;"
+    "hash: warning: crc32 has only 15 bits, so with ketama all keys go to one server;"
     " crc32a spreads them"
 )
 EJECT_WARNING = (
-    "auto_eject_hosts: warning: without a timeout a server that hangs is never ejected,"
+    "auto_eject_hosts: warning: without a timeout, a server that hangs is never ejected;"
     " set 'timeout'"
 )
 CONNECTIONS_WARNING = (
-    "server_connections: warning: 17 is far above need, requests are pipelined: 1 is enough for"
-    " most pools, 16 for any"
+    "server_connections: warning: 17 is more than a pool needs, because requests are pipelined;"
+    " 1 is enough for most pools, 16 for any"
 )
 
 
@@ -1069,7 +1072,7 @@ CONNECTIONS_WARNING = (
         (("server_connections: 16",), []),
         (
             ("tcpkeepalive_idle: 60",),
-            ["tcpkeepalive_idle: warning: does nothing without 'tcpkeepalive: true'"],
+            ["tcpkeepalive_idle: warning: has no effect without 'tcpkeepalive: true'"],
         ),
         (("tcpkeepalive_count: 0",), []),
         (("tcpkeepalive_interval: 60", "tcpkeepalive: on"), []),
@@ -1093,8 +1096,8 @@ def test_crc32_does_no_harm_to_a_pool_of_one_server(findings):
 def test_weight_that_gets_no_point_in_the_ring(findings, distribution, warned):
     text = pool_text(f"distribution: {distribution}", servers=("a:1:1", "b:1:100000"))
     message = (
-        "f.yml:6: pool 'p': servers: warning: server 'a:1' gets no point in the ring and so no"
-        " key: weight 1 of 100001 is too small"
+        "f.yml:6: pool 'p': servers: warning: server 'a:1' gets no points in the ring and no"
+        " keys: weight 1 of 100001 is too small"
     )
     assert findings(text) == ([message] if warned else [])
 
@@ -1118,10 +1121,10 @@ def test_names_that_mean_something_else_in_the_statistics(read):
     config, problems = read(text.replace("p:\n", "uptime:\n", 1))
     assert [pool.name for pool in config.pools] == ["uptime"]
     assert [str(problem) for problem in problems] == [
-        "f.yml:1: pool 'uptime': warning: the statistics have a figure of this name, the pool is"
-        " 'uptime_' there",
-        "f.yml:6: pool 'uptime': servers: warning: the statistics of a pool have a counter named"
-        " 'fragments', the server is 'fragments_' there",
+        "f.yml:1: pool 'uptime': warning: the statistics already use this name and show the pool"
+        " as 'uptime_'",
+        "f.yml:6: pool 'uptime': servers: warning: the statistics already have a counter named"
+        " 'fragments' and show the server as 'fragments_'",
     ]
 
 
