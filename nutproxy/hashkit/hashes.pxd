@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
-# 0xFFFFFFFF may be a hash like any other, so after it the caller looks for an exception. Only
+# 0xFFFFFFFF is also a valid hash, so the caller checks for an exception when it is returned. Only
 # murmur3 can raise one.
 ctypedef uint32_t (*hash_t)(const unsigned char* key, size_t length) except? 0xFFFFFFFF
 
@@ -13,7 +13,7 @@ cdef enum:
 ctypedef void (*hash_four_t)(const unsigned char** keys, const size_t* lengths,
                              uint32_t* hashes) noexcept
 
-# The function of a name in HASHES; ValueError for any other name.
+# The function of a name in HASHES. Raises ValueError for any other name.
 cdef hash_t hash_by_name(str name) except NULL
 cdef hash_four_t hash_four_by_name(str name) noexcept
 

@@ -39,9 +39,10 @@ def hash_by_name(name):
 
 
 def hash_four_by_name(name):
-    """The function that hashes four keys at once, where that is faster than one after the other;
-    NULL if there is none. FNV is a chain of multiplications, each of which waits for the one before
-    it; with four chains side by side the processor always has one to work on."""
+    """The function that hashes four keys at once, or NULL if that would not be faster.
+
+    FNV is a chain of multiplications, each of which waits for the previous one. With four chains
+    side by side the processor always has one to work on."""
     if name == "fnv1a_64":
         return hash_four_fnv1a_64
     return cython.NULL
@@ -396,8 +397,8 @@ def hash_md5(key, length):
 
 
 def hash_murmur3(key, length):
-    # The mmh3 package is the definition of this hash for Python clients that shard by it, so it is
-    # asked instead of imitated. This one option therefore costs a Python call per key.
+    # Python clients that shard by this hash use the mmh3 package, so it is called here too. This
+    # hash therefore costs a Python call per key.
     return mmh3.hash(key[:length], 0, False)
 
 

@@ -9,7 +9,7 @@ cdef class Ring:
     cdef readonly int nserver
     cdef readonly int nlive
     cdef uint32_t* weights       # one per server
-    cdef bint* live              # one per server; read while the ring is rebuilt only
+    cdef bint* live              # one per server; read only while the ring is rebuilt
     cdef int dispatch(self, uint32_t hash) noexcept
     cdef int begin(self, list live) except -1
     cdef void prepare(self) noexcept
@@ -21,15 +21,15 @@ cdef class Ketama(Ring):
     cdef uint64_t* continuum     # sorted points: value in the high half, server index in the low
     cdef size_t ncontinuum
     cdef uint32_t* starts        # by the first bits of a hash: the first point not below them
-    cdef int shift               # the hash's other bits
+    cdef int shift               # how many other bits the hash has
     cdef uint64_t* made          # the points of the next continuum so far
     cdef size_t nmade
-    cdef uint64_t* sorted        # where a pass of the sort puts them
+    cdef uint64_t* sorted        # the output of a pass of the sort
     cdef uint32_t* made_starts   # the index of the next continuum
     cdef size_t nstart           # entries of that index so far
-    cdef size_t next_place       # the point that the next entry is looked for from
-    cdef int next_server         # whose points are made next
-    cdef int next_pass           # of the sort
+    cdef size_t next_place       # the point from which the next entry is searched
+    cdef int next_server         # the server whose points are made next
+    cdef int next_pass           # the next pass of the sort
     cdef uint64_t weight         # of all live servers
     cdef void sort_by(self, int shift) noexcept
     cdef bint index_points(self, size_t count) noexcept

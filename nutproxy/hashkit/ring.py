@@ -58,16 +58,16 @@ POINTS_PER_DIGEST = cython.declare(cython.int, 4)
 DIGITS = cython.declare(cython.int, 256)
 DIGIT_BITS = cython.declare(cython.int, 8)
 PASSES = cython.declare(cython.int, 4)
-# Entries of the index that are made in the time of one point.
+# How many entries of the index can be made in the time of one point.
 INDEX_PER_POINT = cython.declare(cython.int, 32)
 
 
 class Ring:
-    """What the distributions share: names, weights, and which servers are live (at first, all).
+    """The base class: names, weights, and which servers are live (all of them at first).
 
     A subclass 1. allocates for all its servers in __cinit__, where nserver is known, 2. builds its
-    table from `live` in prepare and build, which cannot fail, and 3. answers dispatch from the
-    finished table alone.
+    table from `live` in prepare and build, which cannot fail, and 3. uses only the finished table
+    in dispatch.
     """
 
     def __cinit__(self, servers):
@@ -104,10 +104,11 @@ class Ring:
         return -1
 
     def prepare(self):
-        """Start a new table from `live`. A table that is quickly made is finished here."""
+        """Start a new table from `live`. A table that takes little time is finished here."""
 
     def build(self, npoint):
-        """Go on with the new table for about `npoint` points. Is there more to do?"""
+        """Continue with the new table for about `npoint` points. Returns True if there is more to
+        do."""
         return False
 
     def live_weight(self):
@@ -125,8 +126,8 @@ class Ring:
             pass
 
     def begin(self, live: list):
-        """Start to rebuild it; `build` is then called until it returns False. A rebuild that has
-        been started must be finished before the next one."""
+        """Start a rebuild. Call `build` until it returns False. A rebuild must be finished before
+        the next one is started."""
         i: cython.int
         if len(live) != self.nserver:
             raise ValueError(f"{len(live)} entries for {self.nserver} servers")
@@ -141,7 +142,7 @@ class Ring:
         raise NotImplementedError
 
     def point(self, hash: int) -> int | None:
-        """The value of the point, or the number of the slot, that `hash` meets; None if none."""
+        """The value of the point, or the number of the slot, for `hash`; None if there is none."""
         raise NotImplementedError
 
 
@@ -151,17 +152,17 @@ class Ring:
 class Ketama(Ring):
     """The continuum, ordered by point value and, where two are equal, by server index.
 
-    twemproxy sorts by value alone and leaves the order of equal points to qsort, unspecified. The
-    order here is the one that the stable merge sort of glibc before 2.37 happens to give it: points
-    are made in index order, so the lowest index comes first and owns the value.
+    twemproxy sorts by value only, with qsort, so the order of equal points is unspecified. The
+    order here is that of the stable merge sort in glibc before 2.37: points are made in index
+    order, so the lowest index comes first and owns the value.
 
     A new continuum is made in portions: the points of some servers, then one pass of a radix sort
     at a time, which is stable too, then the index. Then it replaces the old one.
     """
 
     def __cinit__(self, servers):
-        # The shares of n servers are cut down from numbers that add up to 160 n, each of which
-        # float32 may have raised by less than 2^-21 of itself: room for one more server is enough.
+        # Before rounding down, the shares of n servers add up to 160 n. float32 may raise each of
+        # them by less than 2^-21 of its value. Space for one more server is therefore enough.
         size: cython.size_t = (self.nserver + 1) * POINTS_PER_SERVER * cython.sizeof(uint64_t)
         self.continuum = cython.cast(cython.pointer(uint64_t), malloc(size))
         self.made = cython.cast(cython.pointer(uint64_t), malloc(size))
@@ -196,8 +197,8 @@ class Ketama(Ring):
     def find(self, hash):
         """The place in the continuum of the first point whose value is not below `hash`.
 
-        A binary search of 320 points mispredicts half of its nine steps. The index leaves a quarter
-        of a point to be searched on average, and a branch that is nearly always the same."""
+        A binary search of 320 points mispredicts half of its nine branches. With the index, the
+        loop runs a quarter of a step on average, and its branch is nearly always the same."""
         place: cython.size_t = self.starts[hash >> self.shift]
         while place < self.ncontinuum and (self.continuum[place] >> 32) < hash:
             place += 1
@@ -231,7 +232,7 @@ class Ketama(Ring):
         return False
 
     def sort_by(self, shift):
-        """One pass of the sort: by the eight bits from `shift` on, keeping the order of equals."""
+        """One pass of the stable sort, by the eight bits from `shift` on."""
         places = cython.declare(cython.size_t[256])
         place: cython.size_t = 0
         count: cython.size_t
@@ -251,7 +252,7 @@ class Ketama(Ring):
         self.made, self.sorted = self.sorted, self.made
 
     def index_points(self, count):
-        """Make the next `count` entries of the index. Are there more?"""
+        """Make the next `count` entries of the index. Returns True if there are more."""
         bits: cython.size_t = self.nstart
         end: cython.size_t = cython.cast(cython.size_t, 1) << (32 - self.shift)
         place: cython.size_t = self.next_place
@@ -267,10 +268,10 @@ class Ketama(Ring):
         return bits < cython.cast(cython.size_t, 1) << (32 - self.shift)
 
     def share(self, index, live_weight):
-        """How many points a live server gets: a multiple of four, none if its weight is too small.
+        """The number of points of a live server: a multiple of four, 0 if its weight is too small.
 
-        Every intermediate result is rounded to float32, but for the sum, which is a double as in C.
-        One rounding more or less moves points, and with them keys.
+        Every intermediate result is rounded to float32, except the sum, which is a double as in C.
+        A different rounding would move points and therefore keys.
         """
         weight: cython.float = self.weights[index]
         total: cython.float = live_weight
@@ -283,8 +284,8 @@ class Ketama(Ring):
 
     def add_points(self, index, npoint):
         """Four points from each MD5 digest of "<name>-<number>", unsorted."""
-        # twemproxy's buffer, too, ends after 272 bytes and a NUL: a longer name gets the same four
-        # points over and over, up to its share.
+        # As in twemproxy, the buffer holds 272 bytes and a NUL. With a longer name, all digests are
+        # equal, so the server gets the same four points repeatedly.
         label = cython.declare(cython.char[273])
         words = cython.declare(uint32_t[4])
         name: cython.p_char = cython.cast(bytes, self.names[index])
@@ -315,10 +316,10 @@ class Ketama(Ring):
 
 
 class Modula(Ring):
-    """The slots, known only by where each server's end.
+    """Stores only the end of each server's range of slots.
 
-    twemproxy writes them out, a word each. Searching the servers for the owner of a slot gives the
-    same answer, and a weight may be in the millions.
+    twemproxy stores every slot in an array. Searching the ranges gives the same result and allows
+    weights in the millions.
     """
 
     def __cinit__(self, servers):
@@ -351,7 +352,7 @@ class Modula(Ring):
         i: cython.int
         self.nslot = 0
         for i in range(self.nserver):
-            # What is not live ends where the one before it does, so no slot finds it.
+            # A server that is not live gets an empty range, so no slot belongs to it.
             if self.live[i]:
                 self.nslot += self.weights[i]
             self.ends[i] = self.nslot
@@ -367,7 +368,7 @@ class Modula(Ring):
 
 
 class Random(Ring):
-    """Draws by xorshift; seeded afresh in each process, so that workers do not move in step."""
+    """Draws by xorshift, with a different seed in each process, so that workers differ."""
 
     def __cinit__(self, servers):
         self.state = random.SystemRandom().randrange(1, 1 << 32)
@@ -397,7 +398,7 @@ class Random(Ring):
                 n += 1
 
     def points_per_server(self) -> list[int]:
-        """One for every live server: random does not know weights."""
+        """One for every live server, because random ignores weights."""
         return [1 if self.live[i] else 0 for i in range(self.nserver)]
 
     def point(self, hash: int) -> int | None:

@@ -8,7 +8,7 @@ from nutproxy.hashkit.ring cimport Ring
 cdef class Router:
     cdef readonly Ring ring
     cdef hash_t hash_function
-    cdef hash_four_t four_function   # NULL where it has none
+    cdef hash_four_t four_function   # NULL if the hash has none
     cdef bint tagged
     cdef unsigned char tag_open
     cdef unsigned char tag_close

@@ -7,11 +7,11 @@
   or the whole key if there are none. Only the first pair counts: `a{}b{c}` is hashed whole. Both
   bytes may be the same.
 - An empty key has hash 0, whatever the function says.
-- A pool that is *configured* with one server hashes nothing: every key belongs to index 0, or to
-  none (-1) while that server is not live. A pool of several servers of which one is left hashes as
-  usual.
+- A pool that is *configured* with one server hashes nothing. Every key belongs to index 0, or to no
+  server (-1) while that server is not live. A pool of several servers hashes as usual even if only
+  one of them is live.
 
-The caller answers requests whose key has no server; nothing here waits or retries.
+The caller replies to requests whose key has no server; nothing here waits or retries.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Route(NamedTuple):
     server: int
     """Index of the server, -1 if none is live. With `random`, one draw of many."""
     hash: int | None
-    """The key's hash; None where nothing is hashed (a single server)."""
+    """The key's hash; None if nothing is hashed (a single server)."""
     point: int | None
     """ketama: the value of the ring point that owns the key; modula: the number of its slot."""
 
@@ -40,7 +40,7 @@ class Router:
 
     `hash` and `distribution` are names from HASHES and DISTRIBUTIONS, `hash_tag` is two bytes or
     None, `servers` are (hashed name, weight) pairs in twemproxy's index order (see order.py). All
-    servers are live at first. ValueError for what is not accepted.
+    servers are live at first. Raises ValueError for arguments that are not accepted.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Router:
         return self.ring.dispatch(self.hash(key, length))
 
     def hash(self, key, length):
-        """The hash of a key, or of what is between its tags."""
+        """The hash of a key, or of the part between its tags."""
         if self.tagged:
             key = self.hashed_part(key, cython.address(length))
         if length == 0:
@@ -74,7 +74,7 @@ class Router:
         return self.hash_function(key, length)
 
     def hash_four(self, keys, lengths, hashes):
-        """The hashes of four keys. `keys` and `lengths` become those of what is hashed."""
+        """The hashes of four keys. May change `keys` and `lengths` to the hashed parts."""
         i: cython.int
         if self.four_function == cython.NULL:
             for i in range(4):
@@ -90,7 +90,7 @@ class Router:
         return 0
 
     def hashed_part(self, key, length):
-        """The start of what is hashed; `length` changes from the key's to its length."""
+        """The start of the hashed part. Sets `length` to the length of that part."""
         opening: cython.pointer(cython.const[cython.uchar])
         closing: cython.pointer(cython.const[cython.uchar])
         opening = cython.cast(
@@ -109,7 +109,7 @@ class Router:
         return opening
 
     def has_tag(self, key, length):
-        """Whether it is a tag that says where this key is, and not the whole key."""
+        """Whether a tag, not the whole key, decides on the server of this key."""
         start: cython.pointer(cython.const[cython.uchar]) = cython.cast(
             cython.pointer(cython.uchar), key
         )
@@ -120,11 +120,11 @@ class Router:
         self.ring.set_live(live)
 
     def begin(self, live: list) -> None:
-        """The same in portions: until `build` returns False, keys are routed as before."""
+        """Like `set_live`, but in portions. Keys are routed as before until `build` returns False."""
         self.ring.begin(live)
 
     def build(self, npoint: int) -> bool:
-        """Go on for about `npoint` ring points. Is there more to do?"""
+        """Continue for about `npoint` ring points. Returns True if there is more to do."""
         return self.ring.build(npoint)
 
     def points_per_server(self) -> list[int]:
