@@ -1,5 +1,5 @@
-# nutproxy/dispatch/redis.py: what becomes of a Redis request
-"""The client role's recv_done: from a parsed request to the queues of servers.
+# nutproxy/dispatch/redis.py: routes Redis requests
+"""The recv_done of the client role. It puts a parsed request into the queues of servers.
 
     redis_recv_done ── row of the command table ── arity, AUTH, deny_commands
          │
@@ -8,14 +8,14 @@
          ├─ ALL       a fragment for each live server ─────────────────> forward, …  ├─> merged
          ├─ ADMIN     the same, if the pool allows it                                ┘
          ├─ ANY       no key: any live server ─────────────────────────> forward
-         ├─ LOCAL     nutproxy.local; a Query asks servers and answers with what they say;
-         │            Steps are a reply that is made in several turns
-         └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error, in its turn
+         ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
+         │            Steps make it in several turns
+         └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error reply
 
-One function for each behaviour, none for a command. A request is copied out of the receive buffer
-only when it is forwarded.
+There is one function for each behaviour, and none for single commands. A request is copied out of
+the receive buffer only when it is forwarded.
 
-Only errors and LOCAL commands other than a bare PING touch Python objects.
+Only errors and LOCAL commands other than a plain PING use Python objects.
 """
 
 import logging
@@ -87,24 +87,24 @@ handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
 ]
 names: list = list(COMMANDS)
-# Argument numbers of keys; a command with more than this many arguments brings its own table.
+# Positions of keys. A command with more arguments than this needs a table of its own.
 KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
-# No argument of an inline command is longer, nor are there more of them.
+# Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
-# Bytes of a key that is hashed: 1 to 2 ms.
+# Maximum bytes of a key that is hashed: 1 to 2 ms.
 KEY_MAX = cython.declare(cython.size_t, 1 << 20)
-# Local commands of one client in one turn: 1 to 2 ms.
+# Maximum local commands of one client in one turn: 1 to 2 ms.
 LOCAL_PER_TURN = cython.declare(cython.uint, 64)
-# What an error repeats of a request: words, and bytes of each.
+# The part of a request that an error repeats: the number of words, and the bytes of each.
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
-# What a client is told when a local handler has a fault; the log has the rest.
+# The reply when a local handler raises an exception. The log has the details.
 INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
 
 
 def redis_recv_done(conn, data, parser):
-    """A whole request is there: `data` up to parser.pos, arguments in parser.argv."""
+    """Called for a complete request: `data` up to parser.pos, with its arguments in parser.argv."""
     client: ClientConn = cython.cast(ClientConn, conn)
     pool: ServerPool = client.pool
     row: cython.pointer(Row)
@@ -163,7 +163,8 @@ def redis_recv_done(conn, data, parser):
 
 
 def redis_recv_large(conn, data, parser):
-    """A request of a megabyte or more, of which one argument may be a key."""
+    """Called instead of redis_recv_done for a request of a megabyte or more. Refuses keys that are
+    too long to hash."""
     client: ClientConn = cython.cast(ClientConn, conn)
     length: cython.size_t
     if not parser.line and len(client.pool.servers) > 1:
@@ -178,7 +179,7 @@ def redis_recv_large(conn, data, parser):
 @cython.cfunc
 @cython.exceptval(check=False)
 def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cython.size_t:
-    """The length of the longest key, if an argument is above KEY_MAX; else 0."""
+    """The length of the longest key if some argument is longer than KEY_MAX, else 0."""
     row: cython.pointer(Row)
     name: cython.pointer(Arg) = cython.address(parser.argv[0])
     keys: cython.pointer(cython.uint)
@@ -214,7 +215,7 @@ def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cy
 @cython.inline
 @cython.exceptval(check=False)
 def reply_flags(client: ClientConn) -> cython.uint:
-    """Is the next request of this client to be answered?"""
+    """MSG_NOREPLY if CLIENT REPLY suppresses the reply to this request, else 0."""
     if client.mode == REPLY_ON:
         return 0
     if client.mode == REPLY_SKIP:
@@ -223,12 +224,13 @@ def reply_flags(client: ClientConn) -> cython.uint:
 
 
 def redis_recv_error(conn, parser):
-    """Broken framing: what is owed, Redis' error text, the end."""
+    """Called for malformed framing. Queue Redis' error; the connection is closed after the
+    outstanding replies."""
     client: ClientConn = cython.cast(ClientConn, conn)
     char: cython.char = parser.error_char
     text: bytes = parser.error
     if b"%c" in text:
-        # An error is one line.
+        # An error must be one line.
         if char == b"\r" or char == b"\n":
             char = b" "
         text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
@@ -237,8 +239,8 @@ def redis_recv_error(conn, parser):
     return answer(client, b"-ERR " + text + b"\r\n", reply_flags(client), False)
 
 
-# Answers of the proxy's own
-# ------------------------------------------------------------------------
+# Replies made by the proxy
+# -------------------------------------------------------------------------
 
 
 @cython.cfunc
@@ -246,8 +248,8 @@ def redis_recv_error(conn, parser):
 def unknown(
     client: ClientConn, data: cython.p_char, parser: cython.pointer(Parser), flags: cython.uint
 ) -> cython.int:
-    """An unknown command. HTTP requests that a browser was tricked into sending are cut off, as
-    Redis does: their body could hold commands."""
+    """An unknown command. For an HTTP request the connection is closed, as in Redis: a browser may
+    have been tricked into sending it, and its body could contain commands."""
     name: cython.pointer(Arg) = cython.address(parser.argv[0])
     if same_word(data + name.offset, name.length, b"post") or same_word(
         data + name.offset, name.length, b"host:"
@@ -266,7 +268,7 @@ def too_long(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """More arguments or bytes than the command's row allows."""
+    """Refuse a request with more arguments or bytes than the row of its command allows."""
     if parser.argc > row.max_args:
         text = errors.too_many(names[row.number], parser.argc, row.max_args)
     else:
@@ -277,7 +279,8 @@ def too_long(
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint) -> cython.int:
-    """As in Redis, also such an EXEC ends a transaction."""
+    """Refuse a request for its number of arguments. As in Redis, such an EXEC still ends the
+    transaction."""
     text: bytes = errors.wrong_arity(names[row.number])
     if same_word(row.name, row.length, b"exec"):
         text = abort(client, text)
@@ -287,10 +290,10 @@ def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint
 @cython.cfunc
 @cython.exceptval(check=False)
 def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
-    """The states of the client that keep this command from being carried out."""
+    """The states of the client because of which this command is refused, or 0."""
     states: cython.int = client.states & row.refused_in
     if client.resp == 3:
-        # Redis takes every command on a connection with subscriptions.
+        # In RESP3, Redis accepts every command on a connection with subscriptions.
         states &= ~STATE_SUBSCRIPTION
     return states
 
@@ -305,7 +308,8 @@ def refuse(
     flags: cython.uint,
     text: bytes,
 ) -> cython.int:
-    """A refusal by the command's row, and what it takes with it."""
+    """Refuse a command because of its row. This may open a State, in which further commands are
+    refused, and EXEC ends a transaction."""
     if row.opens:
         refused(client, names[row.number], words_of(data, parser, 3, 32), text)
     elif client.states & STATE_TRANSACTION and same_word(row.name, row.length, b"exec"):
@@ -320,7 +324,7 @@ def words_of(
     count: cython.uint,
     length: cython.size_t,
 ) -> list:
-    """At most `count` arguments as bytes objects, and of each the first `length` bytes."""
+    """The first `count` arguments as bytes objects, each cut to `length` bytes."""
     index: cython.uint
     found: list = []
     for index in range(min(parser.argc, count)):
@@ -335,7 +339,7 @@ def words_of(
 
 @cython.cfunc
 def first_words(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
-    """As much of a request as an error repeats."""
+    """The part of a request that an error repeats."""
     return words_of(data, parser, WORDS, ECHOED)
 
 
@@ -344,7 +348,8 @@ def first_words(data: cython.p_const_char, parser: cython.pointer(Parser)) -> li
 def inline_command(
     client: ClientConn, data: cython.p_char, parser: cython.pointer(Parser)
 ) -> cython.int:
-    """The words of a line, made a RESP array: servers never see inline commands."""
+    """Convert an inline command to a RESP array and handle that. Servers never receive inline
+    commands."""
     words = split_inline(data[: parser.pos].rstrip(b"\r\n"))
     array: bytes
     again: Parser
@@ -361,11 +366,11 @@ def inline_command(
     again.argv = cython.NULL
     again.argv_room = 0
     parser_reset(cython.address(again))
-    # The request lies in the array now, not in the buffer that the line came in.
+    # The request is now in the array, not in the receive buffer.
     free(client.loop.block)
     client.loop.block = cython.NULL
     try:
-        # The bounds before AUTH are for announced sizes; a line is there already, and short.
+        # The limits before AUTH are for announced sizes. This line is complete and short.
         client.max_args = client.max_bulk = INLINE_BOUND
         result = redis_parse_req(client, cython.address(again), array, len(array))
         client.max_args = max_args
@@ -386,7 +391,7 @@ def local_command(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """A command that the proxy answers itself."""
+    """Run a command that the proxy handles itself."""
     resp: cython.int = client.resp
     mode: cython.int = client.mode
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
@@ -409,7 +414,7 @@ def local_command(
         and client.mode == REPLY_ON
         and (mode != REPLY_ON or (reply == OK and same_word(row.name, row.length, b"client reply")))
     ):
-        # CLIENT REPLY ON and, unless it follows SKIP, RESET are the first to be answered.
+        # CLIENT REPLY ON is itself answered, and so is RESET unless it follows SKIP.
         flags = 0
     if reply:
         return answer(client, reply, flags, reply[0] == 45)
@@ -419,7 +424,8 @@ def local_command(
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def spare_others(client: ClientConn) -> cython.int:
-    """A client that has had many commands answered in this turn is not read on before the next."""
+    """Count the local commands of a client in this turn. After LOCAL_PER_TURN of them, the client's
+    next request waits until the next turn."""
     if client.local_turn != client.loop.now_usec:
         client.local_turn = client.loop.now_usec
         client.local_count = 0
@@ -433,21 +439,23 @@ def spare_others(client: ClientConn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def later(client: ClientConn, parts: object, flags: cython.uint) -> cython.int:
-    """Do these parts in later turns; until then the client's next request waits."""
+    """Make a reply in later turns. The client's next request waits until it is complete. If `parts`
+    is None, only the next request is delayed."""
     client.waiting = True
     if not client.pool.chores:
-        # Before there is one: a chore without a timer would keep later ones from theirs.
+        # Schedule first: if it raised after the append, the queue would not be empty and no later
+        # chore would get a timer.
         client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
     client.pool.chores.append((client, parts, flags))
     return 0
 
 
 def step(pool: ServerPool) -> None:
-    """One part of one reply that is made in steps: then the others have their turns, and so has
-    everything else."""
+    """Make one part of one reply. Other replies in steps, and all other clients, get their turn
+    before the next part."""
     client: ClientConn
     client, parts, flags = pool.chores.popleft()
-    # For a client that has gone, no more is done.
+    # If the client has disconnected, drop the rest.
     if client.fd >= 0:
         try:
             if parts is None:
@@ -478,7 +486,7 @@ def one_part(client: ClientConn, parts, flags: int) -> None:
 def query(
     client: ClientConn, row: cython.pointer(Row), asked: object, flags: cython.uint
 ) -> cython.int:
-    """Ask the servers what a local handler wants to know."""
+    """Send a local handler's request to the servers."""
 
     def finish(replies):
         resp: cython.int = client.resp
@@ -501,8 +509,10 @@ def query(
 def part_flags(
     row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
 ) -> cython.uint:
-    """Flags of the parts of what goes to all servers. What a busy server takes goes aside; SHUTDOWN
-    only where Redis would obey, and nobody minds that it overtakes what was sent before."""
+    """The flags of the fragments of a command for all servers.
+
+    A command that a busy server accepts gets MSG_ASIDE, so that it overtakes waiting requests.
+    SHUTDOWN gets it only with NOSAVE, the form that a busy Redis obeys."""
     flags: cython.uint = MSG_ASIDE if row.aside else 0
     index: cython.uint
     arg: cython.pointer(Arg)
@@ -528,7 +538,7 @@ def forward_keys(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """A command whose keys must be on one server."""
+    """Forward a command whose keys must all be on one server."""
     pool: ServerPool = client.pool
     server: Server
     arg: cython.pointer(Arg)
@@ -596,7 +606,7 @@ def refuse_pattern(
     server: Server,
     flags: cython.uint,
 ) -> cython.int:
-    """1 if the request has been refused for a pattern, else 0."""
+    """Refuse the request if a pattern needs other servers. Returns 1 if it was refused, else 0."""
     pool: ServerPool = client.pool
     option: bytes = stray_pattern(pool, row, data, parser, server)
     if option is None:
@@ -613,8 +623,10 @@ def stray_pattern(
     parser: cython.pointer(Parser),
     server: Server,
 ) -> bytes:
-    """The option of SORT whose pattern forms keys that may not be on this server, or None: unless
-    there is a whole hash tag before the `*`, they may be anywhere. Without a `*` it forms none."""
+    """The option of SORT whose pattern forms keys that may be on another server, or None.
+
+    The keys can be on any server unless there is a complete hash tag before the `*`. A pattern
+    without a `*` forms no keys."""
     index: cython.uint = 2
     option: cython.pointer(Option)
     arg: cython.pointer(Arg)
@@ -644,7 +656,8 @@ def stray_pattern(
 def has_option(
     row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
 ) -> cython.bint:
-    """Is the option among those before STREAMS? A group or a count may be spelt like it."""
+    """Whether the refused option of the row is among the options before STREAMS. The values of
+    other options are skipped, because a group may have the same name as the option."""
     index: cython.uint = 1
     arg: cython.pointer(Arg)
     option: cython.pointer(Option)
@@ -674,7 +687,7 @@ def to_live_servers(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """The same to all of them. A single one's reply is passed on: there is nothing to merge."""
+    """Send the request to all live servers. If there is only one, its reply needs no merge."""
     parts: cython.uint = part_flags(row, data, parser)
     servers: list = client.pool.live_servers()
     if len(servers) == 1:
@@ -688,14 +701,14 @@ def to_live_servers(
 @cython.inline
 @cython.exceptval(check=False)
 def end_of(arg: cython.pointer(Arg)) -> cython.size_t:
-    """Behind an argument's CR LF, where the length line of the next one begins."""
+    """The position after the CR LF of an argument, where the length line of the next one begins."""
     return arg.offset + arg.length + 2
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def header_of(arg: cython.pointer(Arg)) -> cython.size_t:
-    """Where the length line of an argument begins. Lengths have no leading zeros."""
+    """The start of the length line of an argument. Lengths have no leading zeros."""
     size: cython.size_t = 4
     length: cython.size_t = arg.length
     while length > 9:
@@ -713,10 +726,11 @@ def split_keys(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """MGET, MSET, DEL, …: a fragment for each server that holds keys, in the order of the keys.
+    """MGET, MSET, DEL, …: make a fragment for each server that holds keys, with the keys in their
+    order.
 
-    Three passes over the keys: the first hashes them, the second routes each, once, and adds up
-    sizes; the third copies. All are linear."""
+    There are three linear passes over the keys: the first hashes them, the second routes them and
+    adds up sizes, and the third copies them."""
     pool: ServerPool = client.pool
     ring: Ring = pool.router.ring
     step: cython.uint = row.spec[0].step
@@ -743,8 +757,8 @@ def split_keys(
     if parser.argc > row.max_args:
         return too_long(client, row, parser, flags)
 
-    # sequence: by key, its hash and then its fragment. sizes: by fragment, its bytes and its number
-    # of keys.
+    # sequence: the hash of each key, later its fragment. sizes: the bytes of each fragment and its
+    # number of keys.
     sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
     sizes = cython.cast(
         cython.pointer(cython.size_t),
@@ -770,7 +784,7 @@ def split_keys(
                 sizes[2 * (part - 1) + 1] = 0
             part -= 1
             sequence[index] = part
-            # A key and its value lie side by side.
+            # A key and its value are adjacent.
             arg += step
             size = end_of(arg)
             sizes[2 * part] += size - start
@@ -791,7 +805,7 @@ def split_keys(
             flags,
             cython.address(msg),
         )
-        # The command's name, with its length line.
+        # The name of the command with its length line.
         arg = cython.address(parser.argv[0])
         start = header_of(arg)
         for index in range(count):

@@ -120,7 +120,7 @@ class Router:
         self.ring.set_live(live)
 
     def begin(self, live: list) -> None:
-        """Like `set_live`, but in portions. Keys are routed as before until `build` returns False."""
+        """Like `set_live`, but in portions. The old routes apply until `build` returns False."""
         self.ring.begin(live)
 
     def build(self, npoint: int) -> bool:

@@ -13,7 +13,7 @@ because a command such as HELLO changes the protocol and the rights of all reque
 
 The core has already checked the arity and, except for commands flagged no_auth, that the client is
 authenticated. A handler that returns an error has changed nothing, with one exception: after a
-refused SELECT, most commands are refused until a SELECT is accepted.
+refused SELECT, commands that need the data of servers are refused until a SELECT is accepted.
 
 Replies are in the client's protocol version and have the same fields as in Redis 7, so client
 libraries and monitoring tools work unchanged. Values that have no meaning in a proxy are 0.

@@ -1,5 +1,5 @@
 # nutproxy/local/client.py: CLIENT and its subcommands
-"""What a client says about itself and may know of the pool's other clients."""
+"""The attributes of a client, and the list of the pool's clients."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from nutproxy.proto import errors
 
 
 def container(client: Client, argv: list[bytes]) -> bytes:
-    """CLIENT alone, or with a subcommand that is not in the table."""
+    """CLIENT without a subcommand, or with one that is not in the table."""
     return errors.unknown_subcommand(argv) if len(argv) > 1 else errors.wrong_arity("client")
 
 
-# Bytes of a name, which every reader of CLIENT LIST gets.
+# Maximum length of a name. CLIENT LIST contains the names of all clients.
 NAME_MAX = 512
 
 
 def name_error(name: bytes) -> bytes:
-    """Why a client cannot have this name; b"" if it can."""
+    """The error for an invalid client name, or b"" for a valid one."""
     if len(name) > NAME_MAX:
         return errors.error("client_name_length", b"%d" % NAME_MAX)
     return b"" if printable(name) else errors.error("client_name")
@@ -72,13 +72,13 @@ def info(client: Client, argv: list[bytes]) -> bytes:
     return verbatim(_info_line(client, monotonic()), client.resp)
 
 
-# Lines of CLIENT LIST in one go: 1 to 2 ms.
+# Lines of CLIENT LIST that are made in one step: 1 to 2 ms.
 LINES_PER_STEP = 100
 CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"})
 
 
 def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
-    """CLIENT LIST [TYPE type | ID id …]: clients of the pool; all of them are of type normal."""
+    """CLIENT LIST [TYPE type | ID id …]. All clients of the pool have the type normal."""
     pool = client.pool
     found: Sequence[Client] = ()
     option = argv[2].lower() if len(argv) > 2 else b""
@@ -102,8 +102,8 @@ def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
 
 
 def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:
-    """The reply behind b"" for each portion of lines but the last. A client that has left meanwhile
-    is not in it."""
+    """Yields b"" after each portion of lines except the last, then the reply. Clients that have
+    disconnected in the meantime are left out."""
     now = monotonic()
     lines: list[str] = []
     for start in range(0, len(found), LINES_PER_STEP):
@@ -187,7 +187,7 @@ def reply(client: Client, argv: list[bytes]) -> bytes:
 
 
 def getredir(client: Client, argv: list[bytes]) -> bytes:
-    """-1: nothing is tracked, so nothing is redirected."""
+    """-1: tracking is off, so there is no redirection."""
     return integer(-1)
 
 
@@ -206,7 +206,7 @@ TRACKING_OPTIONS = {b"bcast": 0, b"noloop": 0, b"optin": 0, b"optout": 0, b"pref
 
 
 def tracking(client: Client, argv: list[bytes]) -> bytes:
-    """OFF is what it is; ON is not to be had."""
+    """Tracking is always off: OFF is accepted, ON is not supported."""
     words = iter(argv[3:])
     for word in words:
         values = TRACKING_OPTIONS.get(word.lower())
@@ -223,12 +223,12 @@ def caching(client: Client, argv: list[bytes]) -> bytes:
 
 
 def unpause(client: Client, argv: list[bytes]) -> bytes:
-    """No client is ever paused."""
+    """Always OK, because clients are never paused."""
     return OK
 
 
 def unblock(client: Client, argv: list[bytes]) -> bytes:
-    """CLIENT UNBLOCK id [TIMEOUT|ERROR]: no client is ever blocked."""
+    """CLIENT UNBLOCK id [TIMEOUT|ERROR]. Always 0, because clients are never blocked."""
     if len(argv) > 4 or (len(argv) == 4 and argv[3].lower() not in (b"timeout", b"error")):
         return errors.error("unblock_reason")
     return errors.error("not_integer") if parse_integer(argv[2]) is None else integer(0)
@@ -237,37 +237,37 @@ def unblock(client: Client, argv: list[bytes]) -> bytes:
 CLIENT_HELP = """\
 CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
 CACHING (YES|NO)
-    An error: nothing is tracked.
+    Return an error: tracking is always off.
 GETREDIR
-    -1: nothing is tracked.
+    Return -1: tracking is always off.
 GETNAME
-    The name of this connection.
+    Return the name of the current connection.
 ID
-    The ID of this connection.
+    Return the ID of the current connection.
 INFO
-    This connection's line of CLIENT LIST.
+    Return information about the current connection.
 LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <id> [<id> ...]]
-    The clients of this pool.
+    Return information about the clients of this pool.
 NO-EVICT (ON|OFF)
-    Shown by CLIENT LIST; nutproxy evicts no clients.
+    Set a flag that CLIENT LIST shows. nutproxy never evicts clients.
 NO-TOUCH (ON|OFF)
-    Shown by CLIENT LIST; not passed on to servers.
+    Set a flag that CLIENT LIST shows. It is not sent to the servers.
 REPLY (ON|OFF|SKIP)
-    Which requests of this connection are answered.
+    Control the replies sent to the current connection.
 SETINFO (LIB-NAME|LIB-VER) <value>
-    Say which client library this is.
+    Set the name or the version of the client library.
 SETNAME <name>
-    Give this connection a name.
+    Assign a name to the current connection.
 TRACKING OFF
-    Nothing is tracked; ON is not supported.
+    Do nothing: tracking is always off, and ON is not supported.
 TRACKINGINFO
-    That nothing is tracked.
+    Report that tracking is off.
 UNBLOCK <id> [TIMEOUT|ERROR]
-    0: no client is blocked.
+    Return 0: clients are never blocked.
 UNPAUSE
-    No client is paused.
+    Do nothing: clients are never paused.
 HELP
-    This help."""
+    Print this help."""
 
 
 def help_(client: Client, argv: list[bytes]) -> bytes:

@@ -1,5 +1,5 @@
 # nutproxy/local/connection.py: PING, ECHO, QUIT, SELECT, AUTH, RESET, HELLO
-"""A client's dealings with its own connection."""
+"""Commands that concern only the client's own connection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import State
 
-DEFAULT_USER = b"default"  # the one user of a pool, Redis' name for it
+DEFAULT_USER = b"default"  # the only user of a pool, with Redis' name for it
 
 
 def authenticates(pool: Pool, user: bytes, password: bytes) -> bool:
-    """Whether the two open the pool, found in a time that does not tell which one is wrong.
+    """Whether this user and password are those of the pool.
 
-    Without a redis_auth, the default user has no password and any will do, as in Redis.
+    The time that this takes does not reveal which of the two is wrong. Without a redis_auth, the
+    default user has no password and every password is accepted, as in Redis.
     """
     known = compare_digest(user, DEFAULT_USER)
     if pool.redis_auth is None:
@@ -57,8 +58,8 @@ def select(client: Client, argv: list[bytes]) -> bytes:
 
 
 def auth(client: Client, argv: list[bytes]) -> bytes:
-    """AUTH password has twemproxy's texts, AUTH user password Redis'. One that fails changes
-    nothing, as in Redis."""
+    """AUTH. The errors of `AUTH password` have twemproxy's texts, those of `AUTH user password` the
+    texts of Redis. A failed AUTH changes nothing, as in Redis."""
     pool = client.pool
     if len(argv) > 3:
         return errors.error("syntax")
@@ -74,7 +75,8 @@ def auth(client: Client, argv: list[bytes]) -> bytes:
 
 
 def reset(client: Client, argv: list[bytes]) -> bytes:
-    """Back to what the connection was when accepted; lib_name and lib_ver stay true and stay."""
+    """Restore the state of a new connection. lib_name and lib_ver are kept, because they are still
+    correct."""
     client.resp = 2
     client.name = ""
     client.reply_mode = "on"
@@ -85,7 +87,7 @@ def reset(client: Client, argv: list[bytes]) -> bytes:
 
 
 def hello(client: Client, argv: list[bytes]) -> bytes | Query:
-    """HELLO [2|3 [AUTH user password] [SETNAME name]], everything or nothing."""
+    """HELLO [2|3 [AUTH user password] [SETNAME name]]. If an option is refused, nothing changes."""
     resp = client.resp
     name: str | None = None
     authenticated = client.authenticated
@@ -132,7 +134,7 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
             if not str(reply).startswith("ERR unknown command"):
                 return b"-%b\r\n" % str(reply).encode(errors="surrogateescape")
             if resp == 3:
-                # Clients that would rather speak RESP3 fall back on Redis' own text.
+                # The text of Redis makes clients that prefer RESP3 fall back to RESP2.
                 return errors.unknown_command(argv)
             return greet()
         if resp == 3:
@@ -143,8 +145,8 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         return greet()
 
     if resp == 3 and not client.pool.knows_hello:
-        # In the version that the shared connection speaks already: asking for the client's new one
-        # would change the protocol of every other client's replies.
+        # HELLO with the current protocol version of the client, which the shared connection has
+        # already. The requested version would change the replies to all other clients.
         return Query("any", [b"HELLO", b"%d" % client.resp], finish)
     if client.pool.server_version is None:
         return Query("any", [b"INFO", b"server"], finish)

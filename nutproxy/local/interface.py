@@ -68,8 +68,8 @@ class Client(Protocol):
     last_interaction: float
     resp: int  # 2 or 3
     authenticated: bool
-    states: int  # proto.commands.State: what keeps its commands from being carried out
-    refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command, and its error
+    states: int  # bit mask of proto.commands.State, in which commands are refused
+    refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command and its error
     no_evict: bool
     no_touch: bool
     reply_mode: str  # "on", "off", or "skip": no reply to the next request, then "on"

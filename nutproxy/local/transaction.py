@@ -1,9 +1,10 @@
-# nutproxy/local/transaction.py: EXEC, DISCARD, UNWATCH, and what a refusal takes with it
-"""nutproxy has no transactions yet: after a refused MULTI nothing is carried out until EXEC or
-DISCARD. Other commands that open a state, such as SELECT, take what follows with them too.
+# nutproxy/local/transaction.py: EXEC, DISCARD, UNWATCH, and the states that a refusal opens
+"""nutproxy has no transactions yet. After a refused MULTI, all commands are refused until EXEC or
+DISCARD. Other refused commands that would have opened a state, such as SELECT, also cause the next
+commands to be refused.
 
-The core calls `refused` for every refused command whose row opens a State (proto/commands.py), and
-`not_carried_out` for the error of a command that such a state refuses.
+The core calls `refused` for every refused command whose row opens a State (proto/commands.py). It
+calls `not_carried_out` for the error of a command that is refused because of such a state.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def exec_(client: Client, argv: list[bytes]) -> bytes:
 
 
 def abort(client: Client, error: bytes) -> bytes:
-    """EXEC's reply where `error` is why there is nothing to carry out."""
+    """End the transaction and return the reply to EXEC. `error` is the reason for the failure."""
     client.leave(State.TRANSACTION)
     return errors.error("execabort", _cause(error))
 
@@ -42,7 +43,7 @@ def unwatch(client: Client, argv: list[bytes]) -> bytes:
 
 
 def refused(client: Client, name: str, argv: list[bytes], error: bytes) -> None:
-    """This command has been refused with `error`: `argv` is the beginning of it."""
+    """Called when this command has been refused with `error`. `argv` holds its first words."""
     if name == "script debug" and argv[2].lower() == b"no":
         client.leave(State.DEBUGGING)
     elif _WOULD_OPEN.get(name, _always)(client, argv):
@@ -51,10 +52,10 @@ def refused(client: Client, name: str, argv: list[bytes], error: bytes) -> None:
 
 
 def not_carried_out(client: Client, name: str, states: int) -> bytes:
-    """The error for a command that is refused in these states of the client."""
+    """The error for a command that is refused because of these states of the client."""
     if states & State.AUTH:
         return errors.noauth()
-    # A transaction first: it tells the client how to go on.
+    # A transaction has the lowest number, so its error, which says how to continue, is preferred.
     state = next(state for state in State if states & state)
     assert client.refusals is not None
     command, error = client.refusals[state]
@@ -65,7 +66,7 @@ def not_carried_out(client: Client, name: str, states: int) -> bytes:
 
 
 def _cause(error: bytes) -> bytes:
-    """The text of an error reply within another one, where ERR would say nothing."""
+    """The text of an error reply, to be quoted in another one. ERR is left out."""
     return error[1:-2].removeprefix(b"ERR ")
 
 
@@ -74,12 +75,13 @@ def _always(client: Client, argv: list[bytes]) -> bool:
 
 
 def _leaves_database(client: Client, argv: list[bytes]) -> bool:
-    """SELECT of a database that is not the pool's. What is no number changes nothing in Redis."""
+    """Whether a SELECT is for a database that the pool does not have. An argument that is not a
+    number changes nothing in Redis, so it opens no state."""
     return parse_integer(argv[1]) not in (None, 0, client.pool.redis_db)
 
 
 def _swaps_database(client: Client, argv: list[bytes]) -> bool:
-    """SWAPDB of the pool's database with another one."""
+    """Whether a SWAPDB exchanges the pool's database for another one."""
     one, other = parse_integer(argv[1]), parse_integer(argv[2])
     if one is None or other is None or one == other:
         return False

@@ -68,11 +68,12 @@ class Behaviour(IntEnum):
 
 
 class State(IntFlag):
-    """What keeps a client's commands from being carried out. The numbers are those of the compiled
-    table's enum.
+    """A state of a client in which commands are refused. The numbers must match the enum in
+    table.pxd.
 
-    A refused command that would have opened a state opens one of these instead: what the client
-    sends next means something else without the state, so it is refused too.
+    When a command is refused that would have changed the meaning of the next requests, such as
+    MULTI, it opens one of these states instead. The requests that depend on it are then refused
+    too.
     """
 
     help: str
@@ -259,14 +260,14 @@ class Command:
     note: str
 
 
-# Commands whose refusal changes the meaning of what follows. All others of the kind change nothing
-# that Redis would not have carried out at once as well:
-#   WATCH            the MULTI that it is for is refused anyway
-#   BLPOP, CLIENT PAUSE, …    delay what follows, they do not undo it
+# Commands whose refusal changes the meaning of the next requests. Other commands that set a state
+# are not listed, because Redis would run the next requests in the same way without them:
+#   WATCH            the MULTI after it is refused anyway
+#   BLPOP, CLIENT PAUSE, …    only delay the next requests
 #   ASKING, READONLY, READWRITE, REPLCONF, CLIENT TRACKING, CLIENT CACHING, CLIENT NO-TOUCH, …
-#                    what follows is carried out with and without them
+#                    the next requests are executed with or without them
 #   AUTH, HELLO      Redis changes nothing either when it refuses them
-#   CLIENT REPLY     says what is answered, not what is carried out
+#   CLIENT REPLY     decides which replies are sent, not which commands are executed
 OPENS: Mapping[str, State] = {
     "multi": State.TRANSACTION,
     "select": State.DATABASE,
@@ -568,7 +569,7 @@ def _handler(name: str, row: Row) -> str:
 
 
 def _refused_in(name: str, row: Row, behaviour: Behaviour) -> State:
-    """The states in which it is refused."""
+    """The states in which a command is refused."""
     states = State(0)
     if "no_auth" not in row["flags"]:
         states |= State.AUTH

@@ -1,11 +1,11 @@
-# nutproxy/proto/merge.py: one reply out of several
-"""The reply of a command that was sent in parts, by the response policy of its row.
+# nutproxy/proto/merge.py: merges several replies into one
+"""Makes the reply to a command that was sent in parts, by the response policy of its row.
 
-Fragments' replies have passed the parser of replies, and came from connections of the client's
-protocol version, so their elements are used as they are. Small ones are copied side by side; a
-large one stays where it was received, and is sent from there (`piece_behind`). If a fragment
-failed, its error is the command's: a server's own error is passed through, and where other
-fragments have changed data the text says so. Every merge is linear in the bytes that it copies.
+The replies of the fragments have passed the parser and came from connections with the client's
+protocol version, so their elements are used unchanged. Small elements are copied into one buffer. A
+large one is sent from where it was received (`piece_behind`). If a fragment failed, the reply is
+its error. The error of a server is passed through, and if other fragments may have changed data,
+the text says so. Every merge is linear in the number of bytes.
 """
 
 import cython
@@ -47,12 +47,12 @@ from cython.cimports.nutproxy.proto.table import Row
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.reports import REPORTS
 
-# An element of this many bytes is not copied again. Below, a copy costs less than a message does.
+# Elements of at least this size are not copied. Below it, a copy costs less than another message.
 PIECE_MIN = cython.declare(cython.size_t, 65536)
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 UNDECODABLE = "ERR a server's reply does not have the expected form"
-# By row number: the function of a command whose replies are decoded to be merged.
+# By row number: the function that merges decoded replies, or None.
 reports: list = [REPORTS.get(command.response_policy) for command in COMMANDS.values()]
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
@@ -60,7 +60,7 @@ ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 @cython.cfunc
 @cython.exceptval(check=False)
 def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.size_t:
-    """The bytes of the element that starts here. It is there as a whole."""
+    """The size in bytes of the element that starts here, which must be complete."""
     parser: Parser
     value: cython.longlong
     pos: cython.size_t = short_bulk(data, length)
@@ -91,7 +91,8 @@ def put_text(parent, text):
 def put_error(
     parent: cython.pointer(Msg), failed: cython.pointer(Msg), written: cython.bint
 ) -> cython.int:
-    """The error of one fragment becomes the command's."""
+    """Use the error of one fragment as the reply. `written` says that other fragments may have
+    changed data."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     text: bytes = failed.rsp.data[: failed.rsp.length]
     if written and text[:1] == b"-":
@@ -112,8 +113,8 @@ def unexpected(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int:
-    """The same, where it is known which fragment's reply it is; its server is named if all were
-    sent the same."""
+    """Like `unexpected`, for the reply of a known fragment. Names the server if all servers were
+    sent the same request."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list
     if parent.split.extra is cython.NULL:
@@ -132,7 +133,8 @@ def put_number(parent: cython.pointer(Msg), value: cython.longlong) -> cython.in
 @cython.cfunc
 @cython.exceptval(check=False)
 def not_busy(frag: cython.pointer(Msg)) -> cython.bint:
-    """Does it say that no script runs? What another server says of one that does is worth more."""
+    """Whether this error says that no script is running. The error of a server on which one runs is
+    preferred to it."""
     return frag.rsp.length > 9 and memcmp(frag.rsp.data, b"-NOTBUSY ", 9) == 0
 
 
@@ -176,7 +178,7 @@ def redis_merge(parent):
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
-    """MGET: every fragment's elements in turn, in the order of the keys."""
+    """MGET: the elements of all fragments in the order of the keys."""
     split: cython.pointer(Split) = parent.split
     frag: cython.pointer(Msg)
     pieces: Pieces
@@ -207,7 +209,7 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
             frag = split.frags[part]
             at = cursors[part]
             if at >= frag.rsp.length:
-                # As many as all keys, but not as many as its own.
+                # The total number of elements is right, but this fragment has too few.
                 pieces_undo(cython.address(pieces))
                 return unexpected(parent)
             size = element_size(frag.rsp.data + at, frag.rsp.length - at)
@@ -223,10 +225,10 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
 
 
 def pieces_begin(pieces, parent, room):
-    """Begin a reply of at most `room` bytes that is put together from those of fragments.
+    """Begin a reply of at most `room` bytes, made of elements from fragments.
 
-    The buffer has room for all, but only the small elements are written to it, and the system gives
-    a large block its pages when they are written."""
+    The buffer is large enough for all elements, but only small ones are written to it. The system
+    allocates the pages of a large block when they are first written, so the rest costs nothing."""
     pieces.parent = parent
     pieces.last = parent
     pieces.at = pieces.cut = 0
@@ -237,7 +239,7 @@ def pieces_begin(pieces, parent, room):
 
 
 def pieces_put(pieces, data, size):
-    """The next element: copied if it is small, else sent from where it is."""
+    """Add the next element. It is copied if it is small, and otherwise sent from where it is."""
     if size >= PIECE_MIN and not pieces.parent.flags & MSG_NOREPLY:
         return put_large(pieces, data, size)
     memcpy(pieces.target + pieces.at, data, size)
@@ -250,7 +252,7 @@ def pieces_put(pieces, data, size):
 def put_large(
     pieces: cython.pointer(Pieces), data: cython.p_const_char, size: cython.size_t
 ) -> cython.int:
-    """The same, of one that is not copied."""
+    """Add an element without copying it."""
     parent: cython.pointer(Msg) = pieces.parent
     try:
         if pieces.last == parent:
@@ -268,8 +270,8 @@ def put_large(
 
 
 def pieces_end(pieces):
-    """The reply is complete. Its pieces point into the buffer and into the fragments: the last to
-    be sent owns both."""
+    """Complete the reply. Its pieces point into the buffer and into the fragments. The last piece
+    owns both, because it is sent last."""
     parent: cython.pointer(Msg) = pieces.parent
     last: cython.pointer(Msg)
     if pieces.last == parent:
@@ -288,7 +290,7 @@ def pieces_end(pieces):
 
 
 def pieces_undo(pieces):
-    """Take back what has been put behind the parent."""
+    """Remove the pieces after the parent."""
     parent: cython.pointer(Msg) = pieces.parent
     piece: cython.pointer(Msg)
     client: Conn
@@ -309,7 +311,7 @@ def pieces_undo(pieces):
 
 
 def piece_behind(msg, data, length):
-    """The next part of a reply, as an answered message behind `msg` in its client's queue."""
+    """Add the next piece of a reply, as a completed message after `msg` in its client's queue."""
     client: Conn = cython.cast(Conn, msg.client)
     piece: cython.pointer(Msg) = msg_get()
     if piece is cython.NULL:
@@ -322,7 +324,7 @@ def piece_behind(msg, data, length):
     client.unsent += length
     piece.client_next = msg.client_next
     msg.client_next = piece
-    # The last one stands for the request: until it is written, the request is not answered.
+    # The last piece represents the request: it counts as answered when that piece is written.
     msg.flags |= MSG_PIECE
     client.pieces += 1
     if client.omsg_q.tail == msg:
@@ -351,7 +353,7 @@ def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
 
 @cython.cfunc
 def texts(parent: cython.pointer(Msg)) -> list:
-    """The fragments' replies as they came."""
+    """The raw replies of the fragments."""
     split: cython.pointer(Split) = parent.split
     index: cython.uint
     replies: list = []
@@ -361,9 +363,9 @@ def texts(parent: cython.pointer(Msg)) -> list:
 
 
 def decode(replies: list) -> list:
-    """Replies as Python objects; errors are hiredis.ReplyError objects. So are blob errors, as one
-    line, and what hiredis has no object for: a map whose key is an array is a reply but no dict, a
-    big number of a script's is any text."""
+    """Replies as Python objects. Errors become hiredis.ReplyError objects, including blob errors,
+    which are put on one line. So do valid replies that hiredis cannot represent, such as a map
+    whose key is an array, or text that a script returns as a big number."""
     found: list = []
     for reply in replies:
         if reply[:1] == b"!":
@@ -374,7 +376,7 @@ def decode(replies: list) -> list:
         try:
             value = reader.gets()
             while reader.has_data():
-                # That was an attribute of what follows.
+                # The first value was an attribute of the reply.
                 value = reader.gets()
             found.append(value)
         except (hiredis.HiredisError, TypeError, ValueError):
@@ -393,7 +395,7 @@ def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_and(parent: cython.pointer(Msg)) -> cython.int:
-    """agg_logical_and: SCRIPT EXISTS is 1 where every server says 1."""
+    """agg_logical_and: an element of SCRIPT EXISTS is 1 if it is 1 on every server."""
     replies: list = decode(texts(parent))
     for index, reply in enumerate(replies):
         if not isinstance(reply, list) or len(reply) != len(replies[0]):
@@ -404,7 +406,7 @@ def merge_and(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
-    """No policy: one array of all elements (KEYS). A set stays a set."""
+    """No response policy: one array of all elements (KEYS). Sets are merged into a set."""
     split: cython.pointer(Split) = parent.split
     frag: cython.pointer(Msg)
     target: cython.p_char
@@ -441,7 +443,7 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_first(parent: cython.pointer(Msg)) -> cython.int:
-    """RANDOMKEY: an answer that is not null, if any server has one."""
+    """RANDOMKEY: the first reply that is not null, if there is one."""
     split: cython.pointer(Split) = parent.split
     frag: cython.pointer(Msg) = split.frags[0]
     index: cython.uint
@@ -455,7 +457,7 @@ def merge_first(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def merge_report(parent: cython.pointer(Msg)) -> cython.int:
-    """What servers report about themselves, in the form that one server's reply has."""
+    """Reports of servers about themselves, merged by the functions in reports.py."""
     split: cython.pointer(Split) = parent.split
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list = cython.cast(list, split.extra)
@@ -468,8 +470,8 @@ def merge_report(parent: cython.pointer(Msg)) -> cython.int:
 
 
 def merge_query(parent):
-    """A local handler asked the servers; it makes the reply. It gets None where there is no memory
-    for theirs, since its client waits for it."""
+    """Let the local handler that asked the servers make the reply. If there is not enough memory
+    for their replies, it gets None, because its client waits for a reply in any case."""
     try:
         replies = texts(parent)
     except MemoryError:

@@ -13,7 +13,7 @@ cdef enum Behaviour:
     ADMIN
     UNSUPPORTED
 
-# What keeps a client's commands from being carried out: proto.commands.State.
+# States of a client in which commands are refused. The values are those of proto.commands.State.
 cdef enum State:
     STATE_AUTH = 1
     STATE_TRANSACTION = 2
@@ -51,7 +51,7 @@ cdef struct Row:
     Merge merge
     int key                 # position of the only key; 0 when specs must be evaluated
     int specs               # -1: the command has no keys
-    int refused_in             # refused in these States
+    int refused_in          # bit mask of the States in which it is refused
     int opens               # the State that its refusal opens, or 0
     bint container          # has subcommands
     bint open               # has subcommands without a row: they use the container's
