@@ -4,8 +4,8 @@ from nutproxy.msg.message cimport Msg
 from nutproxy.proto.memcache cimport Command
 
 cdef inline bint value_fits(Msg* msg, const char* data, size_t key) noexcept:
-    """Is the only value of a reply, whose key has so many bytes, the one of a request for a single
-    key, spelt as clients do? If not, values_fit decides."""
+    """Fast path for a request with a single key and a reply with a single value. `key` is the
+    length of the key in the reply. If this returns False, values_fit decides."""
     cdef size_t start = (<Command*> msg.row).length + 1
     return (
         msg.req.length == start + key + 2
