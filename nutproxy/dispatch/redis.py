@@ -587,9 +587,9 @@ def forward_keys(
 def crossslot(pool: ServerPool, row: cython.pointer(Row)) -> bytes:
     tag = pool.config.hash_tag
     if tag:
-        way = f"keys that share what is between {tag.decode()!r} share a server"
+        way = f"keys with the same text between {tag.decode()!r} share a server"
     else:
-        way = "with hash_tag: '{}' keys that share what is between the braces share a server"
+        way = "with hash_tag: '{}' keys with the same text between the braces share a server"
     return (
         f"-CROSSSLOT Keys of '{names[row.number].upper()}' are on different servers of pool "
         f"'{pool.name}'; {way}\r\n"

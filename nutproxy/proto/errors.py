@@ -40,15 +40,15 @@ ERRORS = {
         "Too few or too many arguments; nothing was sent to a server.",
     ),
     "too_many": ErrorText(
-        b"ERR '%b' has %b arguments, the most are %b",
+        b"ERR '%b' has %b arguments, the maximum is %b",
         "All other clients would wait while nutproxy goes through them. Send several requests.",
     ),
     "too_long": ErrorText(
-        b"ERR '%b' has %b bytes, the most are %b",
+        b"ERR '%b' has %b bytes, the maximum is %b",
         "nutproxy answers the command itself, or copies it for every server.",
     ),
     "key_too_long": ErrorText(
-        b"ERR a key of %b bytes is too long for a pool of several servers, the most are %b",
+        b"ERR a key of %b bytes is too long for a pool of several servers, the maximum is %b",
         "Every byte of a key is hashed to find its server, while all other clients wait.",
     ),
     "syntax": ErrorText(
@@ -240,7 +240,7 @@ def needs_admin(name: str, pool: str) -> bytes:
 
 def sort_pattern(option: bytes, pool: str, hash_tag: bytes | None) -> bytes:
     """The text of Redis Cluster for BY and GET, with servers instead of slots."""
-    way = b"with hash_tag: '{}' a pattern may have the key's tag before the *"
+    way = b"with hash_tag: '{}' a pattern can have the key's tag before the *"
     if hash_tag:
         way = b"put the key's tag, which is between '%b', before the *" % hash_tag
     return error("sort_pattern", option.upper(), pool.encode(), way)

@@ -96,7 +96,7 @@ def put_error(
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     text: bytes = failed.rsp.data[: failed.rsp.length]
     if written and text[:1] == b"-":
-        others: bytes = b"other servers may have obeyed this '%s'"
+        others: bytes = b"other servers may have executed this '%s'"
         if row.specs > 0:
             others = b"other keys of this '%s' may have been changed"
         text = text[: len(text) - 2] + b"; " + others % row.name + b"\r\n"

@@ -391,7 +391,7 @@ DIFFERENCES = [
                 redis("SADD alpha x", "SADD beta x", "SINTER alpha beta"),
                 b":1\r\n:1\r\n*0\r\n",
                 b":1\r\n:1\r\n-CROSSSLOT Keys of 'SINTER' are on different servers of pool 'redis';"
-                b" keys that share what is between '{}' share a server\r\n",
+                b" keys with the same text between '{}' share a server\r\n",
             ),
         ),
     ),

@@ -91,7 +91,7 @@ def test_keys_on_different_servers_are_refused_with_the_way_out(client, shards, 
     name = command.split()[0]
     assert words(client(*command.split())) == (
         f"CROSSSLOT Keys of '{name}' are on different servers of pool 'alpha'; "
-        "keys that share what is between '{}' share a server"
+        "keys with the same text between '{}' share a server"
     )
     assert client("PING") == b"PONG"
     assert holds(shards) == [[], [], []]
@@ -102,7 +102,7 @@ def test_without_a_hash_tag_the_refusal_names_the_option(shards):
     with NutproxyServer(config) as proxy, Client(proxy.port) as client:
         assert words(client("SINTER", A, B)) == (
             "CROSSSLOT Keys of 'SINTER' are on different servers of pool 'plain'; "
-            "with hash_tag: '{}' keys that share what is between the braces share a server"
+            "with hash_tag: '{}' keys with the same text between the braces share a server"
         )
 
 

@@ -716,6 +716,6 @@ def test_flushall_with_a_dead_server_says_that_others_may_have_obeyed():
         two.kill()
         assert client.error("FLUSHALL") == (
             "ERR server 's2' of pool 'alpha': Connection refused; "
-            "other servers may have obeyed this 'flushall'"
+            "other servers may have executed this 'flushall'"
         )
         assert client("GET", key) is None
