@@ -1,7 +1,7 @@
-# tests/isolation/attacks.py: what clients and servers do to others, on purpose or not
-"""Each attack is a function of an Arena (see innocents.py) that is called repeatedly while innocent
-clients work at the same time. It checks the attacker's replies if they matter, and leaves the
-servers as it found them. `ATTACKS` has the attacks by name."""
+# tests/isolation/attacks.py: harmful clients and servers, malicious or not
+"""Each attack is a function of an Arena (see innocents.py). It is called repeatedly while innocent
+clients work. Where it matters, the attack also checks the replies to the attacker. It leaves the
+servers in the state in which it found them. `ATTACKS` has the attacks by name."""
 
 import base64
 import contextlib
@@ -28,7 +28,7 @@ def attack(function):
 
 
 def exchange(port, data, close=True):
-    """As `talk`, of any size: what is sent and what comes may be more than sockets hold."""
+    """Like `talk`, for any size: requests and replies may be larger than the socket buffers."""
     with connect(port) as connection:
 
         def send():
@@ -75,7 +75,7 @@ def huge_multibulk_counts(arena):
 
 @attack
 def announced_and_not_sent(arena):
-    """Half a gigabyte each, and then nothing."""
+    """Announce half a gigabyte on each connection and send nothing more."""
     with crowd(arena.port, 50) as clients:
         for client in clients:
             client.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$536870912\r\nv")
@@ -188,12 +188,12 @@ def memcached_noreply_storm(arena):
     assert talk(arena.memcache_port, lines * 500 + b"mn\r\n") == b"MN\r\n"
 
 
-# Very much
+# Large amounts
 
 
 @attack
 def deep_pipelines(arena):
-    """A hundred thousand requests in one go."""
+    """A hundred thousand requests in one pipeline."""
     count = 100_000
     assert exchange(arena.port, requests("PING") * count) == b"+PONG\r\n" * count
     found = requests(f"GET {HOMES[0].decode()}")
@@ -203,7 +203,7 @@ def deep_pipelines(arena):
 
 @attack
 def slow_readers(arena):
-    """400 values of a megabyte are asked for and not read."""
+    """Request 400 values of a megabyte and do not read them."""
     with Client(arena.port) as client, MemcacheClient(arena.memcache_port) as other:
         value = b"v" * 1_000_000
         assert client("SET", "large", value) == b"OK"
@@ -215,7 +215,7 @@ def slow_readers(arena):
 
 @attack
 def replies_larger_than_expected(arena):
-    """Those of small ones before, so that many requests are let in."""
+    """The first replies are small, so that the proxy accepts many requests."""
     with Client(arena.port) as client:
         client("MSET", "large", b"v" * 100_000, "small", "v")
         client.pipeline(*[("GET", "small")] * 500)
@@ -256,7 +256,7 @@ def large_values(arena):
 
 @attack
 def too_large_values(arena):
-    """memcached refuses them before they have come."""
+    """memcached refuses a value that is too large before it has been sent."""
     for _ in range(5):
         answer = exchange(
             arena.memcache_port, b"set k 0 0 9000000\r\n" + b"v" * 9_000_000 + b"\r\nmn\r\n"
@@ -264,7 +264,7 @@ def too_large_values(arena):
         assert answer == b"SERVER_ERROR object too large for cache\r\nMN\r\n", answer[:200]
 
 
-# Slow, halfway, gone
+# Slow, stuck and vanished clients
 
 
 @attack
@@ -285,7 +285,7 @@ def byte_by_byte(arena):
 
 @attack
 def stuck_in_the_middle(arena):
-    """Half a request each, and no more."""
+    """Each client sends half a request."""
     with crowd(arena.port, 100) as clients, crowd(arena.memcache_port, 100) as others:
         for number, (client, other) in enumerate(zip(clients, others, strict=True)):
             client.sendall(requests("MGET a b c")[: 1 + number % 30])
@@ -311,7 +311,7 @@ def half_closed_clients(arena):
 
 @attack
 def vanishing_clients(arena):
-    """In the middle of a request or with replies due, with a goodbye and without."""
+    """Clients disconnect in the middle of a request or with outstanding replies, by FIN or RST."""
     data = requests("GET a", "SET b v", "MGET a b c", "DEL b") * 3
     text = b"get a b c\r\nset b 0 0 1\r\nv\r\nmg b v\r\ndelete b\r\n" * 3
     for port, sent in ((arena.port, data), (arena.memcache_port, text)):
@@ -346,7 +346,7 @@ def password_guessing(arena):
     answer = talk(locked, guesses + requests("GET a"))
     assert answer.count(b"-ERR invalid password\r\n") == 500
     assert answer.endswith(b"-NOAUTH Authentication required.\r\n")
-    # Before it, lengths are small.
+    # Before AUTH, only small lengths are accepted.
     assert talk(locked, b"*2\r\n$4\r\nAUTH\r\n$1000000\r\n").startswith(b"-ERR Protocol error")
     assert talk(arena.port, guesses).count(b"-ERR Client sent AUTH") == 500
 
@@ -363,11 +363,11 @@ STATEFUL = [
 
 @attack
 def commands_that_take_a_connection(arena):
-    """Those that would change what a connection of others means, or keep it waiting."""
+    """Commands that would change the state of a shared connection, or block it."""
     for command in STATEFUL:
         with Client(arena.port) as client:
             client.send(*command.split())
-            # Some refusals take with them what follows, until RESET.
+            # After some refusals, all commands are refused until RESET.
             client.send("RESET")
             client.send("ECHO", "still there")
             client.replies(2)
@@ -399,7 +399,8 @@ def unknown_commands(arena):
 
 @attack
 def wrong_arguments(arena):
-    """twemproxy forwards some of them, and closes on others, with the replies before them lost."""
+    """twemproxy forwards some of these. For others it closes the connection, and the replies to
+    earlier requests are lost."""
     commands = [
         "SET a",
         "GET",
@@ -418,7 +419,7 @@ def wrong_arguments(arena):
 
 @attack
 def statistics_readers(arena):
-    """Who reads slowly or sends nonsense, there."""
+    """Clients of the statistics port that read slowly or send garbage."""
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             client = stack.enter_context(socket.socket())
@@ -434,14 +435,14 @@ def statistics_readers(arena):
 
 
 def refusals(client, *commands):
-    """The commands are answered, each with an error."""
+    """The error replies to these commands."""
     client.pipeline(*commands)
     return [words(reply) for reply in client.replies(len(commands))]
 
 
 @attack
 def full_server(arena):
-    """-OOM, which twemproxy closes the connection on."""
+    """-OOM replies, for which twemproxy closes the connection."""
     port = arena.redis[-1].port
     pipeline(port, [("CONFIG", "SET", "maxmemory", "1")])
     with Client(arena.port) as client:
@@ -452,7 +453,7 @@ def full_server(arena):
 
 @attack
 def busy_server(arena):
-    """A script that does not end: -BUSY for all who need that server."""
+    """A script that does not end: every client that needs this server gets -BUSY."""
     server = arena.redis[-1]
     pipeline(server.unix_path, [("CONFIG", "SET", "busy-reply-threshold", "1")])
     with Client(arena.port) as script, Client(arena.port) as client:
@@ -471,7 +472,7 @@ def busy_server(arena):
 
 @attack
 def odd_replies(arena):
-    """Nested, large and odd ones, out of scripts."""
+    """Nested, large and unusual replies of scripts."""
     scripts = [
         "return {1, {2, {3, {}, 'x'}}, {{{{}}}}}",
         "return redis.error_reply('ERR')",
@@ -487,10 +488,11 @@ def odd_replies(arena):
 
 @attack
 def stopped_server(arena):
-    """Requests for it wait, and so do commands of which it is a part; and many more of them."""
-    # Of the same server. A reader of 100 such values would not be one that keeps up.
+    """Requests for a stopped server wait, and so do commands with a part for it, and many more."""
+    # A key of the stopped server. A client with 100 unread values of this size does not keep up.
     large = b"{%b}large" % VICTIM
-    # They wait for as long as it takes on connections that exist, for 10 s for new ones.
+    # Requests on established connections wait without a limit, those for new connections 10 s. So
+    # establish them first.
     assert pipeline(arena.port, [("GET", VICTIM)]) == [None]
     with MemcacheClient(arena.memcache_port) as client:
         assert client(b"get " + VICTIM) == b"END\r\n"

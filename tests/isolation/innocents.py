@@ -1,17 +1,17 @@
-# tests/isolation/innocents.py: clients who have done nothing
-"""Clients of a Redis and of a Memcached pool that send requests without a pause during an attack,
-and check every byte of the replies.
+# tests/isolation/innocents.py: well-behaved clients
+"""Clients of a Redis and a Memcached pool that send requests without a pause during an attack, and
+check every byte of the replies.
 
-    with Arena() as arena, arena.innocents() as innocents:
-        innocents.beside(attack)     calls attack(arena) until each client has done its rounds
+    with Arena() as arena:
+        arena.innocents.beside(attack, arena)     calls attack(arena) until each has done its rounds
 
-A round is a write, a read, a command over several servers, and a deep pipeline of them, with keys
-and values of its own. `beside` fails on a single wrong reply or error, or if a connection ends or
-falls silent. It waits for rounds and never for a fixed time: a client that gets no replies fails
-with the timeout of its socket.
+A round consists of writes, reads, commands for several servers, and a deep pipeline, with keys and
+values of its own. `beside` fails for one wrong reply, one error, or one connection that is closed
+or silent. It waits for rounds, not for a time: a client without replies fails by the timeout of its
+socket.
 
-Attacks may stop or kill the last server of a pool (`arena.redis[-1]`, `arena.memcached[-1]`), where
-innocent clients have no keys.
+Attacks may stop or kill the last server of a pool (`arena.redis[-1]`, `arena.memcached[-1]`). The
+innocent clients have no keys there.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tests.servers import MemcachedServer, NutproxyServer, RedisServer, wait_unt
 SERVERS = (1, 2, 3, 4)
 ROUNDS = 10
 DEPTH = 20
-# The key of the innocents on each server but the last, and one on that.
+# A key on each server except the last, for the innocents, and one on the last server.
 HOMES = [keys_of(number, SERVERS, 1)[0] for number in SERVERS[:-1]]
 [VICTIM] = keys_of(SERVERS[-1], SERVERS, 1)
 
@@ -38,7 +38,7 @@ def expect(found, expected):
 
 
 class Innocent:
-    """`rounds` counts; `fault` is what went wrong."""
+    """`rounds` is the number of completed rounds, `fault` the exception that ended the client."""
 
     def __init__(self, number, port):
         self.number = number
@@ -67,7 +67,7 @@ class RedisInnocent(Innocent):
     connection = Client
 
     def greet(self, client):
-        # One in two speaks RESP3, over connections of its own.
+        # Every second client uses RESP3, which has its own server connections.
         client("HELLO", 2 + self.number % 2)
 
     def round(self, client, value):
@@ -124,12 +124,12 @@ class Innocents:
         return [each.rounds for each in self.all]
 
     def have_done(self, before):
-        """Have all done their rounds since?"""
+        """Whether all clients have done their rounds since `before`."""
         self.check()
         return all(now >= old + ROUNDS for old, now in zip(before, self.counts(), strict=True))
 
     def more(self):
-        """Each of them does its rounds: for attacks that stay as they are meanwhile."""
+        """Wait until each client has done its rounds. For attacks that last that long."""
         before = self.counts()
         wait_until(lambda: self.have_done(before), "rounds of the innocents")
 
@@ -142,8 +142,8 @@ class Innocents:
 
 
 class Arena:
-    """Four servers of each kind, and one proxy with a pool of each: its ports are `port` (Redis)
-    and `memcache_port`. The pool `locked` wants a password."""
+    """Four servers of each kind, and one proxy with a pool of each. Its ports are `port` (Redis)
+    and `memcache_port`. The pool `locked` needs a password."""
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -166,5 +166,5 @@ class Arena:
             self.innocents.check()
 
     def hold(self):
-        """The attack stays as it is while each innocent does its rounds."""
+        """Keep the attack as it is while each innocent does its rounds."""
         self.innocents.more()

@@ -1,6 +1,5 @@
-# tests/isolation/test_attacks.py: every attack, beside innocent clients
-"""No attack causes an error or a wrong reply for an innocent client. See innocents.py and
-attacks.py."""
+# tests/isolation/test_attacks.py: every attack, with innocent clients
+"""Innocent clients see no error and no wrong reply. See innocents.py and attacks.py."""
 
 import pytest
 

@@ -1,6 +1,6 @@
-# tests/isolation/test_bounds.py: what clients and servers can make the proxy hold
-"""Limits on incomplete requests and replies, and on names. Each limit is in docs/operations.md.
-Memory is measured from outside the process, as the kernel counts it."""
+# tests/isolation/test_bounds.py: how much clients and servers can make the proxy store
+"""Incomplete requests and replies, and names. Each has a limit in docs/operations.md. Memory is
+measured from outside, as counted by the kernel."""
 
 import contextlib
 import random
@@ -29,7 +29,7 @@ PROTOCOLS = ["redis", "memcached"]
 
 
 def memory(proxy):
-    """Bytes that it has now."""
+    """The current memory of the proxy in bytes."""
     pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
@@ -63,7 +63,7 @@ def test_a_request_that_stands_still_ends_its_client_alone(protocol, size):
     ):
         stuck.sendall((begun + b"x" * size)[:size])
         assert b"an unfinished request, see client_request_timeout" in read_all(stuck)
-        # Between two requests a client may be idle for as long as it likes.
+        # Between two requests a client may be idle without a limit.
         assert ping(idle)
         assert proxy.stats()["alpha"]["client_protocol_errors"] == 1
 
@@ -83,7 +83,7 @@ def test_a_slow_upload_takes_as_long_as_it_likes():
 
 
 def test_a_client_that_the_proxy_does_not_read_is_not_blamed():
-    """A request has begun, and what comes of it waits in the socket for replies before it."""
+    """The rest of a request waits in the socket until earlier requests have replies."""
     with (
         RedisServer() as server,
         NutproxyServer(
@@ -105,7 +105,7 @@ def test_a_client_that_the_proxy_does_not_read_is_not_blamed():
 @pytest.mark.measures
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unfinished_requests_of_all_clients_are_bounded(protocol):
-    """Each of ten clients sends 30 MB of an argument. Those with most of it are told to go."""
+    """Each of ten clients sends 30 MB of an argument. Those with the most bytes are closed."""
     with (
         proxied(protocol, client_query_buffer_limit="64mb") as (proxy, client, begun),
         client(proxy.port) as neighbour,
@@ -123,12 +123,12 @@ def test_unfinished_requests_of_all_clients_are_bounded(protocol):
         assert ping(neighbour)
         told = [each for each in crowd if received(each)]
         assert len(told) == proxy.stats()["alpha"]["client_protocol_errors"] == 8
-        # The one with least is still there.
+        # The client with the fewest bytes is still connected.
         assert not received(small)
 
 
 def received(connection):
-    """Has it been told that its request is not waited for?"""
+    """Whether the client has received the error for too many unfinished bytes."""
     connection.settimeout(0.2)
     try:
         return b"client_query_buffer_limit" in read_all(connection)
@@ -137,7 +137,7 @@ def received(connection):
 
 
 def endless(kind, size):
-    """The script of a server whose reply to HGET has a line, or a bulk, of this size."""
+    """The script of a server that replies to HGET with a line, or a bulk, of this size."""
 
     def script(session):
         while command := session.receive():
@@ -158,8 +158,8 @@ TOO_LONG = "ERR server 's1' of pool 'alpha': its reply is too long"
 @pytest.mark.measures
 @pytest.mark.parametrize("begun", [b"+", b"-ERR ", b"*2\r\n:1\r\n(", b":1"])
 def test_a_line_without_an_end_is_not_kept(begun):
-    """300 MB of one line: it is received and dropped, its client gets an error, and the connection
-    is there for the others."""
+    """A line of 300 MB is received and dropped. The client gets an error, and other clients can
+    still use the server connection."""
     with (
         ScriptedServer(endless(begun, 300 * MB)) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -179,7 +179,8 @@ def test_a_line_without_an_end_is_not_kept(begun):
 
 @pytest.mark.parametrize("chunk", ["512", "16384"])
 def test_what_follows_a_dropped_reply_is_understood(chunk):
-    """However it is cut: a line with a CR here and there, and more of the same reply after it."""
+    """The dropped reply contains a line with many CRs, more elements follow the line, and it
+    arrives in pieces of any size."""
     rng = random.Random(chunk)
     line = bytearray(17 * MB)
     for at in (*range(0, len(line), 511), *rng.choices(range(len(line)), k=50_000)):
@@ -211,7 +212,7 @@ def test_what_follows_a_dropped_reply_is_understood(chunk):
 
 
 def test_a_long_line_that_is_kept():
-    """A script's status of a megabyte is a reply like others."""
+    """A status line of 15 MB, below the limit, is forwarded like any other reply."""
     text = b"+" + b"x" * (15 * MB) + b"\r\n"
     with (
         ScriptedServer(lambda session: session.receive() and session.send(text)) as server,
@@ -274,7 +275,7 @@ def test_a_value_of_memcached_above_the_bound_is_not_kept():
 
 @pytest.mark.measures
 def test_names_of_clients_are_bounded():
-    """Thirty clients ask for a list of 220 that have the longest names."""
+    """Thirty clients request a list of 220 clients with names of maximum length."""
     name = "n" * NAME_MAX
     with (
         ScriptedServer() as server,

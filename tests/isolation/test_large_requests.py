@@ -1,12 +1,12 @@
 # tests/isolation/test_large_requests.py: what one request costs the clients of other pools
-"""For each row of both command tables: one request with a million arguments, and one with an
-argument of 64 MB, while an innocent client of another pool sends one PING after the other.
+"""For each row of both command tables: one request with a million arguments and one with an
+argument of 64 MB, while an innocent client of another pool sends one PING after another.
 
-The delay of a PING is measured as the processor time of the proxy between the request and its
-reply. This is the other work that the proxy did in between, however busy the machine is.
+The wait of a PING is measured as the processor time that the proxy uses between its request and its
+reply. That does not depend on how busy the machine is.
 
-`make isolation` tests every row, which takes some minutes. The normal tests use one row of each
-kind; rows of one kind take the same path through the proxy.
+`make isolation` tests every row, which takes some minutes. Otherwise only one row of each kind is
+tested; rows of one kind take the same path through the proxy.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ ARGUMENTS = 1_000_000
 LARGE = 64 << 20
 LIMIT = 0.050  # seconds
 
-# Of numbers, so that counts are right. On one server for commands that want that.
+# Numbers, so that they are valid counts. With a hash tag for commands that need one server.
 APART = b"".join(b"$7\r\n%07d\r\n" % number for number in range(ARGUMENTS))
 TOGETHER = b"".join(b"$9\r\n{a}%06d\r\n" % number for number in range(ARGUMENTS))
 WORDS = b" ".join(b"%07d" % number for number in range(ARGUMENTS))
 
 
 def kind_of(row):
-    """Rows of one kind go the same way through the proxy."""
+    """Rows of one kind take the same path through the proxy."""
     spec = row.keys[0] if row.keys else None
     where = spec and (spec.begin, spec.find, spec.lastkey == 0, len(row.keys))
     name = row.name if row.behaviour is Behaviour.LOCAL else ""
@@ -44,7 +44,7 @@ def kind_of(row):
 
 
 def chosen(rows, kind):
-    """All rows, or the first of each kind."""
+    """All rows, or the first row of each kind."""
     return list(rows) if ALL_ROWS else list({kind(row): row for row in reversed(rows)}.values())
 
 
@@ -53,7 +53,7 @@ MEMCACHE_ROWS = chosen([*MEMCACHE_COMMANDS], lambda name: MEMCACHE_COMMANDS[name
 
 
 class Arena:
-    """Two pools under attack, and `other`, whose client does nothing but ask for PONG."""
+    """Two pools under attack, and the pool `other`, whose client only sends PING."""
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -73,12 +73,12 @@ class Arena:
         self.stack.close()
 
     def processor_time(self):
-        """What the proxy has used so far, in seconds: clock_getcpuclockid of its process."""
+        """The processor time of the proxy in seconds: clock_getcpuclockid of its process."""
         return time.clock_gettime((~self.proxy.pid << 3) | 2)
 
     @contextlib.contextmanager
     def innocent(self):
-        """Gives a list with the longest wait of its PINGs, once it is over."""
+        """Yields a list, which gets the longest wait of a PING when the context ends."""
         over, ready, waits = threading.Event(), threading.Event(), []
 
         def run():
@@ -102,11 +102,11 @@ class Arena:
             thread.join()
 
     def longest_wait(self, protocol, *parts):
-        """How long a PING waits at most while this request is sent and answered."""
+        """The longest wait of a PING while this request is sent and answered."""
         with self.innocent() as waits, connect(self.proxy.ports[protocol]) as connection:
 
             def send():
-                # It may be closed before it has read everything.
+                # The proxy may close the connection before it has read everything.
                 with contextlib.suppress(OSError):
                     for part in parts:
                         connection.sendall(part)
@@ -119,7 +119,7 @@ class Arena:
                 while connection.recv(1 << 20):
                     received = True
             sender.join()
-        # CLIENT REPLY and quit are answered by nothing.
+        # CLIENT REPLY and quit get no reply.
         assert received or parts[0].split()[-1].lower() in (b"reply", b"quit")
         return waits[0]
 
@@ -131,13 +131,13 @@ def arena():
 
 
 def head(row, count):
-    """The beginning of a request with so many arguments, without the first ones but the name."""
+    """The beginning of a request with `count` arguments, and how many arguments must follow."""
     words = row.name.encode().split()
     text = b"*%d\r\n" % count + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
     spec = row.keys[0] if row.keys else None
     left = count - len(words)
     if spec and spec.find == "keynum" and spec.begin == "index":
-        # As many keys as there can be.
+        # Nearly all arguments are keys.
         filled = spec.pos + spec.keynumidx - len(words)
         text += b"$1\r\n1\r\n" * filled
         number = b"%d" % (left - filled - 10)
@@ -203,7 +203,7 @@ def test_a_memcached_command_with_a_million_words_holds_up_no_other_pool(arena, 
     first = b" 0 " if MEMCACHE_COMMANDS[name].kind is Kind.GAT else b" "
     line = name.encode() + first + WORDS + b"\r\n"
     assert arena.longest_wait("memcached", line) < LIMIT
-    # As many as are accepted.
+    # The most words that are accepted.
     assert arena.longest_wait("memcached", line[: 8 * 262_000] + b"\r\n") < LIMIT
 
 

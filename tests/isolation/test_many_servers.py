@@ -1,5 +1,5 @@
-# tests/isolation/test_many_servers.py: the loop does not notice how many servers a pool has
-"""A pool of a thousand servers, most of which do not exist, and an innocent client of another
+# tests/isolation/test_many_servers.py: the number of servers does not slow down the loop
+"""A pool of a thousand servers, which share a few addresses, and an innocent client of another
 pool."""
 
 import contextlib
@@ -17,7 +17,7 @@ SERVERS = 1000
 
 
 def many(listeners, **options):
-    """A pool whose servers are all these, with a name for each of SERVERS."""
+    """A pool of SERVERS servers, each with its own name, at the addresses of these listeners."""
     text = "".join(f"  {key}: {value}\n" for key, value in options.items())
     lines = [
         f"   - {HOST}:{listeners[number % len(listeners)].getsockname()[1]}:1 s{number}\n"
@@ -32,29 +32,29 @@ def many(listeners, **options):
 
 
 def cpu_seconds(pid):
-    """The processor time of the event loop's thread so far."""
+    """The processor time that the event loop's thread has used."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 @pytest.fixture
 def listener():
-    """A port that takes connections into its backlog and says nothing."""
+    """A port that takes connections into its backlog and never replies."""
     with socket.create_server((HOST, 0), backlog=16) as sock:
         yield sock
 
 
 def test_a_thousand_servers_at_rest_cost_no_processor_time(listener):
-    """It was 80 % of a processor, with a timeout of a millisecond."""
+    """This took 80 % of a processor, with a timeout of a millisecond."""
     with NutproxyServer(many([listener], timeout=1)) as proxy, Client(proxy.port) as client:
         assert client("PING") == b"PONG"
         began, spent = time.monotonic(), cpu_seconds(proxy.pid)
-        # The rest itself: a second of it.
+        # The servers are at rest for one second.
         wait_until(lambda: time.monotonic() - began >= 1, "a second")
         assert cpu_seconds(proxy.pid) - spent <= 0.05 * (time.monotonic() - began)
 
 
 def test_a_thousand_servers_that_die_at_once_hold_nobody_up():
-    """Each of them rebuilt the ring: 13 s in which every pool stood still."""
+    """Each failed server caused a rebuild of the ring, which stopped all pools for 13 s."""
     with RedisServer() as server, contextlib.ExitStack() as stack:
         closed = stack.enter_context(socket.create_server((HOST, 0)))
         config = many(
@@ -77,13 +77,13 @@ def test_a_thousand_servers_that_die_at_once_hold_nobody_up():
             )
             assert longest < 0.05
             client.replies(20 * SERVERS)
-            # The ring has none left, and says so.
+            # The ring has no server left, and the error says so.
             assert client.error("GET", "a").startswith("ERR pool 'many' has no live server")
 
 
 def longest_work(proxy, client, done):
-    """The most processor time that the loop has spent while this client waited for a PING. What
-    other processes of the machine take is not the proxy's."""
+    """The most processor time that the loop used while this client waited for the reply to a PING.
+    The time of other processes on the machine does not count."""
     longest = 0.0
     while not done():
         began = cpu_seconds(proxy.pid)

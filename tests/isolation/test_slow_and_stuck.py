@@ -1,7 +1,7 @@
-# tests/isolation/test_slow_and_stuck.py: what waits keeps nobody else waiting
-"""Names that cannot be resolved, storms of connects, and descriptors that have run out. Servers and
-clients that hang are tested in attacks.py. `python -m bench.isolation` measures the delay for other
-clients."""
+# tests/isolation/test_slow_and_stuck.py: clients do not wait for the slow work of others
+"""Names that are not resolved, many connects at once, and a lack of descriptors. Servers and
+clients that hang are among the attacks. `python -m bench.isolation` measures how long other clients
+wait."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ ACCEPTS_PER_TURN = 64
 
 
 def test_a_name_server_that_hangs_costs_nobody_anything(tmp_path):
-    """The first server's name is never found, and others are told theirs at once."""
+    """The lookup of the first server never ends. The others are resolved at once."""
     asked = threading.Event()
     with ScriptedServer() as one, ScriptedServer() as two, ScriptedServer() as three:
 
@@ -51,8 +51,8 @@ def test_a_name_server_that_hangs_costs_nobody_anything(tmp_path):
 
 @pytest.mark.parametrize("proxied", [pool, mc_pool])
 def test_a_storm_of_connects_leaves_the_others_their_turns(proxied):
-    """While the proxy stands still, clients connect, and one that is there asks how many there are.
-    In the turn that it is read in no more than a bounded number has been accepted."""
+    """While the proxy is stopped, many clients connect, and an existing client requests the number
+    of clients. When that request is read, only a limited number has been accepted."""
     ping = (request("PING"), b"+PONG\r\n") if proxied is pool else (b"mn\r\n", b"MN\r\n")
     server = ScriptedServer() if proxied is pool else MemcachedServer()
     with (
@@ -78,8 +78,8 @@ def test_a_storm_of_connects_leaves_the_others_their_turns(proxied):
 
 
 def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
-    """A client, a server connection and a reader of the statistics want one each, and get it when
-    there are some again."""
+    """A client, a server connection and a reader of the statistics need one descriptor each, and
+    get it as soon as there are free ones."""
     with (
         MemcachedServer() as one,
         MemcachedServer() as two,
@@ -109,7 +109,7 @@ def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
 
 
 def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
-    """Those who ask for it get it in the order of their requests, whatever they do meanwhile."""
+    """Clients get the list in the order of their requests, also if they pipeline or disconnect."""
     ask = request("CLIENT", "LIST")
     with (
         ScriptedServer() as server,
@@ -120,7 +120,7 @@ def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
         for number, each in enumerate(crowd):
             assert each("CLIENT", "SETNAME", f"n{number}") == b"OK"
         one, *others = crowd
-        # Several at once, one that closes its side, and some that do not wait for it.
+        # Several lists at once, a client that shuts down its side, and some that disconnect.
         for each in others[:20]:
             each.pipeline(("GET", "a"), ("CLIENT", "LIST"), ("ECHO", "behind"), ("CLIENT", "LIST"))
         for _ in range(10):
@@ -146,7 +146,7 @@ def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
 
 
 def test_others_have_their_turns_while_a_list_of_many_clients_is_made():
-    """The last line is about a client that is read meanwhile, 512 bytes a turn."""
+    """The last line describes a client that is read in the meantime, 512 bytes in each turn."""
     steps = 5
     with (
         ScriptedServer() as server,

@@ -1,7 +1,8 @@
-# tests/isolation/test_table.py: which test shows what
-"""The attacks and tests for every item of the project's notes on twemproxy (A: found by running it,
-B: reported by its users) and for every rule of docs/architecture.md. An attack is a name in
-attacks.py and is run by test_attacks.py together with innocent clients. A test is `file::test`."""
+# tests/isolation/test_table.py: which test covers what
+"""Every item of the project's notes on twemproxy (A: found by running it, B: reported by its users)
+and every rule of docs/architecture.md, with the attacks and tests that cover it. An attack is a
+name in attacks.py, which test_attacks.py runs with innocent clients. Anything else is
+`file::test`."""
 
 import re
 from pathlib import Path
@@ -61,7 +62,7 @@ SHOWN = {
     "A13 random and MGET": [DEFECTS + "random_distribution_draws_once_for_each_key"],
     "A14 half-made fragments": ["many_keys", UNREAD + "parts_of_commands_are_bounded_too"],
     "A15 MOVE": ["wrong_arguments", "commands_that_take_a_connection"],
-    # Counted by the benchmark, which refuses to measure wrong replies.
+    # The benchmark counts them, and fails for wrong replies.
     "A16 system calls": ["integration/test_bench.py::test_rows_run_from_end_to_end"],
     "A17 memory": [
         DEFECTS + "memory_of_a_burst_is_given_back",

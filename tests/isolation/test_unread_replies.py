@@ -1,8 +1,8 @@
-# tests/isolation/test_unread_replies.py: replies that turn out far larger than expected
-"""A client with small replies so far may have many requests in flight. If their replies turn out to
-be large and the client does not read them, the proxy keeps at most four times client_max_pending,
-which is 64 kB here, and one more reply. All servers are stopped until the requests have been
-accepted, and the first server for longer, so that no reply can leave."""
+# tests/isolation/test_unread_replies.py: replies that are much larger than expected
+"""If a client's replies have been small, the proxy accepts many of its requests. When the replies
+are large and the client does not read them, the stored bytes are limited to four times
+client_max_pending, which is 64 kb here, and one more reply. All servers are stopped until the
+requests have been accepted, and the first one longer, so that no reply can be sent."""
 
 import contextlib
 import re
@@ -26,7 +26,7 @@ REFUSED = re.compile(
 
 
 def kept(size):
-    """How many replies of this size are kept."""
+    """How many replies of this size are stored."""
     return LIMIT // size + 1
 
 
@@ -55,14 +55,15 @@ def dropped(proxy):
 
 
 def waiting(proxy):
-    """Requests, or parts of them, that servers have not answered."""
+    """The number of requests and fragments in the servers' queues."""
     stats = proxy.stats()["alpha"]
     return sum(stats[name]["in_queue"] + stats[name]["out_queue"] for name in ("s1", "s2", "s3"))
 
 
 @contextlib.contextmanager
 def all_stopped(proxy, shards, requests):
-    """What is sent here is let in, `requests` of it, before the servers but the first go on."""
+    """Stop all servers. At the end, wait until `requests` requests sent here have been accepted,
+    then continue all servers except the first."""
     before = proxy.stats()["alpha"]["client_requests"]
     for shard in shards:
         shard.stop()
@@ -85,19 +86,19 @@ def test_replies_above_the_bound_are_errors_in_their_places(proxy, shards, proto
             )
         few = kept(len(b"$20000\r\n" + VALUE + b"\r\n"))
         wait_until(lambda: dropped(proxy) == 300 - few, "replies that are not kept")
-        # The same server goes on for others, on the same connection.
+        # Other clients still use the same server, on the same connection.
         assert neighbour("GET", SECOND) == VALUE
         wait_until(lambda: neighbour("GET", SMALL) == b"w", "the request behind them")
         shards[0].cont()
-        # The head is let in, although it is the largest.
+        # The first reply is never dropped, although it is the largest.
         assert client.reply() == LARGE
         assert client.replies(few) == [VALUE] * few
         for refusal in client.replies(300 - few):
             [unread] = REFUSED.search(str(refusal).encode()).groups()
-            # The errors are replies, too.
+            # The errors count as unread replies too.
             assert LIMIT < int(unread) <= LIMIT + len(VALUE) + 10 + 300 * 150
         assert client.replies(2) == [b"v", b"OK"]
-        # It has taken everything: it is as good as new.
+        # The client has read everything, so it has no restrictions any more.
         assert client("GET", SECOND) == VALUE
         assert client("MGET", SECOND, SMALL, THIRD) == [VALUE, b"w", VALUE]
         stats = proxy.stats()["alpha"]
@@ -117,12 +118,13 @@ def test_parts_of_commands_are_bounded_too(proxy, shards):
         replies = client.replies(200)
         refusals = [reply for reply in replies if reply != [VALUE] * 2]
         assert all(REFUSED.search(str(refusal).encode()) for refusal in refusals)
-        # A part that is kept in vain is freed with its command, and another one may be kept.
+        # If one part is stored and the other dropped, the stored part is freed, and there is space
+        # for another reply.
         assert len(refusals) >= 200 - kept(2 * len(VALUE))
         assert dropped(proxy) >= len(refusals)
         assert client("MGET", SECOND, THIRD) == [VALUE] * 2
     with Client(proxy.port) as client:
-        # What has been counted has been taken back: none of these is above the bound.
+        # All counted bytes have been subtracted again: no reply is above the limit.
         for _ in range(50):
             assert client("MGET", SECOND, THIRD) == [VALUE] * 2
 
@@ -149,8 +151,8 @@ def test_parts_that_wait_for_others_are_bounded(proxy, shards):
 
 
 def test_a_client_with_large_merged_replies_is_given_few_requests_at_a_time(proxy, shards):
-    """They count with all that the servers have sent, not with what the merged reply begins with:
-    after one of them, the next are let in one by one."""
+    """A merged reply counts with all bytes of the servers, not only with its first piece. After one
+    of them, the next requests are accepted one at a time."""
     with Client(proxy.port) as client:
         assert client("MGET", SECOND, THIRD) == [VALUE] * 2
         shards[0].stop()
