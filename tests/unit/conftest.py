@@ -1,5 +1,5 @@
-# tests/unit/conftest.py: one real Redis to compare with
-"""`reference` is a redis-server on a unix socket; tests compare nutproxy's replies with its own."""
+# tests/unit/conftest.py: a real Redis for comparison
+"""`reference` is a redis-server on a unix socket. Tests compare nutproxy's replies with its."""
 
 import socket
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 
 class Connection:
-    """A connection to the reference server that keeps replies as they came, too."""
+    """A connection to the reference server that can also return raw replies."""
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)

@@ -1,15 +1,15 @@
-# tests/unit/framing.py: a parser fed in every way
-"""Helpers shared by the parser tests. `framer()` makes a new Framer of either protocol."""
+# tests/unit/framing.py: feeds a parser in every possible way
+"""Shared code of the parser tests. `framer()` makes a new Framer of either protocol."""
 
 
 def outcome_with(framer, pieces):
-    """The messages in these pieces, and the error after them or None."""
+    """The messages in these pieces, and the error after them, or None."""
     fed = framer()
     found = []
     try:
         for piece in pieces:
             found += fed.feed(piece)
-        # An error behind messages of the last piece is told here.
+        # An error after messages in the last piece is raised by this call.
         found += fed.feed(b"")
     except ValueError as error:
         return found, str(error)
@@ -17,8 +17,8 @@ def outcome_with(framer, pieces):
 
 
 def cuts(data, most=300):
-    """The ways to cut `data`: in two at every place (at its ends and some more, if it is long), and
-    into single bytes."""
+    """The ways to cut `data`: in two at every position, and into single bytes. If it is long, only
+    some positions and larger pieces are used."""
     places = range(1, len(data))
     if len(data) > most:
         places = [*range(1, 40), *range(40, len(data), len(data) // 20), len(data) - 1]

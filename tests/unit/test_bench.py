@@ -1,6 +1,6 @@
-# tests/unit/test_bench.py: what the benchmark computes, and how it shows it
-"""The parts of bench/ that need no proxy: the histogram, the statistics, parsing the output of
-programs, tables, charts and the command line."""
+# tests/unit/test_bench.py: the calculations and the output of the benchmark
+"""The parts of bench/ that need no proxy: the histogram, the statistics, the parsing of other
+programs' output, tables, charts and the command line."""
 
 import collections
 import ctypes
@@ -105,7 +105,7 @@ def test_spread_is_from_the_least_to_the_greatest_in_parts_of_the_median():
 
 
 def test_ratio_is_the_median_of_the_rounds_and_its_spread_theirs():
-    """Each round is a pair: that the machine was three times slower in the second is not seen."""
+    """A round compares a pair, so a machine three times slower in the second round has no effect."""
     found = measured("free", nutproxy=[2, 6, 2.2], nutcracker=[4, 12, 4])
     ratio = found.ratio("free", "redis-get", "nutproxy", "nutcracker")
     assert (ratio.value, ratio.rounds) == (0.5, 3)
@@ -198,7 +198,7 @@ def test_count_per_request_is_the_difference_of_two_runs():
     assert tracers.per_request(lambda n: runs[n], 100) == {"recvfrom": 2.0, "brk": 0.5}
 
 
-# What other programs print.
+# The output of other programs.
 
 
 def test_redis_benchmark_is_read_also_behind_the_name_of_a_long_command():
@@ -268,7 +268,7 @@ def test_keys_of_every_size_are_spread_over_the_servers(servers):
             router.explain(key(size, number)).server for number in range(space)
         )
         assert len(found) == servers
-        # A hundred keys are few for eight servers; no row asks for that.
+        # A hundred keys are too few for eight servers, and no row uses them.
         if space > 100 or servers == 2:
             assert max(found.values()) < 1.25 * space / servers
 
@@ -413,7 +413,7 @@ def test_doubtful_bar_is_an_outline():
 
 
 def widths(image):
-    """Of the bars, without the squares of the legend."""
+    """The widths of the bars, without the squares of the legend."""
     rects = xml.dom.minidom.parseString(image).getElementsByTagName("rect")
     return [float(r.getAttribute("width")) for r in rects if r.getAttribute("width") != "10"]
 
@@ -428,7 +428,7 @@ def test_files_hold_the_samples_and_what_was_computed_from_them(results, tmp_pat
     assert summary["redis-mget-100"]["nutproxy"]["to_nutcracker"]["mark"] == "own 100%"
 
 
-# What documents quote.
+# Figures quoted in documents.
 
 
 @pytest.mark.parametrize("name", figures.DOCUMENTS)

@@ -23,7 +23,7 @@ GOOD = "p:\n  listen: 127.0.0.1:1\n  redis: true\n  servers:\n  - 127.0.0.1:6379
 WARNED = GOOD.replace("redis: true", "redis: true\n  server_connections: 17")
 BAD = GOOD.replace("redis: true", "redis: maybe\n  lisen: x")
 
-# Hashes that spread keys with consecutive numbers.
+# Hashes that spread numbered keys.
 EVEN = ("murmur", "md5", "crc32a", "jenkins", "one_at_a_time", "fnv1a_32", "hsieh", "murmur3")
 
 BAD_FINDINGS = (
@@ -38,14 +38,14 @@ WARNED_FINDINGS = (
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes `f.yml` into the current directory, an empty one."""
+    """Writes `f.yml` into the current directory, which is empty."""
     monkeypatch.chdir(tmp_path)
     return Path("f.yml").write_text
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Takes the worker's place: what the proxy would have been started with."""
+    """Replaces the worker, and collects the arguments with which it would have started."""
     calls = []
     worker = ModuleType("nutproxy.worker")
 
@@ -144,7 +144,7 @@ def test_warnings_are_shown_too_where_the_log_is_elsewhere(write, runs, capsys):
 
 
 def worker_warnings():
-    """What the last run would have logged."""
+    """The warnings that the last run would have logged."""
     return sys.modules["nutproxy.worker"].warnings
 
 
@@ -363,7 +363,7 @@ def test_a_hash_that_keeps_counted_keys_together_is_warned_of(
     if hash == "fnv1a_64" and warned:
         assert "of the 100 keys 'item:1000' to 'item:1099', 100 belong to server 'alpha'" in out
         assert "set 'hash: murmur' for a new pool, but not for one that holds data" in out
-    # It is neither a mistake nor to be changed where there is data: the start says nothing.
+    # The start does not warn: this is not a mistake, and must not be changed in a pool with data.
     assert load("f.yml")[1] == []
 
 
@@ -374,7 +374,7 @@ def test_crc32_on_ketama_is_warned_of_once(write, capsys):
 
 
 def test_no_even_hash_is_warned_of_whatever_the_servers_are(tmp_path):
-    """With many rings, of few and of many servers, even and uneven weights."""
+    """Many rings, with few and many servers, equal and different weights."""
     file = tmp_path / "f.yml"
     for number in range(10):
         for count in (2, 3, 10, 40):
@@ -410,7 +410,7 @@ def test_ring_shows_each_servers_share_and_what_moves_when_it_leaves(write, caps
         shares = [float(row[3].rstrip("%")) for row in rows]
         assert sum(shares) == pytest.approx(100, abs=0.2)
         assert float(found["alpha"][2].rstrip("%")) == pytest.approx(75, abs=8)
-        # With two servers, what moves is what the one that leaves had.
+        # With two servers, the keys that move are those of the server that leaves.
         assert [row[4] for row in rows] == pytest.approx([row[3] for row in rows])
 
 
@@ -499,11 +499,11 @@ def test_route_with_a_bad_file_prints_its_problems(write, capsys):
     assert capsys.readouterr() == ("", BAD_FINDINGS)
 
 
-# What shells and man know, and the examples.
+# Completions, manual pages and examples.
 
 
 def spoken():
-    """Every word that the parser understands."""
+    """Every word that the parser accepts."""
     parser = _parser()
     [commands] = [action for action in parser._actions if action.dest == "command"]
     flags = [name for action in parser._actions for name in action.option_strings]

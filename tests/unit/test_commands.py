@@ -1,5 +1,5 @@
-# tests/unit/test_commands.py: the command table against Redis
-"""The command table is compared with the data of a real redis-server where that has the command."""
+# tests/unit/test_commands.py: the command table compared with Redis
+"""The table is compared with a real redis-server wherever that server has the same information."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ from nutproxy.proto.commands import (
 ROOT = Path(__file__).parents[2]
 ROWS = json.loads((ROOT / "nutproxy/proto/redis_commands.json").read_text(encoding="utf-8"))
 
-# Every command that is not simply forwarded. A new row of the JSON file, or a rule that catches
-# more than it should, has to be looked at by a human here.
+# Every command that is not simply forwarded. The list makes sure that a person reviews a new row of
+# the JSON file, and a rule that catches too much.
 NOT_FORWARDED = {
     Behaviour.SPLIT: """
         del, exists, mget, mset, touch, unlink
@@ -78,14 +78,14 @@ NOT_FORWARDED = {
     """,
 }
 
-# Where the file describes a later Redis than the server that the tests run.
+# Rows that describe a later Redis than the server of the tests.
 NEWER_ARITY = {
     "command getkeys": "7.2 takes a command without arguments",
     "command getkeysandflags": "7.2 takes a command without arguments",
     "zrank": "7.2 added WITHSCORE",
     "zrevrank": "7.2 added WITHSCORE",
 }
-# Flags that COMMAND INFO of 7.0 leaves out or adds for itself.
+# Flags that COMMAND INFO of 7.0 leaves out or adds.
 UNTOLD_FLAGS = {"sentinel", "protected", "may_replicate", "touches_arbitrary_keys", "movablekeys"}
 NEWER_FLAGS = {
     "cluster shards": {"loading"},
@@ -99,7 +99,7 @@ NEWER_FLAGS = {
     "bzpopmin": {"noscript"},
 }
 
-# Requests with keys in places other than "argument 1 and no other"; those are made up by their row.
+# Requests whose keys are not just argument 1. The others are generated from their rows.
 CORPUS = """
 bitop and dest a b c
 bitop not dest a
@@ -213,8 +213,8 @@ zunionstore dest 1 a
 """
 
 
-# What the command uses, where COMMAND GETKEYS is wrong: it looks for the first keyword, which may
-# be an option's value or not the one that counts, and knows nothing of DEBUG.
+# The keys that a command uses, for requests where COMMAND GETKEYS is wrong. It searches the first
+# keyword, which may be the value of an option or not the one that counts, and does not know DEBUG.
 USED = {
     "debug digest-value a b c": "a b c",
     "debug htstats-key a": "a",
@@ -231,7 +231,7 @@ USED = {
 
 
 def keys_of(command, argv):
-    """The positions of the keys, as Redis' key specifications are defined."""
+    """The positions of the keys by the definition of Redis' key specifications."""
     positions = []
     for spec in command.keys:
         first = begin_of(command, spec, argv)
@@ -277,7 +277,7 @@ def known(name, reference):
 
 
 def requests():
-    """One per line of the corpus, and one for each command whose only key is argument 1."""
+    """A request for each line of the corpus and for each command whose only key is argument 1."""
     for line in CORPUS.split("\n"):
         if line:
             yield [b"" if word == "@empty" else word.encode() for word in line.split()]
@@ -368,8 +368,8 @@ def test_keys_that_redis_leaves_unknown_or_incomplete_are_overridden():
                 assert OVERRIDES[name].keys is not None, name
 
 
-# Arguments by which Redis documents a name, or what names are made of, outside the key
-# specifications, each with what becomes of it.
+# Arguments that Redis documents as a name or a pattern of names, but not as a key specification,
+# each with the reason why that is right or how it is handled.
 NAMES_WITHOUT_SPECIFICATION = {
     "command list pattern": "of commands",
     "hscan pattern": "of fields",
@@ -427,7 +427,7 @@ def test_keys_are_where_redis_finds_them(argv, reference):
     name = row_of(argv)
     ours = [argv[at] for at in keys_of(COMMANDS[name], argv)]
     if name not in DEBUG_WITH_KEYS and not known(name, reference):
-        # Nothing to compare with; all of them have their one key behind the name.
+        # There is nothing to compare with. All of them have one key after the name.
         assert tuple(map(int, COMMANDS[name].since.split("."))) > (7, 0, 15)
         assert ours == [b"key:1"]
         return

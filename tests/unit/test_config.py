@@ -1,5 +1,4 @@
-"""The configuration: what is accepted, what is refused and with which error, and the resulting
-values."""
+"""The configuration: accepted values, refused values with their messages, and the results."""
 
 import io
 import json
@@ -43,7 +42,7 @@ def read(tmp_path, monkeypatch):
 
 @pytest.fixture
 def findings(read):
-    """The findings in a text, as they are printed."""
+    """The findings in a text, as printed."""
     return lambda text: [str(problem) for problem in read(text)[1]]
 
 
@@ -57,7 +56,7 @@ def pool_text(
 
 @pytest.fixture
 def read_pool(read):
-    """The one pool of a text that has no problem."""
+    """The only pool of a text without problems."""
 
     def read_pool(*keys: str, **parts) -> PoolConfig:
         config, problems = read(pool_text(*keys, **parts))
@@ -67,7 +66,7 @@ def read_pool(read):
     return read_pool
 
 
-# What is accepted.
+# Accepted values.
 
 
 def test_defaults_are_twemproxys(read):
@@ -324,7 +323,7 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
     assert config.pools[1].servers[0].name == "h:1"
 
 
-# What is refused: keys and values. Line 4 is the first of `keys`.
+# Refused keys and values. Line 4 is the first line of `keys`.
 
 
 @pytest.mark.parametrize(
@@ -538,7 +537,7 @@ def test_listen_that_is_not_accepted(findings, listen, message):
             f"'/a' is not a server, accepted: {SERVER_ACCEPTED}; the weight is missing, write"
             " '/a:1'",
         ),
-        # The last word is a name, as in twemproxy, and what is left has neither port nor weight.
+        # The last word is a name, as in twemproxy, and the rest has no port and no weight.
         ("x y:1:1", f"'x y:1:1' is not a server, accepted: {SERVER_ACCEPTED}"),
         (
             "/" + "x" * 107 + ":1",
@@ -781,7 +780,7 @@ def test_file_without_a_pool(findings, text):
     assert findings(text) == ["f.yml: defines no pool"]
 
 
-# What is refused: whole files, in one line.
+# Files that are refused with a single message.
 
 
 @pytest.mark.parametrize(
@@ -979,7 +978,7 @@ def test_finding_is_one_line_whatever_it_quotes(findings):
 
 
 FRAGMENTS = ["p", ":", " ", "\n", "\n  ", "-", "[", "]", "{", "}", '"', "&a", "*a", "!", "|", "<<"]
-# What is text to YAML and was a traceback, or is read by nutproxy itself.
+# Values that are text in YAML and have caused a traceback, or that nutproxy interprets itself.
 VALUES = [
     *(r'"\ud800"', r'"\0"', r'"\udfff:1:1"', r'"/\0:1"', r'"\x07"', r'"\N"'),
     *("${HOME}", "${NOT_SET_ANYWHERE}", "${", "$${A}", "redis://u:p@h:1/0", "unix:///a", "a://"),
@@ -994,7 +993,7 @@ def check_findings(read, content):
     for problem in problems:
         assert str(problem).isprintable()
     if config is not None:
-        # What the start makes of it: addresses, names and files are text that the system takes.
+        # Addresses, names and files must be text that the system accepts at the start.
         for pool in config.pools:
             for address in (pool.listen, *(server.address for server in pool.servers)):
                 assert "\0" not in str(address).encode().decode()
@@ -1226,7 +1225,7 @@ def test_example_of_every_key_is_accepted(section, name):
 
 
 def _texts(value):
-    """Values as the loader hands them to the table: all of them text."""
+    """Values as the loader passes them to the table: all of them are text."""
     if isinstance(value, dict):
         return {key: _texts(item) for key, item in value.items()}
     if isinstance(value, list):

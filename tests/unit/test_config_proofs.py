@@ -1,6 +1,6 @@
-# tests/unit/test_config_proofs.py: every key is tested where it acts
-"""A configuration key that has no effect is a bug. So each key has a test here that uses it with
-real servers, and a new key without a test fails."""
+# tests/unit/test_config_proofs.py: every key has a test of its effect
+"""A key that is accepted and has no effect is a bug. Every key is therefore listed here with a test
+that uses it with real servers. A new key without a test fails."""
 
 import ast
 from functools import cache

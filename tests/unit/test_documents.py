@@ -1,4 +1,4 @@
-"""Links and names in the documents refer to something that exists."""
+"""Links in the documents have a target."""
 
 import configparser
 import re
@@ -11,7 +11,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/resu
 
 
 def anchors(document):
-    """The names that headings have in links."""
+    """The names of headings in links."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Hash functions, rings and routes compared with twemproxy's values and with models of them."""
+"""Hash functions, rings and routes, compared with values of twemproxy and with models."""
 
 import hashlib
 import json
@@ -195,7 +195,7 @@ def float32(value):
 
 
 def model_continuum(servers, live):
-    """twemproxy's continuum, from its description: sorted (value, index)."""
+    """twemproxy's continuum by its description: sorted pairs (value, index)."""
     alive = [index for index, _ in enumerate(servers) if live[index]]
     total = float32(sum(servers[index][1] for index in alive))
     points = []
@@ -253,7 +253,7 @@ def test_ring_made_in_portions_is_the_one_made_at_once(distribution, servers, po
         before = routes(router)
         router.begin(live)
         while router.build(portion):
-            # A single server has no ring, and is live or not.
+            # A single server has no ring; it is live or not.
             assert len(servers) == 1 or routes(router) == before
         whole = Router("md5", distribution, None, servers)
         whole.set_live(live)

@@ -1,6 +1,6 @@
-# tests/unit/test_local.py: what the proxy answers itself
-"""Local handlers, run with a plain client object. If the reply of Redis does not vary, it is
-compared with that of a real Redis."""
+# tests/unit/test_local.py: the commands that the proxy handles itself
+"""Handlers run with a plain client object. Replies that are the same in Redis are compared with a
+real server."""
 
 import re
 import time
@@ -42,7 +42,7 @@ class FakePool:
     forward_errors: int = 4
     server_ejects: int = 5
     members: list = field(default_factory=list)
-    asked: int = 0  # servers that are asked, of those above
+    asked: int = 0  # how many of the servers above are asked
 
     def clients(self):
         return self.members
@@ -128,7 +128,7 @@ def client(pool):
 
 
 def ask(client, *argv):
-    """What the core does with a request: find the row, check the arity, call the handler."""
+    """Do what the core does with a request: find the row, check the arity, call the handler."""
     words = [word if isinstance(word, bytes) else word.encode() for word in argv]
     name = words[0].decode().lower()
     if len(words) > 1 and name in ("client", "cluster", "script"):
@@ -143,7 +143,7 @@ def ask(client, *argv):
 
 
 def decode(reply):
-    """A complete reply, and nothing behind it."""
+    """Decode a complete reply, with no bytes after it."""
     reader = hiredis.Reader()
     reader.feed(reply)
     value = reader.gets()
@@ -293,7 +293,7 @@ DIALOGUES = {
 
 
 def unnumbered(reply):
-    """A connection's id differs between two servers."""
+    """Remove the ID of the connection, which differs between two servers."""
     return re.sub(rb"(id\r\n):\d+", rb"\1:N", reply)
 
 
@@ -340,7 +340,7 @@ def test_client_info_has_the_fields_of_redis_in_its_order(client, reference):
 
 
 def test_client_reply_silences_what_redis_silences(client, reference):
-    """Redis' replies, in one stream, tell which of the requests had one."""
+    """The stream of Redis' replies shows which requests have a reply."""
     heard = b"$5\r\nheard\r\n+OK\r\n$3\r\nend\r\n"
     connection = reference.connect()
     connection.send("CLIENT", "REPLY", "SKIP")
@@ -483,7 +483,7 @@ def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(
     client = connect(pool, resp=2)
     query = ask(client, "HELLO", "3", "SETNAME", "me")
     assert isinstance(query, Query)
-    # The shared connection speaks the client's present protocol and has to go on doing so.
+    # The shared connection uses the client's current protocol version, which must not change.
     assert (query.scope, query.argv) == ("any", [b"HELLO", b"2"])
     assert (client.resp, client.name) == (2, "")
 
@@ -527,7 +527,7 @@ def test_hello_2_is_answered_for_servers_that_do_not_know_it(reference):
 
 
 def test_hello_2_needs_no_version():
-    """INFO may be renamed as well."""
+    """INFO may be renamed on the server, too."""
     client = connect(FakePool(server_version=None, knows_hello=False))
     refused = hiredis.ReplyError("ERR unknown command 'INFO', with args beginning with: ")
     assert decode(ask(client, "HELLO", "2").finish([refused]))[2:4] == [b"version", b"unknown"]
@@ -646,7 +646,7 @@ def test_client_help_names_every_supported_subcommand_and_no_other(client):
 
 
 def test_a_client_subcommand_that_is_not_in_the_table_has_redis_text(client):
-    """redis-py sends this after HELLO and goes on when the reply is an error."""
+    """redis-py sends this after HELLO and continues if the reply is an error."""
     words = [b"CLIENT", b"MAINT_NOTIFICATIONS", b"ON"]
     assert HANDLERS["client"](client, words) == errors.unknown_subcommand(words)
     assert HANDLERS["client"](client, words[:1]) == errors.wrong_arity("client")
@@ -660,7 +660,7 @@ def sections(reply):
 
 
 def info(client, *asked, replies=()):
-    """INFO's text, where each of these is what a server says."""
+    """The reply to INFO. `replies` are the replies of the servers."""
     client.pool.servers = [FakeServer(f"s{number}") for number, _ in enumerate(replies)]
     client.pool.asked = len(replies)
     reply = ask(client, "INFO", *asked)
@@ -694,7 +694,7 @@ def test_info_asks_the_servers_once_and_only_for_what_the_proxy_does_not_know(po
         assert isinstance(ask(client, "INFO", section), bytes), section
     assert ask(client, "INFO", "keyspace").argv == [b"INFO", b"keyspace"]
     assert ask(client, "INFO", "Commandstats", "cpu").argv == [b"INFO", b"commandstats"]
-    # Redis before 7 takes one section.
+    # Redis before 7 accepts only one section.
     assert ask(client, "INFO", "memory", "stats").argv == [b"INFO"]
     assert ask(client, "INFO").argv == [b"INFO"]
     assert ask(client, "INFO", "everything").argv == [b"INFO", b"all"]

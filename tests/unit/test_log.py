@@ -1,4 +1,4 @@
-"""Log lines: their form, their fields, and the rate limit."""
+"""The lines of the log: their form, their subject, and how often they are written."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
 
 class Subject(SimpleNamespace):
-    """Something that lines are about."""
+    """The subject of a line."""
 
     def __str__(self):
         return self.text
@@ -44,7 +44,7 @@ def connection(number):
 
 
 def record(text, *args, level=logging.WARNING, exc_info=None, **attributes):
-    """A line as it leaves the loop."""
+    """A record as it leaves the event loop."""
     made = logging.LogRecord("nutproxy", level, "", 0, text, args, exc_info)
     made.__dict__.update(attributes)
     find_subject(made)
@@ -141,7 +141,7 @@ def test_traceback_is_a_field_of_a_line_of_json(fault):
     assert json.loads(line)["traceback"].endswith("ValueError: this one")
 
 
-# What repeats.
+# Repeated lines.
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def clock(monkeypatch):
 
 
 def lines(repeats, count, *args, **attributes):
-    """What is let through of `count` equal lines."""
+    """The lines that pass the filter, of `count` equal ones."""
     records = [record(*args, **attributes) for _ in range(count)]
     return [made.getMessage() for made in records if repeats.filter(made)]
 
@@ -196,11 +196,11 @@ def test_kinds_are_not_remembered_for_ever(clock):
     assert len(repeats.said) <= 1000
 
 
-# A disk that does not write.
+# A disk that blocks.
 
 
 class Written(logging.Handler):
-    """What has been written, as pairs of level and text."""
+    """The written lines as pairs of level and text."""
 
     def __init__(self):
         super().__init__()
@@ -216,7 +216,7 @@ def hand_over(handover, count, text, level):
 
 
 def written(handover):
-    """What the thread writes, once the disk does."""
+    """The lines that the thread writes when the disk works again."""
     handler = Written()
     writer = Writer(handover, handler)
     writer.start()

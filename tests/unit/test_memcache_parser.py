@@ -1,7 +1,7 @@
 """The Memcached parsers alone: bytes in, messages out.
 
-Every message is parsed whole, cut in two at every place, and one byte at a time, and the result
-must be the same. integration/test_memcache_differential.py compares the lines with memcached.
+Every message is fed as a whole, cut in two at every position, and byte by byte. The result must be
+the same. integration/test_memcache_differential.py compares the same lines with memcached.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from nutproxy.proto.memcache_commands import COMMANDS, Reply
 from tests.memcache_corpus import CORPUS, CUT
 from tests.unit.framing import check_with, name, outcome_with
 
-# The same examples on every run: a new difference is found by raising their number, not by chance.
+# Use the same examples in every run. Raise their number to search for new differences.
 SETTINGS = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 FORMAT = b"CLIENT_ERROR bad command line format\r\n"
 CHUNK = b"CLIENT_ERROR bad data chunk\r\n"
@@ -40,7 +40,7 @@ def check(requests, data, messages, error=None):
 
 
 def request(line, block=None, error=None, noreply=False):
-    """A message as the Framer gives it."""
+    """A message as the Framer returns it."""
     return (line.split(), block, noreply, error)
 
 
@@ -74,14 +74,14 @@ REQUESTS = {
     b"get " + b"k" * 250 + b"\r\n": [request(b"get " + b"k" * 250)],
     b"get" + b" k" * 2000 + b"\r\n": [request(b"get" + b" k" * 2000)],
     b" " * 100 + b"gats 0" + b" k" * 2000 + b"\r\n": [request(b"gats 0" + b" k" * 2000)],
-    # Incomplete: nothing yet, and no error.
+    # Incomplete: no message and no error.
     b"get": [],
     b"set k 0 0 1048576\r\n" + b"x" * 100: [],
     b"set k 0 0 3\r\nabc\r": [],
     b"x" * 2048: [],
 }
 
-# Whole messages that are answered with an error, which the Framer gives with them.
+# Complete messages that get an error reply, which the Framer returns with them.
 ANSWERED = {
     b"\r\n": ([b"\r"], None, False, ERROR),
     b"\n": request(b"", None, ERROR),
@@ -103,12 +103,12 @@ ANSWERED = {
     b"ms k\r\n": request(b"ms k", None, FORMAT),
     b"ms k S1\r\n": request(b"ms k S1", None, FORMAT),
 }
-# memcached reads none of these as a length, and none as flags.
+# memcached accepts none of these as a length or as flags.
 BAD_NUMBERS = [
     *(b"x", b"1x", b"-", b"+", b"-1", b"--1", b"1.0", b"0x1", b"1\x001", b"\x00"),
     *(b"18446744073709551616", b"18446744073709551617", b"9" * 30, b"\xb2", b"\t", b"\t-"),
 ]
-# Lengths that are cut off to 32 bits, with what is left of them.
+# Lengths that need more than plain digits or 32 bits, each with the number that memcached reads.
 WRAPPED = {
     b"+5": 5,
     b"007": 7,
@@ -146,7 +146,7 @@ def test_a_request_with_an_error_is_whole_however_it_is_cut(data):
 
 
 def refused(line, error=FORMAT, noreply=False):
-    """A line with an error, whose words may hold any white space but a blank."""
+    """A line with an error. Its words may contain any white space except spaces."""
     return (line.split(b" "), None, noreply, error)
 
 
@@ -163,7 +163,7 @@ def test_a_length_that_is_none_is_refused_and_no_data_follow(line, number):
 )
 @pytest.mark.parametrize("line", [b"set k <n> 0 9", b"cas k 0 0 9 <n>", b"add k <n> 0 9 noreply"])
 def test_a_number_that_is_none_is_refused_with_the_data(line, number):
-    """What follows is a value, and none of its bytes are a command."""
+    """The data block is skipped; none of its bytes are run as a command."""
     line = line.replace(b"<n>", number)
     expected = refused(line, noreply=line.endswith(b"noreply"))
     check(True, line + b"\r\nflush_all\r\nmn\r\n", [expected, request(b"mn")])
@@ -382,7 +382,7 @@ def test_a_get_of_a_hundred_thousand_keys_and_their_values():
 
 
 def test_a_get_has_a_bound_far_above_what_anybody_asks_for():
-    """Its words are kept in a table, so a line without a bound would be memory without one."""
+    """The words are stored in a table, so a line without a limit could use any amount of memory."""
     keys = b" ".join([b"k" * 250] * 100_000)
     [(words, _, _, error)] = Framer(requests=True).feed(b"get " + keys + b"\r\n")
     assert (len(words), error) == (100_001, None)

@@ -1,4 +1,4 @@
-"""The files that an installed nutproxy must contain."""
+"""The contents of an installed nutproxy."""
 
 import importlib.machinery
 import importlib.util
@@ -49,7 +49,7 @@ def test_examples_are_installed(tmp_path):
     subprocess.run([sys.executable, "setup.py", "-q", *commands], cwd=CHECKOUT, check=True)
     share = tmp_path / "lib" / "nutproxy" / "share"
     assert {file.name for file in share.iterdir()} == EXAMPLES.keys()
-    # Where no checkout is beside it.
+    # In a directory without a checkout.
     for name in EXAMPLES:
         printed = subprocess.run(
             [sys.executable, "-m", "nutproxy", "examples", name],

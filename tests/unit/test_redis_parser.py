@@ -1,8 +1,8 @@
 """The Redis parsers alone: bytes in, messages out.
 
-Every message of the corpora is parsed whole, cut in two at every place, and one byte at a time, and
-the result must be the same. Other messages are compared with hiredis (its reader for replies, its
-packer for requests), and inline commands with a real Redis.
+Every message of the corpora is fed as a whole, cut in two at every position, and byte by byte. The
+result must be the same. Other messages are compared with hiredis: replies with its reader, requests
+with its packer. Inline commands are compared with a real Redis.
 """
 
 import socket
@@ -16,7 +16,7 @@ from nutproxy.proto.redis import Framer
 from tests.unit.framing import check_with, name, outcome_with
 
 KB = 1024
-# The same examples on every run: a new difference is found by raising their number, not by chance.
+# Use the same examples in every run. Raise their number to search for new differences.
 SETTINGS = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 TOO_BIG = "Protocol error: too big request"
 MULTIBULK = "Protocol error: invalid multibulk length"
@@ -56,7 +56,7 @@ REQUESTS = {
     b"*1\r\n$4\r\nPING\r\nPING\r\n*1\r\n$4\r\nPING\r\n": [[b"PING"]] * 3,
     b"*2\r\n$4\r\nECHO\r\n$2000\r\n" + b"x" * 2000 + b"\r\n": [[b"ECHO", b"x" * 2000]],
     b"*70\r\n" + b"$0\r\n\r\n" * 70: [[b""] * 70],
-    # Incomplete: nothing yet, and no error.
+    # Incomplete: no message and no error.
     b"*": [],
     b"*1": [],
     b"*1\r": [],
@@ -264,7 +264,7 @@ inline_pieces = st.sampled_from(
 
 
 def words_by_redis(path, line):
-    """How a real Redis splits `line`; None when it says that quotes are unbalanced."""
+    """How a real Redis splits `line`, or None if it reports unbalanced quotes."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(path)
@@ -424,7 +424,7 @@ BROKEN_REPLIES = {
 }
 
 
-# Framed well, with a text that is not what its type says. Scripts can send all of these.
+# Correctly framed, but with a text that does not match the type. Scripts can send all of these.
 ODD_REPLIES = [
     b":\r\n",
     b":-\r\n",
@@ -503,7 +503,7 @@ def test_a_reply_of_any_depth_and_of_many_elements():
     assert outcome(False, [data, data]) == ([data, data], None)
 
 
-# hiredis as the oracle. Attributes are not shown to it: it counts them as elements of their own.
+# hiredis as the oracle. It gets no attributes, because it counts them as separate elements.
 
 
 line_text = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=20).map(
@@ -523,7 +523,7 @@ def aggregate(kind, elements, per_element=1):
     return b"%b%d\r\n%b" % (kind, len(elements) // per_element, b"".join(elements))
 
 
-# hiredis makes dict keys of these in Python, so they have to be hashable there.
+# hiredis uses these as dict keys, so they must be hashable in Python.
 key_elements = st.one_of(
     line_text.map(lambda text: b"+%b\r\n" % text),
     integers.map(lambda value: b":%d\r\n" % value),
@@ -569,7 +569,7 @@ replies = st.one_of(
 
 
 def by_hiredis(data):
-    """How many replies hiredis sees in `data`, and its error behind them or None."""
+    """The number of replies that hiredis finds in `data`, and its error after them, or None."""
     more = object()
     reader = hiredis.Reader(notEnoughData=more)
     reader.feed(data)
@@ -589,20 +589,20 @@ def test_generated_replies_are_framed_as_encoded_and_as_hiredis_reads_them(frame
     places = sorted(rng.choices(range(len(data) + 1), k=4))
     pieces = [data[a:b] for a, b in zip([0, *places], [*places, len(data)], strict=True)]
     assert outcome(False, pieces) == (frames, None)
-    # A reply less its last byte is none, so hiredis ends each where it was encoded to end.
+    # Without its last byte a reply is incomplete, so hiredis ends each one at its encoded end.
     for frame in frames:
         assert by_hiredis(frame[:-1]) == (0, None)
         assert by_hiredis(frame) == (1, None)
 
 
-# What nutproxy refuses and hiredis reads, by nutproxy's error, and why.
+# Replies that nutproxy refuses and hiredis accepts: nutproxy's error and the reason.
 STRICTER = {
-    NO_CRLF: "hiredis skips the two bytes behind a bulk unseen; they say that a length was wrong",
-    PUSH: "a push is a message of its own; inside a reply it would be taken for an element",
-    AGGREGATE: "hiredis reads -1 as null for every aggregate; RESP has it for arrays alone",
-    LENGTH: "hiredis reads =-1 as null; RESP has it for $ alone. A terabyte is no server's bulk",
+    NO_CRLF: "hiredis skips the two bytes after a bulk; if they are not CR LF, the length is wrong",
+    PUSH: "a push is a separate message; inside a reply it would be taken for an element",
+    AGGREGATE: "hiredis reads -1 as null for every aggregate; RESP allows it only for arrays",
+    LENGTH: "hiredis reads =-1 as null; RESP allows it only for $. No server sends a terabyte",
 }
-# What hiredis refuses and nutproxy forwards, by hiredis' error, and why.
+# Replies that hiredis refuses and nutproxy forwards: the error of hiredis and the reason.
 LOOSER = {
     'Protocol error, got "!" as reply type byte': "hiredis does not know RESP3's blob errors",
     **dict.fromkeys(
@@ -616,7 +616,7 @@ LOOSER = {
             "Bad nil value",
             "Verbatim string 4 bytes of content type are missing or incorrectly encoded.",
         ),
-        "hiredis looks at what a line says; to forward it is harmless",
+        "hiredis checks the text of a line; forwarding it is harmless",
     ),
 }
 
@@ -645,16 +645,16 @@ def test_mutated_replies_are_judged_as_by_hiredis(data, rng):
 
 
 def check_against_hiredis(data):
-    """Are there as many replies in `data` as hiredis finds, and is it broken where hiredis says so,
-    but for STRICTER and LOOSER?"""
+    """Check that `data` has as many replies as hiredis finds, and an error if hiredis reports one,
+    except for STRICTER and LOOSER."""
     try:
         count, error = by_hiredis(data)
     except (TypeError, MemoryError):
-        # A key that Python cannot hash, or an aggregate that no memory holds: no verdict.
+        # hiredis has no result for keys that Python cannot hash and aggregates larger than memory.
         return
     found, our_error = outcome(False, [data])
     if our_error == NUMBER and error is None:
-        # Judged at the first wrong byte, which hiredis looks at only when the line has ended.
+        # nutproxy reports the first wrong byte. hiredis only checks a line when it is complete.
         count, error = by_hiredis(data + b"\r\n")
     if our_error in STRICTER and (error is None or len(found) < count):
         return

@@ -1,4 +1,4 @@
-"""Names are looked up off the loop. The tests take the roles of the loop and of the name server."""
+"""Names are looked up outside the event loop. The tests simulate the loop and the name server."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from tests.servers import DEADLINE, wait_until
 
 
 class Names:
-    """getaddrinfo that answers a name once the test has opened it."""
+    """A getaddrinfo that waits for a name until the test opens its gate."""
 
     def __init__(self):
         self.gates = {}
@@ -27,7 +27,7 @@ class Names:
 
 
 class Loop:
-    """The resolver, and what it has called back with, by the order of its answers."""
+    """The resolver, and the results of its callbacks in their order."""
 
     def __init__(self):
         self.resolver = Resolver(lambda: None)

@@ -1,4 +1,4 @@
-"""The guarantees of tests/servers.py."""
+"""The guarantees of the servers that tests use."""
 
 import socket
 
@@ -9,7 +9,7 @@ from tests.servers import HOST, MemcachedServer, RedisServer, closed_ports, conn
 
 
 def takes(port):
-    """Does somebody who asks for this port get it, who does not share it?"""
+    """Whether a socket without SO_REUSEPORT can be bound to this port."""
     with socket.socket() as other:
         try:
             other.bind((HOST, port))
@@ -45,6 +45,6 @@ def test_port_of_a_scripted_server_that_refuses_is_held():
 
 
 def test_closed_ports_are_not_given_to_who_asks_for_any():
-    """Not even to those who would share a port."""
+    """Not even to sockets that would share a port."""
     with closed_ports(100) as ports, closed_ports(300) as others:
         assert len({*ports, *others}) == 400

@@ -1,4 +1,4 @@
-"""Counters: the table, the shared memory, the JSON, and how collectors read it."""
+"""Counters: the table, the shared memory, the JSON and its use by collectors."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ NAMES = {section: [row.name for row in rows] for section, rows in TABLE.items()}
 
 
 def pools(**servers):
-    """PoolConfigs as far as statistics know them: names of pools, and of their servers."""
+    """PoolConfigs with the parts that statistics use: the names of pools and of their servers."""
     return [
         SimpleNamespace(name=name, servers=[SimpleNamespace(name=server) for server in names])
         for name, names in servers.items()
@@ -45,7 +45,7 @@ def memory(two_pools):
 
 
 def write(fd, cell, value):
-    """What another process would see, or do, that has mapped the same memory."""
+    """Write a cell as another process that has mapped the memory would."""
     with mmap.mmap(fd, 0) as cells:
         struct.pack_into("=Q", cells, 8 * cell, value)
 
@@ -236,8 +236,8 @@ def test_order_and_spacing_are_twemproxys():
 
 
 def test_collectors_find_pools_servers_and_numbers_and_nothing_else(two_pools, memory):
-    """What they do: an object at the top is a pool, one in a pool is a server, and what is
-    neither at the top is a number, but for three names."""
+    """Collectors take an object at the top level for a pool and an object in a pool for a server.
+    Everything else at the top level is a number, except three names."""
     texts = {"service", "source", "version"}
     found = report(memory, two_pools)
     tops = {name for name, value in found.items() if isinstance(value, dict)}
@@ -264,7 +264,7 @@ def test_collectors_find_pools_servers_and_numbers_and_nothing_else(two_pools, m
 
 
 def test_a_reader_that_has_made_room_is_not_served_any_more():
-    """Whoever comes and something of the oldest reader may be told by the selector at once."""
+    """The selector may report a new reader and an event of the oldest one in the same turn."""
     listener = port.listen("127.0.0.1", 0)
     stats = port.StatsPort(listener, lambda: bytes(32 << 20))
     with contextlib.ExitStack() as stack:
