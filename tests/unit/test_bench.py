@@ -105,7 +105,7 @@ def test_spread_is_from_the_least_to_the_greatest_in_parts_of_the_median():
 
 
 def test_ratio_is_the_median_of_the_rounds_and_its_spread_theirs():
-    """A round compares a pair, so a machine three times slower in the second round has no effect."""
+    """A round compares a pair, so a machine that is slower in the second round has no effect."""
     found = measured("free", nutproxy=[2, 6, 2.2], nutcracker=[4, 12, 4])
     ratio = found.ratio("free", "redis-get", "nutproxy", "nutcracker")
     assert (ratio.value, ratio.rounds) == (0.5, 3)
