@@ -9,7 +9,7 @@
     ask           the same for a local handler, which makes the reply from those of the servers
 
 Every request becomes a message in the client's omsg_q. Replies are sent in the order of that queue,
-so they keep the order of the requests, whoever made them.
+so they keep the order of the requests, no matter who made the reply.
 """
 
 import logging
