@@ -28,9 +28,9 @@ Handler = Callable[[Client, list[bytes]], bytes | Query]
 
 # The version whose protocol nutproxy speaks. Reported if no server's version is known.
 PROTOCOL_VERSION = (1, 6, 0)
-# Appended to the servers' version. Every client must be able to parse the result: libmemcached
-# needs a major version above 0 at the start, emcache no space, and memcached of npm three numbers at
-# the end.
+# Appended to the version of the servers. All clients must be able to parse it: libmemcached
+# needs a major version above 0 at the start, emcache no space, and memcached of npm three numbers
+# at the end.
 SUFFIX = f"-nutproxy-{__version__}"
 VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 
