@@ -1,10 +1,10 @@
-# tests/compat/scripts.py: what nutcracker and nutproxy answer to the same bytes
-"""Conversations for both, with one file: the same answers, or a difference that has its reason.
+# tests/compat/scripts.py: what nutcracker and nutproxy reply to the same bytes
+"""Conversations for both, with one file: the same replies, or a difference with its reason.
 
-    SAME          (pool, name, what is sent): both answer with the same bytes
+    SAME          (pool, name, bytes to send): both reply with the same bytes
     DIFFERENCES   what twemproxy does, what nutproxy does, why; and the conversations that show it,
-                  each with the bytes of both
-    ELSEWHERE     differences that no single conversation shows, each with the tests that do
+                  each with the replies of both
+    ELSEWHERE     differences that no single conversation shows, each with the tests that show it
 
 docs/differences.md is generated from the two tables by `python -m tests.compat.scripts`.
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from nutproxy.local.memcache import SUFFIX
 from tests.client import requests
 
-CLOSED = b"<closed>"  # at the end of an answer: the proxy has closed the connection
+CLOSED = b"<closed>"  # at the end of a reply: the proxy has closed the connection
 
 
 class Script(NamedTuple):
@@ -269,7 +269,7 @@ SAME = [
 
 
 def unsupported(pool: str, before: bytes, sent: bytes, ours: bytes) -> Script:
-    """Something that twemproxy closes over, behind a request whose reply it loses."""
+    """A request for which twemproxy closes the connection; it loses the reply to the one before."""
     return Script(pool, before + sent, CLOSED, ours)
 
 
@@ -279,9 +279,9 @@ MC_SET = b"set a 0 0 1\r\nx\r\n"
 DIFFERENCES = [
     Difference(
         "An unknown or unsupported command",
-        "closes the connection without a word, and loses the replies before it",
+        "closes the connection without an error and drops the replies to earlier requests",
         "an error reply in its turn; the connection stays open",
-        "the request was well formed: what comes after it is understood",
+        "the request was well formed, so the next one can be parsed",
         (
             unsupported(
                 "redis",
@@ -303,7 +303,7 @@ DIFFERENCES = [
         "Commands that twemproxy does not know",
         "closes the connection",
         "supported",
-        "clients and people need them",
+        "clients and operators use them",
         (
             unsupported("redis", SET, redis("ECHO hi"), b"+OK\r\n$2\r\nhi\r\n"),
             unsupported("redis", SET, redis("DBSIZE"), b"+OK\r\n:1\r\n"),
@@ -321,16 +321,17 @@ DIFFERENCES = [
     Difference(
         "Inline commands",
         "closes the connection",
-        "understood as Redis understands them",
-        "a person with telnet or nc is a client too",
+        "parsed as Redis parses them",
+        "operators use telnet and nc",
         (unsupported("redis", SET, b"GET a\r\n", b"+OK\r\n$1\r\n1\r\n"),),
     ),
     Difference(
         "Broken framing",
-        "closes the connection without a word; lengths such as `$03` it forwards, and Redis then"
-        " closes the connection that all clients share",
-        "what is owed, Redis' error text, and the end of this connection alone",
-        "one client must not hurt another",
+        "closes the connection without an error. It forwards lengths such as `$03`, and Redis"
+        " then closes the connection that all clients share",
+        "sends the replies to earlier requests and Redis' error text, then closes this client's"
+        " connection only",
+        "one client must not harm another",
         (
             unsupported(
                 "redis",
@@ -344,7 +345,7 @@ DIFFERENCES = [
         "QUIT",
         "closes without a reply",
         "`+OK`, then closes",
-        "Redis answers; a client that waits for it is not left with an error",
+        "Redis does so, and clients may wait for the reply",
         (
             Script(
                 "redis", redis("SET a 1", "QUIT"), b"+OK\r\n" + CLOSED, b"+OK\r\n+OK\r\n" + CLOSED
@@ -353,9 +354,9 @@ DIFFERENCES = [
     ),
     Difference(
         "EXISTS with several keys",
-        "counts those on the first key's server",
-        "counts all",
-        "a wrong answer helps nobody",
+        "counts the keys on the first key's server only",
+        "counts all keys",
+        "the reply must be correct",
         (
             Script(
                 "redis",
@@ -367,9 +368,10 @@ DIFFERENCES = [
     ),
     Difference(
         "Commands whose keys do not come first (ZUNION, ZINTER, ZDIFF, EVAL without keys, ...)",
-        "takes the number of keys for the key: the wrong server answers, or the connection closes",
-        "Redis' own table says where keys stand",
-        "a wrong answer helps nobody",
+        "hashes the number of keys instead of a key: the request goes to the wrong server, or the"
+        " connection closes",
+        "finds the keys with Redis' own command table",
+        "the reply must be correct",
         (
             Script(
                 "redis",
@@ -381,10 +383,10 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "Keys on several servers, of a command without a rule for that",
-        "sends it to the first key's server: the others' keys seem to be missing",
-        "refused with `-CROSSSLOT`, which names the hash tag",
-        "a wrong answer helps nobody",
+        "A command with keys on several servers that cannot be split",
+        "sends it to the first key's server, where the other keys seem to be missing",
+        "refuses it with `-CROSSSLOT`; the error names the hash tag",
+        "the reply must be correct",
         (
             Script(
                 "redis",
@@ -396,10 +398,10 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "A client that has to authenticate",
+        "A client that has not authenticated",
         "`-NOAUTH Authentication required`",
-        "the same with Redis' full stop",
-        "Redis' text, to the letter",
+        "the same with a full stop, as in Redis",
+        "Redis' exact text",
         (
             Script(
                 "auth",
@@ -410,9 +412,9 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "A failed AUTH after a good one",
-        "takes the good one away",
-        "changes nothing",
+        "A failed AUTH after a successful one",
+        "the client is no longer authenticated",
+        "the client stays authenticated",
         "as in Redis",
         (
             Script(
@@ -426,9 +428,9 @@ DIFFERENCES = [
     Difference(
         "A transaction, or a SELECT of another database",
         "closes the connection",
-        "refused as a whole: what follows is not carried out until `EXEC`, `DISCARD` or `RESET`, or"
-        " a `SELECT` of the pool's database",
-        "what was not carried out as it was meant has no effect",
+        "refuses it and all commands after it, until `EXEC`, `DISCARD` or `RESET` ends the"
+        " transaction, or a `SELECT` of the pool's database succeeds",
+        "commands must not run outside their transaction, or in the wrong database",
         (
             unsupported(
                 "redis",
@@ -456,7 +458,7 @@ DIFFERENCES = [
         "memcached: a key that is too long",
         "closes the connection",
         "memcached's `CLIENT_ERROR`; the connection stays open",
-        "memcached answers so",
+        "memcached does so",
         (
             unsupported(
                 "memcached",
@@ -470,17 +472,18 @@ DIFFERENCES = [
         "memcached: a negative exptime, `delete k 0`",
         "closes the connection",
         "as memcached",
-        "memcached takes them: the item expires at once; 0 is the only delay that delete ever kept",
+        "memcached accepts them: the item expires at once, and 0 is the only delay that delete"
+        " still accepts",
         (
             unsupported("memcached", b"", b"set a 0 -1 1\r\nx\r\nget a\r\n", b"STORED\r\nEND\r\n"),
             unsupported("memcached", MC_SET, b"delete a 0\r\n", b"STORED\r\nDELETED\r\n"),
         ),
     ),
     Difference(
-        "memcached: a data block that is not as long as it says",
+        "memcached: a data block of another length than announced",
         "closes the connection",
-        "`CLIENT_ERROR bad data chunk`, and reads on behind it, as memcached does",
-        "memcached answers so",
+        "`CLIENT_ERROR bad data chunk`; continues after the data block, as memcached does",
+        "memcached does so",
         (
             unsupported(
                 "memcached",
@@ -493,8 +496,8 @@ DIFFERENCES = [
     Difference(
         "memcached: a storage line that is refused",
         "closes the connection; memcached up to 1.6.39 runs its data block as commands",
-        "memcached's `CLIENT_ERROR`; its data block is skipped, as memcached 1.6.40 does, whatever"
-        " the version of the servers",
+        "memcached's `CLIENT_ERROR`; skips the data block, as memcached 1.6.40 does, for servers"
+        " of any version",
         "a value must never be read as commands",
         (
             unsupported(
@@ -508,9 +511,9 @@ DIFFERENCES = [
     Difference(
         "memcached: version",
         "the version of one of the servers",
-        "the lowest version of the servers with nutproxy's own appended: `1.6.18-nutproxy-0.1.0`;"
-        " `1.6.0` while none is known",
-        "clients look for features by it, and it is answered when all servers are down",
+        "the lowest version of the servers with `-nutproxy` appended; `1.6.0-nutproxy` while none"
+        " is known",
+        "clients detect features by it, also when all servers are down",
         (
             Script(
                 "memcached",
@@ -534,31 +537,32 @@ class Elsewhere(NamedTuple):
 ELSEWHERE = [
     Elsewhere(
         "A malformed length (`$03`, `$4294967299`, `*02`)",
-        "forwards it; Redis closes the connection that all clients share, and they get errors",
-        "refused as Redis refuses it; only the sender is closed",
-        "one client must not hurt another",
+        "forwards it; Redis closes the connection that all clients share, and all of them get"
+        " errors",
+        "refuses it as Redis does; only the sender's connection closes",
+        "one client must not harm another",
         ("integration/test_defects.py::test_malformed_length_hurts_only_who_sent_it",),
     ),
     Elsewhere(
         "`MGET`, or `get` of several keys, with a dead server",
-        "an error, and the client's connection is closed",
-        "an error that names the server; the connection stays open. With `on_dead_server: miss` the"
-        " dead server's keys are misses (Memcached)",
-        "the other requests of that client have done nothing wrong",
+        "an error, and the client's connection closes",
+        "an error that names the server; the connection stays open. In a Memcached pool with"
+        " `on_dead_server: miss` the dead server's keys are misses",
+        "the client's other requests are not affected",
         ("integration/test_defects.py::test_dead_shard_fails_a_command_and_not_its_client",),
     ),
     Elsewhere(
-        "A part of a command that its server answers with an error",
+        "A split command, if one server replies with an error",
         "`-ERR Invalid argument`",
-        "the server's own error; where other parts have changed data it says so",
-        "the cause is what is wanted",
+        "the server's own error. It says so if other parts have changed data",
+        "the client needs the cause",
         ("integration/test_defects.py::test_part_that_fails_gives_its_own_text",),
     ),
     Elsewhere(
         "`-OOM`, `-BUSY`, `-LOADING` from a server",
-        "closes the shared connection; everybody on it gets `-ERR Invalid argument`",
-        "passed through, to the one who asked",
-        "a full server can still be read from",
+        "closes the shared connection; all clients on it get `-ERR Invalid argument`",
+        "passes the error to the client that sent the request",
+        "a full server can still serve reads",
         (
             "integration/test_defects.py::test_full_server_refuses_writes_and_nothing_else",
             "integration/test_defects.py::test_busy_server_says_so_itself",
@@ -568,7 +572,7 @@ ELSEWHERE = [
         "A request that times out",
         "every request on that connection fails",
         "that request fails; its late reply is dropped",
-        "a deadline is one request's",
+        "each request has its own deadline",
         (
             "integration/test_server_health.py::"
             "test_a_timed_out_request_does_not_fail_its_neighbours",
@@ -576,10 +580,10 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
-        "The error of a server that is dead, silent or closes",
+        "The error for a server that is dead, silent or closes the connection",
         "`-ERR Connection refused`, `-ERR Connection timed out`, `-ERR unknown`",
-        "the same cause behind the names of server and pool; never `unknown`",
-        "somebody has to find the server",
+        "the names of server and pool, then the same cause; never `unknown`",
+        "an operator has to find the server",
         (
             "integration/test_server_health.py::"
             "test_a_refused_connect_is_answered_at_once_and_no_other_server_suffers",
@@ -587,10 +591,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "A server that is slow or stopped",
-        "the first timeout fails all requests on its connection, which is closed",
-        "each request has its own timeout, and the connection is kept until it has been silent for"
-        " two; after five seconds requests fail within milliseconds",
-        "a slow server costs no more than it must",
+        "the first timeout closes the connection and fails all requests on it",
+        "each request has its own timeout. The connection is closed after two timeouts of"
+        " silence. After five seconds of silence, requests fail within milliseconds",
+        "a slow server must cost as few requests as possible",
         (
             "integration/test_recovery.py::"
             "test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker",
@@ -600,7 +604,7 @@ ELSEWHERE = [
         "`SCRIPT KILL`, `FUNCTION KILL`",
         "not supported",
         "sent to all servers, over connections of their own",
-        "they must not wait behind the script that they are to end",
+        "they must not wait for the script that they are to end",
         (
             "integration/test_busy_servers.py::"
             "test_script_kill_reaches_a_script_that_runs_on_the_clients_connection",
@@ -608,10 +612,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "A server that fails",
-        "every request tries it again; an ejected one is tried out with clients' requests",
-        "a probe (connect, handshake, PING) finds out when it is back; requests hasten it, to one"
-        " every 10 ms, wait for it, and fail if it does",
-        "finding out must not cost requests",
+        "every request tries to connect again; an ejected server is tried with clients' requests",
+        "a probe (connect, handshake, PING) finds out when it is back. Requests make probes more"
+        " frequent, up to one every 10 ms. They wait for the probe and fail if it fails",
+        "no request should fail to test a server",
         (
             "integration/test_server_health.py::"
             "test_requests_for_a_dead_server_share_one_connect_in_ten_milliseconds",
@@ -621,24 +625,24 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "Failures that eject a server",
-        "each connection's end counts: one event on several connections ejects",
+        "each closed connection counts, so one event on several connections ejects the server",
         "one event counts once",
-        "`server_failure_limit` is about events",
+        "`server_failure_limit` counts events",
         ("integration/test_server_health.py::test_one_event_on_many_connections_is_one_failure",),
     ),
     Elsewhere(
         "`redis_auth` with `redis_db`",
-        "SELECT goes out before AUTH: the data is in database 0; unix sockets get no SELECT",
+        "sends SELECT before AUTH, so the data is in database 0; sends no SELECT to unix sockets",
         "AUTH, then SELECT, everywhere",
-        "the data must be where the file says. Who moves from twemproxy with both set has it in"
-        " database 0: keep `redis_db: 0`, or move it",
+        "the data must be in the database that the file names. With both set, twemproxy's data is"
+        " in database 0: set `redis_db: 0`, or move the data",
         ("integration/test_defects.py::test_data_is_in_the_database_of_the_pool",),
     ),
     Elsewhere(
         "`server_connections` above 1",
-        "requests of one client go round all of them: a read can overtake a write",
-        "a client keeps to one connection per server",
-        "clients read their own writes",
+        "spreads the requests of one client over all of them, so a read can overtake a write",
+        "a client uses one connection per server",
+        "clients must read their own writes",
         (
             "integration/test_defects.py::"
             "test_client_reads_its_own_writes_over_several_server_connections",
@@ -646,21 +650,21 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "Memory",
-        "every message takes an mbuf that is never given back; a client that does not read has no"
-        " bound",
-        "bounded by `client_max_requests`, `client_max_pending` and `server_max_queue`; given back"
+        "every message takes an mbuf that is never returned to the system. A client that does not"
+        " read its replies has no bound",
+        "bounded by `client_max_requests`, `client_max_pending` and `server_max_queue`; returned"
         " after a burst",
-        "one client must not take it all",
+        "one client must not take all the memory",
         (
             "integration/test_defects.py::test_memory_of_a_burst_is_given_back",
             "integration/test_defects.py::test_memory_of_a_slow_reader_is_bounded_and_given_back",
         ),
     ),
     Elsewhere(
-        "A request, or a reply, of which the end does not come",
-        "kept for ever",
-        "bounded by `client_query_buffer_limit` and `client_request_timeout`; a reply that is too"
-        " long is dropped, and its request gets an error",
+        "A request or a reply that never ends",
+        "kept forever",
+        "requests are bounded by `client_query_buffer_limit` and `client_request_timeout`. A"
+        " reply that is too long is dropped, and its request gets an error",
         "one client must not take all the memory",
         (
             "isolation/test_bounds.py::test_unfinished_requests_of_all_clients_are_bounded",
@@ -671,9 +675,9 @@ ELSEWHERE = [
     Elsewhere(
         "MGET, MSET, DEL with more than 262,144 arguments, a key of more than 1 MB, a `get` of more"
         " than 262,144 keys",
-        "all other clients wait until they have been hashed and copied",
-        "refused with an error, where there are several servers; the connection stays open",
-        "one client must not hold up the others",
+        "all other clients wait until the keys are hashed and copied",
+        "in a pool of several servers refused with an error; the connection stays open",
+        "one client must not delay the others",
         (
             "isolation/test_large_requests.py::"
             "test_a_redis_command_with_a_million_arguments_holds_up_no_other_pool",
@@ -683,24 +687,24 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "`distribution: random`",
-        "the keys of an MGET are grouped by one draw and sent by another",
-        "one draw for each key",
-        "a key is asked for where it was put",
+        "groups the keys of an MGET by one random draw and sends them by another",
+        "one draw per key",
+        "keys must be grouped and sent by the same draw",
         ("integration/test_defects.py::test_random_distribution_draws_once_for_each_key",),
     ),
     Elsewhere(
-        "A host name that cannot be looked up, or slowly",
-        "`Host is down`, and the whole proxy waits for the name server",
-        "looked up off the loop; only that server's keys fail",
-        "nothing may block the loop",
+        "A host name whose lookup fails or is slow",
+        "`Host is down`; the whole proxy waits for the name server",
+        "looks it up in a thread; only that server's keys fail",
+        "a lookup must not block the event loop",
         ("integration/test_defects.py::test_unresolvable_server_fails_only_its_own_keys",),
     ),
     Elsewhere(
         "memcached: a line feed or a NUL in a key",
-        "forwards it: a client can inject commands, and others get their replies",
-        "a line feed ends the line, as in memcached, and what follows is a request of this client;"
-        " a NUL is answered with `CLIENT_ERROR bad command line format`",
-        "no reply may reach a connection that did not ask for it",
+        "forwards it: a client can inject commands, and other clients get their replies",
+        "a line feed ends the line, as in memcached, and the rest is the next request of this"
+        " client. The reply to a NUL is `CLIENT_ERROR bad command line format`",
+        "a reply must never reach a client that did not ask for it",
         (
             "integration/test_memcache.py::test_injected_line_is_a_request_of_its_own",
             "integration/test_memcache_differential.py::"
@@ -709,24 +713,24 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "`client_connections`",
-        "read, and without effect",
-        "the next client is told so in its protocol and closed",
-        "a key that is accepted has to act",
+        "read, but ignored",
+        "one more client gets an error in its protocol and is closed",
+        "a key that is accepted must have an effect",
         ("integration/test_conf.py::test_client_beyond_client_connections_is_told_so_and_closed",),
     ),
     Elsewhere(
         "`tcpkeepalive`",
-        "set on connections of clients, not on those to servers as its documentation says",
+        "set on client connections, but not on server connections, as its documentation says",
         "set on both, with idle time, interval and count",
-        "either side may vanish",
+        "either side may disappear",
         ("integration/test_conf.py::test_tcpkeepalive_is_set_towards_servers_and_clients",),
     ),
     Elsewhere(
-        "More connections than there are open files",
-        "starts, and computes with a limit that has wrapped around",
-        "raises the limit as far as allowed; refuses the file with the arithmetic if it does not"
-        " fit; keeps what servers need from clients",
-        "a limit is to be felt by the client that is one too many",
+        "More connections than the limit on open files allows",
+        "starts with a limit that has wrapped around",
+        "raises the limit as far as allowed. If the file still does not fit, refuses to start and"
+        " prints the sum. Reserves the descriptors that servers need",
+        "only the client above the limit should be refused",
         (
             "integration/test_descriptors.py::"
             "test_what_needs_more_server_connections_than_descriptors_is_refused",
@@ -737,8 +741,8 @@ ELSEWHERE = [
     Elsewhere(
         "A mistake in the file",
         "`syntax is invalid`; the reason is in the log or nowhere",
-        "every problem with its line, pool and key, and what would be accepted",
-        "whoever has made it has to find it",
+        "every problem with its line, its pool, its key and the accepted values",
+        "the author has to find it",
         (
             "unit/test_cli.py::test_check_prints_findings_and_test_conf_twemproxys_verdict_too",
             "unit/test_config.py::test_everything_is_reported_in_the_order_of_lines",
@@ -748,14 +752,14 @@ ELSEWHERE = [
         "`-d` when it cannot start",
         "exit code 0; the reason is in the log",
         "exit code 1, and the reason on the terminal",
-        "scripts look at the exit code",
+        "scripts check the exit code",
         ("integration/test_daemon.py::test_a_port_in_use_reaches_the_terminal_and_the_exit_code",),
     ),
     Elsewhere(
         "The pid file",
-        "overwritten at the start, left behind at the end",
-        "refused while another process holds it, removed at the end",
-        "a signal must not reach whoever has the number now",
+        "overwritten at the start, left in place at the end",
+        "the start is refused while another process holds it; removed at the end",
+        "a signal must not reach another process that has the same pid now",
         (
             "integration/test_daemon.py::"
             "test_pid_file_is_there_while_it_runs_and_removed_at_the_end",
@@ -765,9 +769,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "The file of a unix socket to listen on",
-        "taken at the start from whoever listens there, left behind at the end",
-        "refused at the start while somebody listens there, removed at the end",
-        "clients must not be led away from a process that runs, nor to one that does not",
+        "replaced at the start even if another process listens there; left in place at the end",
+        "the start is refused while another process listens there; removed at the end",
+        "a running process must keep its clients, and clients must not find a file without a"
+        " process",
         (
             "integration/test_conf.py::test_a_unix_socket_that_somebody_listens_on_is_left_alone",
             "integration/test_conf.py::test_the_file_of_a_unix_socket_is_removed_at_the_end",
@@ -775,21 +780,22 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "SIGTERM, SIGINT",
-        "end it at once; requests in flight are lost",
-        "drain: what has come is answered, within `shutdown_timeout`; a second one ends it",
-        "a restart should cost no request",
+        "exits at once; requests in flight are lost",
+        "drains: answers the requests that have arrived, within `shutdown_timeout`. A second"
+        " signal ends it at once",
+        "a restart should lose no request",
         (
             "integration/test_drain.py::test_no_request_is_lost_under_load",
             "integration/test_drain.py::test_a_second_signal_ends_at_once",
         ),
     ),
     Elsewhere(
-        "A pool or a server with the name of a figure that stands beside it in the statistics"
+        "A pool or a server with the name of a counter on the same level of the statistics"
         " (`version`, `fragments`)",
-        "the name is there twice; whoever reads the JSON loses one",
-        "it is shown with an underscore behind its name, and the configuration check warns;"
-        " routing and everything else have the name as it is",
-        "a server's name places its keys, so it cannot be asked to change",
+        "the name appears twice, and JSON readers lose one of them",
+        "shows it with an underscore appended, and the configuration check warns. Routing and"
+        " everything else use the name as it is",
+        "a server's name decides its keys, so it must not change",
         (
             "unit/test_stats.py::test_a_name_that_means_something_else_there_gets_an_underscore",
             "unit/test_config.py::test_names_that_mean_something_else_in_the_statistics",
@@ -797,10 +803,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "Statistics",
-        "those of the poll before; `fragments` is always 0; the values of a split MSET count"
-        " twice; gauges of unix sockets go negative; open to the world unless told otherwise",
-        "of this moment; all counters work; on 127.0.0.1 unless told otherwise",
-        "figures are read to be believed",
+        "show the state at the previous poll; `fragments` is always 0; the values of a split MSET"
+        " count twice; gauges of unix sockets go negative; listen on all addresses by default",
+        "current; all counters work; listen on 127.0.0.1 by default",
+        "operators must be able to trust the figures",
         (
             "integration/test_stats.py::test_figures_are_of_the_moment",
             "integration/test_stats.py::test_gauges_are_zero_when_everybody_has_gone",
@@ -810,10 +816,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "memcached: `noreply`, quiet meta commands",
-        "a reply that the server sends nevertheless, as for an error, is taken for the next"
-        " request's, or ends the connection that all clients share",
-        "the server is asked for a reply to each, which is dropped",
-        "no reply may reach a request that it does not belong to",
+        "if the server replies anyway, for example with an error, that reply is taken for the"
+        " next request's, or closes the connection that all clients share",
+        "asks the server for a reply to each, and drops it",
+        "a reply must never be paired with another request",
         (
             "integration/test_memcache.py::"
             "test_noreply_in_any_number_leaves_each_request_with_its_own_reply",
@@ -821,9 +827,10 @@ ELSEWHERE = [
     ),
     Elsewhere(
         "The log",
-        "Debian's build says next to nothing",
-        "servers that go down and return, clients refused; as text or JSON, never a flood",
-        "an operator has to see what happens",
+        "Debian's build logs almost nothing",
+        "logs servers that go down and return, and refused clients; as text or JSON, at a limited"
+        " rate",
+        "operators have to see what happens",
         (
             "integration/test_log.py::test_a_dead_server_is_reported_once",
             "integration/test_log.py::test_json_for_machines",
@@ -837,9 +844,9 @@ _INTRODUCTION = """\
 
 Generated from `tests/compat/scripts.py` by `python -m tests.compat.scripts`. Do not edit.
 
-Routing does not differ: every key is on the same server (`tests/compat/`). Nor do the replies of
-any command that both know, but for what stands here. Each row of the first table is shown by
-conversations that the tests have with the real nutcracker 0.5 and with nutproxy, with one
+Routing does not differ: every key is on the same server (`tests/compat/`). Replies to commands that
+both know are the same too, except for the differences below. Each row of the first table is shown
+by conversations that the tests hold with the real nutcracker 0.5 and with nutproxy, with one
 configuration for both.
 """
 
@@ -859,7 +866,7 @@ def document() -> str:
             _INTRODUCTION,
             head,
             *rows,
-            "\n## Where servers fail, under load, and in running it\n",
+            "\n## When servers fail, under load, and in operation\n",
             "| | twemproxy 0.5 | nutproxy | why | shown by, below `tests/` |",
             "|---|---|---|---|---|",
             *more,
