@@ -33,7 +33,7 @@ from nutproxy.proto.errors import ERRORS
 
 
 class Behaviour(IntEnum):
-    """What nutproxy does with a request. The numbers must match the enum in table.pxd."""
+    """What nutproxy does with a request. The numbers are those of the compiled router's enum."""
 
     help: str
 
@@ -45,21 +45,22 @@ class Behaviour(IntEnum):
 
     FORWARD = (
         0,
-        "forwarded unchanged to the server of its keys. Keys on different servers are refused; "
-        "a hash tag brings them together. Without a key (`EVAL script 0`) any live server gets it.",
+        "forwarded unchanged to the server of its keys. It is refused if the keys are on"
+        " different servers; a hash tag keeps them together. Without a key (`EVAL script 0`) it"
+        " goes to any live server.",
     )
     SPLIT = (
         1,
-        "split by the servers of its keys, and the parts' replies merged. A part that fails makes "
-        "one error for the command; the other parts may have been applied.",
+        "split by the servers of its keys; the replies are merged. If one part fails, the reply"
+        " is an error; the other parts may have been applied.",
     )
-    ALL = (2, "sent to all live servers, and their replies merged.")
-    ANY = (3, "sent to one live server: it has no key and every server answers alike.")
-    LOCAL = (4, "answered by nutproxy itself.")
+    ALL = (2, "sent to all live servers; their replies are merged.")
+    ANY = (3, "sent to one live server. It has no key, and every server gives the same reply.")
+    LOCAL = (4, "handled by nutproxy itself.")
     ADMIN = (
         5,
-        "refused, unless the pool sets `admin_commands: true`: then sent to the server of its "
-        "keys, or without keys to all live servers, and their replies merged.",
+        "refused by default. If the pool sets `admin_commands: true`, it is sent to the server of"
+        " its keys, or, without keys, to all live servers; their replies are merged.",
     )
     UNSUPPORTED = (
         6,
@@ -85,17 +86,17 @@ class State(IntFlag):
         return member
 
     AUTH = (1, "the client has to authenticate")
-    TRANSACTION = (2, "everything, until EXEC, DISCARD or RESET")
+    TRANSACTION = (2, "all commands until EXEC, DISCARD or RESET")
     DATABASE = (
         4,
-        "everything that goes to servers for their data, until a SELECT that is accepted, or RESET",
+        "all commands that use data on the servers, until a SELECT succeeds, or RESET",
     )
     SUBSCRIPTION = (
         8,
-        "in RESP2, where Redis refuses it as well: everything but PING, QUIT and RESET, until "
-        "RESET",
+        "all commands but PING, QUIT and RESET, until RESET. Only in RESP2, where Redis refuses"
+        " them too",
     )
-    STREAM = (16, "everything but PING, QUIT and RESET, until RESET")
+    STREAM = (16, "all commands but PING, QUIT and RESET, until RESET")
     DEBUGGING = (32, "`EVAL` and its relatives, until SCRIPT DEBUG NO or RESET")
 
 
@@ -123,28 +124,28 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "one_succeeded": "the first reply that is not an error",
     "agg_sum": "the sum of the integers",
     "agg_min": "the smallest of the integers",
-    "agg_logical_and": "1 where all servers say 1, element by element",
+    "agg_logical_and": "1 if all servers reply 1, element by element",
     "first_non_null": "the first reply that is not null",
-    "newest_first": "the entries joined, the newest first; a count is of each server's",
-    "latest": "for each event the newest, and the greatest of the maxima",
-    "history": "the entries in the order of time; of the same second the greatest",
-    "histograms": "for each command the sum of calls, and of counts up to each bound",
-    "figures": "the sums of numbers, the means of ratios",
-    "running": "the first reply with a running script, else the first server's",
-    "texts": "the texts, each below its server's name",
-    None: "the arrays joined; MGET's in the order of its keys",
+    "newest_first": "the entries of all servers, the newest first; a count applies to each server",
+    "latest": "for each event the newest entry, and the greatest maximum",
+    "history": "the entries in order of time; within one second the greatest value",
+    "histograms": "for each command the sum of the calls, and of the counts up to each bound",
+    "figures": "sums of numbers, means of ratios",
+    "running": "the first reply with a running script, or else the first server's reply",
+    "texts": "the texts of all servers, each under its server's name",
+    None: "the arrays joined; for MGET in the order of the keys",
 }
 
 
 # INFO: how the values of a field from several servers are merged.
 INFO_MERGES: Mapping[str, str] = {
-    "own": "nutproxy's own",
-    "sum": "the sum of the servers'",
-    "greatest": "the greatest of the servers'",
-    "least": "the least of the servers'",
-    "worst": "`ok` if all servers say so, else what another says",
-    "limit": "the sum of the servers', 0 if one has no limit",
-    "distinct": "what all servers have; where they differ, all of it with commas between",
+    "own": "nutproxy's own figure",
+    "sum": "the sum over the servers",
+    "greatest": "the greatest value of the servers",
+    "least": "the least value of the servers",
+    "worst": "`ok` if all servers report it; otherwise another server's value",
+    "limit": "the sum over the servers; 0 if one has no limit",
+    "distinct": "the servers' value; if they differ, all values separated by commas",
 }
 # The sections of INFO that contain values from servers, with their fields in the order of Redis.
 INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -195,19 +196,20 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
 }
 # All sections in the order of Redis. The text is the source of the values not in INFO_FIELDS.
 INFO_SECTIONS: Mapping[str, str] = {
-    "Server": "nutproxy's own, but `redis_version`, which is a server's; `tcp_port` is the pool's",
-    "Clients": "nutproxy's own: the clients of the pool",
+    "Server": "nutproxy's own figures, except `redis_version`, which is a server's; `tcp_port` is"
+    " the pool's",
+    "Clients": "nutproxy's own figures: the clients of the pool",
     "Memory": "",
     "Persistence": "",
     "Stats": "",
     "Replication": "a primary without replicas",
-    "CPU": "nutproxy's own",
-    "Modules": "empty: nutproxy knows no command of a module",
-    "Commandstats": "the sums of the servers'; by INFO `all` and `everything` only",
-    "Errorstats": "the sums of the servers'",
-    "Latencystats": "of each percentile the greatest; by INFO `all` and `everything` only",
+    "CPU": "nutproxy's own figure",
+    "Modules": "empty: nutproxy supports no module commands",
+    "Commandstats": "the sums over the servers; only in INFO `all` and `everything`",
+    "Errorstats": "the sums over the servers",
+    "Latencystats": "the greatest value of each percentile; only in INFO `all` and `everything`",
     "Cluster": "`cluster_enabled:0`",
-    "Keyspace": "`db0` is the sum of the servers' `redis_db`, `avg_ttl` the mean",
+    "Keyspace": "`db0` is the sum over the servers' `redis_db`; `avg_ttl` is the mean",
 }
 
 
@@ -319,13 +321,13 @@ RULES = (
     Rule(
         lambda name, row: row["group"] == "transactions",
         Behaviour.UNSUPPORTED,
-        "not yet: a transaction needs a server connection of its own",
+        "not yet: a transaction needs its own server connection",
     ),
     Rule(
         lambda name, row: row["group"] == "pubsub",
         Behaviour.UNSUPPORTED,
-        "not yet: a subscription needs a server connection of its own, and publishing is of no "
-        "use without subscribers",
+        "not yet: a subscription needs its own server connection, and publishing is useless"
+        " without subscribers",
     ),
     # Connection commands concern the client's connection, which ends at the proxy.
     Rule(lambda name, row: row["group"] == "connection", Behaviour.LOCAL),
@@ -375,8 +377,8 @@ def _each(names: str, override: Override) -> dict[str, Override]:
 _FIRST = KeySpec(pos=1)
 _SORT_OPTIONS = {"BY": 1, "GET": 1, "LIMIT": 2}
 _PATTERNS = (
-    "BY and GET with a `*` need one server, or the hash tag of a key of the same server before the "
-    "`*`, as in Redis Cluster"
+    "BY and GET with a `*` work in a pool of one server, or with the key's hash tag before the"
+    " `*`, as in Redis Cluster"
 )
 
 
@@ -389,28 +391,30 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
     )
 
 
-_PASSES = "over connections of its own, past a script that keeps the shared ones waiting"
+_PASSES = "uses its own server connections, so that it does not wait for the running script"
 
 OVERRIDES: Mapping[str, Override] = {
     # Clients share server connections, so no client may change the state or mode of one.
     **_each(
         "monitor, psync, replconf, sync",
-        Override(Behaviour.UNSUPPORTED, "turns a connection, which clients share, into a stream"),
+        Override(
+            Behaviour.UNSUPPORTED, "turns a server connection, which clients share, into a stream"
+        ),
     ),
     "script debug": Override(
-        Behaviour.LOCAL, "NO; YES and SYNC would change a connection that clients share"
+        Behaviour.LOCAL, "only NO; YES and SYNC would change a connection that clients share"
     ),
     **_each(
         "client caching, client getredir, client trackinginfo",
-        Override(note="as on a Redis where nothing is tracked"),
+        Override(note="replies as a Redis that tracks no keys"),
     ),
     "client tracking": Override(
-        note="OFF; with ON not supported: tracking belongs to a server connection"
+        note="only OFF; ON is not supported, because tracking belongs to a server connection"
     ),
-    **_each("client unblock, client unpause", Override(note="no client is blocked or paused")),
+    **_each("client unblock, client unpause", Override(note="clients are never blocked or paused")),
     **_each(
         "client kill, client pause",
-        Override(Behaviour.UNSUPPORTED, "a server would apply it to the connections of nutproxy"),
+        Override(Behaviour.UNSUPPORTED, "a server would apply it to nutproxy's connections"),
     ),
     # Handled by nutproxy, although Redis groups them as server commands.
     "info": Override(
@@ -418,32 +422,33 @@ OVERRIDES: Mapping[str, Override] = {
         "see [below](#info)",
     ),
     "lolwut": Override(Behaviour.LOCAL),
-    "time": Override(Behaviour.LOCAL, "the proxy's clock"),
+    "time": Override(Behaviour.LOCAL, "nutproxy's clock"),
     "auth": Override(note="checked against the pool's redis_auth; the only user is `default`"),
-    "hello": Override(note="with the Redis version of the pool's servers"),
-    "quit": Override(note="`+OK`, and the connection closes after the replies that are owed"),
+    "hello": Override(note="reports the Redis version of the pool's servers"),
+    "quit": Override(note="`+OK`; the connection closes after all earlier replies"),
     "select": Override(
-        note="0, or the pool's redis_db: both are the one database that a pool has. After a "
-        "SELECT of another one nothing is carried out until a SELECT that is accepted, or RESET"
+        note="accepts 0 and the pool's redis_db; both name the pool's one database. After any"
+        " other SELECT commands are refused until a SELECT succeeds, or RESET"
     ),
-    "reset": Override(note="the client's connection to nutproxy; no server is told"),
-    "exec": Override(Behaviour.LOCAL, "`-EXECABORT` after a MULTI, which is refused"),
-    "discard": Override(Behaviour.LOCAL, "ends what a refused MULTI began"),
-    "unwatch": Override(Behaviour.LOCAL, "`+OK`: nothing is watched"),
-    **_each("client info, client list", Override(note="the clients of this pool")),
+    "reset": Override(note="resets the client's connection to nutproxy; no server is involved"),
+    "exec": Override(Behaviour.LOCAL, "`-EXECABORT`, since MULTI is refused"),
+    "discard": Override(Behaviour.LOCAL, "ends the transaction of a refused MULTI"),
+    "unwatch": Override(Behaviour.LOCAL, "`+OK`: no key is watched"),
+    **_each("client info, client list", Override(note="shows the clients of this pool")),
     **_each(
         "client no-evict, client no-touch",
-        Override(note="accepted and shown by CLIENT LIST, without effect on the servers"),
+        Override(note="accepted and shown by CLIENT LIST; no effect on the servers"),
     ),
     # A pool is one database.
     **_each("move, swapdb", Override(Behaviour.UNSUPPORTED, "databases are not supported")),
-    "copy": Override(note="`DB n` is the servers' database n, which no client can select"),
-    "scan": Override(Behaviour.UNSUPPORTED, "not yet: one cursor has to stand for every server's"),
-    "sflush": Override(
-        Behaviour.UNSUPPORTED, "names a cluster's slots, which a pool does not have"
+    "copy": Override(note="`DB n` is the servers' database n, which clients cannot select"),
+    "scan": Override(
+        Behaviour.UNSUPPORTED,
+        "not yet: one cursor would have to represent the cursors of all servers",
     ),
-    # Keys that Redis' specifications leave unknown or incomplete, and commands for which a keyword
-    # search could mistake the value of an option for the keyword: SORT k BY store STORE dest.
+    "sflush": Override(Behaviour.UNSUPPORTED, "names slots of a cluster; a pool has none"),
+    # Keys where Redis' specifications leave them unknown or incomplete, or where a keyword search
+    # would take an option's value for the keyword: SORT k BY store STORE dest.
     "sort": Override(
         note=_PATTERNS,
         keys=(_FIRST, KeySpec("keyword", keyword="STORE", startfrom=2, last=True)),
@@ -456,14 +461,14 @@ OVERRIDES: Mapping[str, Override] = {
     "georadius": Override(keys=_stored_from(6), options={"COUNT": 1}),
     "georadiusbymember": Override(keys=_stored_from(5), options={"COUNT": 1}),
     "migrate": Override(
-        note="the proxy waits for the server, which waits for the other: mind the timeout",
+        note="nutproxy waits for the server while it transfers the keys: check `timeout`",
         keys=(
             KeySpec(pos=3, skip_empty=True),
             KeySpec("keyword", keyword="KEYS", startfrom=6, lastkey=-1),
         ),
         options={"AUTH": 1, "AUTH2": 2},
     ),
-    "msetnx": Override(note="never split: its promise is all or nothing"),
+    "msetnx": Override(note="never split, because it sets all keys or none"),
     "xread": Override(
         Behaviour.FORWARD, f"with BLOCK {_BLOCKS}", refused_option="BLOCK", options={"COUNT": 1}
     ),
@@ -477,15 +482,15 @@ OVERRIDES: Mapping[str, Override] = {
     **_each(
         "eval, eval_ro, evalsha, evalsha_ro, fcall, fcall_ro",
         Override(
-            note="sent to the server of the keys that it names: keys that the script makes up are "
-            "looked for there too, wherever they are"
+            note="sent to the server of the keys in its arguments. Keys that only the script"
+            " names are looked up on that server too"
         ),
     ),
     "restore-asking": Override(note="the same as RESTORE outside a cluster"),
     # The policy of Redis is "special" or missing, but a proxy needs one.
     **_each(
         "function dump, function list",
-        Override(Behaviour.ANY, "functions are loaded into every server, so one has them all"),
+        Override(Behaviour.ANY, "functions are loaded into every server, so each has all of them"),
     ),
     "function stats": Override(note=_PASSES, response_policy="running"),
     **_each("function kill, script kill", Override(note=_PASSES)),
@@ -499,13 +504,18 @@ OVERRIDES: Mapping[str, Override] = {
         Override(response_policy="texts"),
     ),
     "slowlog get": Override(response_policy="newest_first"),
-    "pfdebug": Override(note="the server that has the key"),
-    "lastsave": Override(Behaviour.ADMIN, "the oldest of the servers'", response_policy="agg_min"),
+    "pfdebug": Override(note="sent to the server of the key"),
+    "lastsave": Override(
+        Behaviour.ADMIN, "the oldest time of the servers", response_policy="agg_min"
+    ),
     "role": Override(Behaviour.LOCAL, "a primary without replicas"),
-    "shutdown": Override(note="a server that obeys closes its connection; NOSAVE passes a script"),
+    "shutdown": Override(
+        note="a server that shuts down closes its connection. NOSAVE does not"
+        " wait for a running script"
+    ),
     **_each(
         "replicaof, slaveof",
-        Override(note="makes all servers replicas of one master; NO ONE is the use of it"),
+        Override(note="makes all servers replicas of one master; only NO ONE is useful"),
     ),
 }
 
@@ -623,7 +633,7 @@ def _debug(name: str, lastkey: int) -> Command:
         name=name,
         arity=-3,
         keys=keys,
-        note="the server that has the key",
+        note="sent to the server of the key",
         request_policy=None,
         response_policy=None,
     )
@@ -663,43 +673,44 @@ _INTRODUCTION = f"""\
 Generated from the command table, `nutproxy/proto/commands.py`, which takes its facts from
 `nutproxy/proto/redis_commands.json`, by `python -m nutproxy.proto.commands`. Do not edit.
 
-nutproxy knows {len(COMMANDS)} commands and subcommands of Redis. Connections to servers are shared
-by clients: that is why a command that would change the state of a connection, block it or turn it
-into a stream is not supported, also with `admin_commands`. What becomes of a request is its
-command's behaviour:
+nutproxy knows {len(COMMANDS)} commands and subcommands of Redis. Clients share the connections to
+servers. So nutproxy does not support commands that change the state of a connection, block it or
+turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
+happens to a request:
 """
 
 _LIMITS = """
-A longer request than this is refused with an error, and the connection stays open. In a pool of
-one server nothing is split, and those of SPLIT have no such bound:
+A request above these limits is refused with an error, and the connection stays open. In a pool of
+one server nothing is split, so the limit of SPLIT does not apply:
 """
 
 _POLICIES = """
-A single server's reply is passed on as it is. Those of several servers are merged by the command's
-response policy, in Redis' own terms where it has one; the reply has the form of one server's:
+A single server's reply is passed on unchanged. Replies of several servers are merged by the
+command's response policy, which has Redis' name where Redis has one. The merged reply has the form
+of one server's reply:
 """
 
 _INFO = """\
-A pool answers INFO as one Redis would. Its sections come in Redis' order, and fields have Redis'
-names or begin with `nutproxy_`; besides, Stats has `forward_error` and `server_ejects`. The servers
-are asked once, and only for sections that have figures of theirs. Those that do not reply are not
-in the sums: `nutproxy_servers_unanswered` in Stats and Keyspace is their number.
+A pool answers INFO as one Redis server would. Sections come in Redis' order. Fields have Redis'
+names or begin with `nutproxy_`; Stats also has `forward_error` and `server_ejects`. nutproxy asks
+the servers once, and only for sections with figures of theirs. Servers that do not reply are
+missing from the sums: `nutproxy_servers_unanswered` in Stats and Keyspace is their number.
 """
 
 _STATES = """
-## What a refusal takes with it
+## Refused commands and the commands after them
 
-A command that opens a state changes the meaning of what follows. When it is refused, also by
-`deny_commands`, what follows is therefore not carried out either: a transaction is refused as a
-whole, and nothing that was meant for database 1 is written to another one. RESET, or a new
-connection, always ends it.
+Some commands change the meaning of the commands after them. If nutproxy refuses such a command,
+also because of `deny_commands`, it refuses the following ones too. So a transaction is refused as a
+whole, and no data meant for database 1 is written to another one. RESET, or a new connection,
+always ends this state.
 """
 
 _ERRORS = """
 ## Errors
 
-What nutproxy says itself about a command; the connection stays open. A pool's `deny_commands`
-refuses further commands by name. An error reply of a server is passed through as it is.
+These are nutproxy's own errors about a command. The connection stays open. A pool's `deny_commands`
+refuses further commands by name. A server's error reply is passed on unchanged.
 """
 
 

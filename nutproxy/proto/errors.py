@@ -1,14 +1,13 @@
-# nutproxy/proto/errors.py: the error replies that nutproxy sends to Redis clients
-"""All error texts about commands, each with a help text for the operator.
+# nutproxy/proto/errors.py: nutproxy's own error replies about Redis commands
+"""Every error text about a command, with a help text for operators.
 
-A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. Where Redis
-has a text for the situation, the same text is used, because client libraries recognise it. For
-example, some fall back to an older command after "unknown command". Bytes of the request are echoed
-as Redis does it: cut at 128 bytes and at the first NUL, with line ends replaced by spaces. An error
-is therefore always one line.
+A builder returns the complete reply, `-CODE text\\r\\n`, ready for a client's queue. If Redis has a
+text for the situation, it is used exactly, because client libraries recognise it: some fall back to
+an older command after "unknown command". Bytes of the request are echoed as Redis does: cut at 128
+bytes and at the first NUL, with line ends replaced by spaces, so an error is always one line.
 
-Errors about servers (refused, timed out, reset) name the server and the pool. They are made in
-nutproxy/server.py, not here.
+Errors about servers (refused, timed out, reset) name a server and a pool. They are made where the
+server is known, not here.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-ECHOED = 128  # maximum bytes of the request that an error repeats
-WORDS = 2 + ECHOED // 3  # words needed for that: each has two quotes and a space
+ECHOED = 128  # an error repeats at most this many bytes of the request
+WORDS = 2 + ECHOED // 3  # words that can fit: each is quoted and followed by a space
 
 
 class ErrorText(NamedTuple):
@@ -28,8 +27,8 @@ class ErrorText(NamedTuple):
 ERRORS = {
     "unknown_command": ErrorText(
         b"ERR unknown command '%b', with args beginning with: %b",
-        "The command is in no version of Redis that nutproxy knows, or belongs to a module; or it "
-        "is HELLO 3 and the pool's servers do not know HELLO.",
+        "nutproxy does not know the command, or it belongs to a module. Also the reply to HELLO 3"
+        " if the pool's servers do not know HELLO.",
     ),
     "unknown_subcommand": ErrorText(
         b"ERR unknown subcommand '%b'. Try %b HELP.",
@@ -40,28 +39,30 @@ ERRORS = {
         "Too few or too many arguments; nothing was sent to a server.",
     ),
     "too_many": ErrorText(
-        b"ERR '%b' has %b arguments, the maximum is %b",
-        "All other clients would wait while nutproxy goes through them. Send several requests.",
+        b"ERR '%b' has %b arguments, at most %b are allowed",
+        "All other clients would wait while nutproxy processes the arguments. Send several"
+        " requests.",
     ),
     "too_long": ErrorText(
-        b"ERR '%b' has %b bytes, the maximum is %b",
-        "nutproxy answers the command itself, or copies it for every server.",
+        b"ERR '%b' has %b bytes, at most %b are allowed",
+        "nutproxy handles the command itself, or copies it for every server. Send a shorter"
+        " request.",
     ),
     "key_too_long": ErrorText(
-        b"ERR a key of %b bytes is too long for a pool of several servers, the maximum is %b",
-        "Every byte of a key is hashed to find its server, while all other clients wait.",
+        b"ERR a key of %b bytes is too long for a pool of several servers, at most %b are allowed",
+        "nutproxy hashes every byte of a key to find its server, and all other clients wait.",
     ),
     "syntax": ErrorText(
         b"ERR syntax error",
-        "An option of a command that nutproxy answers itself is misspelt or incomplete.",
+        "An option of a command that nutproxy handles itself is misspelt or incomplete.",
     ),
     "not_integer": ErrorText(
         b"ERR value is not an integer or out of range",
-        "An argument of a command that nutproxy answers itself has to be an integer.",
+        "An argument of a command that nutproxy handles itself must be an integer.",
     ),
     "not_supported": ErrorText(
         b"ERR '%b' is not supported by nutproxy",
-        "Redis has the command, nutproxy does not offer it; docs/commands.md says why.",
+        "Redis has the command, but nutproxy does not support it; docs/commands.md says why.",
     ),
     "denied": ErrorText(
         b"NOPERM '%b' is denied by deny_commands of pool '%b'",
@@ -69,17 +70,17 @@ ERRORS = {
     ),
     "needs_admin": ErrorText(
         b"NOPERM '%b' is an administration command, pool '%b' does not set admin_commands: true",
-        "Administration commands go to every server, so a pool has to allow them.",
+        "Administration commands go to every server, so the pool must allow them.",
     ),
     "sort_pattern": ErrorText(
         b"ERR %b option of SORT denied when keys formed by the pattern may be on different servers "
         b"of pool '%b'; %b",
-        "SORT or SORT_RO with a pattern that has a `*`, on a pool of several servers: a server "
-        "would take for missing what is on another one.",
+        "SORT or SORT_RO with a pattern that has a `*`, on a pool of several servers. Keys on"
+        " other servers would seem to be missing.",
     ),
     "noauth": ErrorText(
         b"NOAUTH Authentication required.",
-        "The pool has a redis_auth and the client has not sent AUTH or HELLO … AUTH.",
+        "The pool has a redis_auth, and the client has not sent AUTH or HELLO … AUTH.",
     ),
     "noauth_hello": ErrorText(
         b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
@@ -106,7 +107,7 @@ ERRORS = {
     ),
     "proto_not_integer": ErrorText(
         b"ERR Protocol version is not an integer or out of range",
-        "The first argument of HELLO has to be 2 or 3.",
+        "The first argument of HELLO must be 2 or 3.",
     ),
     "hello_option": ErrorText(
         b"ERR Syntax error in HELLO option '%b'",
@@ -118,7 +119,7 @@ ERRORS = {
     ),
     "client_name_length": ErrorText(
         b"ERR Client names and attributes cannot be longer than %b bytes.",
-        "CLIENT LIST shows the names of all clients, so nutproxy bounds them.",
+        "CLIENT LIST shows the names of all clients, so nutproxy limits their length.",
     ),
     "client_attribute": ErrorText(
         b"ERR %b cannot contain spaces, newlines or special characters.",
@@ -161,19 +162,19 @@ ERRORS = {
     "in_database": ErrorText(
         b"ERR '%b' was not carried out because '%b' was refused: send SELECT 0 or RESET; the "
         b"pool's redis_db chooses the database on its servers",
-        "The client has selected, or swapped, a database that the pool does not have.",
+        "The client has tried to select, or swap, a database that the pool does not have.",
     ),
     "in_transaction": ErrorText(
         b"ERR '%b' was not carried out: %b; EXEC, DISCARD or RESET ends the transaction",
-        "What follows a refused MULTI is refused too. The text repeats MULTI's own error.",
+        "Commands after a refused MULTI are refused too. The text repeats MULTI's own error.",
     ),
     "in_state": ErrorText(
         b"ERR '%b' was not carried out because '%b' was refused: send RESET",
-        "The refused command would have changed what this one does.",
+        "An earlier, refused command would have changed the meaning of this one.",
     ),
     "execabort": ErrorText(
         b"EXECABORT Transaction discarded because of: %b",
-        "EXEC after a MULTI that was refused; nothing of the transaction was carried out.",
+        "EXEC after a refused MULTI. No command of the transaction was carried out.",
     ),
     "exec_without_multi": ErrorText(
         b"ERR EXEC without MULTI",
@@ -189,7 +190,7 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 def error(key: str, *words: bytes) -> bytes:
-    """The reply for row `key` of ERRORS with `words` inserted, as one line."""
+    """The reply for row `key` of ERRORS, with `words` inserted, as one line."""
     return b"-%b\r\n" % (ERRORS[key].text % words).translate(_ONE_LINE)
 
 
@@ -226,7 +227,7 @@ def key_too_long(length: int, most: int) -> bytes:
 
 
 def not_supported(name: str, option: str = "") -> bytes:
-    """`option` is an unsupported option of a supported command, such as BLOCK of XREAD."""
+    """`option` makes a supported command unsupported, as BLOCK does with XREAD."""
     return error("not_supported", f"{name} {option}".strip().upper().encode())
 
 
@@ -239,8 +240,8 @@ def needs_admin(name: str, pool: str) -> bytes:
 
 
 def sort_pattern(option: bytes, pool: str, hash_tag: bytes | None) -> bytes:
-    """The text of Redis Cluster for BY and GET, with servers instead of slots."""
-    way = b"with hash_tag: '{}' a pattern can have the key's tag before the *"
+    """Redis Cluster's text for BY and GET, with servers instead of slots."""
+    way = b"with hash_tag: '{}' a pattern may have the key's tag before the *"
     if hash_tag:
         way = b"put the key's tag, which is between '%b', before the *" % hash_tag
     return error("sort_pattern", option.upper(), pool.encode(), way)
@@ -251,5 +252,5 @@ def noauth() -> bytes:
 
 
 def echo(word: bytes, limit: int = ECHOED) -> bytes:
-    """The part of a word that C's %.*s prints, as in Redis: up to `limit` bytes, and to a NUL."""
+    """As C's %.*s prints a word, which Redis uses: at most `limit` bytes, and none after a NUL."""
     return word[:limit].partition(b"\0")[0]

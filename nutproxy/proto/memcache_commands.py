@@ -1,14 +1,14 @@
 # nutproxy/proto/memcache_commands.py: the table of Memcached commands
 """What nutproxy does with each command of memcached's text protocol, classic and meta.
 
-A row describes the layout of the line and the replies it can get. The parser, the dispatcher, the
-check of `deny_commands` and docs/memcached.md all use this table. Layouts, reply words and the
-replies that quiet mode suppresses are those of memcached 1.6 (protocol.txt and proto_text.c).
+A row has the layout of the line and the replies that belong to it. The parser, the dispatcher, the
+check of `deny_commands` and docs/memcached.md all read this table. Layouts, reply words and the
+replies that quiet mode drops are those of memcached 1.6 (protocol.txt and proto_text.c).
 
 For every forwarded line, the server must read exactly as many bytes as the proxy has read, and send
-exactly one reply. The proxy therefore checks everything that affects this: key lengths, the numbers
-of a storage command and the terminator of the data. `noreply` and `q` are not forwarded; the proxy
-drops the reply itself.
+exactly one reply. So everything that affects either (key lengths, numbers of a storage command, the
+data's terminator) is checked first. `noreply` and `q` are not forwarded: the proxy drops the reply
+itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Kind(IntEnum):
     KEY = 3  # <name> <key> …
     META = 4  # <name> <key> <flag>*
     META_STORE = 5  # ms <key> <bytes> <flag>*, and a data block
-    ALL = 6  # sent to all servers
+    ALL = 6  # to all servers
     LOCAL = 7  # handled by the proxy
     UNSUPPORTED = 8
 
@@ -58,27 +58,27 @@ class Reply(IntEnum):
 
 
 KIND_TEXTS = {
-    Kind.GET: "split per server; the values in the order of the keys, as often as asked for",
-    Kind.GAT: "split per server; the values in the order of the keys, as often as asked for",
+    Kind.GET: "split per server; the values come in the order of the keys, repeated keys included",
+    Kind.GAT: "split per server; the values come in the order of the keys, repeated keys included",
     Kind.STORE: "to the key's server",
     Kind.KEY: "to the key's server",
-    Kind.META: "to the key's server; with `b` the decoded key counts",
-    Kind.META_STORE: "to the key's server; with `b` the decoded key counts",
-    Kind.ALL: "to all live servers; the first error there is, else the first reply",
-    Kind.LOCAL: "answered by nutproxy",
+    Kind.META: "to the key's server; with `b` the decoded key decides",
+    Kind.META_STORE: "to the key's server; with `b` the decoded key decides",
+    Kind.ALL: "to all live servers; replies with the first error, or else the first reply",
+    Kind.LOCAL: "handled by nutproxy",
     Kind.UNSUPPORTED: "refused with `CLIENT_ERROR`; the connection stays open",
 }
 
 
 class Command(NamedTuple):
-    """A row. Word counts include the command; `max_words` 0 means no limit."""
+    """A row. Words are counted with the command itself; `max_words` 0 means no bound."""
 
     kind: Kind
     min_words: int
     max_words: int
-    noreply: bool  # accepts `noreply` as the last word
+    noreply: bool  # a last word `noreply` asks for no reply
     replies: tuple[Reply, ...]
-    quiet: tuple[Reply, ...]  # the replies that the meta flag `q` suppresses
+    quiet: tuple[Reply, ...]  # dropped with the meta flag `q`
     text: str
 
 
@@ -107,41 +107,49 @@ COMMANDS: dict[str, Command] = {
     "get": _row(Kind.GET, (2, 0), "VALUES", "values of keys"),
     "gets": _row(Kind.GET, (2, 0), "VALUES", "values of keys, each with its cas"),
     "gat": _row(Kind.GAT, (2, 0), "VALUES", "values of keys that get a new exptime"),
-    "gats": _row(Kind.GAT, (2, 0), "VALUES", "the same, each with its cas"),
+    "gats": _row(
+        Kind.GAT, (2, 0), "VALUES", "values of keys that get a new exptime, each with its cas"
+    ),
     "set": _row(Kind.STORE, (5, 6), _STORED, "store", noreply=True),
     "add": _row(Kind.STORE, (5, 6), _STORED, "store if the key is new", noreply=True),
     "replace": _row(Kind.STORE, (5, 6), _STORED, "store if the key exists", noreply=True),
-    "append": _row(Kind.STORE, (5, 6), _STORED, "add behind a value", noreply=True),
-    "prepend": _row(Kind.STORE, (5, 6), _STORED, "add before a value", noreply=True),
-    "cas": _row(Kind.STORE, (6, 7), _STORED, "store if nobody else has", noreply=True),
+    "append": _row(Kind.STORE, (5, 6), _STORED, "append to a value", noreply=True),
+    "prepend": _row(Kind.STORE, (5, 6), _STORED, "prepend to a value", noreply=True),
+    "cas": _row(
+        Kind.STORE,
+        (6, 7),
+        _STORED,
+        "store if the item has not changed since it was read",
+        noreply=True,
+    ),
     "delete": _row(Kind.KEY, (2, 4), "DELETED NOT_FOUND", "delete a key", noreply=True),
-    "incr": _row(Kind.KEY, (3, 4), "NUMBER NOT_FOUND", "add to a number", noreply=True),
-    "decr": _row(Kind.KEY, (3, 4), "NUMBER NOT_FOUND", "take from a number", noreply=True),
-    "touch": _row(Kind.KEY, (3, 4), "TOUCHED NOT_FOUND", "new exptime for a key", noreply=True),
+    "incr": _row(Kind.KEY, (3, 4), "NUMBER NOT_FOUND", "increment a number", noreply=True),
+    "decr": _row(Kind.KEY, (3, 4), "NUMBER NOT_FOUND", "decrement a number", noreply=True),
+    "touch": _row(Kind.KEY, (3, 4), "TOUCHED NOT_FOUND", "set a new exptime", noreply=True),
     "mg": _row(Kind.META, (2, 0), "VA HD EN OK", "meta get", quiet="EN"),
     "ms": _row(Kind.META_STORE, (2, 0), "HD NS EX NF OK", "meta set", quiet="HD OK"),
     "md": _row(Kind.META, (2, 0), "HD NF EX OK", "meta delete", quiet="HD OK"),
     "ma": _row(Kind.META, (2, 0), "HD VA NF NS EX OK", "meta arithmetic", quiet="HD VA OK"),
-    "me": _row(Kind.META, (2, 0), "ME EN", "meta debug: an item's facts"),
-    "mn": _row(Kind.LOCAL, (1, 0), text="meta no-op: its reply comes behind all before it"),
-    "flush_all": _row(Kind.ALL, (1, 3), "OK", "drop everything", noreply=True),
+    "me": _row(Kind.META, (2, 0), "ME EN", "meta debug: metadata of an item"),
+    "mn": _row(Kind.LOCAL, (1, 0), text="meta no-op: its reply comes after all earlier replies"),
+    "flush_all": _row(Kind.ALL, (1, 3), "OK", "delete all items", noreply=True),
     "verbosity": _row(Kind.ALL, (2, 3), "OK", "the servers' log level", noreply=True),
     "version": _row(
         Kind.LOCAL,
         (1, 0),
         "VERSION",
-        "the lowest version of the servers, with nutproxy's own appended: `1.6.18-nutproxy-0.1.0`;"
-        " `1.6.0` where none is known",
+        "the lowest version of the servers, with `-nutproxy` appended; `1.6.0-nutproxy` if none"
+        " is known",
     ),
     "stats": _row(
         Kind.LOCAL,
         (1, 0),
         "STATS VALUES RESET OK",
-        "nutproxy's figures; `stats servers` those about each server; `stats items` the sums of all"
-        " servers' figures, `stats cachedump` all servers' keys; other kinds are asked of all"
-        " servers, each name prefixed with its server's",
+        "nutproxy's counters. `stats servers`: the state of each server. `stats items`: the sums"
+        " over all servers. `stats cachedump`: the keys of all servers. Other kinds: the replies"
+        " of all servers, each name prefixed with its server's name",
     ),
-    "quit": _row(Kind.LOCAL, (1, 0), text="close the connection, behind what is owed"),
+    "quit": _row(Kind.LOCAL, (1, 0), text="close the connection after all earlier replies"),
     "cache_memlimit": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
     "extstore": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
     "lru": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
@@ -149,7 +157,7 @@ COMMANDS: dict[str, Command] = {
     "refresh_certs": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
     "shutdown": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
     "slabs": _row(Kind.UNSUPPORTED, (1, 0), text="administration of one server"),
-    "watch": _row(Kind.UNSUPPORTED, (1, 0), text="turns the shared connection into a log"),
+    "watch": _row(Kind.UNSUPPORTED, (1, 0), text="turns the shared server connection into a log"),
 }
 
 _INTRODUCTION = """\
@@ -158,13 +166,12 @@ _INTRODUCTION = """\
 Generated from the command table, `nutproxy/proto/memcache_commands.py`, by
 `python -m nutproxy.proto.memcache_commands`. Do not edit.
 
-What a pool with `redis: false`, the default, does with each command of memcached's text protocol.
-Lines are checked as memcached 1.6 checks them, and answered with its errors; the connection closes
-where memcached closes it. `noreply`, and `q` of the meta commands, are not forwarded: a server
-answers every request, so that no reply can be taken for another's, and nutproxy leaves out what the
-client did not want to hear. A pool's `deny_commands` refuses further commands by name. An error of
-a server is passed through as it is. What differs from a memcached is in
-[differences.md](differences.md).
+This is how a pool with `redis: false`, the default, handles each command of memcached's text
+protocol. nutproxy checks lines as memcached 1.6 does and replies with the same errors. It closes
+the connection where memcached closes it. It does not forward `noreply` or the meta flag `q`: the
+server replies to every request, so that replies cannot be mixed up, and nutproxy drops the replies
+that the client did not want. A pool's `deny_commands` refuses further commands by name. A server's
+error is passed on unchanged. [differences.md](differences.md) lists the differences from memcached.
 """
 
 
@@ -172,7 +179,7 @@ def document() -> str:
     """The text of docs/memcached.md."""
     lines = [
         _INTRODUCTION,
-        "| Command | What it does | What becomes of it | Left out with `q` |",
+        "| Command | What it does | How it is handled | Dropped with `q` |",
         "| --- | --- | --- | --- |",
     ]
     for name, row in COMMANDS.items():
