@@ -139,19 +139,18 @@ least 1.
 WARNINGS = f"""\
 ## Warnings
 
-These configurations are valid, but cause trouble. `nutproxy check` and nutproxy itself, at the
-start, print a warning and continue.
+These configurations work, but have a drawback. `nutproxy check` and the start warn about them.
 
 | configuration | what happens |
 |---|---|
-| `hash: crc32` with `distribution: ketama` | twemproxy's crc32 has 15 bits and the ring has 32; \
-all keys go to one server |
-| `fnv1a_64`, `fnv1_64` or `crc16` with `ketama`, or another hash that keeps numbered \
-keys together (only `check` warns) | `item:1000` to `item:1099` all go to one server. Set \
-`hash: murmur` for a new pool. Keep the hash of a pool that contains data, because a change moves \
+| `hash: crc32` with `distribution: ketama` | twemproxy's crc32 has 15 bits, the ring has 32: all \
+keys go to one server |
+| `fnv1a_64`, `fnv1_64` or `crc16` with `ketama`, or another hash that sends consecutively \
+numbered keys to one server (only `check` warns) | `item:1000` to `item:1099` all go to one \
+server. Set `hash: murmur` for a new pool. Keep the hash of a pool that holds data: a change moves \
 nearly every key |
-| a weight without a point in the ring | with ketama, a server with too small a share of the \
-weights gets no keys |
+| a weight that gets no point in the ring | with ketama a server whose share of the weights is too \
+small gets no keys at all |
 | two servers with one address | that server gets the keys of both |
 | `auto_eject_hosts` without `timeout` | a server that hangs is never ejected, and requests wait |
 | `server_connections` above {MANY_SERVER_CONNECTIONS} | requests are pipelined, so more \

@@ -194,10 +194,10 @@ class PoolSettings(Keys):
 
     hash: Hash = key(
         "fnv1a_64",
-        "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. Use `murmur` for a"
-        " new pool: with `ketama` the default, `fnv1a_64`, keeps keys together that are counted up,"
-        " so `item:1000` to `item:1099` go to one server (with nutcracker, too). Do not change the"
-        " hash of a pool that holds data: nearly every key would be looked for on another server."
+        "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. Use `murmur` for"
+        " a new pool. With `ketama`, the default `fnv1a_64` sends consecutively numbered keys to"
+        " one server, such as `item:1000` to `item:1099` (in nutcracker, too). Do not change the"
+        " hash of a pool that holds data: nearly every key would be looked up on another server."
         " `crc32` keeps only 15 bits, so with `ketama` all keys go to one server: use `crc32a`.",
         example="murmur",
     )
@@ -277,8 +277,8 @@ class PoolSettings(Keys):
     tcp_congestion: Word = key(
         None,
         "Congestion control of the TCP connections to servers and clients (`TCP_CONGESTION`); not"
-        " set: the system's. If that is `bbr`, which paces what it sends, values of 1 MB cost half"
-        " as much processor time again as with `cubic`.",
+        " set: the system's. With `bbr`, which paces its segments, values of 1 MB cost about 50 %"
+        " more processor time than with `cubic`.",
         example="cubic",
         accepts="a name that `/proc/sys/net/ipv4/tcp_allowed_congestion_control` lists",
     )
@@ -379,13 +379,13 @@ class PoolSettings(Keys):
     )
     client_max_pending: Size = key(
         32 * MB,
-        "Bytes of unanswered requests and unsent replies of one client; at this bound its socket"
-        " is not read until replies have left. A request in flight counts with the size that its"
-        " reply is expected to have, too: that of the client's latest replies, and one 32nd of"
-        " this bound before the first has come. Replies that are nevertheless larger, and are not"
-        " read, are kept up to four times this bound; a reply of more than 512 bytes that comes"
-        " above that is dropped, and an error in its place says so. The reply that is next to be"
-        " sent is never dropped, however large it is.",
+        "Bytes of unanswered requests and unsent replies of one client. At this bound nutproxy"
+        " stops reading from the client until replies have been sent. A request in flight also"
+        " counts with the expected size of its reply: that of the client's latest replies, or one"
+        " 32nd of this bound before the first reply. If replies are larger than expected and the"
+        " client does not read them, nutproxy keeps up to four times this bound. Above that it"
+        " drops further replies of more than 512 bytes and sends an error instead. The reply that"
+        " is sent next is never dropped.",
         example="64mb",
         unit="bytes",
         written="32mb",
@@ -394,8 +394,8 @@ class PoolSettings(Keys):
     )
     client_query_buffer_limit: Size = key(
         2 * GB,
-        "Bytes of requests that have come in part, of all clients together. Above this bound the"
-        " client with the largest of them gets an error and is disconnected, as with Redis'"
+        "Bytes of incomplete requests of all clients of the pool. Above this bound the client"
+        " with the largest one gets an error and is disconnected, as with Redis'"
         " `maxmemory-clients`. No request can be longer than this.",
         example="512mb",
         unit="bytes",
@@ -405,10 +405,9 @@ class PoolSettings(Keys):
     )
     client_request_timeout: Milliseconds = key(
         60000,
-        "How long a client may send nothing while a request of its own is not complete; then it"
-        " gets an error and is disconnected. Every byte begins the time anew, so a slow upload may"
-        " take as long as it likes, and a client between two requests may be idle for ever. -1 and"
-        " 0: no bound.",
+        "How long a client may stay silent in the middle of a request before it gets an error and"
+        " is disconnected. Every byte restarts the time, so a slow upload may take as long as it"
+        " needs. A client between two requests may be idle forever. -1 and 0: no bound.",
         example=30000,
         unit="milliseconds",
         accepts=f"-1 to {MAX_INT} milliseconds",
@@ -426,10 +425,10 @@ class PoolSettings(Keys):
     proto_max_bulk_len: Size = key(
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"
-        " one gets Redis' error and is disconnected. The servers' own `proto-max-bulk-len` must not"
-        " be smaller, or such a value ends their shared connection. In a Memcached pool: the"
-        " longest value. A longer one is read and dropped, and the reply is memcached's"
-        " `SERVER_ERROR object too large for cache`.",
+        " one gets Redis' error and is disconnected. The servers' own `proto-max-bulk-len` must"
+        " not be smaller, because a server closes the shared connection when it gets a longer"
+        " value. In a Memcached pool: the longest value. A longer one is read and dropped, and"
+        " the reply is memcached's `SERVER_ERROR object too large for cache`.",
         example="64mb",
         unit="bytes",
         written="512mb",

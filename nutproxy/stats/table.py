@@ -124,9 +124,9 @@ POOL: Sequence[Row] = (
     Row(
         "unread_replies_dropped",
         "counter",
-        "# replies dropped because their client had too much unread",
-        "The client gets an error in place of the reply. It had more than four times"
-        " `client_max_pending` bytes of replies waiting.",
+        "# replies dropped because their client had too many unread replies",
+        "The client gets an error instead of the reply. Its unread replies had more than four"
+        " times `client_max_pending` bytes.",
     ),
 )
 
@@ -245,13 +245,13 @@ SERVER: Sequence[Row] = (
     Row(
         "responses_dropped",
         "counter",
-        "# replies that no client was waiting for any more",
+        "# late replies that no client was waiting for",
         "The client had gone, or the timeout had passed. They do not count in `responses`.",
     ),
     Row(
         "server_protocol_errors",
         "counter",
-        "# connections closed because of malformed or unasked replies",
+        "# connections closed because of malformed or unexpected replies",
     ),
     Row(
         "server_probes",
@@ -271,8 +271,9 @@ SERVER: Sequence[Row] = (
     Row(
         "server_refusals",
         "counter",
-        "# connections that the server ended because it refused a request",
-        "With `Protocol error: invalid bulk length`: a value longer than its proto-max-bulk-len.",
+        "# connections that the server closed because it refused a request",
+        "The server's error was `Protocol error: invalid bulk length`: a value was longer than"
+        " its proto-max-bulk-len.",
     ),
     Row(
         "latency",
