@@ -138,8 +138,8 @@ COMMANDS: dict[str, Command] = {
         Kind.LOCAL,
         (1, 0),
         "VERSION",
-        "the lowest version of the servers, with `-nutproxy` appended; `1.6.0-nutproxy` if none"
-        " is known",
+        "the lowest version of the servers with nutproxy's own appended: `1.6.18-nutproxy-0.1.0`;"
+        " `1.6.0` if none is known",
     ),
     "stats": _row(
         Kind.LOCAL,

@@ -511,8 +511,8 @@ DIFFERENCES = [
     Difference(
         "memcached: version",
         "the version of one of the servers",
-        "the lowest version of the servers with `-nutproxy` appended; `1.6.0-nutproxy` while none"
-        " is known",
+        "the lowest version of the servers with nutproxy's own appended: `1.6.18-nutproxy-0.1.0`;"
+        " `1.6.0` if none is known",
         "clients detect features by it, also when all servers are down",
         (
             Script(
