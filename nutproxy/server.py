@@ -663,7 +663,10 @@ class Server(Endpoint):
             if not conn.awaited():
                 conn.err = ETIMEDOUT
                 conn.close(conn)
-        return any(conn.timed_out and not idle(conn) for conn in self.open_conns())
+        for conn in self.open_conns():
+            if conn.timed_out and not idle(conn):
+                return True
+        return False
 
     def orphans(self) -> int:
         """The number of unanswered requests whose clients have gone."""
