@@ -158,7 +158,7 @@ def test_a_client_is_not_read_above_its_limit_of_requests():
         Client(proxy.port) as client,
     ):
         client.pipeline(*[("GET", number) for number in range(1000)])
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() >= 16, "requests")
         for _ in range(50):
             assert taken() == 16
@@ -180,7 +180,7 @@ def test_a_reply_in_pieces_is_one_request():
         values = [b"%d" % number + b"x" * 1000000 for number in range(32)]
         for key, value in zip(keys, values, strict=True):
             assert other("SET", key, value) == b"OK"
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         before = taken()
         client.send("MGET", *keys)
         wait_until(lambda: answered_bytes(proxy) > sum(map(len, values)), "the whole reply")
@@ -200,7 +200,7 @@ def test_a_client_is_read_on_when_half_of_its_requests_are_answered():
         Client(proxy.port) as client,
     ):
         client.pipeline(*[("GET", number) for number in range(100)])
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() == 16, "requests")
         permits.release(7)
         replies = client.replies(7)
@@ -299,7 +299,7 @@ def test_a_client_is_read_on_when_half_of_its_bytes_are_answered():
         Client(proxy.port) as client,
     ):
         client.send_bytes(padded(6144, "SET", "a") * 40)
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() == 8, "requests")
         permits.release(3)
         assert client.replies(3) == [b"OK"] * 3
@@ -350,7 +350,7 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
         assert first("SET", "a", value) == b"OK"
         redis.stop()
         first.pipeline(("SET", "b", value))
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() == 2, "the request")
         full = "ERR server 's1' of pool 'alpha': its queue is full (server_max_queue)"
         second.pipeline(*[("SET", "c", value)] * 3)

@@ -559,7 +559,7 @@ class ScriptedServer:
         if command[0] == b"PING":
             reply = b"+PONG\r\n"
         elif command[0] == b"HELLO":
-            reply = b"%1\r\n+version\r\n+7.0.15\r\n"
+            reply = b"%2\r\n+version\r\n+7.0.15\r\n+proto\r\n:3\r\n"
         else:
             reply = self.replies[command[1].decode()]
         size = 1 if self.slowly else len(reply)

@@ -448,7 +448,7 @@ def test_unwritten_requests_are_sent_once_more_and_written_ones_never():
             client.pipeline(("SET", "a0", value))
             wait_until(lambda: server.sessions, "the first connection")
             client.pipeline(*[("SET", f"a{number}", value) for number in range(1, 24)])
-            taken = RequestCount(proxy.port)
+            taken = RequestCount(proxy)
             wait_until(lambda: taken() == 24, "all requests")
             go.set()
             replies = client.replies(24)
@@ -467,7 +467,7 @@ def test_unwritten_requests_are_moved_to_a_new_connection_once_only():
         Client(proxy.port) as client,
     ):
         client.pipeline(*[("SET", "a", b"x" * 1_000_000)] * 24)
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() == 24, "all requests")
         go.set()
         replies = client.replies(24)

@@ -285,7 +285,7 @@ def test_a_timed_out_request_does_not_fail_its_neighbours():
     ):
         assert slow.error("GET", "slow") == cause(1, "Connection timed out")
         neighbour.pipeline(("GET", "a"), ("GET", "b"))
-        taken = RequestCount(proxy.port)
+        taken = RequestCount(proxy)
         wait_until(lambda: taken() == 3, "all requests")
         finish.set()
         assert neighbour.replies(2) == [value_of(b"a"), value_of(b"b")]
@@ -518,7 +518,7 @@ NOBODY = "ERR pool 'alpha' has no live server: Connection refused"
 
 
 def ejects(proxy):
-    return info(proxy.port, "stats")["server_ejects"]
+    return proxy.stats()["alpha"]["server_ejects"]
 
 
 def test_an_ejected_server_s_keys_go_to_the_others_and_come_back_with_it():
