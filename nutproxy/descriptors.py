@@ -23,8 +23,11 @@ from nutproxy.config import Config, PoolConfig
 OWN = 40
 # A pool without client_connections needs room for at least this many clients to be useful.
 CLIENTS_MIN = 16
-# A server that is down is probed over a separate connection.
-PROBES = 1
+# A server that is down or slow is probed over a separate connection. The last probe of a slow one
+# is kept for a moment: it replaces a connection that turns out to be dead.
+PROBES = 2
+# Commands for a busy server (SCRIPT KILL) have a connection of their own in each version.
+ASIDES = 1
 
 
 class Need(NamedTuple):
@@ -91,8 +94,9 @@ def _pool(pool: PoolConfig) -> Iterator[Need]:
     each = pool.server_connections * versions + PROBES
     connections = f"{pool.server_connections} server_connections"
     if pool.redis:
-        connections += f" x {versions} protocol versions"
+        each += ASIDES * versions
+        connections = f"({connections} + {ASIDES} for SCRIPT KILL) x {versions} protocol versions"
     yield Need(1, f"to listen for pool '{pool.name}'")
-    yield Need(servers * each, f"for its {servers} servers x ({connections} + {PROBES} probe)")
+    yield Need(servers * each, f"for its {servers} servers x ({connections} + {PROBES} probes)")
     if pool.client_connections:
         yield Need(pool.client_connections, "for its client_connections")

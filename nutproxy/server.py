@@ -663,10 +663,12 @@ class Server(Endpoint):
             if not conn.awaited():
                 conn.err = ETIMEDOUT
                 conn.close(conn)
+        # Not any(): a generator expression does not see the attributes that only C sees.
+        watched = False
         for conn in self.open_conns():
             if conn.timed_out and not idle(conn):
-                return True
-        return False
+                watched = True
+        return watched
 
     def orphans(self) -> int:
         """The number of unanswered requests whose clients have gone."""

@@ -24,7 +24,7 @@ from nutproxy.config.model import (
     extra,
     table,
 )
-from nutproxy.descriptors import CLIENTS_MIN, OWN, PROBES
+from nutproxy.descriptors import ASIDES, CLIENTS_MIN, OWN, PROBES
 
 INTRODUCTION = """\
 # Configuration
@@ -169,8 +169,9 @@ hard limit and compares it with the number of files that the configuration needs
 |---|---|
 | the process itself: log, statistics, signals, ... | {OWN} |
 | each pool | 1 to listen |
-| each server of a Redis pool | 2 x `server_connections` + {PROBES}: `server_connections` for each \
-protocol version in use, RESP2 and RESP3, and {PROBES} to check whether the server is back |
+| each server of a Redis pool | 2 x (`server_connections` + {ASIDES}) + {PROBES}: for each \
+protocol version in use, RESP2 and RESP3, `server_connections` and {ASIDES} for SCRIPT KILL and \
+similar commands; and {PROBES} to check whether the server is back |
 | each server of a Memcached pool | `server_connections` + {PROBES} |
 | clients of a pool with `client_connections` | that many |
 | clients of a pool without it | at least {CLIENTS_MIN} |

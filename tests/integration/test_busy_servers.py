@@ -106,3 +106,15 @@ def test_many_script_kills_share_one_connection():
             assert {str(reply)[:7] for reply in killer.replies(20)} <= {"b'OK'", "NOTBUSY"}
         assert "Script killed by user" in str(waiting.reply())
         assert proxy.stats()["total_connections"] - before < 20 + 5
+
+
+@pytest.mark.parametrize("resp", ["2", "3"])
+def test_clients_log_in_while_a_script_runs_once_the_servers_version_is_known(resp):
+    """HELLO would wait for the script, over the connection that it occupies."""
+    with busy(count=1, resp=resp) as (_, proxy, waiting, killer), Client(proxy.port) as late:
+        greeting = late("HELLO", resp)
+        fields = greeting if resp == "3" else dict(zip(greeting[::2], greeting[1::2], strict=True))
+        assert fields[b"proto"] == int(resp)
+        assert fields[b"version"] != b"unknown"
+        assert killer("SCRIPT", "KILL") == b"OK"
+        assert "Script killed by user" in str(waiting.reply())

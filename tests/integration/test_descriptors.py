@@ -62,7 +62,7 @@ def test_needs_are_counted_for_servers_protocol_versions_probes_and_clients(shar
         for port, text in enumerate((limited, memcached), start=2)
     )
     config = loaded(redis + limited + memcached, tmp_path)
-    servers = 3 * (4 * 2 + 1) + 1 * (1 * 2 + 1) + 2 * (1 * 1 + 1)
+    servers = 3 * (5 * 2 + 2) + 1 * (2 * 2 + 2) + 2 * (1 * 1 + 2)
     reserved = OWN + 3 + servers + 500
     assert room(config, 10_000) == 10_000 - reserved
     assert shortage(config, reserved + 2 * CLIENTS_MIN) is None
@@ -73,11 +73,11 @@ def test_what_needs_more_server_connections_than_descriptors_is_refused(shards):
     # twemproxy: "max client conns 4294963284".
     proxy = LimitedServer(pool("alpha", shards, server_connections=1250), "-n 1024")
     with contextlib.closing(proxy):
-        needed = OWN + 1 + 3 * (1250 * 2 + 1) + CLIENTS_MIN
+        needed = OWN + 1 + 3 * (1251 * 2 + 2) + CLIENTS_MIN
         assert proxy.refusal() == (
             f"nutproxy: {proxy.config_file}: needs {needed} open files and the limit is 1024:"
-            f" {OWN} for the process itself, 1 to listen for pool 'alpha', 7503 for its 3 servers"
-            " x (1250 server_connections x 2 protocol versions + 1 probe),"
+            f" {OWN} for the process itself, 1 to listen for pool 'alpha', 7512 for its 3 servers"
+            " x ((1250 server_connections + 1 for SCRIPT KILL) x 2 protocol versions + 2 probes),"
             f" {CLIENTS_MIN} for clients at least;"
             f" allow {needed} (as root: ulimit -n {needed}; for a service of systemd:"
             f" LimitNOFILE={needed}), or lower server_connections or client_connections\n"
@@ -87,20 +87,20 @@ def test_what_needs_more_server_connections_than_descriptors_is_refused(shards):
 def test_client_connections_that_do_not_fit_beside_the_servers_are_refused(shards):
     config = pool("alpha", shards, client_connections=1000)
     with contextlib.closing(LimitedServer(config, "-n 1024")) as proxy:
-        assert "1000 for its client_connections; allow 1050 (" in proxy.refusal()
-    with LimitedServer(config, "-n 1050") as proxy:
+        assert "1000 for its client_connections; allow 1059 (" in proxy.refusal()
+    with LimitedServer(config, "-n 1059") as proxy:
         assert pipeline(proxy.port, [("PING",)]) == [b"PONG"]
 
 
 def test_check_warns_of_what_does_not_fit_on_this_machine(shards):
-    with contextlib.closing(LimitedServer(pool("alpha", shards), "-n 60")) as proxy:
+    with contextlib.closing(LimitedServer(pool("alpha", shards), "-n 70")) as proxy:
         proxy.choose_ports()
         command = [*proxy.command()[:-2], "check"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        needed = OWN + 1 + 3 * 3 + CLIENTS_MIN
+        needed = OWN + 1 + 3 * 6 + CLIENTS_MIN
         assert (run.returncode, run.stderr) == (0, "")
         assert run.stdout.startswith(
-            f"{proxy.config_file}: warning: needs {needed} open files and the limit is 60: "
+            f"{proxy.config_file}: warning: needs {needed} open files and the limit is 70: "
         )
 
 
@@ -126,7 +126,7 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
     ):
         servers = [one, two, three]
         config = pool("alpha", servers, server_connections=4)
-        needed = OWN + 1 + 3 * (4 * 2 + 1) + CLIENTS_MIN
+        needed = OWN + 1 + 3 * (5 * 2 + 2) + CLIENTS_MIN
         proxy = stack.enter_context(LimitedServer(config, f"-n {needed}"))
         wait_until(
             lambda: f"{CLIENTS_MIN} clients fit in the limit on open files" in proxy.output,
@@ -167,7 +167,7 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
 
 def test_pools_with_client_connections_keep_their_places(shards):
     keeps = pool("keeps", shards, client_connections=20)
-    needed = OWN + 2 + 2 * 3 * 3 + 20 + CLIENTS_MIN
+    needed = OWN + 2 + 2 * 3 * 6 + 20 + CLIENTS_MIN
     with (
         LimitedServer(keeps + pool("open", shards), f"-n {needed}") as proxy,
         contextlib.ExitStack() as stack,
