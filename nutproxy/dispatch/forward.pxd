@@ -13,6 +13,8 @@ cdef int answer_dead(ClientConn client, uint32_t flags) except -1
 cdef int forward(ClientConn client, Msg* msg, Server server) except -1
 cdef int forward_one(ClientConn client, void* row, char* data, size_t length, Server server,
                      uint32_t flags) except -1
+cdef int forward_one_aside(ClientConn client, void* row, char* data, size_t length, Server server,
+                     uint32_t flags) except -1
 cdef int hash_keys(Router router, const char* data, const Arg* arg, uint32_t step, uint32_t count,
                    uint32_t* hashes) except -1
 cdef int parent_of(ClientConn client, void* row, uint32_t nfrag, uint32_t nkeys, Merge merge,

@@ -159,6 +159,21 @@ def forward_one(client, row, data, length, server, flags):
     return forward(client, msg, server)
 
 
+def forward_one_aside(client, row, data, length, server, flags):
+    """The whole request to one server, past all that waits for it."""
+    msg: cython.pointer(Msg) = msg_get()
+    if msg is cython.NULL:
+        raise MemoryError
+    msg.flags = flags
+    msg.row = row
+    if msg_copy(msg, cython.address(msg.req), data, length) < 0:
+        msg_put(msg)
+        raise MemoryError
+    msg.held = length
+    client.enqueue_outq(client, msg)
+    return forward_aside(client, msg, server)
+
+
 def hash_keys(router, data, arg, step, count, hashes):
     """Write the hashes of `count` keys into `hashes`. The first key is `arg`, and each next one is
     `step` arguments further."""

@@ -33,6 +33,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     answer_dead,
     ask,
     forward_one,
+    forward_one_aside,
     hash_keys,
     parent_of,
     send_all,
@@ -690,10 +691,12 @@ def to_live_servers(
     """Send the request to all live servers. If there is only one, its reply needs no merge."""
     parts: cython.uint = part_flags(row, data, parser)
     servers: list = client.pool.live_servers()
+    server: Server
     if len(servers) == 1:
-        return forward_one(
-            client, row, data, parser.pos, cython.cast(Server, servers[0]), flags | parts
-        )
+        server = servers[0]
+        if parts & MSG_ASIDE:
+            return forward_one_aside(client, row, data, parser.pos, server, flags | parts)
+        return forward_one(client, row, data, parser.pos, server, flags | parts)
     return send_all(client, row, data, parser.pos, servers, row.merge, None, flags, parts)
 
 
