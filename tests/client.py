@@ -45,6 +45,14 @@ def talk(address: int | str | Path, data: bytes) -> bytes:
         return read_all(connection)
 
 
+def send_all(connection: socket.socket, data: bytes) -> None:
+    """As its `sendall`, whose timeout is one for the whole: here it is for each piece, so that much
+    may take long on a busy machine, as long as it goes on."""
+    left = memoryview(data)
+    while left:
+        left = left[connection.send(left) :]
+
+
 def read_all(connection: socket.socket) -> bytes:
     """What comes until the other side closes, which may be with a reset."""
     parts = []

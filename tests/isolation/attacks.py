@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 
-from tests.client import Client, read_all, request, requests, talk, words
+from tests.client import Client, read_all, request, requests, send_all, talk, words
 from tests.integration.test_defects import MALFORMED
 from tests.isolation.innocents import HOMES, VICTIM
 from tests.memcache import MemcacheClient
@@ -33,8 +33,8 @@ def exchange(port, data, close=True):
 
         def send():
             # It may be closed before it has read everything.
-            with contextlib.suppress(OSError):
-                connection.sendall(data)
+            with contextlib.suppress(ConnectionError):
+                send_all(connection, data)
                 if close:
                     connection.shutdown(socket.SHUT_WR)
 

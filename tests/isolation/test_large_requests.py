@@ -20,7 +20,7 @@ import pytest
 from nutproxy.proto.commands import COMMANDS, LIMITS, Behaviour
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
 from nutproxy.proto.memcache_commands import Kind
-from tests.client import Client
+from tests.client import Client, send_all
 from tests.integration.conftest import mc_pool, pool
 from tests.servers import MemcachedServer, NutproxyServer, RedisServer, connect
 
@@ -28,6 +28,7 @@ ALL_ROWS = bool(os.environ.get("NUTPROXY_ALL_ROWS"))
 ARGUMENTS = 1_000_000
 LARGE = 64 << 20
 LIMIT = 0.050  # seconds
+ATTEMPTS = 3
 
 # Numbers, so that they are valid counts. With a hash tag for commands that need one server.
 APART = b"".join(b"$7\r\n%07d\r\n" % number for number in range(ARGUMENTS))
@@ -102,14 +103,23 @@ class Arena:
             thread.join()
 
     def longest_wait(self, protocol, *parts):
-        """The longest wait of a PING while this request is sent and answered."""
+        """The longest wait of a PING while this request is sent and answered. Blocking of the loop
+        repeats; a pause of this process, during which the proxy works on, does not. So a long wait
+        must occur in every attempt."""
+        for _ in range(ATTEMPTS):
+            longest = self.longest_wait_once(protocol, *parts)
+            if longest < LIMIT:
+                break
+        return longest
+
+    def longest_wait_once(self, protocol, *parts):
         with self.innocent() as waits, connect(self.proxy.ports[protocol]) as connection:
 
             def send():
                 # The proxy may close the connection before it has read everything.
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(ConnectionError):
                     for part in parts:
-                        connection.sendall(part)
+                        send_all(connection, part)
                     connection.shutdown(socket.SHUT_WR)
 
             sender = threading.Thread(target=send)

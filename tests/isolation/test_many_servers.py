@@ -14,6 +14,7 @@ from tests.integration.conftest import pool
 from tests.servers import HOST, NutproxyServer, RedisServer, wait_until
 
 SERVERS = 1000
+LIMIT = 0.050  # seconds
 
 
 def many(listeners, **options):
@@ -54,7 +55,12 @@ def test_a_thousand_servers_at_rest_cost_no_processor_time(listener):
 
 
 def test_a_thousand_servers_that_die_at_once_hold_nobody_up():
-    """Each failed server caused a rebuild of the ring, which stopped all pools for 13 s."""
+    """Each failed server caused a rebuild of the ring, which stopped all pools for 13 s. A long
+    wait must occur in every attempt: a pause of this process may cause a single one."""
+    assert any(longest_wait_beside_deaths() < LIMIT for _ in range(3))
+
+
+def longest_wait_beside_deaths():
     with RedisServer() as server, contextlib.ExitStack() as stack:
         closed = stack.enter_context(socket.create_server((HOST, 0)))
         config = many(
@@ -75,10 +81,13 @@ def test_a_thousand_servers_that_die_at_once_hold_nobody_up():
             longest = longest_work(
                 proxy, innocent, lambda: figures()["many"]["server_ejects"] == SERVERS
             )
-            assert longest < 0.05
             client.replies(20 * SERVERS)
-            # The ring has no server left, and the error says so.
-            assert client.error("GET", "a").startswith("ERR pool 'many' has no live server")
+            # The ring has no server left once its last portion is built, and the error says so.
+            wait_until(
+                lambda: client.error("GET", "a").startswith("ERR pool 'many' has no live server"),
+                "the ring without servers",
+            )
+            return longest
 
 
 def longest_work(proxy, client, done):
