@@ -22,6 +22,9 @@ UNREAD = "isolation/test_unread_replies.py::test_"
 BOUNDS = "isolation/test_bounds.py::test_"
 LARGE = "isolation/test_large_requests.py::test_"
 SLOW = "isolation/test_slow_and_stuck.py::test_"
+MANY = "isolation/test_many_servers.py::test_"
+GARBAGE = "integration/test_garbage.py::test_"
+REFUSALS = "integration/test_refusals.py::test_"
 
 SHOWN = {
     "A1 Memcached line feeds in keys": ["memcached_injections", "memcached_noreply_storm"],
@@ -99,6 +102,10 @@ SHOWN = {
         DEFECTS + "memory_of_a_burst_is_given_back",
         "integration/test_clients_under_load.py::"
         "test_clients_that_leave_with_requests_in_flight_leave_nothing_behind",
+        GARBAGE + "redis_pools_leave_no_cycle",
+        GARBAGE + "memcached_pools_leave_no_cycle",
+        GARBAGE + "names_that_do_not_resolve_leave_no_cycle",
+        GARBAGE + "timeouts_and_odd_servers_leave_no_cycle",
     ],
     "B descriptors run out": [
         DEFECTS + "clients_are_accepted_again_after_descriptors_ran_out",
@@ -154,6 +161,13 @@ SHOWN = {
         "integration/test_lua_replies.py::"
         "test_any_reply_of_a_script_is_passed_on_and_ends_no_connection",
         "integration/test_commands.py::test_wait_is_refused_and_holds_nobody_up",
+        REFUSALS + "no_refusal_lets_through_what_redis_would_not_have_carried_out",
+        REFUSALS + "no_command_is_carried_out_within_a_refused_transaction",
+        REFUSALS + "no_command_reaches_the_data_after_a_refused_select",
+        "integration/test_memcache_refusals.py::"
+        "test_every_field_is_taken_or_refused_as_memcached_does_and_no_block_is_run",
+        "integration/test_memcache_refusals.py::"
+        "test_random_lines_are_taken_or_refused_as_memcached_does",
     ],
     "rule 3": ["unknown_commands", "wrong_arguments", "killed_server"],
     "rule 4": [
@@ -169,6 +183,8 @@ SHOWN = {
         BOUNDS + "unfinished_requests_of_all_clients_are_bounded",
         BOUNDS + "a_line_without_an_end_is_not_kept",
         BOUNDS + "a_reply_above_the_bound_is_not_kept",
+        BOUNDS + "a_value_of_memcached_above_the_bound_is_not_kept",
+        BOUNDS + "what_follows_a_dropped_reply_is_understood",
         BOUNDS + "names_of_clients_are_bounded",
         "slow_readers",
         "replies_larger_than_expected",
@@ -185,6 +201,12 @@ SHOWN = {
         LARGE + "a_redis_command_with_a_million_arguments_holds_up_no_other_pool",
         LARGE + "a_memcached_command_with_a_million_words_holds_up_no_other_pool",
         LARGE + "the_longest_request_that_is_not_refused_holds_up_no_other_pool",
+        LARGE + "a_redis_command_with_an_argument_of_64_mb_holds_up_no_other_pool",
+        LARGE + "a_memcached_command_with_a_word_or_a_value_of_64_mb_holds_up_no_other_pool",
+        LARGE + "what_is_not_a_command_holds_up_no_other_pool",
+        LARGE + "a_pipeline_of_commands_that_the_proxy_answers_holds_up_no_other_pool",
+        MANY + "a_thousand_servers_at_rest_cost_no_processor_time",
+        MANY + "a_thousand_servers_that_die_at_once_hold_nobody_up",
         SLOW + "a_name_server_that_hangs_costs_nobody_anything",
         SLOW + "a_storm_of_connects_leaves_the_others_their_turns",
         "whole_keyspaces",
@@ -199,6 +221,9 @@ SHOWN = {
         HEALTH + "a_request_that_timed_out_half_written_is_written_to_its_end_and_none_behind_it",
         HEALTH + "a_connection_that_falls_silent_after_a_timeout_is_closed",
         HEALTH + "a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts",
+        BOUNDS + "a_request_that_stands_still_ends_its_client_alone",
+        BOUNDS + "a_slow_upload_takes_as_long_as_it_likes",
+        BOUNDS + "a_client_that_the_proxy_does_not_read_is_not_blamed",
     ],
     "rule 9": ["unit/test_config_proofs.py::test_key_is_tested_where_it_acts"],
     "rule 10": [
