@@ -365,6 +365,8 @@ def test_stats_items_and_cachedump_are_as_of_one_memcached():
         ([b"VERSION 1.6.9", b"VERSION 1.6.10"], b"1.6.9"),
         ([b"VERSION 1.6.18 (Debian)", b"VERSION unknown"], b"1.6.18"),
         ([b"VERSION unknown", b"VERSION x.y"], b"1.6.0"),
+        ([b"VERSION", b"VERSION x.y"], b"1.6.0"),
+        ([b"VERSION ", b"VERSION mcrouter 41.0"], b"1.6.0"),
     ],
 )
 def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(told, shown):
