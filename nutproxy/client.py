@@ -29,12 +29,13 @@ import socket
 import sys
 import termios
 import time
+from functools import partial
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
-from cython.cimports.nutproxy.msg.message import MSG_PIECE, Msg, msg_put
+from cython.cimports.nutproxy.msg.message import MSG_PIECE, Msg, freed_enough, msg_put
 from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser, parser_reset
 from cython.cimports.nutproxy.msg.response import (
     rsp_dequeue,
@@ -74,6 +75,8 @@ TOO_MUCH_MEMCACHE = cython.declare(
     b"SERVER_ERROR unfinished requests, see client_query_buffer_limit\r\n",
 )
 
+# Requests of a client that has gone which are let go of in one turn: 3 ms.
+LET_GO_PER_TURN = cython.declare(cython.int, 16384)
 # Milliseconds that a closing connection waits for the client to close.
 LINGER = 1000
 # Requests that a client may have in flight before the size of its replies is known.
@@ -155,9 +158,24 @@ def client_close(conn: Conn) -> cython.int:
         asked = conn.closing and conn.err in (0, EPIPE, ECONNRESET)
         client.pool.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
-        while conn.omsg_q.head is not cython.NULL:
-            msg_put(conn.dequeue_outq(conn))
+        let_go(conn)
     return 0
+
+
+def let_go(conn: Conn) -> None:
+    """Release the requests of a client that has gone, a limited number each turn. Replies to the
+    others that come meanwhile are kept in its queue, and nothing is sent any more."""
+    count: cython.int = 0
+    while conn.omsg_q.head is not cython.NULL:
+        count += 1
+        if count == LET_GO_PER_TURN or (count < LET_GO_PER_TURN and freed_enough()):
+            try:
+                conn.loop.timers.schedule(conn.loop.now, partial(let_go, conn))
+                return
+            except MemoryError:
+                # Without a timer, release all of them now.
+                count = LET_GO_PER_TURN
+        msg_put(conn.dequeue_outq(conn))
 
 
 @cython.cfunc

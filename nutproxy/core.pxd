@@ -16,6 +16,7 @@ cdef class Context:
     # Limit on the clients of all pools without client_connections together; 0 for no limit.
     cdef public size_t max_clients
     cdef bint stopped
+    cdef bint unfreed                  # messages wait to be freed in the next turns
     cdef int64_t due                   # when the first timer or deadline expires
     cdef int64_t judge_from            # no timer or deadline runs before this time
     cdef readonly bint draining

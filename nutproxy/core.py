@@ -48,7 +48,7 @@ import time
 import cython
 from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
-from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim
+from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim, messages_turn
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proxy import ProxyConn
 from cython.cimports.nutproxy.stats.slab import Slab
@@ -230,8 +230,8 @@ class Context:
         self.due = first
         if self.stopped:
             return 0
-        if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count:
-            # There is input to read or output to flush already.
+        if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count or self.unfreed:
+            # There is input to read, output to flush or memory to free already.
             return 0
         if first == NEVER:
             return -1
@@ -334,6 +334,7 @@ class Context:
         self.flush(cython.address(loop.flush_servers))
         self.flush(cython.address(loop.flush_clients))
         loop.sweep()
+        self.unfreed = messages_turn(loop.now)
         return 0
 
     def tidy(self) -> None:

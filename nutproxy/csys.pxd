@@ -51,12 +51,17 @@ cdef extern from "<malloc.h>" nogil:
     int M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
     int mallopt(int parameter, int value)
     int malloc_trim(size_t pad)
+    struct mallinfo2_t "struct mallinfo2":
+        size_t fordblks                # free bytes of the heap
+    mallinfo2_t mallinfo2()
 
 cdef extern from "<sys/mman.h>" nogil:
     int PROT_READ, PROT_WRITE, MAP_SHARED
     void* MAP_FAILED
     void* mmap(void* address, size_t length, int protection, int flags, int fd, int64_t offset)
     int munmap(void* address, size_t length)
+    int MADV_DONTNEED
+    int madvise(void* address, size_t length, int advice)
 
 cdef extern from *:
     int __builtin_clzll(unsigned long long value) nogil

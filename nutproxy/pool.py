@@ -22,6 +22,7 @@ from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_WRITTEN,
+    freed_enough,
     msg_get,
     msg_put,
 )
@@ -49,6 +50,8 @@ log = logging.getLogger("nutproxy")
 
 # Longest reply of a server, in bytes, unless twice the largest value is more.
 REPLY_MAX = 1 << 30
+# Expired requests that are answered in one turn: 5 ms.
+EXPIRED_PER_TURN = cython.declare(cython.int, 4096)
 # Connects of a pool in one turn (one takes 0.1 ms), and the milliseconds until the next as many.
 CONNECTS_PER_TURN = 64
 CONNECTS_APART = 8
@@ -177,7 +180,10 @@ class ServerPool:
         server: Server
         start: cython.longlong
         text: bytes
-        while True:
+        # What is left expires in the next turn.
+        for _ in range(EXPIRED_PER_TURN):
+            if freed_enough():
+                return 0
             msg = self.deadlines.timeout_next
             if msg == self.deadlines or msg.deadline > self.loop.seen:
                 return 0
@@ -192,6 +198,7 @@ class ServerPool:
             start = msg.start // 1000
             msg_fail(msg, text)
             server.request_timed_out(conn, start)
+        return 0
 
     def connect_delay(self) -> int:
         """The milliseconds to wait before one more connect. Spreads them out, so that hundreds of

@@ -17,7 +17,6 @@ cdef class Server(Endpoint):
     cdef dict refusals                 # by version and slot: when it may be tried again
     cdef readonly int64_t last_failure # when the last counted failure was noticed
     cdef readonly int64_t backoff      # milliseconds until the next probe
-    cdef bint stopped                  # the proxy is shutting down
     cdef readonly int64_t tried        # when the last connect began
     cdef readonly int64_t slow_since   # no sign of life since then; -1 while it is not slow
     cdef Timer retry                   # starts the next probe, or None

@@ -18,6 +18,7 @@ cdef class Endpoint:
     cdef readonly bint memcache        # speaks the Memcached protocol, not Redis
     cdef readonly bint down            # requests fail unless a probe finds it up soon
     cdef readonly bint ejected         # down, and out of the ring
+    cdef bint stopped                  # the proxy is shutting down
     cdef readonly bint doubted         # down or slow, until the next reply
     cdef readonly bint no_resp3        # too old for HELLO
     cdef readonly bytes error          # the error reply to requests while it is down

@@ -97,6 +97,8 @@ cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
 cdef int messages_setup() noexcept
 cdef void heap_freed(size_t size) noexcept
 cdef int messages_trim() noexcept
+cdef bint messages_turn(int64_t now) noexcept
+cdef bint freed_enough() noexcept
 
 cdef inline bint msg_awaited(Msg* msg) noexcept:
     """Is a client, or a command that it is a part of, still waiting for its reply?"""

@@ -1,0 +1,121 @@
+# tests/isolation/test_backlogs.py: what has piled up is let go of in portions
+"""A backlog of requests for a server that reads nothing, and an innocent client of another pool
+while the backlog is let go of. The processor time of the loop's thread during each PING is what
+counts, so that other processes of the machine do not matter."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client, read_all, request
+from tests.integration.conftest import pool
+from tests.isolation.test_many_servers import cpu_seconds
+from tests.scripted import ScriptedServer, reply_to, reset
+from tests.servers import NutproxyServer, RedisServer, wait_until
+
+MEGABYTE = 1 << 20
+FIRST = 300
+# A turn of the loop may take 20 ms. A PING sees three of them: it comes in one, it is answered in
+# another, and it may wait for one between them.
+LONGEST = 0.06
+
+BACKLOGS = {
+    "300,000 small requests": (request("SET", "k", "v"), 300_000),
+    "60,000 requests of 10 KB": (request("SET", "k", b"v" * 10_000), 60_000),
+    "600 requests of 1 MB": (request("SET", "k", b"v" * MEGABYTE), 600),
+    "3 requests of 200 MB": (request("SET", "k", b"v" * 200 * MEGABYTE), 3),
+}
+
+
+def longest_work(proxy, client, done):
+    longest = 0.0
+    while not done():
+        began = cpu_seconds(proxy.pid)
+        assert client("PING") == b"PONG"
+        longest = max(longest, cpu_seconds(proxy.pid) - began)
+    return longest
+
+
+@contextlib.contextmanager
+def backlog(kind):
+    """A proxy with such a backlog; its innocent client, the one that sent it, and the server."""
+    message, count = BACKLOGS[kind]
+    end = threading.Event()
+
+    def script(session):
+        # Replies are small: that is what further ones are expected to be.
+        for _ in range(FIRST):
+            request = session.receive()
+            if request is None:
+                return
+            session.send(reply_to(request))
+        session.wait(end)
+
+    options = {"client_max_requests": 1_000_000, "client_max_pending": "2gb"}
+    with (
+        ScriptedServer(script) as server,
+        RedisServer() as other,
+        NutproxyServer(
+            pool("alpha", [server], server_max_queue="2gb", **options) + pool("beta", [other])
+        ) as proxy,
+        Client(proxy.ports["beta"]) as innocent,
+        Client(proxy.ports["alpha"]) as sender,
+    ):
+        innocent("PING")
+        for _ in range(FIRST):
+            sender("SET", "k", "v")
+        portion = max(1, 1000 * 1000 // len(message))
+        for start in range(0, count, portion):
+            sender.send_bytes(message * min(portion, count - start))
+        wait_until(lambda: waiting(proxy) == count, "the backlog")
+
+        def die():
+            server.refuse()
+            end.set()
+
+        yield proxy, innocent, sender, die
+        end.set()
+
+
+def waiting(proxy):
+    figures = proxy.stats()["alpha"]["s1"]
+    return figures["in_queue"] + figures["out_queue"]
+
+
+def resident(proxy):
+    pages = Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("kind", BACKLOGS)
+def test_a_backlog_whose_server_dies_holds_nobody_up(kind):
+    with backlog(kind) as (proxy, innocent, sender, die):
+        reader = threading.Thread(target=read_all, args=(sender.socket,))
+        reader.start()
+        die()
+        longest = longest_work(proxy, innocent, lambda: waiting(proxy) == 0)
+        assert longest < LONGEST
+        # What it took is given back, and that does not hold anybody up either.
+        longest = longest_work(proxy, innocent, lambda: resident(proxy) < 120 * MEGABYTE)
+        assert longest < LONGEST
+        sender.socket.shutdown(2)
+        reader.join()
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("kind", BACKLOGS)
+def test_a_backlog_whose_client_leaves_holds_nobody_up(kind):
+    with backlog(kind) as (proxy, innocent, sender, die):
+        reset(sender.socket)
+        gone = longest_work(
+            proxy, innocent, lambda: proxy.stats()["alpha"]["client_connections"] == 0
+        )
+        die()
+        longest = longest_work(proxy, innocent, lambda: waiting(proxy) == 0)
+        assert max(gone, longest) < LONGEST
+        longest = longest_work(proxy, innocent, lambda: resident(proxy) < 120 * MEGABYTE)
+        assert longest < LONGEST
