@@ -326,8 +326,10 @@ class Server(Endpoint):
     def judge_version(self, step: str, reply: str) -> str | None:
         """The same for memcached. If it has too many clients or requires authentication, it sends
         an error instead of its version."""
-        if step and reply.startswith("VERSION "):
-            self.version = reply.removeprefix("VERSION").strip()
+        word, _, version = reply.partition(" ")
+        if step and word == "VERSION":
+            # Another proxy may have no version to tell.
+            self.version = version.strip()
             return None
         if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
             return reply

@@ -86,10 +86,18 @@ def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def ignore_signals() -> None:
+    # CPython reports a signal that arrived just before its handler was removed as an unraisable
+    # exception, with a traceback on standard error.
+    sys.unraisablehook = report_unless_race
     for number in SIGNALS:
         # The interpreter resets Python handlers before it exits, but not SIG_IGN.
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
+
+
+def report_unless_race(unraisable: sys.UnraisableHookArgs) -> None:
+    if "due to race condition" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 def ignore(number: int, frame: object) -> None:

@@ -51,7 +51,9 @@ dead_list = cython.declare(cython.pointer(Msg), cython.NULL)
 # What freed_bytes may reach in this turn, and what it was when the heap was last looked at.
 free_until = cython.declare(cython.size_t, 0)
 looked_at = cython.declare(cython.size_t, 0)
+# When the heap last returned pages: in milliseconds, and what freed_bytes was.
 trimmed_at = cython.declare(cython.longlong, 0)
+trimmed = cython.declare(cython.size_t, 0)
 
 # Messages kept for reuse: twice as many as 50 clients with pipelines of 16 have in flight.
 FREE_MAX = cython.declare(cython.size_t, 2048)
@@ -226,7 +228,7 @@ def freed_enough():
 def messages_turn(now):
     """At the end of a turn: free waiting messages, and return pages of the heap if there are many.
     Returns whether more messages wait. `now` is in milliseconds."""
-    global dead_list, free_until, looked_at, trimmed_at
+    global dead_list, free_until, looked_at, trimmed_at, trimmed
     msg: cython.pointer(Msg)
     free_until = freed_bytes + FREE_PER_TURN
     while dead_list is not cython.NULL and freed_bytes < free_until:
@@ -239,8 +241,9 @@ def messages_turn(now):
         dead_list is not cython.NULL or now - trimmed_at >= TRIM_APART
     ):
         looked_at = freed_bytes
-        trimmed_at = now
         if mallinfo2().fordblks >= TRIM_FREE:
+            trimmed_at = now
+            trimmed = freed_bytes
             malloc_trim(0)
     free_until = freed_bytes + FREE_PER_TURN
     return dead_list is not cython.NULL
@@ -264,10 +267,10 @@ def shrink(body: cython.pointer(Body)) -> cython.bint:
 def messages_trim():
     """Once a second: return free pages of the heap to the system after a burst. Returns 1 if that
     was tried."""
-    global looked_at
-    if freed_bytes - looked_at < TRIM_AFTER:
+    global trimmed
+    if freed_bytes - trimmed < TRIM_AFTER:
         return 0
-    looked_at = freed_bytes
+    trimmed = freed_bytes
     malloc_trim(0)
     return 1
 

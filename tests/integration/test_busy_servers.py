@@ -79,18 +79,34 @@ def test_script_kill_says_why_a_script_that_has_written_cannot_be_killed():
             server.restart()
 
 
-def test_function_kill_and_stats_and_shutdown_nosave_reach_a_busy_server():
-    with busy(admin_commands="true") as (servers, _, waiting, admin):
-        stats = admin("FUNCTION", "STATS")
-        assert list(stats[::2]) == [b"s1", b"s2"]
+@pytest.mark.parametrize("count", [1, 2])
+def test_function_kill_and_stats_and_shutdown_nosave_reach_a_busy_server(count):
+    with busy(count=count, admin_commands="true") as (servers, _, waiting, admin):
         # That is what Redis says of a script; it tells of functions alone.
-        assert str(stats[1]).startswith("BUSY ")
-        assert b"running_script" in stats[3]
+        assert admin.error("FUNCTION", "STATS").startswith("BUSY ")
         assert isinstance(admin("FUNCTION", "KILL"), hiredis.ReplyError)
         assert admin("SHUTDOWN", "NOSAVE") == b"OK"
         assert "Connection reset by peer" in str(waiting.reply())
         for server in servers:
             wait_until(lambda server=server: not server.running(), "the end of a server")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_function_stats_show_a_function_that_runs_on_one_server_and_it_can_be_killed(count):
+    library = f"#!lua name=endless\nredis.register_function('f', function() {ENDLESS} end)"
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(RedisServer(*LIMIT)) for _ in range(count)]
+        proxy = stack.enter_context(NutproxyServer(pool("alpha", servers)))
+        waiting, other = [stack.enter_context(Client(proxy.port)) for _ in range(2)]
+        assert other("FUNCTION", "LOAD", library) == b"endless"
+        [key] = keys_of(count, range(1, count + 1), 1)
+        waiting.send("FCALL", "f", "1", key)
+        wait_until(lambda: is_busy(servers[-1]), "the function")
+        stats = other("FUNCTION", "STATS")
+        assert stats[0] == b"running_script"
+        assert stats[1][:2] == [b"name", b"f"]
+        assert other("FUNCTION", "KILL") == b"OK"
+        assert "Script killed by user" in str(waiting.reply())
 
 
 def test_many_script_kills_share_one_connection():
