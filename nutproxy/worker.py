@@ -17,6 +17,7 @@ several workers.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from nutproxy import descriptors
 from nutproxy.config import Config, Options, PoolConfig, Problem
 from nutproxy.core import Context
-from nutproxy.log import ALWAYS, NOTICE, Log, log, reason
+from nutproxy.log import ALWAYS, NOTICE, STDERR, Log, log, reason
 from nutproxy.notify import Notifier
 from nutproxy.pidfile import PidFile
 from nutproxy.proxy import listen
@@ -202,6 +203,7 @@ def run(
 ) -> int:
     """Serve `config` and return the exit code. Errors at the start go to standard error, `warnings`
     about the configuration to the log. `ready` is called once all pools listen."""
+    faulthandler.enable(STDERR)
     open_files = descriptors.raise_limit()
     shortage = descriptors.shortage(config, open_files)
     if shortage is not None:

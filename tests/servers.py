@@ -261,6 +261,12 @@ class RedisServer(ServerProcess):
             return False
 
 
+def proxy_connections(server: RedisServer) -> list[str]:
+    """The ids of a server's TCP connections: tests ask it over its unix socket."""
+    clients = pipeline(server.unix_path, [("CLIENT", "LIST")])[0].decode()
+    return re.findall(r"^id=(\d+) addr=127", clients, re.MULTILINE)
+
+
 class MemcachedServer(ServerProcess):
     """memcached on a TCP port, or with `unix=True` on `unix_path` alone: it never listens on both.
 

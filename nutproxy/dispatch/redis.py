@@ -544,6 +544,7 @@ def forward_keys(
     server: Server
     arg: cython.pointer(Arg)
     keys: cython.pointer(cython.uint) = cython.address(key_table[0])
+    hashed: cython.uint
     count: cython.int
     index: cython.int
     if row.key:
@@ -568,9 +569,14 @@ def forward_keys(
         arg = cython.address(parser.argv[keys[0]])
         server = pool.route(data + arg.offset, arg.length)
         if server is not None and not pool.any_route:
+            hashed = key_hash(pool, data, arg)
             for index in range(1, count):
                 arg = cython.address(parser.argv[keys[index]])
-                if pool.route(data + arg.offset, arg.length) is not server:
+                # Keys with one hash tag, of which there may be a million, are not looked up each.
+                if (
+                    key_hash(pool, data, arg) != hashed
+                    and pool.route(data + arg.offset, arg.length) is not server
+                ):
                     return answer(client, crossslot(pool, row), flags, True)
             if (
                 row.patterns
@@ -582,6 +588,15 @@ def forward_keys(
     finally:
         if keys != cython.address(key_table[0]):
             free(keys)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def key_hash(pool: ServerPool, data: cython.p_const_char, arg: cython.pointer(Arg)) -> cython.uint:
+    return pool.router.hash(
+        cython.cast(cython.pointer(cython.const[cython.uchar]), data + arg.offset), arg.length
+    )
 
 
 @cython.cfunc

@@ -70,6 +70,7 @@ from tests.servers import (
     RedisServer,
     connect,
     pipeline,
+    proxy_connections,
     wait_until,
 )
 
@@ -290,12 +291,6 @@ def test_what_is_owed_is_delivered_before_a_connection_ends(alpha):
 
 
 # A9: a server's own errors ----------------------------------------------------------------------
-
-
-def proxy_connections(server):
-    """The ids of a server's TCP connections: tests ask it over its unix socket."""
-    clients = pipeline(server.unix_path, [("CLIENT", "LIST")])[0].decode()
-    return re.findall(r"^id=(\d+) addr=127", clients, re.MULTILINE)
 
 
 def test_full_server_refuses_writes_and_nothing_else():

@@ -139,11 +139,31 @@ FATAL = [signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIG
 @pytest.mark.parametrize("number", FATAL)
 def test_a_fatal_signal_leaves_the_stacks_of_all_threads_on_standard_error(redis, number):
     with NutproxyServer(pool("alpha", [redis])) as proxy:
+        wait_until(lambda: "listens on" in proxy.output, "the thread that writes the log")
         os.kill(proxy.pid, number)
         assert proxy.process.wait(20) == -number
         assert proxy.output.count("Fatal Python error") == 1
         assert 'nutproxy/worker.py", line' in proxy.output
         assert proxy.output.count("hread 0x") >= 2
+
+
+ABORT_AT_START = """
+import os, sys
+from nutproxy import cli, worker
+worker.open_listeners = lambda pools: os.abort()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
+def test_a_fatal_signal_before_the_log_is_open_leaves_a_stack_too(redis, tmp_path):
+    file = tmp_path / "proxy.yml"
+    file.write_text(pool("alpha", [redis]).replace("listen: auto", "listen: 127.0.0.1:1"))
+    command = [sys.executable, "-c", ABORT_AT_START, "-s", "0", "-c", str(file)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+    assert ended.returncode == -signal.SIGABRT
+    assert ended.stderr.startswith("Fatal Python error: Aborted")
+    assert 'nutproxy/worker.py", line' in ended.stderr
 
 
 @pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
