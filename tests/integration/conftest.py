@@ -1,5 +1,5 @@
-# tests/integration/conftest.py: servers that a module's tests share
-"""Redis or Memcached servers and proxies in front of them, started once for each test module.
+# tests/integration/conftest.py: servers shared by the tests of a module
+"""Redis or memcached servers with proxies in front of them, started once for each test module.
 
 Tests that stop, kill or fill their servers start their own (tests.servers).
 """
@@ -20,12 +20,12 @@ POOL = """\
 
 
 def pool(name, servers, **options):
-    """A pool of these RedisServers in twemproxy's format, named s1, s2, …"""
+    """A pool of these RedisServers in twemproxy's format. They are named s1, s2, …"""
     return pool_text(name, servers, "true", options)
 
 
 def mc_pool(name, servers, **options):
-    """A pool of these MemcachedServers in twemproxy's format, named s1, s2, …"""
+    """A pool of these MemcachedServers in twemproxy's format. They are named s1, s2, …"""
     return pool_text(name, servers, "false", options)
 
 
@@ -50,6 +50,6 @@ def shards():
 
 @pytest.fixture(scope="module")
 def proxy(shards):
-    """A proxy with the pool `alpha` over the three, and `one` over the first alone."""
+    """A proxy with the pool `alpha` of all three servers, and `one` of the first server only."""
     with NutproxyServer(pool("alpha", shards) + pool("one", shards[:1])) as proxy:
         yield proxy

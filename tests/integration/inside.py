@@ -1,5 +1,5 @@
 # tests/integration/inside.py: a worker inside the test's process
-"""A Context that runs in a thread of the test's process, for tests that need to look inside."""
+"""A Context that runs in a thread of the test's process, for tests of its internal state."""
 
 import contextlib
 import os
@@ -18,21 +18,21 @@ WAKE, STOP = b"\0", b"\1"
 
 
 def socket_option(conn, level, name, size=0):
-    """What an option of a connection's socket is set to: a number, or `size` bytes of a struct."""
+    """The value of a socket option of a connection: a number, or `size` bytes of a struct."""
     with socket.socket(fileno=os.dup(conn.fd)) as sock:
         return sock.getsockopt(level, name, size)
 
 
 def server_conns(pool):
-    """A pool's connections to its servers that are open, those of RESP2."""
+    """The open RESP2 connections of a pool to its servers."""
     return [conn for server in pool.servers for conn in server.conns2 if conn is not None]
 
 
 @contextlib.contextmanager
 def running_context(servers, directory, *, name=HOST, resolve=None, **options):
-    """A Context with the pool `alpha` over these servers, running; gives it and its port. With
-    `name`, servers have that instead of an address; `resolve` looks it up instead of the worker's
-    Resolver."""
+    """A running Context with the pool `alpha` of these servers. Yields the Context and its port.
+    With `name`, the servers are configured by that name instead of an address. `resolve` looks it
+    up instead of the worker's Resolver."""
     [port] = free_ports(1)
     text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
     text = text.replace(f"- {HOST}:", f"- {name}:")
@@ -60,6 +60,6 @@ def running_context(servers, directory, *, name=HOST, resolve=None, **options):
     finally:
         writing.send(STOP)
         thread.join(DEADLINE)
-        assert not thread.is_alive(), "the context does not end"
+        assert not thread.is_alive(), "the context did not end"
         context.close()
         writing.close()

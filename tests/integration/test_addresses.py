@@ -1,6 +1,6 @@
-# tests/integration/test_addresses.py: a name with several addresses, or with another one later
+# tests/integration/test_addresses.py: names with several addresses, or with a new address
 """Servers with several addresses. A test cannot choose the results of getaddrinfo in another
-process, so the worker's Context runs in this one, with a resolver of the test."""
+process, so the worker's Context runs in this process with the test's own resolver."""
 
 import contextlib
 import socket
@@ -16,7 +16,7 @@ NAME = "server.test"
 
 
 def resolver(*ports):
-    """Every name has these ports of the loopback as its addresses."""
+    """Resolves every name to these ports of the loopback."""
     addresses = [(socket.AF_INET, (HOST, port)) for port in ports]
     return lambda host, port, callback: callback(addresses)
 
@@ -29,32 +29,32 @@ def test_next_address_is_tried_when_one_refuses(tmp_path):
 
 
 def full_backlog(port):
-    """Connections to a server that accepts nobody and has a backlog of 1: the next has to wait."""
+    """Fill the backlog, which is 1, of a server that does not accept. The next connect waits."""
     sockets = []
     for count in (1, 2):
         sockets.append(connect(port))
-        wait_until(lambda count=count: backlog(port) == count, "a place in the backlog")
+        wait_until(lambda count=count: backlog(port) == count, "a connection in the backlog")
     return sockets
 
 
 def address(port):
-    """An address of the loopback as /proc/net/tcp has it."""
+    """An address of the loopback in the form of /proc/net/tcp."""
     return f"{socket.htonl(int.from_bytes(socket.inet_aton(HOST), 'big')):08X}:{port:04X}"
 
 
 def backlog(port):
-    """How many connections to this port have not been accepted."""
+    """The number of connections to this port that have not been accepted."""
     listens = f" {address(port)} 00000000:0000 0A "
     [row] = [row for row in Path("/proc/net/tcp").read_text().splitlines() if listens in row]
     return int(row.split()[4].partition(":")[2], 16)
 
 
 def connects(port):
-    """How many connects to this port have not been answered yet (SYN_SENT)."""
+    """The number of connects to this port that have not succeeded yet (SYN_SENT)."""
     return Path("/proc/net/tcp").read_text().count(f"{address(port)} 02")
 
 
-def test_next_address_has_its_time_to_answer(tmp_path):
+def test_next_address_is_given_time_to_accept(tmp_path):
     with closed_ports(1) as [closed], RedisServer("--tcp-backlog", "1") as redis:
         resolve = resolver(closed, redis.port)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
@@ -64,12 +64,12 @@ def test_next_address_has_its_time_to_answer(tmp_path):
                     stack.enter_context(sock)
                 with Client(port) as client:
                     client.send("SET", "k", "v")
-                    wait_until(lambda: connects(redis.port), "a connect that waits")
+                    wait_until(lambda: connects(redis.port), "a waiting connect")
                     redis.cont()
                     assert client.reply() == b"OK"
 
 
-def test_last_address_that_refuses_is_the_cause(tmp_path):
+def test_error_names_the_refusal_of_the_last_address(tmp_path):
     with closed_ports(2) as closed, RedisServer() as redis:
         resolve = resolver(*closed)
         with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
@@ -79,7 +79,7 @@ def test_last_address_that_refuses_is_the_cause(tmp_path):
 
 @pytest.fixture
 def names(monkeypatch):
-    """Addresses by name, as getaddrinfo finds them; others are looked up as usual."""
+    """A dict of names and their addresses, used by getaddrinfo. Other names resolve as usual."""
     found = {}
     getaddrinfo = socket.getaddrinfo
 
@@ -90,7 +90,7 @@ def names(monkeypatch):
     return found
 
 
-def test_a_name_that_moves_to_another_address_is_followed(names, tmp_path):
+def test_a_name_that_changes_its_address_is_resolved_again(names, tmp_path):
     names[NAME] = HOST
     with (
         RedisServer() as old,
@@ -100,14 +100,14 @@ def test_a_name_that_moves_to_another_address_is_followed(names, tmp_path):
     ):
         assert client("SET", "where", "old") == b"OK"
         names[NAME] = "127.0.0.2"
-        # A connection that works is kept.
+        # A working connection is kept.
         assert client("GET", "where") == b"old"
         assert pipeline(new.unix_path, [("SET", "where", "new")]) == [b"OK"]
         old.kill()
         wait_until(lambda: client("GET", "where") == b"new", "the new address")
 
 
-def test_a_name_that_appears_later_is_found_then(names, tmp_path):
+def test_a_name_that_does_not_exist_at_first_is_resolved_again(names, tmp_path):
     names[NAME] = "nosuch.invalid"
     with (
         RedisServer() as redis,

@@ -1,5 +1,5 @@
-# tests/integration/test_bench.py: the benchmark, on real proxies
-"""A benchmark row from end to end, and the load generator against correct and faulty servers."""
+# tests/integration/test_bench.py: the benchmark with real proxies
+"""Benchmark rows from end to end, and the load generator with correct and faulty servers."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from tests.servers import MemcachedServer, RedisServer, closed_ports
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
-    """Runs the load generator with these options; gives the finished process."""
+    """Runs the load generator with these options and returns the finished process."""
     program = compiled(tmp_path_factory.mktemp("load"), "load")
 
     def run(*options):
@@ -57,7 +57,7 @@ def test_rows_run_from_end_to_end(tmp_path, capsys):
         for by_peer in by_row.values():
             assert by_peer.keys() == {"nutproxy", "nutcracker", "echo"}
             for samples in by_peer.values():
-                # There and back.
+                # Each round runs every peer twice, in opposite orders.
                 assert [sample.cpu > 0 for sample in samples] == [True, True]
     printed = capsys.readouterr()
     assert "| `memcache-get` |" in printed.out
@@ -77,7 +77,7 @@ def test_partial_load_is_offered_at_its_share_of_nutcrackers_capacity(tmp_path):
     assert offered.keys() == {"nutproxy", "nutcracker"}
     for samples in offered.values():
         for sample in samples:
-            # Never faster than it is due; how much slower depends on what the machine does besides.
+            # Never faster than the rate; how much slower depends on the other load of the machine.
             assert sample.load.requests_per_second < 1.1 * rate
             assert 0 < sample.percent < 100
             assert 0 < sample.load.p50 <= sample.load.p99
@@ -86,7 +86,7 @@ def test_partial_load_is_offered_at_its_share_of_nutcrackers_capacity(tmp_path):
 
 @pytest.mark.parametrize("place", placement.NAMES)
 def test_every_process_runs_where_its_placement_says(place, tmp_path, monkeypatch):
-    """All threads of the proxies and the servers, and the load."""
+    """All threads of the proxies, the servers, and the load generator."""
     found = placement.placement(place)
     started = []
     monkeypatch.setattr(peers, "running", noted(peers.running, started))
@@ -124,7 +124,7 @@ def noted(running, started):
 
 
 def affinity(pid):
-    """Of all its threads, which have to be alike."""
+    """The CPUs of a process. All its threads must have the same."""
     [found] = {
         frozenset(os.sched_getaffinity(int(task))) for task in os.listdir(f"/proc/{pid}/task")
     }
@@ -137,7 +137,7 @@ def done():
 
 
 def test_keys_are_spread_over_both_servers(tmp_path):
-    """Each of the proxies that shard asks both for about half of the keys."""
+    """Each sharding proxy requests about half of the keys from each server."""
     row = rows.row("redis-mget-100")
     here = placement.placement("free")
     with contextlib.ExitStack() as stack:
@@ -158,7 +158,7 @@ def hits(client):
 
 
 @pytest.mark.parametrize("name", ["haproxy", "predixy"])
-def test_optional_peers_answer_like_the_others(name, tmp_path):
+def test_optional_peers_give_the_same_replies(name, tmp_path):
     if not shutil.which(name):
         pytest.skip(f"{name} is not installed")
     row = rows.row("redis-get")
@@ -167,13 +167,13 @@ def test_optional_peers_answer_like_the_others(name, tmp_path):
         servers = stack.enter_context(peers.backends(tmp_path, [row], here.servers))
         peer = stack.enter_context(peers.peer(name, peers.Ground(tmp_path, [row], servers, here)))
         measure.check(peer, row)
-        # Many connections: of haproxy's, each server gets some.
+        # Many connections, because haproxy assigns each of them to one server.
         measure.generate(peer, row, 1000, tmp_path)
         clients = [stack.enter_context(Client(port)) for port in servers["redis"]]
         assert min(hits(client) for client in clients) > 100
 
 
-def test_part_of_a_run_leaves_the_results_alone(tmp_path, monkeypatch):
+def test_a_partial_run_writes_no_results(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.__main__.RESULTS", tmp_path / "results")
     words = ("--placement", "free", "--scale", "0.001")
     main(["--only", "memcache-get", "--peers", "echo", *words])
@@ -192,7 +192,7 @@ def test_part_of_a_run_leaves_the_results_alone(tmp_path, monkeypatch):
     ],
     ids=lambda options: options[0],
 )
-def test_load_makes_as_many_requests_as_it_was_told(load, servers, protocol, options):
+def test_load_sends_the_given_number_of_requests(load, servers, protocol, options):
     port = servers[protocol].port
     answer = load("--port", port, "--protocol", protocol, "--requests", 500, *options)
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -202,18 +202,19 @@ def test_load_makes_as_many_requests_as_it_was_told(load, servers, protocol, opt
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p99_9"] <= latency["max"]
 
 
-def test_load_of_large_values_is_read_as_it_was_written(load, servers):
+def test_load_reads_and_writes_large_values(load, servers):
     options = ("--port", servers["redis"].port, "--size", 1 << 20, "--space", 1, "--clients", 2)
     for command in ("set", "get"):
         answer = load(*options, "--command", command, "--requests", 8)
         assert (answer.returncode, answer.stderr) == (0, "")
 
 
-def test_open_loop_counts_from_the_time_a_request_was_due(load):
-    """Of three connections with one request in flight each, two get no reply before the third has
-    sent its last, number 59. So a request of theirs with number n, which is mostly sent only then,
-    is answered (59 - n) / 200 s after it was due. The tenth least of that is 70 ms, and the other
-    connection's are 20 of the 60."""
+def test_open_loop_measures_latency_from_the_time_a_request_was_due(load):
+    """There are three connections with one request in flight each. Two of them get no reply before
+    the third sends its last request, number 59. They send most of their requests only then, so
+    request n gets its reply (59 - n) / 200 s after it was due. The tenth shortest of these
+    latencies is 70 ms. The third connection sends only 20 of the 60 requests, so the median is at
+    least 70 ms."""
     last_is_due = threading.Event()
 
     def script(session):
@@ -262,7 +263,7 @@ def test_wrong_reply_ends_the_load(load, reply, message):
     assert message in answer.stderr
 
 
-def test_load_says_what_cannot_be_connected_to(load):
+def test_load_names_an_address_that_refuses_connections(load):
     with closed_ports(1) as [port]:
         answer = load("--port", port, "--requests", 1)
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -283,7 +284,7 @@ def test_load_says_what_cannot_be_connected_to(load):
         ),
     ],
 )
-def test_mistake_in_the_options_of_the_load_is_told(load, options, message):
+def test_load_reports_mistakes_in_its_options(load, options, message):
     answer = load(*options)
     assert answer.returncode == 2
     assert message in answer.stderr

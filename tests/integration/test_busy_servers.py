@@ -1,5 +1,5 @@
-"""Servers that are busy with an endless script: which commands reach them, and which end the
-script."""
+"""Servers that are busy with an endless script: the commands that reach them, and the commands that
+end the script."""
 
 import contextlib
 
@@ -12,14 +12,14 @@ from tests.scripted import keys_of
 from tests.servers import NutproxyServer, RedisServer, wait_until
 
 ENDLESS = "while true do end"
-# Milliseconds after which Redis takes anything else than the script.
+# Milliseconds after which Redis accepts other commands while a script runs.
 LIMIT = ("--lua-time-limit", "50")
 
 
 @contextlib.contextmanager
 def busy(*arguments, count=2, resp="2", **options):
-    """A proxy without a timeout before servers, the first of which runs a script without end; gives
-    the servers, the proxy, the client that waits for the script, and another one."""
+    """A proxy without a timeout in front of servers. The first one runs an endless script. Yields
+    the servers, the proxy, the client that waits for the script, and another client."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(RedisServer(*LIMIT, *arguments)) for _ in range(count)]
         proxy = stack.enter_context(NutproxyServer(pool("alpha", servers, **options)))
@@ -48,7 +48,7 @@ def test_script_kill_reaches_a_script_that_runs_on_the_clients_connection(resp, 
         assert waiting("SET", "a", "1") == b"OK"
         assert killer.error("SCRIPT", "KILL").startswith("NOTBUSY ")
         wait_until(
-            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "no connection for it"
+            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "it to be closed"
         )
 
 
@@ -60,7 +60,7 @@ def test_script_kill_reaches_a_server_with_a_password_and_a_database():
 
 
 def test_script_kill_says_why_a_script_that_has_written_cannot_be_killed():
-    """The other server's NOTBUSY is not the reason."""
+    """The other server's NOTBUSY must not hide the error."""
     script = "redis.call('SET', KEYS[1], 'x') while true do end"
     with (
         RedisServer(*LIMIT) as one,
@@ -82,17 +82,17 @@ def test_script_kill_says_why_a_script_that_has_written_cannot_be_killed():
 @pytest.mark.parametrize("count", [1, 2])
 def test_function_kill_and_stats_and_shutdown_nosave_reach_a_busy_server(count):
     with busy(count=count, admin_commands="true") as (servers, _, waiting, admin):
-        # That is what Redis says of a script; it tells of functions alone.
+        # Redis replies with BUSY while a script runs. FUNCTION STATS shows only functions.
         assert admin.error("FUNCTION", "STATS").startswith("BUSY ")
         assert isinstance(admin("FUNCTION", "KILL"), hiredis.ReplyError)
         assert admin("SHUTDOWN", "NOSAVE") == b"OK"
         assert "Connection reset by peer" in str(waiting.reply())
         for server in servers:
-            wait_until(lambda server=server: not server.running(), "the end of a server")
+            wait_until(lambda server=server: not server.running(), "a server to exit")
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_function_stats_show_a_function_that_runs_on_one_server_and_it_can_be_killed(count):
+def test_function_stats_show_a_function_running_on_one_server_and_function_kill_ends_it(count):
     library = f"#!lua name=endless\nredis.register_function('f', function() {ENDLESS} end)"
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(RedisServer(*LIMIT)) for _ in range(count)]
@@ -118,7 +118,7 @@ def test_many_script_kills_share_one_connection():
             killer.pipeline(*[("SCRIPT", "KILL")] * 20)
         proxy.cont()
         for killer in killers:
-            # Redis takes any number of them before it looks.
+            # Redis may read any number of them before it stops the script.
             assert {str(reply)[:7] for reply in killer.replies(20)} <= {"b'OK'", "NOTBUSY"}
         assert "Script killed by user" in str(waiting.reply())
         assert proxy.stats()["total_connections"] - before < 20 + 5
@@ -126,7 +126,8 @@ def test_many_script_kills_share_one_connection():
 
 @pytest.mark.parametrize("resp", ["2", "3"])
 def test_clients_log_in_while_a_script_runs_once_the_servers_version_is_known(resp):
-    """HELLO would wait for the script, over the connection that it occupies."""
+    """HELLO would have to wait for the script, because the script occupies the server
+    connection."""
     with busy(count=1, resp=resp) as (_, proxy, waiting, killer), Client(proxy.port) as late:
         greeting = late("HELLO", resp)
         fields = greeting if resp == "3" else dict(zip(greeting[::2], greeting[1::2], strict=True))

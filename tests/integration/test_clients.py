@@ -22,7 +22,7 @@ from tests.client import Client, request
 from tests.integration.conftest import pool
 from tests.servers import DEADLINE, HOST, NutproxyServer, RedisServer, wait_until
 
-# By itself redis-py waits for 5 s, which a loaded machine may need.
+# The default of redis-py is 5 s, and a loaded machine may need more.
 PATIENT = {"socket_timeout": DEADLINE}
 PROTOCOLS = [PATIENT, {**PATIENT, "protocol": 2}, {**PATIENT, "protocol": 3}]
 NAMES = ["defaults", "RESP2", "RESP3"]
@@ -188,7 +188,7 @@ PIECE = 1 << 20
 
 
 def memory(pid, field):
-    """VmHWM (the most so far) or VmRSS of a process, in bytes."""
+    """VmHWM (the peak) or VmRSS of a process, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -226,18 +226,18 @@ def test_value_of_512_megabytes_passes_without_a_second_copy():
         assert client.socket.recv(2, socket.MSG_WAITALL) == b"\r\n"
         assert memory(proxy.pid, "VmHWM") < LARGEST + (128 << 20)
 
-        # One byte more is refused, as Redis does, before any of it has come.
+        # One byte more is refused before any of its bytes arrive, as in Redis.
         client.send_bytes(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (LARGEST + 1))
         assert str(client.reply()) == "ERR Protocol error: invalid bulk length"
         assert client.closed()
-        wait_until(lambda: memory(proxy.pid, "VmRSS") < 128 << 20, "memory given back")
+        wait_until(lambda: memory(proxy.pid, "VmRSS") < 128 << 20, "memory to be released")
 
 
 # redis-cli --------------------------------------------------------------------------------------
 
 
 def redis_cli(port, *arguments, stdin=""):
-    """What redis-cli prints on standard output; what it prints on standard error is an error."""
+    """The standard output of redis-cli. Output on standard error fails the test."""
     done = subprocess.run(
         ["redis-cli", "-p", str(port), *arguments],
         input=stdin,
@@ -276,7 +276,7 @@ def test_redis_cli_reads_commands_from_a_file(port, options):
     assert printed == "".join(f"OK\n{n}\n" for n in range(100)) + "100\n"
 
 
-def test_redis_cli_inserts_in_masses(port):
+def test_redis_cli_inserts_with_pipe(port):
     commands = b"".join(request("SET", f"key:{n}", n) for n in range(20_000))
     printed = redis_cli(port, "--pipe", stdin=commands.decode())
     assert "errors: 0, replies: 20000\n" in printed
@@ -286,7 +286,7 @@ def test_redis_cli_inserts_in_masses(port):
 
 
 class Terminal:
-    """A program at a terminal of its own."""
+    """A program with a terminal of its own."""
 
     def __init__(self, command):
         self.master, slave = pty.openpty()
@@ -308,7 +308,7 @@ class Terminal:
         os.close(self.master)
 
     def wait_for(self, text):
-        """What is shown up to `text`, and no longer kept."""
+        """Wait for `text`, and return and forget the output up to its end."""
         deadline = time.monotonic() + DEADLINE
         while text not in self.shown:
             ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
@@ -323,7 +323,7 @@ class Terminal:
 
 @pytest.mark.parametrize("options", [[], ["-3"]], ids=["RESP2", "RESP3"])
 def test_redis_cli_at_a_terminal(port, options):
-    """It asks for COMMAND DOCS before it shows its first prompt, and takes hints from them."""
+    """redis-cli sends COMMAND DOCS before its first prompt, and shows hints from the reply."""
     prompt = f"127.0.0.1:{port}> ".encode()
     dialogue = {
         "SET k v": b"\r\nOK\r\n",
@@ -338,7 +338,7 @@ def test_redis_cli_at_a_terminal(port, options):
         for line, expected in dialogue.items():
             terminal.type(line)
             terminal.wait_for(expected)
-            # What is typed before the prompt is lost.
+            # Input before the prompt is lost.
             terminal.wait_for(prompt)
         terminal.type("exit")
         assert terminal.process.wait(DEADLINE) == 0
@@ -369,7 +369,7 @@ CLIENTS = 1000
 
 @pytest.fixture
 def descriptors():
-    """Room for as many sockets as there are clients, here and in what is started."""
+    """Raises the limit on open files for this process and its children to fit all clients."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 4 * CLIENTS), hard), hard))
     yield
@@ -378,7 +378,7 @@ def descriptors():
 
 @pytest.mark.usefixtures("descriptors")
 def test_1000_clients_at_once_each_get_their_own_replies_in_order(shards):
-    """Every value says whose it is and which: one reply out of place would be seen."""
+    """Every value names its client and its number, so a misplaced reply is noticed."""
     everyone_is_there = asyncio.Event()
     connected = 0
 
@@ -411,6 +411,6 @@ def test_1000_clients_at_once_each_get_their_own_replies_in_order(shards):
         asyncio.run(asyncio.wait_for(everyone(proxy.port), 60))
         with Client(proxy.port) as client:
             wait_until(
-                lambda: b"connected_clients:1\r\n" in client("INFO", "clients"), "clients gone"
+                lambda: b"connected_clients:1\r\n" in client("INFO", "clients"), "clients to be gone"
             )
         assert "rror" not in proxy.log()
