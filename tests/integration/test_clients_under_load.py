@@ -66,12 +66,12 @@ def test_clients_that_leave_with_requests_in_flight_leave_nothing_behind():
             commands = [("GET", f"of {number}"), ("MGET", *keys), ("GET", keys[number % 4])]
             client.sendall(b"".join(hiredis.pack_command(command) for command in commands))
         wait_until(lambda: connected(proxy) == 301, "all clients")
-        # One that only says that it sends no more may still want its replies.
+        # close() only tells the proxy that the client sends no more. It may still read its replies.
         for client in clients[::2]:
             reset(client)
         for client in clients[1::2]:
             client.close()
-        wait_until(lambda: connected(proxy) == 151, "the end of those that were reset")
+        wait_until(lambda: connected(proxy) == 151, "the end of the reset clients")
         with Client(proxy.port) as clean:
             clean.pipeline(("MGET", *keys), *[("GET", key) for key in keys])
             go.set()
@@ -91,11 +91,11 @@ def test_memory_comes_back_when_clients_with_large_replies_have_left():
         clients = [connect(proxy.port) for _ in range(10)]
         for client in clients:
             client.sendall(hiredis.pack_command(("GET", "large")) * 20)
-        wait_until(lambda: memory(proxy) > before + 50_000_000, "replies that nobody reads")
+        wait_until(lambda: memory(proxy) > before + 50_000_000, "unread replies")
         for client in clients:
             client.close()
         wait_until(lambda: connected(proxy) == 1, "the clients' end")
-        wait_until(lambda: memory(proxy) < before + 20_000_000, "the memory's return")
+        wait_until(lambda: memory(proxy) < before + 20_000_000, "memory to be released")
 
 
 def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
@@ -124,12 +124,12 @@ def send_in_background(client, *commands):
 
 
 def permitted(permits):
-    """The script of a server that answers as often as this threading.Semaphore lets it."""
+    """A script that sends one reply for each permit of this threading.Semaphore."""
 
     def script(session):
         while request := session.receive():
             if not permits.acquire(timeout=DEADLINE):
-                raise TimeoutError("the test has not let the server go on")
+                raise TimeoutError("the test gave no permit")
             session.send(reply_to(request))
 
     return script
@@ -175,7 +175,7 @@ def test_a_reply_in_pieces_is_one_request():
         Client(proxy.port) as client,
         Client(proxy.port) as other,
     ):
-        # More than the sockets on the way can hold.
+        # More than the sockets between client and proxy can buffer.
         keys = [key for number in (1, 2) for key in keys_of(number, (1, 2), 16)]
         values = [b"%d" % number + b"x" * 1000000 for number in range(32)]
         for key, value in zip(keys, values, strict=True):
@@ -208,7 +208,7 @@ def test_a_client_is_read_on_when_half_of_its_requests_are_answered():
             assert taken() == 16
         permits.release()
         replies.append(client.reply())
-        wait_until(lambda: taken() == 24, "requests in the place of those that are answered")
+        wait_until(lambda: taken() == 24, "requests that replace the answered ones")
         permits.release(92)
         replies += client.replies(92)
         assert replies == [value_of(b"%d" % number) for number in range(100)]
@@ -232,13 +232,13 @@ def test_a_client_with_more_bytes_than_its_limit_gets_everything_in_order():
 
 
 def padded(size, *words):
-    """A command of so many bytes, whose last argument is as long as that takes."""
+    """A command of `size` bytes, made by padding its last argument."""
     rest = len(request(*words, b"x" * 1000)) - 1000
     return request(*words, b"x" * (size - rest))
 
 
 def get_of_size(size):
-    """Memcached's `get` of so many bytes, for both of two servers."""
+    """Memcached's `get` in `size` bytes, with keys of both of two servers."""
     keys = [*keys_of(1, (1, 2), 46), *keys_of(2, (1, 2), 46)]
     line = b"get " + b" ".join(keys)
     return line + b"x" * (size - 2 - len(line)) + b"\r\n"
@@ -252,14 +252,14 @@ ONE, TWO = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
     [
         (padded(6144, "SET", ONE), False),
         (padded(6144, "MSET", ONE, "v", TWO), False),
-        # These two count once for each server.
+        # The next two are counted once for each server.
         (padded(3072, "SCRIPT", "LOAD"), False),
         (get_of_size(3072), True),
     ],
     ids=["one server", "parts", "all servers", "get"],
 )
 def test_a_client_is_not_read_above_its_limit_of_bytes(command, memcached):
-    """A request counts with the 2 KB that its reply may have."""
+    """A request counts its own size and 2 KB for its reply."""
     go = threading.Event()
 
     def script(session):
@@ -307,13 +307,13 @@ def test_a_client_is_read_on_when_half_of_its_bytes_are_answered():
             assert taken() == 8
         permits.release()
         assert client.reply() == b"OK"
-        wait_until(lambda: taken() > 8, "requests in the place of those that are answered")
+        wait_until(lambda: taken() > 8, "requests that replace the answered ones")
         permits.release(36)
         assert client.replies(36) == [b"OK"] * 36
 
 
 def test_parts_of_a_reply_count_against_the_limit_of_bytes():
-    """What one server has sent, while the other is still to answer."""
+    """The part that one server has sent counts while the other server has not replied."""
     go = threading.Event()
     value = b"v" * 20_000
 
@@ -358,11 +358,11 @@ def test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained(
         redis.cont()
         assert first.reply() == b"OK"
         assert second("SET", "c", value) == b"OK"
-        # Where nothing waits, one request may be larger than all that may.
+        # A request that is larger than the limit is accepted if the queue is empty.
         assert second("SET", "c", 2 * value) == b"OK"
 
 
-def test_what_is_not_written_yet_counts_in_the_queue_of_a_server():
+def test_bytes_not_yet_written_count_in_the_queue_of_a_server():
     go = threading.Event()
     value = b"x" * 20_000_000
     with (
@@ -386,7 +386,7 @@ def test_what_is_not_written_yet_counts_in_the_queue_of_a_server():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_clients_connected_and_servers_dead(number):
+def test_a_signal_ends_the_proxy_with_clients_connected_and_servers_dead(number):
     with (
         RedisServer() as one,
         RedisServer() as two,
@@ -409,10 +409,10 @@ def test_a_signal_ends_it_with_clients_connected_and_servers_dead(number):
 
 
 class Chaos(threading.Thread):
-    """A client that pipelines at random until `end`, and knows what each reply may be.
+    """A client that sends random pipelines until `end` is set, and checks every reply.
 
-    A value says whose it is: `client:key:number`. What comes back for a key is one of its own
-    values, or nothing (its server has been restarted), or an error of the proxy.
+    Every value names its owner: `client:key:number`. The reply for a key is one of the client's own
+    values, nil (its server has been restarted), or an error of the proxy.
     """
 
     def __init__(self, number, port, end, errors):
@@ -427,7 +427,7 @@ class Chaos(threading.Thread):
         self.wrong = []
 
     def command(self):
-        """A command, and whether a reply can be its answer."""
+        """A command, and a function that tells whether a reply is valid for it."""
         kind = self.random.choice(["SET", "GET", "GET", "MGET", "ECHO", "DEL"])
         keys = [f"{self.number}:{self.random.randrange(30)}" for _ in range(3)]
         if kind == "SET":
@@ -468,7 +468,7 @@ class Chaos(threading.Thread):
     def judge(self, command, is_answer, reply):
         if isinstance(reply, hiredis.ReplyError):
             text = str(reply)
-            # A loaded machine may make any of them late.
+            # On a loaded machine, any of them may time out.
             if not text.startswith(("ERR server 's", "ERR pool 'alpha' has no live server")):
                 self.wrong.append((command, text))
             self.errors[text.partition("': ")[2].partition(";")[0]] = True
@@ -506,19 +506,20 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
         def told(text, happening):
             errors.clear()
             happening()
-            # Where the last request to time out has ejected it a moment ago, nobody asks it.
+            # If a timeout has just ejected the server, it gets no requests, and clients see no
+            # error.
             wait_until(
                 lambda: (
                     any(text in error for error in list(errors))
                     or info(proxy.port, "server")["nutproxy_servers_ejected"] > 0
                 ),
-                f"told: {text}",
+                f"the error {text}",
             )
 
         def back():
             down = "nutproxy_servers_down"
-            wait_until(lambda: info(proxy.port, "server")[down] == 0, "its return")
-            wait_until(lambda: pipeline(proxy.port, [("SET", key, "x")]) == [b"OK"], "its answer")
+            wait_until(lambda: info(proxy.port, "server")[down] == 0, "the server's return")
+            wait_until(lambda: pipeline(proxy.port, [("SET", key, "x")]) == [b"OK"], "its reply")
 
         for client in clients:
             client.start()

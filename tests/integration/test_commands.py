@@ -1,6 +1,6 @@
 """How commands are routed, split, answered or refused, over real connections.
 
-If Redis itself has a reply to compare with, a real Redis is asked for it.
+Where Redis has a reply to the same request, the replies are compared with those of a real Redis.
 """
 
 import random
@@ -28,7 +28,7 @@ ROUTER = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1), (b"s3", 1)
 
 
 def tag_of(shard):
-    """A key, or hash tag, of this shard of pool alpha: 0, 1 or 2."""
+    """A key on this shard of pool alpha (0, 1 or 2), which can also be used as a hash tag."""
     return next(f"t{n}" for n in range(1000) if ROUTER.explain(f"t{n}".encode()).server == shard)
 
 
@@ -87,7 +87,7 @@ def holds(shards):
         f"BITOP AND {A} {A} {B}",
     ],
 )
-def test_keys_on_different_servers_are_refused_with_the_way_out(client, shards, command):
+def test_keys_on_different_servers_are_refused_and_the_error_says_what_to_do(client, shards, command):
     name = command.split()[0]
     assert words(client(*command.split())) == (
         f"CROSSSLOT Keys of '{name}' are on different servers of pool 'alpha'; "
@@ -118,8 +118,8 @@ def test_keys_with_one_tag_work_together(client):
 
 @pytest.mark.parametrize("tag", [None, "{}"], ids=["no tag", "tag"])
 @pytest.mark.parametrize("name", HASHES)
-def test_keys_of_one_command_lie_where_each_would_alone(shards, name, tag):
-    """Those of one command are hashed four at a time where the function can do that."""
+def test_keys_of_one_command_are_routed_like_single_keys(shards, name, tag):
+    """The keys of a command are hashed four at a time if the hash function supports it."""
     chance = random.Random(f"{name} {tag}")
     keys = {b"", b"{}", b"{a}", b"a{b}", b"{", b"{\xff}\xff"}
     while len(keys) < 103:
@@ -161,7 +161,7 @@ def test_keys_of_one_command_lie_where_each_would_alone(shards, name, tag):
     ],
 )
 def test_sort_by_patterns_of_other_servers_is_refused(client, shards, name, options, refused):
-    """They would count as missing there: a wrong order, and a STORE of it."""
+    """Their keys would be missing on the server, so the order and a stored list would be wrong."""
     key = f"{{{A}}}l"
     options = options.replace("own", A).replace("other", B)
     client("RPUSH", key, "2", "1")
@@ -177,7 +177,7 @@ def test_sort_by_patterns_of_other_servers_is_refused(client, shards, name, opti
         assert words(reply) == words(direct) if isinstance(direct, Exception) else reply == direct
 
 
-def test_sort_by_patterns_of_its_own_server_is_that_of_redis(client, shards, one):
+def test_sort_by_patterns_of_the_same_server_works_as_in_redis(client, shards, one):
     tag = f"{{{C}}}"
     client("RPUSH", f"{tag}l", "1", "2", "3")
     for number, weight in ((1, 30), (2, 10), (3, 20)):
@@ -195,8 +195,8 @@ def test_sort_by_patterns_of_its_own_server_is_that_of_redis(client, shards, one
         assert alone("SORT_RO", "l", "BY", "w_*", "GET", "w_*") == [b"1", b"2"]
 
 
-def test_values_of_options_are_no_keywords(client, shards):
-    """Redis' own specifications find a keyword wherever it stands."""
+def test_values_of_options_are_not_taken_for_keywords(client, shards):
+    """Redis' key specifications find a keyword at any position, even as the value of an option."""
     key = f"{{{C}}}"
     client("RPUSH", f"{key}l", "2", "1")
     assert client("SORT", f"{key}l", "BY", "store", "STORE", f"{key}d") == 2
@@ -217,7 +217,7 @@ def test_values_of_options_are_no_keywords(client, shards):
 
 
 def test_keys_behind_numkeys_are_what_routes(client, shards):
-    """twemproxy hashes the number (ZUNION) or the first argument of any command."""
+    """twemproxy hashes the first argument of these, which is the number of keys for ZUNION."""
     for shard, tag in enumerate((A, B, C)):
         client("ZADD", tag, "1", "m")
         assert client("ZUNION", "1", tag) == [b"m"]
@@ -362,7 +362,8 @@ def test_random_key_comes_from_a_server_that_has_one(client):
 
 
 def test_wait_is_refused_and_holds_nobody_up(proxy, client):
-    """Thirty clients that ask for it and leave: a connection that others share would be theirs."""
+    """Thirty clients send it and leave. Had it been forwarded, it would block a connection that
+    other clients share."""
     for command in (("WAIT", "1", "350"), ("WAITAOF", "1", "1", "350"), ("WAIT", "0", "0")):
         refusal = f"ERR '{command[0]}' is not supported by nutproxy"
         assert words(client(*command)) == refusal
@@ -442,8 +443,8 @@ def test_protocol_may_change_back_and_forth_within_one_packet(alpha):
     assert re.fullmatch(pattern, received, re.DOTALL), received
 
 
-def test_change_of_protocol_overtakes_nothing(alpha):
-    """Each version has server connections of its own."""
+def test_change_of_protocol_keeps_the_order_of_requests(alpha):
+    """RESP2 and RESP3 have separate server connections."""
     value = b"v" * 300_000
     for turn in range(20):
         with Client(alpha) as client:
@@ -459,7 +460,7 @@ def test_change_of_protocol_overtakes_nothing(alpha):
                 assert last == b"%d" % turn
 
 
-def test_change_of_protocol_waits_for_what_is_on_its_way():
+def test_change_of_protocol_waits_for_requests_in_flight():
     go = threading.Event()
 
     def script(session):
@@ -477,7 +478,7 @@ def test_change_of_protocol_waits_for_what_is_on_its_way():
             assert client("HELLO", version)
             assert client("GET", "a") == value_of(b"a")
         client.pipeline(("SET", "slow", "v"), ("HELLO", 3), ("GET", "behind"))
-        wait_until(lambda: [b"SET", b"slow", b"v"] in server.requests, "the first of them")
+        wait_until(lambda: [b"SET", b"slow", b"v"] in server.requests, "the first request")
         taken = proxy.stats()["alpha"]["s1"]["requests"]
         go.set()
         first, _, last = client.replies(3)
@@ -486,7 +487,8 @@ def test_change_of_protocol_waits_for_what_is_on_its_way():
 
 
 def test_first_change_of_protocol_waits_too():
-    """A server is asked for its version, and answers before another one has done its part."""
+    """HELLO asks a server for its version. This server replies while another one still has to
+    execute an earlier request."""
     go = threading.Event()
     asked = Router("fnv1a_64", "ketama", b"{}", [(b"s1", 1), (b"s2", 1)]).explain(b"placeholder")
     [slow] = keys_of(2 - asked.server, (1, 2), 1)
@@ -506,13 +508,13 @@ def test_first_change_of_protocol_waits_too():
         assert (first, last) == (b"OK", value_of(slow))
 
 
-def behind_hello(received):
-    """What follows the reply to a HELLO, or all of it."""
+def after_hello(received):
+    """The bytes after the reply to a HELLO, or all bytes if there is none."""
     return received.rpartition(b"modules\r\n*0\r\n")[2]
 
 
 def test_types_of_resp3_pass_through(alpha, shards):
-    """Byte for byte what the server says."""
+    """The replies are those of the server, byte for byte."""
     key = f"{{{A}}}"
     data = requests(
         f"HSET {key}h f v",
@@ -541,13 +543,13 @@ def test_types_of_resp3_pass_through(alpha, shards):
     data += request("EVAL", "return {verbatim_string={string='x',format='txt'}}", 1, key)
     data += request("EVAL", "redis.setresp(3); return {true,false,{map={a=1}}}", 1, key)
     for version in (b"", request("HELLO", "2"), request("HELLO", "3")):
-        expected = behind_hello(talk(shards[0].port, version + data))
+        expected = after_hello(talk(shards[0].port, version + data))
         pipeline(shards[0].port, [("FLUSHALL",)])
-        assert behind_hello(talk(alpha, version + data)) == expected
+        assert after_hello(talk(alpha, version + data)) == expected
         pipeline(shards[0].port, [("FLUSHALL",)])
 
 
-def test_clients_of_both_versions_each_get_their_own_forms(alpha):
+def test_clients_of_both_versions_get_replies_in_their_own_version(alpha):
     with Client(alpha) as old, Client(alpha) as new:
         new("HELLO", "3")
         for key in (A, B, C):
@@ -570,7 +572,7 @@ def test_replies_that_the_proxy_merges_have_the_clients_version(alpha):
     data = requests(f"MGET {A} {B}", "RANDOMKEY", "KEYS *", "CLIENT GETNAME", "FUNCTION STATS")
     running = b"$14\r\nrunning_script\r\n"
     old = talk(alpha, data)
-    new = behind_hello(talk(alpha, request("HELLO", "3") + data))
+    new = after_hello(talk(alpha, request("HELLO", "3") + data))
     assert old.startswith(b"*2\r\n$-1\r\n$-1\r\n$-1\r\n*0\r\n$-1\r\n*4\r\n" + running)
     assert new.startswith(b"*2\r\n_\r\n_\r\n_\r\n*0\r\n_\r\n%2\r\n" + running)
 
@@ -618,12 +620,12 @@ def listed(client, *arguments):
 
 
 @pytest.mark.parametrize("command", ["CLIENT TRACKING ON", "CLIENT MAINT_NOTIFICATIONS ON"])
-def test_what_clients_try_and_can_do_without_is_an_error(client, command):
+def test_commands_that_clients_only_try_get_an_error(client, command):
     assert words(client(*command.split())).startswith("ERR ")
     assert client("PING") == b"PONG"
 
 
-def test_client_reply_decides_what_is_answered(alpha):
+def test_client_reply_decides_which_requests_get_a_reply(alpha):
     switched = requests(
         "CLIENT REPLY OFF",
         f"SET {A} 1",
@@ -708,9 +710,9 @@ def test_info_sums_up_the_servers_and_names_the_pools_port(proxy, shards, versio
 
 
 @pytest.mark.parametrize("info", [True, False], ids=["INFO", "no INFO"])
-def test_servers_without_hello_have_clients_of_resp2(info):
-    """As Redis before 6, or where it is renamed. The text for HELLO 3 is the one that makes old
-    clients go on without it."""
+def test_servers_without_hello_serve_resp2_clients(info):
+    """Redis before version 6, or with HELLO renamed. The error for HELLO 3 is the one after which
+    old clients continue without it."""
     renamed = ["--rename-command", "HELLO", ""]
     if not info:
         renamed += ["--rename-command", "INFO", ""]
@@ -736,8 +738,8 @@ def test_servers_without_hello_have_clients_of_resp2(info):
                 assert client("GET", A) == b"1"
 
 
-def test_valkey_glides_handshake_is_that_of_a_primary(alpha):
-    """It does not connect to what does not say that it is a primary, or is a cluster's node."""
+def test_handshake_of_valkey_glide_finds_a_primary(alpha):
+    """The client connects only to a server that reports to be a primary and not a cluster node."""
     with Client(alpha) as client:
         client.pipeline(
             ("HELLO", "3"),
@@ -807,7 +809,7 @@ def test_time_is_now(client, shards):
     assert b"nutproxy ver. " in client("LOLWUT")
 
 
-def test_quit_is_answered_after_what_came_before_and_ends_it(alpha, shards):
+def test_quit_is_answered_after_earlier_requests_and_ends_the_connection(alpha, shards):
     data = requests(f"SET {A} 1", f"GET {A}", f"MGET {A} {B}", "QUIT", f"SET {A} 2", "NOSUCH")
     with Client(alpha) as client:
         client.send_bytes(data)
@@ -822,7 +824,7 @@ def test_quit_is_answered_after_what_came_before_and_ends_it(alpha, shards):
 
 @pytest.fixture(scope="module")
 def locked():
-    """A pool whose servers want a password, which clients must have too."""
+    """A pool whose servers require a password. Clients have to send the same password."""
     password = ("--requirepass", "secret")
     with (
         RedisServer(*password) as one,
@@ -853,7 +855,7 @@ def test_nothing_is_answered_before_auth(locked):
         assert client.closed()
 
 
-def test_auth_concerns_what_is_behind_it_in_the_same_packet(locked):
+def test_auth_applies_to_later_requests_in_the_same_packet(locked):
     with Client(locked.port) as client:
         client.send_bytes(requests("GET k", "AUTH secret", "SET k 1", "AUTH no", "GET k"))
         replies = client.replies(5)
@@ -885,7 +887,7 @@ def test_hello_may_carry_the_password(locked):
         assert value == {b"f": b"v"}
 
 
-def test_strangers_cannot_announce_large_requests(locked):
+def test_unauthenticated_clients_cannot_announce_large_requests(locked):
     with Client(locked.port) as client:
         client.send_bytes(b"*11\r\n")
         assert words(client.reply()) == "ERR Protocol error: unauthenticated multibulk length"
@@ -901,7 +903,7 @@ def test_auth_without_a_password_is_an_error(client):
     assert client("AUTH", "default", "x") == b"OK"
 
 
-# Administration, deny_commands, and what is not offered ----------------------------------
+# Administration, deny_commands, and unsupported commands ---------------------------------
 
 
 ADMIN = """\
@@ -967,7 +969,7 @@ def test_administration_reaches_every_server(managed):
         assert client("LASTSAVE") == min(on_each(servers, "LASTSAVE"))
         assert client("CONFIG", "SET", "slowlog-log-slower-than", "0") == b"OK"
         client("MGET", *(f"{n}:key" for n in range(50)))
-        # From now on none, however slow the machine makes it.
+        # No more entries are logged from here on, even if the machine is slow.
         assert client("CONFIG", "SET", "slowlog-log-slower-than", "-1") == b"OK"
         logged = client("SLOWLOG", "GET", "128")
         assert len(logged) == client("SLOWLOG", "LEN") == sum(on_each(servers, "SLOWLOG", "LEN"))
@@ -990,7 +992,7 @@ def test_shutdown_reaches_every_server():
 
 @pytest.fixture(scope="module")
 def strict(shards):
-    """A pool that denies KEYS, all of SCRIPT, and CONFIG SET where administration is allowed."""
+    """A pool that allows administration, and denies KEYS, all of SCRIPT, CONFIG SET and PING."""
     denied = '["KEYS", "script", "config set", "ping"]'
     config = pool("strict", shards, admin_commands="true", deny_commands=denied)
     with NutproxyServer(config) as proxy:
@@ -1107,7 +1109,7 @@ LMPOP 0 k LEFT
 
 
 @pytest.mark.parametrize("name", ["one", "alpha"])
-def test_wrong_commands_get_the_texts_of_redis_in_their_turn(proxy, shards, name):
+def test_wrong_commands_get_the_errors_of_redis_in_order(proxy, shards, name):
     data = b"".join(
         request("SET", A, command) + request(*command.split()) + request("GET", A)
         for command in WRONG
@@ -1119,7 +1121,7 @@ def test_wrong_commands_get_the_texts_of_redis_in_their_turn(proxy, shards, name
     assert talk(proxy.ports[name], data) == expected
 
 
-def test_requests_of_web_browsers_are_cut_off(alpha, shards):
+def test_connections_of_web_browsers_are_closed(alpha, shards):
     for first in (b"POST / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n"):
         with Client(alpha) as client:
             client.send_bytes(first + b"Content-Length: 9\r\n\r\n" + request("SET", A, "stolen"))
@@ -1132,7 +1134,8 @@ def test_requests_of_web_browsers_are_cut_off(alpha, shards):
 
 
 def test_replies_of_all_kinds_come_in_the_order_of_the_requests(alpha):
-    """Local, forwarded to each server, split, to all, refused, and broken, many times over."""
+    """Requests that are local, forwarded to each server, split, sent to all servers, refused, or
+    invalid, many times over."""
     with Client(alpha) as client:
         client("MSET", A, "1", B, "2", C, "3")
         kinds = [

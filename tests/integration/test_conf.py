@@ -1,5 +1,5 @@
-# tests/integration/test_conf.py: the example files, and the keys that act on sockets
-"""Every file in conf/ loads without a problem; the ones that users start with are run as well."""
+# tests/integration/test_conf.py: the example files, and the keys that affect sockets
+"""Every file in conf/ loads without a problem. The ones that users start with are also run."""
 
 import contextlib
 import re
@@ -39,7 +39,7 @@ def test_example_has_no_problem(path):
 
 
 def example(name, servers):
-    """The file's text on a free port and with these servers, as many as it has."""
+    """The text of an example on a free port, with these servers instead of as many of its own."""
     text, listens = re.subn(r"listen: .*", "listen: auto", (CONF / name).read_text())
     ports = iter([server.port for server in servers])
     text = re.sub(r"- 127\.0\.0\.1:\d+:", lambda _: f"- 127.0.0.1:{next(ports)}:", text)
@@ -87,16 +87,16 @@ def test_client_beyond_client_connections_is_told_so_and_closed(
             clients[-1].sendall(request_text)
             return clients[-1].recv(100) == reply
 
-        # The connection that found the proxy ready may still count.
+        # The connection that tested whether the proxy is ready may still be counted.
         wait_until(another_is_let_in, "the first client")
         wait_until(another_is_let_in, "the second client")
         with connect(proxy.port) as third:
             assert third.recv(100) == refusal
             assert third.recv(100) == b""
         why = "client refused: client_connections (2) are in use"
-        wait_until(lambda: why in proxy.output, "line about the client")
+        wait_until(lambda: why in proxy.output, "the log line about the client")
         clients.pop().close()
-        wait_until(another_is_let_in, "a place for another client")
+        wait_until(another_is_let_in, "room for another client")
         for client in clients:
             client.close()
 
@@ -105,7 +105,7 @@ def test_client_beyond_client_connections_is_told_so_and_closed(
 
 
 def memory_of_data(pid):
-    """Bytes that a process may write to, touched or not."""
+    """The writable memory of a process in bytes, touched or not."""
     found = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.M)
     return int(found[1]) * 1024
 
@@ -123,7 +123,7 @@ def test_settings_of_the_process_may_stand_in_the_file(shards, tmp_path):
         assert pipeline(usual.port, [("DBSIZE",)])[0] >= 0
         wait_until(lambda: log.read_text().count("connected, RESP2") == 3, "lines of level 6")
         assert "connected" not in usual.log()
-        # The buffer that everything is received into.
+        # The difference is the receive buffer.
         assert memory_of_data(proxy.pid) - memory_of_data(usual.pid) > 12 << 20
 
 
@@ -171,7 +171,7 @@ def test_clients_keep_their_order_over_several_server_connections():
             client.pipeline(*commands)
         for client in clients:
             assert client.replies(600)[2::3] == [b"%dx" % turn for turn in range(200)]
-        # What one client has been told is done, any other sees.
+        # After the reply to a write, every client sees the write.
         for turn in range(200):
             writer, reader = clients[turn % 8], clients[(turn + 1) % 8]
             assert writer("SET", "shared", turn) == b"OK"
@@ -185,13 +185,13 @@ def test_clients_keep_their_order_over_several_server_connections():
 
 def test_backlog_is_the_kernels(shards, tmp_path):
     with running_context(shards, tmp_path, backlog=7) as (context, _):
-        # Of a listening socket, tcpi_sacked is the bound (Linux, tcp_get_info).
+        # For a listening socket, tcpi_sacked is the backlog (Linux, tcp_get_info).
         info = socket_option(context.proxies[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         assert struct.unpack_from("I", info, 28) == (7,)
 
 
 def pid_of(port):
-    """The process that answers at a port."""
+    """The id of the process that replies on a port."""
     [info] = pipeline(port, [("INFO", "server")])
     return int(re.search(rb"^process_id:(\d+)", info, re.M)[1])
 
@@ -206,7 +206,7 @@ def test_two_proxies_share_a_port_with_reuseport(shards, tmp_path):
                 found.add(pid_of(one.port))
                 return found == {one.pid, two.pid}
 
-            wait_until(both_answer, "clients at both")
+            wait_until(both_answer, "replies of both")
             one.kill()
             assert {pid_of(one.port) for _ in range(20)} == {two.pid}
             without = config.replace("reuseport: true", "reuseport: false")
@@ -216,7 +216,7 @@ def test_two_proxies_share_a_port_with_reuseport(shards, tmp_path):
             )
 
 
-# Keys that Memcached pools have, or have of their own
+# Keys of Memcached pools
 
 
 @pytest.fixture(scope="module")
@@ -276,11 +276,11 @@ def test_memcached_may_listen_on_a_unix_socket():
             assert client(b"get k") == b"VALUE k 0 1\r\nv\r\nEND\r\n"
 
 
-# Unix sockets: permissions and a stale one are in test_defects.
+# Unix sockets. Permissions and stale socket files are tested in test_defects.
 
 
 def refusal_of(config, directory):
-    """What a proxy says instead of starting; it has to exit with 1."""
+    """The error of a proxy that does not start. It has to exit with 1."""
     file = directory / "proxy.yml"
     file.write_text(config)
     command = [sys.executable, "-m", "nutproxy", "-c", str(file)]
@@ -299,13 +299,13 @@ def test_a_unix_socket_that_somebody_listens_on_is_left_alone(shards, tmp_path):
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen(0)
-        # The first attempt fills the backlog, and a connect would wait from then on.
+        # The first attempt fills the backlog, so that another connect would wait.
         for _ in range(2):
             assert taken(path, pool("alpha", shards), tmp_path)
         assert path.is_socket()
 
 
-def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(shards, tmp_path):
+def test_a_regular_file_at_the_path_of_a_unix_socket_is_left_alone(shards, tmp_path):
     path = tmp_path / "data"
     path.write_text("of somebody else")
     assert taken(path, pool("alpha", shards), tmp_path)
@@ -315,7 +315,7 @@ def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(shards, tmp_path):
 @contextlib.contextmanager
 def proxy_on(path, servers):
     config = pool("alpha", servers).replace("auto", str(path))
-    # Far above what a test waits for: the end would remove the file, too.
+    # Longer than any test waits, because the end of the process removes the file, too.
     with NutproxyServer("global:\n  shutdown_timeout: 100000\n" + config) as proxy:
         yield proxy
 
@@ -335,11 +335,11 @@ def test_the_file_of_a_unix_socket_is_removed_when_the_drain_begins(tmp_path):
         client.send("GET", "k")
         wait_until(lambda: server.requests, "the request")
         proxy.process.terminate()
-        wait_until(lambda: not path.exists(), "end of its socket")
+        wait_until(lambda: not path.exists(), "removal of the socket file")
         assert proxy.process.poll() is None
 
 
-def test_another_file_in_the_place_of_its_unix_socket_is_left_alone(shards, tmp_path):
+def test_a_socket_file_that_has_replaced_its_own_is_left_alone(shards, tmp_path):
     path = tmp_path / "sock"
     with proxy_on(path, shards) as proxy, socket.socket(socket.AF_UNIX) as other:
         path.unlink()
@@ -351,7 +351,7 @@ def test_another_file_in_the_place_of_its_unix_socket_is_left_alone(shards, tmp_
 
 
 @pytest.mark.parametrize("refused", ["the next pool", "the log"])
-def test_a_start_that_is_refused_leaves_no_unix_socket(shards, tmp_path, refused):
+def test_a_failed_start_leaves_no_unix_socket(shards, tmp_path, refused):
     path = tmp_path / "sock"
     config = pool("alpha", shards).replace("auto", str(path))
     if refused == "the log":
@@ -431,7 +431,7 @@ def test_tcp_congestion_is_set_towards_servers_and_clients(shards, tmp_path, cho
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_a_tcp_congestion_that_the_system_has_not_got_is_refused(shards, tmp_path, family):
+def test_a_tcp_congestion_unknown_to_the_system_is_refused(shards, tmp_path, family):
     offered = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text().strip()
     [port] = free_ports(1)
     address = f"{HOST}:{port}" if family == "tcp" else tmp_path / "sock"
@@ -443,7 +443,7 @@ def test_a_tcp_congestion_that_the_system_has_not_got_is_refused(shards, tmp_pat
     file.write_text(config)
     command = [sys.executable, "-m", "nutproxy", "check", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True)
-    # It may be right for another machine.
+    # Only a warning, because the file may be meant for another machine.
     assert checked.returncode == 0
     line = config.splitlines().index("  tcp_congestion: none") + 1
     assert f"{file}:{line}: pool 'alpha': warning: {reason}" in checked.stdout

@@ -1,5 +1,5 @@
-"""contrib/: files for other programs. Each is read by its program if that is installed, and always
-by a small parser that knows only the syntax in use."""
+"""contrib/: files for other programs. Each is checked by its program if that is installed, and
+always by a small parser that accepts only the syntax in use."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_every_file_is_tested_here_and_in_the_source_distribution():
 
 @pytest.fixture(scope="module")
 def unit():
-    """The unit's keys by section; a key that may stand several times has a list."""
+    """The unit's keys by section. A key that occurs more than once has a list of values."""
     sections = {}
     for line in content("nutproxy.service"):
         if line.startswith("["):
@@ -62,16 +62,16 @@ def unit():
     }
 
 
-def test_unit_starts_drains_and_ends_as_nutproxy_does(unit):
+def test_unit_matches_the_start_drain_and_end_of_nutproxy(unit):
     service = unit["Service"]
     assert service["Type"] == "notify"
     program, *flags = shlex.split(service["ExecStart"])
     assert Path(program).name == "nutproxy"
-    # Neither a daemon of its own nor a pid file: systemd knows the process.
+    # No -d and no pid file, because systemd manages the process.
     assert flags == ["-c", "/etc/nutproxy/nutproxy.yml"]
     assert signal.Signals[service["KillSignal"]] in END_SIGNALS
     assert int(service["TimeoutStopSec"]) * 1000 > GlobalConfig().shutdown_timeout
-    # There is no reload; SIGHUP is for the log.
+    # nutproxy cannot reload its configuration; SIGHUP reopens the log.
     assert "ExecReload" not in service
 
 
@@ -90,10 +90,10 @@ def test_unit_is_hardened(unit):
 def test_unit_is_understood_by_systemd(tmp_path):
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
-        # What is left is what the parser above has found out.
+        # Only the parser above checks the file.
         return
     text = (CONTRIB / "nutproxy.service").read_text()
-    # What the machine that has it installed has.
+    # The program and the user exist only where nutproxy is installed.
     text = text.replace("/opt/nutproxy/bin/nutproxy", sys.executable)
     text = re.sub("^(User|Group)=nutproxy$", r"\1=root", text, flags=re.M)
     file = tmp_path / "nutproxy-test.service"
@@ -138,7 +138,7 @@ def test_logrotate_file_has_only_directives_that_logrotate_knows(tmp_path):
     if program is not None:
         file = tmp_path / "nutproxy"
         text = (CONTRIB / "nutproxy.logrotate").read_text()
-        # Its user may not be known here.
+        # The user may not exist on this machine.
         file.write_text(text.replace("    su nutproxy nutproxy\n", ""))
         state = tmp_path / "state"
         answer = subprocess.run([program, "-d", "-s", state, file], capture_output=True, text=True)
@@ -151,7 +151,7 @@ def test_a_rotation_opens_a_new_log(tmp_path):
     pid_file, log = tmp_path / "nutproxy.pid", tmp_path / "nutproxy.log"
     assert "/run/nutproxy/nutproxy.pid" in script
     script = script.replace("/run/nutproxy/nutproxy.pid", str(pid_file))
-    # Nothing runs: nothing is signalled, and that is no error.
+    # nutproxy does not run yet: the script sends no signal, and succeeds.
     subprocess.run(["sh", "-ec", script], check=True)
     with (
         RedisServer() as redis,
@@ -183,7 +183,7 @@ def stages():
 
 
 def copied(stage):
-    """Sources of the checkout that a stage copies."""
+    """The paths of the checkout that a stage copies."""
     return [
         source
         for name, arguments in stage
@@ -200,7 +200,7 @@ def test_image_is_built_from_files_that_exist_and_are_not_ignored(stages):
         assert f"!{source}" in ignored
 
 
-def test_what_is_copied_is_enough_to_build_the_package(stages, tmp_path):
+def test_copied_files_are_enough_to_build_the_package(stages, tmp_path):
     for source in copied(stages[0]):
         if (CHECKOUT / source).is_dir():
             ignore = shutil.ignore_patterns("*.so", "__pycache__")
@@ -221,7 +221,7 @@ def test_image_has_no_compiler_no_root_and_no_shell_before_nutproxy(stages):
     assert int(user) > 0
     assert int(group) > 0
     assert signal.Signals[instructions["STOPSIGNAL"]] in END_SIGNALS
-    # The form without a shell: signals reach nutproxy.
+    # The exec form, without a shell, so that signals reach nutproxy.
     [program] = json.loads(instructions["ENTRYPOINT"])
     assert Path(program).name == "nutproxy"
     [(_, environment)] = [

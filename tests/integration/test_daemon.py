@@ -23,14 +23,14 @@ def redis():
 
 
 def alive(pid):
-    """Is there such a process? One that is gone but not waited for does not count."""
+    """Does this process exist? A zombie does not count."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 
 
 class Daemon:
-    """What `nutproxy -d` starts, in the directory `home`, with paths relative to it."""
+    """A daemon that `nutproxy -d` starts in the directory `home`, with relative paths."""
 
     def __init__(self, home, config):
         self.home = home
@@ -42,8 +42,8 @@ class Daemon:
         (home / "proxy.yml").write_text(text)
 
     def start(self, *flags):
-        """The command itself, when it has returned."""
-        # Files, not pipes: a daemon that kept a pipe open would keep this waiting.
+        """Run the command, and return its exit code."""
+        # Files, not pipes: run() would wait for a daemon that keeps a pipe open.
         with open(self.home / "out", "w") as out, open(self.home / "err", "w") as err:
             return subprocess.run(
                 [sys.executable, "-m", "nutproxy", "-d", "-s", "0", "-c", "proxy.yml", *flags],
@@ -68,7 +68,7 @@ class Daemon:
         return (self.home / "n.log").read_text()
 
     def end(self):
-        """SIGTERM, if it runs; returns when it is gone."""
+        """Send SIGTERM to the daemon if it runs, and wait for its end."""
         if (self.home / "n.pid").exists():
             pid = self.pid
             os.kill(pid, signal.SIGTERM)
@@ -109,7 +109,7 @@ def test_a_fatal_signal_leaves_its_stacks_in_the_log_of_a_daemon(daemon):
     assert daemon.start(*FILES) == 0
     pid = daemon.pid
     os.kill(pid, signal.SIGSEGV)
-    wait_until(lambda: not alive(pid), "its end")
+    wait_until(lambda: not alive(pid), "end of the daemon")
     assert "Fatal Python error: Segmentation fault" in daemon.log
     (daemon.home / "n.pid").unlink()
 
@@ -168,13 +168,13 @@ def test_a_bad_configuration_reaches_the_terminal_and_the_exit_code(tmp_path):
     ],
 )
 def test_exit_code_is_what_the_daemon_reports_or_1_if_it_dies(tmp_path, serve, code, error):
-    """Only what happens before it is ready can be reported."""
+    """Only errors before the daemon is ready can be reported."""
     script = (
         "import os, sys\n"
         "from nutproxy.daemon import daemonize\n"
         f"sys.exit(daemonize(lambda ready: {serve}))\n"
     )
-    # Pipes: this also waits for the daemon to let go of them.
+    # With pipes, run() also waits until the daemon has closed them.
     answer = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -187,7 +187,7 @@ def test_exit_code_is_what_the_daemon_reports_or_1_if_it_dies(tmp_path, serve, c
     assert bool(answer.stderr) == bool(error)
 
 
-def test_a_fifo_that_nobody_reads_is_no_log_and_one_that_is_read_is(daemon):
+def test_a_fifo_needs_a_reader_to_be_used_as_the_log(daemon):
     path = daemon.home / "fifo"
     os.mkfifo(path)
     assert daemon.start("-o", "fifo") == 1
@@ -267,7 +267,7 @@ def test_a_second_process_is_refused_with_the_pid_of_the_first(daemon, redis):
     assert alive(daemon.pid)
 
 
-def test_a_holder_that_has_not_written_its_pid_yet_is_respected(daemon):
+def test_a_locked_pid_file_that_is_still_empty_is_respected(daemon):
     path = daemon.home / "n.pid"
     with open(path, "w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
@@ -278,14 +278,14 @@ def test_a_holder_that_has_not_written_its_pid_yet_is_respected(daemon):
 
 
 def test_a_stale_pid_file_is_replaced(daemon):
-    # Longer than any pid: nothing of it may be left. Its process is this one, which runs.
+    # Longer than any pid, so that the rest must be truncated. The process exists: it is this test.
     (daemon.home / "n.pid").write_text(f"{os.getpid()}\n and more\n")
     assert daemon.start(*FILES) == 0
     assert (daemon.home / "n.pid").read_text() == f"{daemon.pid}\n"
     assert daemon.pid != os.getpid()
 
 
-def test_a_pid_file_after_a_kill_does_not_keep_the_next_one_out(daemon):
+def test_a_pid_file_left_by_a_killed_process_does_not_prevent_a_start(daemon):
     assert daemon.start(*FILES) == 0
     pid = daemon.pid
     os.kill(pid, signal.SIGKILL)
@@ -295,7 +295,7 @@ def test_a_pid_file_after_a_kill_does_not_keep_the_next_one_out(daemon):
     assert daemon.pid != pid
 
 
-def test_a_pid_file_that_another_has_taken_over_is_left_alone(daemon):
+def test_a_pid_file_replaced_by_another_process_is_left_alone(daemon):
     assert daemon.start(*FILES) == 0
     pid, path = daemon.pid, daemon.home / "n.pid"
     path.unlink()
@@ -309,7 +309,7 @@ def test_a_pid_file_that_another_has_taken_over_is_left_alone(daemon):
 def test_pid_file_in_the_foreground(redis, tmp_path):
     path = tmp_path / "n.pid"
     with NutproxyServer(pool("alpha", [redis]), "-p", str(path)) as proxy:
-        wait_until(lambda: path.exists() and path.read_text(), "its pid")
+        wait_until(lambda: path.exists() and path.read_text(), "the pid")
         assert path.read_text() == f"{proxy.pid}\n"
         os.kill(proxy.pid, signal.SIGTERM)
         assert proxy.process.wait(20) == 0
@@ -331,7 +331,7 @@ class Supervised(NutproxyServer):
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_supervisor_is_told_of_readiness_and_of_the_drain(redis, tmp_path, abstract):
+def test_supervisor_is_notified_of_readiness_and_of_the_drain(redis, tmp_path, abstract):
     address = f"nutproxy-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind("\0" + address if abstract else address)
@@ -345,10 +345,10 @@ def test_supervisor_is_told_of_readiness_and_of_the_drain(redis, tmp_path, abstr
             assert proxy.process.wait(20) == 0
 
 
-def test_a_supervisor_that_is_not_there_is_logged_and_changes_nothing(redis, tmp_path):
+def test_a_missing_supervisor_is_logged_and_changes_nothing(redis, tmp_path):
     with (
         Supervised(pool("alpha", [redis]), tmp_path / "nobody") as proxy,
         Client(proxy.port) as client,
     ):
         assert client("PING") == b"PONG"
-        wait_until(lambda: "cannot notify the supervisor at" in proxy.output, "line about it")
+        wait_until(lambda: "cannot notify the supervisor at" in proxy.output, "the log line")

@@ -1,28 +1,28 @@
-"""What twemproxy got wrong, or its users reported, and nutproxy does right.
+"""Bugs of twemproxy, found by running it or reported by its users, that nutproxy does not have.
 
-The numbers are those of the project's notes on twemproxy: A, found by running it; B, reported by
-its users. Tests without a module are in this one.
+The numbers are those of the project's notes on twemproxy: A was found by running it, B was reported
+by its users. A test without a module is in this file.
 
-    A1   Memcached              with Memcached pools
+    A1   Memcached              test_memcache
     A2   broken lengths         test_malformed_length_hurts_only_who_sent_it,
                                 test_bounds_of_the_server_are_those_of_the_proxy
     A3   EXISTS, ZUNION         test_commands: test_split_commands_keep_the_order_of_keys_and_…,
                                 test_keys_behind_numkeys_are_what_routes
     A4   MGET, dead shard       test_dead_shard_fails_a_command_and_not_its_client,
                                 test_silent_shard_fails_a_command_and_not_its_client
-    A5   unix sockets           test_data_is_in_the_database_of_the_pool; gauges: with statistics
+    A5   unix sockets           test_data_is_in_the_database_of_the_pool; gauges: test_stats
     A6   redis_auth, redis_db   test_data_is_in_the_database_of_the_pool,
                                 test_clients_are_told_why_a_handshake_failed
-    A7   client_connections     with the limit of connections
+    A7   client_connections     test_conf
     A8   lost replies           test_what_is_owed_is_delivered_before_a_connection_ends
     A9   OOM, BUSY              test_full_server_refuses_writes_and_nothing_else,
                                 test_busy_server_says_so_itself,
                                 test_part_that_fails_gives_its_own_text
-    A10  stale counters         with statistics
-    A11  pid file, SIGTERM      with the pid file
+    A10  stale counters         test_stats
+    A11  pid file, SIGTERM      test_daemon, test_drain
     A12  starved servers        test_check_warns_of_rings_that_starve_a_server
     A13  random and MGET        test_random_distribution_draws_once_for_each_key
-    A14  half-made fragments    not to be provoked from outside
+    A14  half-made fragments    cannot be caused from outside
     A15  MOVE                   test_commands: test_what_is_not_supported_says_so_in_its_turn
     A16  getpeername            counted by the benchmark
     A17  memory                 test_memory_of_a_burst_is_given_back,
@@ -41,8 +41,8 @@ its users. Tests without a module are in this one.
          names                  test_unresolvable_server_fails_only_its_own_keys
          IPv6, unix sockets     test_both_sides_may_be_ipv6, test_unix_listener_has_its_permissions
          half-close             test_half_closed_client_gets_what_is_pending
-         ejection, deadlines    with the failures of servers
-         dead connections       with the keepalive of clients
+         ejection, deadlines    test_server_health
+         dead connections       test_conf
 """
 
 import contextlib
@@ -76,7 +76,7 @@ from tests.servers import (
 
 
 def keys_of(names):
-    """For each server of a pool of these names, a key that it has."""
+    """One key of each server of a pool whose servers have these names."""
     router = Router("fnv1a_64", "ketama", b"{}", [(name.encode(), 1) for name in names])
     found = {}
     number = 0
@@ -97,13 +97,13 @@ def alpha(proxy):
 
 @pytest.fixture(autouse=True)
 def quiet(request):
-    """No handler has raised in the module's shared proxy."""
+    """The module's shared proxy has logged no traceback."""
     yield
     if "proxy" in request.fixturenames:
         assert "Traceback" not in request.getfixturevalue("proxy").log()
 
 
-# A2: one client and another ---------------------------------------------------------------------
+# A2: one client does not affect another ---------------------------------------------------------
 
 MALFORMED = {
     b"*2\r\n$03\r\nGET\r\n$1\r\nk\r\n": b"invalid bulk length",
@@ -153,7 +153,7 @@ def test_malformed_length_hurts_only_who_sent_it(alpha):
 
 
 def test_bounds_of_the_server_are_those_of_the_proxy():
-    """Else Redis would close a connection that others share."""
+    """Otherwise Redis would close a server connection that clients share."""
     with (
         RedisServer("--proto-max-bulk-len", "1mb") as server,
         NutproxyServer(pool("alpha", [server], proto_max_bulk_len=1 << 20)) as proxy,
@@ -172,7 +172,7 @@ def test_bounds_of_the_server_are_those_of_the_proxy():
 
 @pytest.fixture
 def fleet():
-    """Three servers to kill, and a pool of them with a timeout."""
+    """Three servers for the test to stop or kill, and a pool of them with a timeout."""
     with (
         RedisServer() as one,
         RedisServer() as two,
@@ -221,7 +221,7 @@ def test_silent_shard_fails_a_command_and_not_its_client(fleet):
 
 
 def config_for(server, address, options):
-    """A pool over one server, `tcp` or `unix`, with these lines of options."""
+    """A pool of one server, reached by `tcp` or `unix`, with these options."""
     where = f"{HOST}:{server.port}" if address == "tcp" else str(server.unix_path)
     lines = "".join(f"  {line}\n" for line in options)
     return f"alpha:\n  listen: auto\n  redis: true\n{lines}  servers:\n   - {where}:1 s1\n"
@@ -314,7 +314,7 @@ def test_full_server_refuses_writes_and_nothing_else():
 
 
 def test_busy_server_says_so_itself():
-    """twemproxy closes the connection, and all that wait on it are told `Invalid argument`."""
+    """twemproxy closes the connection, and all requests on it get `Invalid argument`."""
     with (
         RedisServer("--busy-reply-threshold", "1") as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -369,7 +369,7 @@ def test_check_warns_of_rings_that_starve_a_server(tmp_path):
 
 
 def test_random_distribution_draws_once_for_each_key(shards):
-    """Every server has every key, with a value that says which key and server it is."""
+    """Every server has every key. Each value names its key and its server."""
     keys = [f"{number}:random" for number in range(200)]
     for number, shard in enumerate(shards):
         pairs = [word for key in keys for word in (key, f"{key}@{number}")]
@@ -383,7 +383,7 @@ def test_random_distribution_draws_once_for_each_key(shards):
         client("FLUSHALL")
         assert client("MSET", *(word for key in keys for word in (key, "v"))) == b"OK"
         assert client("DBSIZE") == len(keys)
-        # Keys are nowhere in particular, so no command is refused for where they are.
+        # Keys have no fixed server, so no command is refused for keys on different servers.
         assert client("SINTER", "1:none", "2:none", "3:none") == []
         client("FLUSHALL")
 
@@ -394,7 +394,7 @@ MEGABYTE = 1 << 20
 
 
 def resident(proxy, what="VmRSS"):
-    """Bytes of the process in memory; with VmHWM the most there have been."""
+    """The resident memory of the process in bytes; with VmHWM, its peak."""
     for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
@@ -403,7 +403,7 @@ def resident(proxy, what="VmRSS"):
 
 @pytest.mark.measures
 def test_memory_of_a_burst_is_given_back(shards):
-    """twemproxy: 361 MB for the first of these, kept for ever."""
+    """twemproxy used 361 MB for the first of these bursts, and never released it."""
     with NutproxyServer(pool("alpha", shards)) as proxy, Client(proxy.port) as client:
         client("PING")
         before = resident(proxy)
@@ -418,11 +418,11 @@ def test_memory_of_a_burst_is_given_back(shards):
             assert client("MSET", *pairs) == b"OK"
             assert len(client("MGET", *pairs[::2])) == 100
         client("FLUSHALL")
-        wait_until(lambda: resident(proxy) < before + 20 * MEGABYTE, "memory given back")
+        wait_until(lambda: resident(proxy) < before + 20 * MEGABYTE, "memory to be released")
 
 
 def take(connection, count):
-    """Exactly this many bytes."""
+    """Read exactly this many bytes."""
     data = bytearray()
     while len(data) < count:
         part = connection.recv(count - len(data))
@@ -433,7 +433,8 @@ def take(connection, count):
 
 @pytest.mark.measures
 def test_memory_of_a_slow_reader_is_bounded_and_given_back():
-    """400 values of 1 MB are asked for and not read. twemproxy: 420 MB, also after it has gone."""
+    """A client requests 400 values of 1 MB and reads none. twemproxy used 420 MB, and kept it after
+    the client had gone."""
     with (
         RedisServer() as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -449,11 +450,11 @@ def test_memory_of_a_slow_reader_is_bounded_and_given_back():
                 sizes = re.findall(rb" omem=(\d+)", client("CLIENT", "LIST"))
                 return max(map(int, sizes))
 
-            wait_until(lambda: unread() > 20 * MEGABYTE, "replies that nobody reads")
-            wait_until(lambda: resident(proxy) > before + 20 * MEGABYTE, "their bytes")
+            wait_until(lambda: unread() > 20 * MEGABYTE, "unread replies")
+            wait_until(lambda: resident(proxy) > before + 20 * MEGABYTE, "their memory")
             assert client("GET", "small") == b"v"
-        wait_until(lambda: resident(proxy) < before + 5 * MEGABYTE, "memory given back")
-        # client_max_pending, and a little.
+        wait_until(lambda: resident(proxy) < before + 5 * MEGABYTE, "memory to be released")
+        # client_max_pending, and a margin.
         assert resident(proxy, "VmHWM") < before + 40 * MEGABYTE
         assert client("GET", "small") == b"v"
 
@@ -470,7 +471,7 @@ def test_slow_reader_that_catches_up_misses_nothing():
         client.send_bytes(requests("GET 0:k", "GET 1:k", "PING", "GET 2:k") * 20)
         wait_until(
             lambda: b"omem=0 " not in talk(proxy.port, requests("CLIENT LIST")).splitlines()[1],
-            "replies that nobody reads",
+            "unread replies",
         )
         for _ in range(20):
             assert client.replies(4) == [values[0], values[1], b"PONG", values[2]]
@@ -494,9 +495,9 @@ def test_client_reads_its_own_writes_over_several_server_connections(shards):
 
 
 class ScriptedServer:
-    """Answers PING and HELLO as Redis does, and GET by its key: with the bytes in `replies`, which
-    are sent one at a time where `slowly`. A request with the word `early` in its first bytes is
-    answered at these, and no more of it is read."""
+    """Replies to PING and HELLO as Redis does, and to GET with the bytes in `replies` for its key.
+    With `slowly`, it sends them one byte at a time. If the bytes of a request contain the word
+    `early`, it replies to them at once, and reads no more of the request."""
 
     def __init__(self, replies, slowly=False):
         self.replies = replies
@@ -563,7 +564,7 @@ class ScriptedServer:
 
 
 def test_late_reply_reaches_nobody(fleet):
-    """Its request was answered with an error at its deadline."""
+    """The proxy has already sent an error for the request at its deadline."""
     proxy, servers = fleet
     with Client(proxy.port) as client, Client(proxy.port) as other:
         assert client("SET", A, "late") == b"OK"
@@ -586,7 +587,7 @@ def test_stray_reply_reaches_nobody():
     ):
         for turn in range(1, 6):
             assert client("GET", "stray") == b"a"
-            # The connection is of no use any more; the request goes out on another.
+            # The proxy closes this connection. The next request uses another one.
             wait_until(
                 lambda turn=turn: proxy.output.count("sent a reply to no request") == turn,
                 "closed connection",
@@ -595,7 +596,7 @@ def test_stray_reply_reaches_nobody():
 
 
 def test_early_reply_reaches_nobody():
-    """The request has not been sent yet: what the server means by its reply, nobody knows."""
+    """The server replies before the request has been sent, so its reply can mean anything."""
     with (
         ScriptedServer({"k": b"$1\r\nk\r\n"}) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -641,7 +642,7 @@ def test_client_that_vanishes_takes_its_replies_with_it(reset):
 
 def test_half_closed_client_gets_what_is_pending(fleet):
     _, servers = fleet
-    # Without a timeout: the servers stand still for as long as the machine is busy elsewhere.
+    # Without a timeout, because the servers may be stopped for long on a loaded machine.
     with NutproxyServer(pool("alpha", servers)) as proxy:
         pipeline(proxy.port, [("MSET", A, "1", B, "2", C, "3")])
         for server in servers:
@@ -670,7 +671,7 @@ EDGES = [16306, 16307, 16336, 16335, *range(16380, 16390), 32642, 32643, 32672, 
 
 
 def test_lengths_around_the_edges_of_chunks(chunked):
-    """Of keys, of values, and of both together, alone and in pipelines."""
+    """Lengths of keys, of values, and of both together, in single requests and in pipelines."""
     lengths = [*range(480, 561), *EDGES]
     pairs = [("1" * length, str(length)) for length in lengths]
     pairs += [(f"{length}:v", "v" * length) for length in lengths]
@@ -796,14 +797,14 @@ def test_unresolvable_server_fails_only_its_own_keys(shards):
             assert refusal.startswith("ERR server 's2' of pool 'alpha': cannot resolve host")
             assert client("SET", good, "1") == b"OK"
             assert client("GET", good) == b"1"
-        # The log is written by a thread of its own.
+        # A separate thread writes the log.
         down = "server 's2' of pool 'alpha' is down: cannot resolve host"
-        wait_until(lambda: down in proxy.output, "the log's line")
+        wait_until(lambda: down in proxy.output, "the log line")
         client("DEL", good)
 
 
 class NutproxyAt(NutproxyServer):
-    """A proxy whose first pool listens at `address(port)`, as the configuration writes it."""
+    """A proxy whose first pool listens on `address(port)`, in the syntax of the configuration."""
 
     def __init__(self, config, address, dial):
         super().__init__(config)
@@ -833,7 +834,7 @@ def ask(connection, data):
 @pytest.mark.parametrize("form", ["[::1]:{}", "::1:{}"])
 def test_both_sides_may_be_ipv6(form):
     with RedisServer("--bind", "::1") as server:
-        # YAML wants what begins with a bracket quoted.
+        # YAML requires quotes around a value that begins with a bracket.
         address = form.format(server.port)
         config = pool("alpha", [server]).replace(f"{HOST}:{server.port}:1 s1", f'"{address}:1 s1"')
 
@@ -856,6 +857,6 @@ def test_unix_listener_has_its_permissions(shards, tmp_path, mode):
     with NutproxyAt(config, lambda _: f"{path} {mode:04o}", lambda _: connect(path)) as proxy:
         assert stat.S_IMODE(path.stat().st_mode) == mode
         assert ask(connect(path), requests("PING", f"DEL {A}")) == b"+PONG\r\n:0\r\n"
-        # The socket file of a proxy that was killed is no obstacle.
+        # The socket file of a proxy that was killed does not prevent the next start.
         proxy.restart()
         assert ask(connect(path), requests("PING")) == b"+PONG\r\n"

@@ -17,11 +17,12 @@ CHILDREN = 4
 
 
 def children(directory: Path) -> list[int]:
-    """The ids of the processes that work below `directory`, as all that a demo starts do."""
+    """The ids of the processes that run below `directory`, where a demo starts all its
+    processes."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            # It may end meanwhile, or belong to somebody else.
+            # The process may end meanwhile, or belong to another user.
             with contextlib.suppress(OSError):
                 if os.readlink(entry / "cwd").startswith(f"{directory}/"):
                     found.append(int(entry.name))
@@ -31,7 +32,8 @@ def children(directory: Path) -> list[int]:
 def run_demo(
     directory: Path, command: list[str], serving: Callable[[subprocess.Popen], None] | None = None
 ) -> tuple[int, str]:
-    """Its exit code and output; nothing else is left of it. `serving` is called while it serves."""
+    """Run a demo, and return its exit code and its output. It must leave no process and no file
+    behind. `serving` is called while it serves."""
     lines = []
     with subprocess.Popen(
         command,
@@ -50,7 +52,7 @@ def run_demo(
 
 
 def changed(change: str, *arguments: str) -> list[str]:
-    """The command for a demo of which `change`, a statement, has changed something before."""
+    """The command for a demo that first executes `change`, a Python statement."""
     program = f"""
 import signal, sys
 from nutproxy import demo
@@ -97,8 +99,8 @@ def test_a_taken_port_is_reported_and_another_one_used(tmp_path):
     assert f"Port {port} is taken; nutproxy uses " in output
 
 
-def test_a_port_that_is_taken_between_the_look_and_the_start_is_given_up(tmp_path):
-    """Each child looks twice: first it sees a port that is free no more."""
+def test_a_port_that_is_taken_just_before_the_start_is_replaced(tmp_path):
+    """Two servers are given a port that another process has taken, and have to find another one."""
     with socket.socket() as squatter:
         squatter.bind(("127.0.0.1", 0))
         squatter.listen()

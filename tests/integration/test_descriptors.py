@@ -27,7 +27,7 @@ class LimitedServer(NutproxyServer):
         return ["sh", "-c", f'ulimit {self.limit}; exec "$@"', "sh", *super().command()]
 
     def refusal(self):
-        """What it says instead of starting; it has to exit with 1."""
+        """The error of a start that fails. It has to exit with 1."""
         self.choose_ports()
         run = subprocess.run(self.command(), capture_output=True, text=True, timeout=60)
         assert (run.returncode, run.stdout) == (1, ""), run
@@ -70,7 +70,7 @@ def test_needs_are_counted_for_servers_protocol_versions_probes_and_clients(shar
 
 
 def test_what_needs_more_server_connections_than_descriptors_is_refused(shards):
-    # twemproxy: "max client conns 4294963284".
+    # twemproxy says "max client conns 4294963284".
     proxy = LimitedServer(pool("alpha", shards, server_connections=1250), "-n 1024")
     with contextlib.closing(proxy):
         needed = OWN + 1 + 3 * (1251 * 2 + 2) + CLIENTS_MIN
@@ -92,7 +92,7 @@ def test_client_connections_that_do_not_fit_beside_the_servers_are_refused(shard
         assert pipeline(proxy.port, [("PING",)]) == [b"PONG"]
 
 
-def test_check_warns_of_what_does_not_fit_on_this_machine(shards):
+def test_check_warns_if_the_limit_of_this_machine_is_too_low(shards):
     with contextlib.closing(LimitedServer(pool("alpha", shards), "-n 70")) as proxy:
         proxy.choose_ports()
         command = [*proxy.command()[:-2], "check"]
@@ -104,11 +104,11 @@ def test_check_warns_of_what_does_not_fit_on_this_machine(shards):
         )
 
 
-# Clients beyond it
+# Clients beyond the limit
 
 
 def refused(proxy, text=FULL):
-    """Whether another client is told that there is no place for it, and closed."""
+    """Is another client refused with this error, and closed?"""
     with connect(proxy.port) as client:
         client.sendall(b"PING\r\n")
         if client.recv(100) != text:
@@ -132,7 +132,7 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
             lambda: f"{CLIENTS_MIN} clients fit in the limit on open files" in proxy.output,
             "the number of clients",
         )
-        # The connection that found the proxy ready may still count.
+        # The connection that tested whether the proxy is ready may still be counted.
         clients = []
 
         def another_is_let_in():
@@ -144,7 +144,7 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
             return True
 
         for _ in range(CLIENTS_MIN):
-            wait_until(another_is_let_in, "place for a client")
+            wait_until(another_is_let_in, "room for a client")
         for _ in range(20):
             assert refused(proxy)
         # All server connections are opened only now.
@@ -159,10 +159,10 @@ def test_clients_take_no_descriptor_that_a_server_may_need(tmp_path):
             assert len(addresses) == 8 + 1
         said = re.findall(r"WARNING p \d+ pool 'alpha' on \S+ client refused: (.*)", proxy.log())
         assert set(said) == {f"no more than {CLIENTS_MIN} clients fit in the limit on open files"}
-        # The log is not filled by clients that come again and again.
+        # Clients that try again and again do not fill the log.
         assert len(said) < 20
         clients.pop().socket.close()
-        wait_until(lambda: not refused(proxy), "place for another client")
+        wait_until(lambda: not refused(proxy), "room for another client")
 
 
 def test_pools_with_client_connections_keep_their_places(shards):

@@ -1,19 +1,19 @@
-"""Random pipelines to one Redis directly and, through nutproxy, to others: byte-equal replies.
+"""The same random pipelines, directly to a Redis and through nutproxy, get the same bytes.
 
     direct ────────────────────────────────> one Redis        ┐
     proxied ──> pool over one fresh Redis, or over three ───> ├─ the same frames, in order
 
-Commands are drawn from a fixed seed, so a failure can be repeated. The keys are few and of every
-type, so wrong types, missing keys and overwritten ones are common; now and then a command loses or
-doubles an argument. Over three servers the keys of one command share a hash tag.
+Commands are drawn from a fixed seed, so a failure can be repeated. There are few keys, of all
+types, so that wrong types, missing keys and overwritten keys are common. Sometimes a command has an
+argument too few or too many. With three servers, the keys of a command share a hash tag.
 
-Left out, because two Redis servers do not answer alike either: what draws at random (SPOP,
-SRANDMEMBER, HRANDFIELD, ZRANDMEMBER, RANDOMKEY), what contains the clock or an age (TTL, XADD *,
-OBJECT IDLETIME, XPENDING with a range, XINFO CONSUMERS), SSCAN and ZSCAN, which follow the hash
-seed of the process, and ranges by name over members of different scores, which follow its random
-skip lists. Sets and KEYS come in the order of the hash seed, too: the replies of UNORDERED are
-compared without their order. What the proxy answers itself, refuses or sends to all servers has
-tests of its own.
+Some commands are left out because two Redis servers reply differently, too. Random results: SPOP,
+SRANDMEMBER, HRANDFIELD, ZRANDMEMBER, RANDOMKEY. Times and ages: TTL, XADD *, OBJECT IDLETIME,
+XPENDING with a range, XINFO CONSUMERS. Results that depend on the hash seed of the process: SSCAN
+and ZSCAN. Results that depend on its random skip lists: ranges by name over members with different
+scores. Sets and KEYS come in the order of the hash seed, too, so replies to the commands in
+UNORDERED are compared without their order. Requests that the proxy answers itself, refuses or sends
+to all servers have tests of their own.
 """
 
 import random
@@ -28,8 +28,8 @@ from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, connect, pipeline
 
 UNORDERED = {b"SMEMBERS", b"SUNION", b"SINTER", b"SDIFF", b"KEYS"}
-# A time to live that is counted from now would differ between two servers, and must be taken away
-# again by the command behind it; so these are never spoiled.
+# A time to live that is relative to now would differ between two servers, and the next command must
+# remove it again. Therefore these commands are never spoiled.
 UNSPOILED = {b"EXPIRE", b"PEXPIRE", b"PERSIST", b"RESTORE"}
 
 SCRIPTS = [
@@ -49,7 +49,7 @@ redis.register_function{
   flags={'no-writes'}}
 """
 
-# <places> are drawn by Draw; `;` joins commands that belong together; · is a space within a word.
+# Draw fills in <places>. `;` joins commands that belong together. · is a space within a word.
 TEMPLATES = """
 SET <str> <v>
 SET <str> <v> NX
@@ -324,8 +324,9 @@ TYPES = ["str", "bit", "hash", "list", "set", "int", "zset", "stream", "geo", "h
 
 
 class Draw:
-    """Draws commands, each a tuple of bytes. With `tags`, the keys of one command are {tag}name and
-    arguments that are keys, or may make others of them keys, are not spoiled."""
+    """Draws commands as tuples of bytes. With `tags`, the keys of a command have the form
+    {tag}name. Arguments that are keys, or may turn other arguments into keys, are then not
+    spoiled."""
 
     def __init__(self, seed, tags, payloads, shas):
         self.rng = random.Random(seed)
@@ -342,7 +343,7 @@ class Draw:
         }
 
     def commands(self, count):
-        """`count` commands, or one or two more."""
+        """`count` commands, or one or two more if they belong together."""
         drawn = []
         while len(drawn) < count:
             self.tag = b"{%b}" % self.rng.choice(self.tags) if self.tags else b""
@@ -382,12 +383,12 @@ class Draw:
         )
 
     def long(self):
-        """Now and then longer than the smallest receive chunk, or than what a list keeps packed."""
+        """Sometimes longer than the smallest receive chunk, or than the limit of a packed list."""
         size = self.rng.choice([20, 70, 200, 600, 3000]) if self.rng.random() < 0.2 else 12
         return self.rng.randbytes(size)
 
     def spoiled(self, words):
-        """The command, or one in fifteen times with an argument too few or too many."""
+        """The command. One in fifteen has an argument too few or too many."""
         first = 1
         if self.tags:
             row = COMMANDS.get(words[0].decode().lower())
@@ -401,7 +402,7 @@ class Draw:
 
 
 class Session:
-    """A connection that gives replies as the bytes that came."""
+    """A connection that returns replies as raw bytes."""
 
     def __init__(self, port):
         self.connection = connect(port)
@@ -425,7 +426,7 @@ def decoded(frame):
 
 
 def comparable(command, frame):
-    """The reply, or its type and its sorted elements where their order means nothing."""
+    """The reply, or its type and its sorted elements if their order has no meaning."""
     if command[0].upper() in UNORDERED and frame[:1] in b"*~":
         return frame[:1], sorted(decoded(frame))
     return frame
@@ -449,7 +450,7 @@ def compare(seed, direct_port, proxy_port, resp, commands):
 
 @pytest.fixture(scope="module")
 def servers():
-    """The direct one, a fresh one, and three shards."""
+    """A server for direct requests, one for a proxy, and three shards."""
     with (
         RedisServer() as direct,
         RedisServer() as fresh,
@@ -475,7 +476,7 @@ def empty(servers):
 
 @pytest.fixture(scope="module")
 def shas(servers):
-    """The scripts' hashes, and the library, on every server."""
+    """The hashes of the scripts. Scripts and library are loaded into every server."""
     load = [("SCRIPT", "LOAD", script) for script in SCRIPTS]
     for server in servers:
         *shas, name = pipeline(server.port, [*load, ("FUNCTION", "LOAD", "REPLACE", LIBRARY)])
@@ -485,7 +486,7 @@ def shas(servers):
 
 @pytest.fixture(scope="module")
 def payloads(servers):
-    """What DUMP gives for a key of each type, and one that is damaged."""
+    """The DUMP of a key of each type, and a damaged one."""
     values = [
         ("SET", "k", "value"),
         ("RPUSH", "k", "a", "1", "\xff"),
@@ -502,7 +503,7 @@ def payloads(servers):
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_one_server_behind_the_proxy_answers_as_one_without(
+def test_one_server_behind_the_proxy_replies_as_without_it(
     seed, resp, servers, proxy, payloads, shas
 ):
     commands = Draw(seed, [], payloads, shas).commands(2500)
@@ -512,7 +513,7 @@ def test_one_server_behind_the_proxy_answers_as_one_without(
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("seed", [4, 5])
-def test_three_servers_answer_as_one_where_keys_share_a_hash_tag(
+def test_three_servers_reply_as_one_if_keys_share_a_hash_tag(
     seed, resp, servers, proxy, payloads, shas
 ):
     tags = [b"a", b"b", b"c", b"user:1", b"\xff\0"]
@@ -523,7 +524,7 @@ def test_three_servers_answer_as_one_where_keys_share_a_hash_tag(
 
 @pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize("resp", [2, 3])
-def test_commands_that_are_split_answer_as_one_server(resp, servers, proxy):
+def test_split_commands_get_the_replies_of_one_server(resp, servers, proxy):
     rng = random.Random(resp)
     keys = [b"key:%d" % i for i in range(60)] + [b"", b"\xff\r\n", b"{tag}1", b"{tag}2", b"x" * 700]
     commands = []

@@ -1,4 +1,4 @@
-"""The shutdown: which requests are still answered after a signal, and which are cut off."""
+"""The shutdown: the requests that are still answered after a signal, and those that are cut off."""
 
 import contextlib
 import os
@@ -37,9 +37,9 @@ from tests.servers import (
     wait_until,
 )
 
-# What a client that may still be reading is given, in milliseconds (client.py).
+# The time, in milliseconds, that a client is given to read its last replies (client.py).
 LINGER = 1000
-# Far above what anything here takes: a drain that waits for it fails by the test's own limit.
+# Longer than any test takes, so that a drain that waits for it exceeds the limit of the test.
 PATIENT = "global:\n  shutdown_timeout: 100000\n"
 
 
@@ -52,7 +52,8 @@ def exit_code(proxy):
 
 
 def refuses(proxy):
-    """Nobody listens any more. Who asked by connecting would be a client until then."""
+    """True if the proxy has stopped listening. Before that a connect would add a client, so it is
+    tried last."""
     if proxy.port in listening_ports(proxy.pid):
         return False
     with socket.socket() as probe:
@@ -60,17 +61,18 @@ def refuses(proxy):
 
 
 def in_flight(proxy, server, count):
-    """So many requests have been written to this server, and wait for their replies."""
+    """True if this many requests have been written to the server and wait for their replies."""
     return proxy.stats()["alpha"][server]["out_queue"] == count
 
 
 def ended(connection):
-    """True after the other side's goodbye; fails on anything else, a reset above all."""
+    """True if the other side has closed the connection in order. Fails on anything else, such as a
+    reset."""
     return connection.recv(1) == b""
 
 
 class Gate:
-    """The script of a server that answers once the test lets it."""
+    """The script of a server that replies only after the test opens the gate."""
 
     def __init__(self):
         self.opened = threading.Event()
@@ -107,7 +109,7 @@ def test_idle_clients_are_closed_and_the_exit_code_is_0(number):
 
 
 def test_a_client_that_has_been_quiet_for_long_does_not_delay_the_end():
-    """It has had the time to take its last reply that others are given."""
+    """It has already had the time that other clients are given to read their last replies."""
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
@@ -129,8 +131,8 @@ def test_a_client_that_has_been_quiet_for_long_does_not_delay_the_end():
 
 
 def test_a_client_that_was_active_a_moment_ago_delays_the_end_by_one_second():
-    """Right after the start, so that the timer that ends the wait for the client is the only one
-    for the next second."""
+    """The proxy has just started, so the timer that ends the wait for the client is the only one
+    that expires in the next second."""
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
@@ -144,7 +146,7 @@ def test_a_client_that_was_active_a_moment_ago_delays_the_end_by_one_second():
         assert LINGER <= took < 1.5 * LINGER
 
 
-def test_requests_in_flight_are_answered_and_nobody_is_let_in(gate):
+def test_requests_in_flight_are_answered_and_new_clients_are_refused(gate):
     with (
         ScriptedServer(gate) as server,
         NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
@@ -161,7 +163,7 @@ def test_requests_in_flight_are_answered_and_nobody_is_let_in(gate):
 
 
 def test_requests_that_wait_in_the_sockets_are_answered_too():
-    """The proxy is frozen when they come: it has read nothing of them when the drain begins, and
+    """The proxy is stopped when they arrive. When the drain begins, it has read none of them, and
     has not even accepted one of the clients."""
     with (
         RedisServer() as redis,
@@ -201,7 +203,7 @@ def test_clients_of_a_unix_socket_are_answered_too(tmp_path):
         assert exit_code(proxy) == 0
 
 
-def test_a_request_that_has_begun_is_received_to_its_end_and_the_next_is_not(gate):
+def test_a_request_that_has_begun_is_received_completely_and_the_next_is_not(gate):
     with (
         ScriptedServer(gate) as server,
         NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,
@@ -212,7 +214,7 @@ def test_a_request_that_has_begun_is_received_to_its_end_and_the_next_is_not(gat
         client.send_bytes(whole + whole[:9])
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
-        # Then it is fixed for all clients what they have sent by the signal.
+        # By now the proxy knows what each client had sent before the signal.
         assert ended(idle)
         client.send_bytes(whole[9:] + request("GET", "too late"))
         gate.opened.set()
@@ -222,7 +224,7 @@ def test_a_request_that_has_begun_is_received_to_its_end_and_the_next_is_not(gat
         assert server.requests == [[b"GET", b"a"]] * 2
 
 
-def test_memcached_clients_are_answered_and_what_is_too_large_is_swallowed_to_its_end():
+def test_memcached_clients_are_answered_and_a_value_too_large_is_received_completely():
     with (
         MemcachedServer() as cache,
         NutproxyServer(PATIENT + mc_pool("alpha", [cache])) as proxy,
@@ -240,7 +242,7 @@ def test_memcached_clients_are_answered_and_what_is_too_large_is_swallowed_to_it
         wait_until(lambda: refuses(proxy), "closed listener")
         assert read_all(other) == b"VALUE k 0 1\r\nv\r\nEND\r\nMN\r\nVALUE k 0 1\r\nw\r\nEND\r\n"
         assert client.recv(100) == b"SERVER_ERROR object too large for cache\r\n"
-        # It is not cut off in the middle of sending the rest.
+        # The client can send the rest without being cut off.
         client.sendall(b"x" * (1 << 20))
         wait_until(lambda: proxy.stats()["alpha"]["client_request_bytes"] > 1 << 20, "the rest")
         client.shutdown(socket.SHUT_WR)
@@ -267,7 +269,7 @@ def test_a_large_value_that_has_begun_is_stored():
             assert direct("GET", "k") == value
 
 
-def test_requests_of_a_client_that_has_gone_are_carried_out():
+def test_requests_of_a_client_that_has_left_are_executed():
     with RedisServer() as redis:
         with NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy:
             with Client(proxy.port) as client:
@@ -277,7 +279,7 @@ def test_requests_of_a_client_that_has_gone_are_carried_out():
                 client.send("SET", "k", "last words")
                 wait_until(lambda: proxy.stats()["alpha"]["s1"]["out_queue"] == 1, "the request")
                 reset(client.socket)
-            wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 0, "its end")
+            wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 0, "client's end")
             end(proxy)
             wait_until(lambda: refuses(proxy), "closed listener")
             for _ in range(20):
@@ -288,7 +290,7 @@ def test_requests_of_a_client_that_has_gone_are_carried_out():
             assert direct("GET", "k") == b"last words"
 
 
-def test_a_request_of_a_client_that_has_gone_is_written_to_its_end():
+def test_a_request_of_a_client_that_has_left_is_written_completely():
     go = threading.Event()
     value = b"x" * 20_000_000
     with (
@@ -311,8 +313,8 @@ def test_a_request_of_a_client_that_has_gone_is_written_to_its_end():
         assert server.requests == [[b"SET", b"k", value]]
 
 
-def test_a_request_that_has_timed_out_is_not_waited_for():
-    """Its server gives signs of life, and will answer some day."""
+def test_the_drain_does_not_wait_for_a_request_that_has_timed_out():
+    """The server still sends bytes, and may reply some day."""
     over = threading.Event()
 
     def script(session):
@@ -331,9 +333,9 @@ def test_a_request_that_has_timed_out_is_not_waited_for():
         over.set()
 
 
-def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
-    """What comes behind the border is dropped while the client takes its replies: closing with it
-    unread would reset the connection, and replies on their way would be lost."""
+def test_a_client_that_goes_on_sending_loses_no_reply_to_a_reset():
+    """Requests after the signal are read and dropped while the client reads its replies. Closing
+    the connection with unread bytes would reset it, and replies on their way would be lost."""
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
@@ -346,9 +348,9 @@ def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
         client.pipeline(*[("GET", "k")] * 20)
         end(proxy)
         proxy.cont()
-        # Then it is fixed for all clients what they have sent by the signal.
+        # By now the proxy knows what each client had sent before the signal.
         assert ended(idle)
-        # It has not read a byte of them yet.
+        # The client has not read any of the replies yet.
         client.pipeline(*[("GET", "k")] * 20)
         assert client.replies(20) == [value.encode()] * 20
         assert ended(client.socket)
@@ -357,7 +359,7 @@ def test_a_client_that_sends_on_loses_no_reply_to_a_reset():
 
 
 def test_a_client_that_has_not_taken_its_last_reply_loses_nothing_to_a_reset():
-    """Nothing is owed to it when the drain begins: the reply is in the sockets."""
+    """No request is pending when the drain begins. The reply is in the buffers of the sockets."""
     value = b"x" * 1_000_000
     with (
         RedisServer() as redis,
@@ -378,7 +380,7 @@ def test_a_client_that_has_not_taken_its_last_reply_loses_nothing_to_a_reset():
         assert exit_code(proxy) == 0
 
 
-def test_a_client_that_was_held_back_by_its_bound_gets_every_reply():
+def test_a_client_at_its_limit_of_requests_gets_every_reply():
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis], client_max_requests=16)) as proxy,
@@ -395,7 +397,7 @@ def test_a_client_that_was_held_back_by_its_bound_gets_every_reply():
         assert exit_code(proxy) == 0
 
 
-def test_a_reply_that_is_made_in_steps_is_waited_for():
+def test_the_drain_waits_for_a_reply_that_is_made_in_steps():
     with (
         RedisServer() as redis,
         NutproxyServer(PATIENT + pool("alpha", [redis])) as proxy,
@@ -403,7 +405,7 @@ def test_a_reply_that_is_made_in_steps_is_waited_for():
         Client(proxy.port) as client,
     ):
         crowd = [stack.enter_context(connect(proxy.port)) for _ in range(2 * LINES_PER_STEP)]
-        wait_until(lambda: info(proxy.port, "clients")["connected_clients"] > len(crowd), "them")
+        wait_until(lambda: info(proxy.port, "clients")["connected_clients"] > len(crowd), "clients")
         proxy.stop()
         client.send("CLIENT", "LIST")
         end(proxy)
