@@ -442,7 +442,7 @@ def test_a_server_that_hangs_makes_the_timeout_end_it():
         ), proxy.output
 
 
-def test_a_reply_in_pieces_that_is_not_read_is_one_request_that_is_cut_off():
+def test_an_unread_reply_in_pieces_counts_as_one_request_that_is_cut_off():
     with (
         RedisServer() as one,
         RedisServer() as two,
@@ -475,7 +475,7 @@ def test_a_timeout_of_0_does_not_wait():
         assert "clients cut off: 1, requests cut off: 1" in proxy.output
 
 
-def test_an_end_that_comes_before_clients_have_closed_cuts_off_nothing_and_says_so():
+def test_a_timeout_while_clients_may_still_read_their_last_reply_cuts_off_nothing():
     config = f"global:\n  shutdown_timeout: {LINGER // 10}\n"
     with (
         RedisServer() as redis,
@@ -507,7 +507,7 @@ def test_a_second_signal_ends_at_once(second):
         assert "clients cut off: 1, requests cut off: 1" in proxy.output
 
 
-def test_half_closed_and_quitting_clients_get_what_they_are_owed(gate):
+def test_half_closed_and_quitting_clients_get_their_replies(gate):
     with (
         ScriptedServer(gate) as server,
         NutproxyServer(PATIENT + pool("alpha", [server])) as proxy,

@@ -1,10 +1,10 @@
-# tests/integration/test_faults.py: what does not fail, fails
-"""Memory runs out, or the log raises: a fault inside nutproxy affects at most the request or the
-connection that it occurs in. Every request is answered, and nothing leaks.
+# tests/integration/test_faults.py: faults inside nutproxy
+"""A fault inside nutproxy, such as a lack of memory or a log that raises, affects at most the
+request or the connection in which it occurs. Every request is answered, and nothing leaks.
 
-Faults are caused in two ways. For Python code, in a Context inside the test's process, a function
-of the standard library raises. For C code, in a separate process, malloc fails for messages and for
-lists of connections as long as a file exists.
+Faults are caused in two ways. For Python code, a function of the standard library raises; the
+Context runs inside the test's process. For C code, malloc fails for messages and for lists of
+connections while a flag in a file is set; nutproxy runs in a process of its own.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from tests.integration.inside import running_context
 from tests.scripted import ScriptedServer, answer, keys_of, never, reset, value_of
 from tests.servers import HOST, MemcachedServer, NutproxyServer, wait_until
 
-# A key that leaves no room in its message for an error text, which then needs a block of its own.
+# This key leaves no room in its message for an error text, which then needs another block.
 LONG = "k" * 150
 NO_MEMORY = "ERR out of memory"
 
@@ -71,7 +71,7 @@ void *realloc(void *block, size_t size) {
 
 @pytest.fixture(scope="module")
 def malloc(tmp_path_factory):
-    """The library to be loaded before all others."""
+    """The library for LD_PRELOAD."""
     library = tmp_path_factory.mktemp("malloc") / "malloc.so"
     subprocess.run(
         ["cc", "-shared", "-fPIC", "-xc", "-o", library, "-", "-ldl"],
@@ -82,7 +82,7 @@ def malloc(tmp_path_factory):
 
 
 class ShortServer(NutproxyServer):
-    """nutproxy with that malloc. `without_memory` is a context."""
+    """nutproxy with that malloc. Inside the context `without_memory`, it fails."""
 
     def __init__(self, config, malloc, directory):
         super().__init__(config)
@@ -112,7 +112,7 @@ class ShortServer(NutproxyServer):
 
 
 class Failing:
-    """Stands for a function while the context is open, and raises; `calls` is how often."""
+    """Replaces a function inside the context, and raises. `calls` is the number of calls."""
 
     def __init__(self, monkeypatch, owner, name, fault=MemoryError):
         self.monkeypatch = monkeypatch
@@ -135,7 +135,7 @@ class Failing:
 
 @pytest.fixture
 def faults(caplog):
-    """The faults that have been logged: a function that gives their texts."""
+    """A function that returns the texts of the faults in the log."""
     return lambda: [record.getMessage() for record in caplog.records if record.exc_info]
 
 
@@ -143,8 +143,8 @@ def faults(caplog):
 
 
 def holding(go, count):
-    """The script of a server that takes so many requests, and resets the connection when it may;
-    later connections are well."""
+    """The script of a server that receives `count` requests, waits for `go`, and resets the
+    connection. Later connections get replies."""
 
     def script(session):
         if session.number > 1:
@@ -203,7 +203,7 @@ def test_requests_that_time_out_are_answered_when_there_is_no_memory(malloc, tmp
         ShortServer(pool("alpha", [server], timeout=200), malloc, tmp_path) as proxy,
         Client(proxy.port) as client,
     ):
-        # Messages that are free need no memory.
+        # The later requests use the messages of these, and need no memory for them.
         client.pipeline(*[("PING",)] * 3)
         assert client.replies(3) == [b"PONG"] * 3
         with proxy.without_memory():
@@ -212,7 +212,7 @@ def test_requests_that_time_out_are_answered_when_there_is_no_memory(malloc, tmp
 
 
 @pytest.mark.measures
-def test_a_miss_that_there_is_no_memory_for_is_an_error(malloc, tmp_path):
+def test_a_miss_becomes_an_error_when_there_is_no_memory(malloc, tmp_path):
     options = {"timeout": 200, "on_dead_server": "miss"}
     with (
         MemcachedServer() as server,
@@ -249,7 +249,7 @@ def test_replies_that_come_together_leave_together_when_there_is_no_memory(mallo
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Client(proxy.port)) for _ in range(count)]
-        # One after the other: so far no list has had many of them at once.
+        # One after the other, so that no list has held many of them at once.
         for number, client in enumerate(clients, start=1):
             client.send("GET", "k")
             wait_until(lambda number=number: len(server.requests) == number, "the request")
@@ -259,28 +259,28 @@ def test_replies_that_come_together_leave_together_when_there_is_no_memory(mallo
 
 
 @pytest.mark.measures
-def test_a_client_that_there_is_no_memory_for_does_not_end_the_listener(malloc, tmp_path):
+def test_a_client_refused_for_lack_of_memory_does_not_end_the_listener(malloc, tmp_path):
     with (
         ScriptedServer() as server,
         ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
         Client(proxy.port) as first,
         contextlib.ExitStack() as stack,
     ):
-        # It listens before it has all the memory that it begins with.
+        # The proxy listens before it has all the memory that it needs for the start.
         assert first("PING") == b"PONG"
         with proxy.without_memory():
             for _ in range(100):
                 stack.enter_context(Client(proxy.port))
             refused = "accept failed: Cannot allocate memory"
-            wait_until(lambda: refused in proxy.output, "a client that is refused")
+            wait_until(lambda: refused in proxy.output, "a refused client")
         with Client(proxy.port) as client:
             assert client("PING") == b"PONG"
         assert "Traceback" not in proxy.log()
 
 
 @pytest.mark.measures
-def test_a_client_whose_list_there_is_no_memory_for_is_closed(malloc, tmp_path):
-    """A list of so many clients is made in steps, and nobody waits for what raises in one."""
+def test_a_client_is_closed_when_there_is_no_memory_for_its_list(malloc, tmp_path):
+    """A list of so many clients is made in steps, and no caller handles an exception in a step."""
     with (
         ScriptedServer() as server,
         ShortServer(pool("alpha", [server]), malloc, tmp_path) as proxy,
@@ -295,7 +295,7 @@ def test_a_client_whose_list_there_is_no_memory_for_is_closed(malloc, tmp_path):
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
 
 
-def test_a_list_that_cannot_be_begun_does_not_hold_up_later_ones(monkeypatch, tmp_path):
+def test_a_list_that_cannot_be_started_does_not_block_later_ones(monkeypatch, tmp_path):
     with (
         ScriptedServer() as server,
         running_context([server], tmp_path) as (_, port),
@@ -310,7 +310,7 @@ def test_a_list_that_cannot_be_begun_does_not_hold_up_later_ones(monkeypatch, tm
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
 
 
-def test_requests_are_answered_whatever_the_end_of_their_connection_raises(
+def test_requests_are_answered_when_the_end_of_their_connection_raises(
     monkeypatch, tmp_path, faults
 ):
     go = threading.Event()
@@ -361,10 +361,10 @@ def test_requests_are_answered_when_the_log_raises(tmp_path):
         assert Raising.lines > 0
 
 
-# What else ends ----------------------------------------------------------------------------------
+# Other places ------------------------------------------------------------------------------------
 
 
-def test_a_server_is_probed_again_whatever_the_end_of_a_probe_raises(monkeypatch, tmp_path, faults):
+def test_a_server_is_probed_again_when_the_end_of_a_probe_raises(monkeypatch, tmp_path, faults):
     with (
         ScriptedServer() as server,
         running_context([server], tmp_path) as (context, port),
@@ -385,7 +385,7 @@ def test_a_server_is_probed_again_whatever_the_end_of_a_probe_raises(monkeypatch
         assert not context.pools[0].servers[0].down
 
 
-def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
+def test_a_client_that_has_left_is_removed_when_its_end_raises(
     monkeypatch, tmp_path, caplog, faults
 ):
     go = threading.Event()
@@ -418,7 +418,7 @@ def test_a_client_that_has_gone_is_forgotten_whatever_its_end_raises(
         ("anything else", "internal error, no client is accepted for a moment"),
     ],
 )
-def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, caplog, what, logged):
+def test_a_listener_continues_when_an_accept_raises(monkeypatch, tmp_path, caplog, what, logged):
     clock = types.SimpleNamespace(monotonic=time.monotonic)
     monkeypatch.setattr("nutproxy.client.time", clock)
     with (
@@ -444,7 +444,7 @@ def test_a_listener_goes_on_whatever_an_accept_raises(monkeypatch, tmp_path, cap
         assert first("PING") == b"PONG"
 
 
-def test_an_answer_that_raises_does_not_end_what_wakes_the_loop(monkeypatch, tmp_path, faults):
+def test_a_resolver_result_that_raises_does_not_end_the_wakeup_of_the_loop(monkeypatch, tmp_path, faults):
     deliver = Resolver.deliver
 
     def delivering(self):
@@ -459,7 +459,7 @@ def test_an_answer_that_raises_does_not_end_what_wakes_the_loop(monkeypatch, tmp
         Client(port) as client,
     ):
         assert client("GET", "k") == value_of(b"k")
-        # The context's end reaches the loop the same way.
+        # The end of the context depends on the same wakeup.
         wait_until(faults, "the fault")
 
 
@@ -489,16 +489,16 @@ def test_clients_that_cannot_be_drained_are_closed(monkeypatch, tmp_path, faults
         assert len(faults()) == 2
 
 
-def test_a_connection_whose_addresses_all_fail_is_let_go_of(tmp_path):
+def test_a_connection_is_released_when_all_its_addresses_fail(tmp_path):
     with socket.socket() as listener, socket.socket() as filler:
         listener.bind((HOST, 0))
         listener.listen(0)
         full = listener.getsockname()
-        # With one connection in it, the queue is full, and the next is not answered.
+        # One connection fills the queue, so the next connect gets no reply.
         filler.connect(full)
 
         def resolve(host, port, callback):
-            # The second is refused at once.
+            # The second address is refused at once.
             callback([(socket.AF_INET, full), (socket.AF_UNIX, str(tmp_path / "none"))])
 
         with (

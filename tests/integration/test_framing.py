@@ -22,7 +22,7 @@ BEFORE = (
 )
 LAST = b"*2\r\n$4\r\nECHO\r\n$4\r\nlast\r\n"
 
-# The same reply and the same fate as with Redis.
+# Redis sends the same reply, and closes the connection in the same cases.
 SAME = [
     b"",
     b"\r\n",
@@ -108,8 +108,9 @@ SAME = [
     b"x" * (64 * KB + 1),
 ]
 
-# More strictly than Redis, which skips the two bytes behind a line and behind a bulk unseen, and
-# stops looking for the end of a line at a NUL: a server must see the requests that nutproxy saw.
+# nutproxy is stricter than Redis, which skips the two bytes after a line and after a bulk without
+# checking them, and stops looking for the end of a line at a NUL. A server must see the same
+# requests as nutproxy.
 STRICTER = {
     b"*1\rX$4\r\nPING\r\n": b"-ERR Protocol error: invalid multibulk length\r\n",
     b"*1\r\n$4\rXPING\r\n": b"-ERR Protocol error: invalid bulk length\r\n",
@@ -147,8 +148,8 @@ def name(data):
 
 
 def exchange(address, data, step=None):
-    """All that comes back for `data`, sent at once or in pieces of `step` bytes, until the end: the
-    client closes its side when it has sent everything, the server may have done so before."""
+    """All bytes received for `data`, which is sent at once or in pieces of `step` bytes, until the
+    end. The client closes its side after sending everything; the server may close before that."""
     received = b""
     with connect(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -156,7 +157,7 @@ def exchange(address, data, step=None):
             for at in range(0, len(data), step or len(data)):
                 connection.sendall(data[at : at + (step or len(data))])
             connection.shutdown(socket.SHUT_WR)
-        # What was sent before the reset is still there to be read.
+        # Bytes that were sent before the reset can still be read.
         with contextlib.suppress(ConnectionResetError):
             while chunk := connection.recv(65536):
                 received += chunk
@@ -177,14 +178,14 @@ def locked_redis():
 
 @pytest.fixture(scope="module", params=[(), ("-m", "512")], ids=["default", "m512"])
 def proxies(request, redis, locked_redis):
-    """The port of a pool over `redis`, and of one over `locked_redis` with its password."""
+    """The ports of a pool of `redis`, and of a pool of `locked_redis` with its password."""
     config = pool("open", [redis]) + pool("locked", [locked_redis], redis_auth="secret")
     with NutproxyServer(config, *request.param) as proxy:
         yield proxy.ports
 
 
 @pytest.mark.parametrize("case", SAME, ids=name)
-def test_odd_framing_has_the_fate_that_redis_gives_it(case, redis, proxies):
+def test_odd_framing_is_handled_as_in_redis(case, redis, proxies):
     data = BEFORE + case + LAST
     expected = exchange(redis.port, data)
     assert expected.startswith(b"+OK\r\n+PONG\r\n$5\r\nvalue\r\n-ERR unknown command 'BOGUS'")
@@ -194,7 +195,7 @@ def test_odd_framing_has_the_fate_that_redis_gives_it(case, redis, proxies):
 
 
 @pytest.mark.parametrize("case", STRICTER, ids=name)
-def test_terminators_are_checked_and_the_connection_closed(case, redis, proxies):
+def test_wrong_terminators_close_the_connection(case, redis, proxies):
     expected = exchange(redis.port, BEFORE) + STRICTER[case]
     assert exchange(proxies["open"], BEFORE + case + LAST) == expected
     assert exchange(proxies["open"], BEFORE + case + LAST, 1) == expected
@@ -231,7 +232,7 @@ def test_a_hundred_thousand_requests_at_once(redis, proxies):
         sender.join()
 
 
-def test_what_another_client_has_sent_halfway_does_not_matter(proxies):
+def test_a_broken_client_does_not_affect_a_partial_request_of_another(proxies):
     with connect(proxies["open"]) as half, connect(proxies["open"]) as broken:
         half.sendall(b"*2\r\n$4\r\nECHO\r\n$4\r\nla")
         broken.sendall(b"*2\r\n$03\r\n")

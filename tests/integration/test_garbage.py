@@ -1,6 +1,6 @@
-# tests/integration/test_garbage.py: nothing is left in a cycle
-"""The cyclic collector is off in the loop, so an unreachable cycle is a leak. Each kind of traffic
-and of failure is repeated here, and then the collector must find nothing."""
+# tests/integration/test_garbage.py: no reference cycle is left behind
+"""The cyclic collector is off in the loop, so an unreachable cycle is a leak. Each test repeats one
+kind of traffic or failure, and then the collector must find nothing."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROUNDS = 20
 
 
 class Inspected(NutproxyServer):
-    """nutproxy, which tells what only the cyclic collector would free."""
+    """nutproxy that reports the objects that only the cyclic collector would free."""
 
     def command(self):
         program = super().command()

@@ -45,7 +45,7 @@ def test_large_and_small_values_keep_their_places(shards, arguments, protocol):
 
 
 def memory(proxy, field):
-    """A field of the process' memory, in bytes."""
+    """A field of the memory of the process, in bytes."""
     for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -67,21 +67,21 @@ def test_large_values_of_several_servers_are_not_copied_to_be_merged(shards):
         found = client.mget(keys)
         assert [len(value) for value in found] == [size] * 4
         assert [value[:1] + value[-1:] for value in found] == [b"00", b"11", b"22", b"33"]
-        # Four values at once are needed; a second copy of them would double that.
+        # All four values are needed at once. A second copy of them would double the memory.
         assert memory(proxy, "VmHWM") - idle < 1.5 * 4 * size
         wait_until(lambda: memory(proxy, "VmRSS") - idle < size, "memory to be given back")
         client.flushall()
 
 
 def page_faults(pid):
-    """How often the process has been given a page of memory."""
+    """The number of minor page faults of the process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 @pytest.mark.measures
-def test_memory_of_large_values_is_used_again(shards):
-    """A value of 1 MB is 256 pages. They are not given back with each value, to be asked for with
-    the next, which costs more than to copy them."""
+def test_memory_of_large_values_is_reused(shards):
+    """A value of 1 MB is 256 pages. To give them back after each value and to request them again
+    for the next would cost more than copying them."""
     at_once = 8
     request = [("SET", "large", b"x" * (1024 * 1024))]
     with NutproxyServer(pool("alpha", shards)) as proxy, ThreadPoolExecutor(at_once) as executor:
@@ -95,13 +95,13 @@ def test_memory_of_large_values_is_used_again(shards):
             before = page_faults(proxy.pid)
             send_all()
             counts.append(page_faults(proxy.pid) - before)
-        # Once a second they are given back all the same, which few rounds notice.
+        # They are still given back once a second, which affects only a few rounds.
         assert statistics.median(counts) < at_once * 256 // 10
 
 
 @pytest.mark.measures
-def test_memory_of_values_that_never_came_whole_is_given_back(shards):
-    """Their clients have gone, but for the last one, whose value lies behind theirs in the heap."""
+def test_memory_of_incomplete_values_is_given_back(shards):
+    """All clients have gone except the last one, whose value comes after the others in the heap."""
     size = 15 * 1024 * 1024
     part = b"x" * (8 * 1024 * 1024)
     with NutproxyServer(pool("alpha", shards)) as proxy, contextlib.ExitStack() as stack:
@@ -122,13 +122,13 @@ def test_memory_of_values_that_never_came_whole_is_given_back(shards):
 
 
 @pytest.mark.measures
-def test_what_follows_a_large_request_does_not_keep_its_memory(shards):
-    """The start of the next one, in a pipeline, is all that is left of what has been received."""
+def test_requests_after_a_large_one_do_not_keep_its_memory(shards):
+    """Of the received bytes, only the start of the next request of the pipeline remains."""
     large = [b"NOPE", *[b"argument"] * 300000]
     whole = hiredis.pack_command((b"GET", b"k" * 9000))
     begun = hiredis.pack_command((b"ECHO", b"x" * 6000))
     count = 10
-    # What follows is far more than a chunk, however much of it is received with the large one.
+    # The bytes after the large request are far more than a chunk, wherever the large one ends.
     with (
         NutproxyServer(pool("alpha", shards), "-m", "512") as proxy,
         contextlib.ExitStack() as stack,
@@ -148,7 +148,8 @@ def test_what_follows_a_large_request_does_not_keep_its_memory(shards):
 
 @pytest.mark.measures
 def test_answered_requests_that_wait_for_their_turn_do_not_keep_their_bytes(shards):
-    """The first server is stopped. What the second one has answered behind it counts as replies."""
+    """The first server is stopped. Requests after it that the second server has answered count by
+    their replies."""
     large = b"x" * (1024 * 1024)
     count = 200
     with NutproxyServer(pool("alpha", shards)) as proxy, connect(proxy.port) as client:
@@ -160,7 +161,7 @@ def test_answered_requests_that_wait_for_their_turn_do_not_keep_their_bytes(shar
             for _ in range(count):
                 client.sendall(hiredis.pack_command(("SET", other, large)))
             wait_until(
-                lambda: proxy.stats()["alpha"]["s2"]["responses"] == count, "the second's replies"
+                lambda: proxy.stats()["alpha"]["s2"]["responses"] == count, "the replies of s2"
             )
             assert memory(proxy, "VmRSS") - idle < count * len(large) // 2
         finally:
@@ -169,7 +170,7 @@ def test_answered_requests_that_wait_for_their_turn_do_not_keep_their_bytes(shar
 
 @pytest.mark.measures
 def test_merged_replies_that_wait_for_their_turn_do_not_keep_their_request():
-    """Memcached's `get`, from whose line the order of the values is read."""
+    """Memcached's `get`, whose line is read for the order of the values."""
     keys = [*keys_of(2, (1, 2, 3), 2), *keys_of(3, (1, 2, 3), 2)]
     line = b"get " + b" ".join([b"{%b}" % key + b"x" * 200 for key in keys] * 1000)
     count = 200
@@ -188,14 +189,14 @@ def test_merged_replies_that_wait_for_their_turn_do_not_keep_their_request():
         for server in ("s2", "s3"):
             wait_until(
                 lambda server=server: proxy.stats()["alpha"][server]["responses"] == count,
-                "the others' replies",
+                "replies of the others",
             )
         assert memory(proxy, "VmRSS") - idle < count * len(line) // 2
 
 
 @pytest.mark.measures
 def test_memory_of_many_small_requests_is_given_back():
-    """Their bytes lie in their messages, of which nothing else is freed."""
+    """Small requests are stored in their messages, and no other memory is freed here."""
     at_once, clients = 1000, 60
 
     def script(session):
@@ -210,7 +211,7 @@ def test_memory_of_many_small_requests_is_given_back():
     ):
         crowd = [stack.enter_context(Client(proxy.port)) for _ in range(clients)]
         for client in crowd:
-            # So many requests are taken of one whose replies are known to be small.
+            # The proxy accepts this many requests only if it knows that the replies are small.
             client.pipeline(*[("GET", "k")] * 200)
             assert client.replies(200) == [b"OK"] * 200
         idle = memory(proxy, "VmRSS")
@@ -227,7 +228,7 @@ def test_memory_of_many_small_requests_is_given_back():
 
 @pytest.mark.measures
 def test_memory_of_many_connections_is_given_back(shards):
-    """Nothing else is freed. Of fewer, the heap keeps it."""
+    """No other memory is freed here. With fewer connections, the heap keeps the memory."""
     count = 6000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * count), hard), hard))

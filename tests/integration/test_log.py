@@ -21,7 +21,7 @@ from tests.servers import HOST, NutproxyServer, RedisServer, free_ports, pipelin
 
 @pytest.fixture
 def dead():
-    """A server that refuses connections; nobody else can take its port."""
+    """An address that refuses connections. No other process can take its port."""
     with socket.socket() as bound:
         bound.bind((HOST, 0))
         yield SimpleNamespace(port=bound.getsockname()[1])
@@ -78,7 +78,7 @@ def test_clients_are_logged_from_7_on():
             for _ in range(20):
                 assert client("PING") == b"PONG"
             address = "{}:{}".format(*client.socket.getsockname())
-        wait_until(lambda: "closed: by the client" in proxy.output, "line about its end")
+        wait_until(lambda: "closed: by the client" in proxy.output, "its last line")
         debug = [line.split(" ", 2)[2] for line in proxy.log().splitlines() if " DEBUG " in line]
         [came, went] = debug
         name = came.split(" pool ")[0]
@@ -101,7 +101,7 @@ def test_a_refused_client_is_logged_ten_times_a_minute():
             with Client(proxy.port) as refused:
                 assert "max number of clients" in words(refused.reply())
         refusals = "client refused: client_connections (1) are in use"
-        wait_until(lambda: refusals in proxy.output, "line about it")
+        wait_until(lambda: refusals in proxy.output, "the log line")
         assert client("PING") == b"PONG"
         os.kill(proxy.pid, signal.SIGTERM)
         assert proxy.process.wait(20) == 0
@@ -120,7 +120,7 @@ def test_malformed_reply_is_logged_with_connection_and_server():
         Client(proxy.port) as client,
     ):
         assert "malformed reply" in client.error("GET", "k")
-        wait_until(lambda: "malformed" in proxy.output, "line about it")
+        wait_until(lambda: "malformed" in proxy.output, "the log line")
         assert re.search(
             r"WARNING s \d+ server 's1' of pool 'alpha' at 127\.0\.0\.1:\d+: connection closed:"
             r" malformed reply",
@@ -128,7 +128,7 @@ def test_malformed_reply_is_logged_with_connection_and_server():
         )
 
 
-def test_a_server_that_closes_without_end_does_not_fill_the_log():
+def test_a_server_that_closes_again_and_again_does_not_fill_the_log():
     def script(session):
         session.receive()
 
@@ -136,7 +136,7 @@ def test_a_server_that_closes_without_end_does_not_fill_the_log():
         ScriptedServer(script) as server,
         NutproxyServer(pool("alpha", [server], server_connections=20)) as proxy,
     ):
-        # Other connections, other descriptors.
+        # Each client has other connections and other descriptors.
         for _ in range(60):
             with Client(proxy.port) as client:
                 assert "reset" in client.error("GET", "k")
@@ -194,7 +194,7 @@ def test_a_fault_of_the_loop_is_logged_and_ends_it(dead, tmp_path):
     assert " CRITICAL internal error, nutproxy ends\nTraceback" in answer.stderr
 
 
-def test_a_log_that_is_rotated_is_opened_again_and_the_proxy_goes_on(tmp_path):
+def test_a_rotated_log_is_opened_again_and_the_proxy_continues(tmp_path):
     log, old = tmp_path / "log", tmp_path / "log.1"
     with (
         RedisServer() as redis,
@@ -223,7 +223,7 @@ def test_a_log_that_cannot_be_written_is_reported_once_and_the_proxy_goes_on(dea
         for _ in range(3):
             os.kill(proxy.pid, signal.SIGHUP)
         assert client("PING") == b"PONG"
-        # At the end everything has been tried to be written.
+        # At the end of the process, every line has been tried.
         os.kill(proxy.pid, signal.SIGTERM)
         assert proxy.process.wait(20) == 0
         assert proxy.output == "nutproxy: cannot write the log: No space left on device\n"
@@ -231,7 +231,7 @@ def test_a_log_that_cannot_be_written_is_reported_once_and_the_proxy_goes_on(dea
 
 @pytest.fixture
 def full_pipe(tmp_path):
-    """A named pipe, its reading end, and no room in it."""
+    """A named pipe that is full, and its reading end."""
     fifo = tmp_path / "log"
     os.mkfifo(fifo)
     end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
@@ -256,15 +256,15 @@ def test_a_log_that_nobody_reads_keeps_neither_clients_nor_the_end_waiting(full_
             assert not pid_file.exists()
 
 
-def test_a_log_that_is_not_read_for_long_has_what_is_wrong_and_how_much_is_missing(dead, full_pipe):
+def test_a_log_that_blocks_for_long_keeps_warnings_and_counts_dropped_lines(dead, full_pipe):
     fifo, end = full_pipe
     clients = QUEUE_LINES // 2 + 200
     with NutproxyServer(pool("alpha", [dead]), "-v", "7", "-o", str(fifo)) as proxy:
         for _ in range(clients):
             with Client(proxy.port):
                 pass
-        # It is told in the turn in which it is asked for.
-        wait_until(lambda: proxy.stats()["alpha"]["client_eof"] == clients, "their ends")
+        # The figures are current: the lines about these clients have been logged.
+        wait_until(lambda: proxy.stats()["alpha"]["client_eof"] == clients, "their end")
         with Client(proxy.port) as client:
             assert "Connection refused" in client.error("GET", "k")
         text = bytearray()
@@ -274,14 +274,14 @@ def test_a_log_that_is_not_read_for_long_has_what_is_wrong_and_how_much_is_missi
                 text.extend(os.read(end, 1 << 20))
             return what in text
 
-        wait_until(lambda: read(b" lines dropped"), "how much is missing")
+        wait_until(lambda: read(b" lines dropped"), "the number of missing lines")
         os.kill(proxy.pid, signal.SIGUSR1)
-        wait_until(lambda: read(b"SIGUSR1"), "the line behind it")
+        wait_until(lambda: read(b"SIGUSR1"), "the next line")
         lines = text.strip(b"\0").decode().splitlines()
         assert sum("is down: Connection refused" in line for line in lines) == 1
         [notice] = [line for line in lines if "lines dropped" in line]
         dropped = re.search(r" WARNING (\d+) lines dropped: the log could not be written", notice)
         debug = sum(" DEBUG " in line for line in lines)
-        # One more is on its way to the disk.
+        # One more line is being written.
         assert QUEUE_LINES - 10 <= debug <= QUEUE_LINES + 1
         assert debug + int(dropped[1]) == 2 * (clients + 1)

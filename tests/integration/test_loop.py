@@ -1,4 +1,4 @@
-# tests/integration/test_loop.py: what the loop does to sockets
+# tests/integration/test_loop.py: the event loop and its sockets
 """The event loop, tested from inside: a Context in a thread of this process."""
 
 import socket

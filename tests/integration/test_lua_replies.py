@@ -13,7 +13,7 @@ from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, connect
 
 SCRIPTS = 400
-# Parts of a text: what a type wants, and what it does not.
+# Parts of texts, which may be valid or invalid for a type.
 PIECES = [
     *("abc", "txt:", "-", "+", ":", "1", "007", "1e400", "inf", "nan", "$3", "*2", " ", "ü", "t"),
     *(r"\r", r"\n", r"\r\n", r"\0", r"\255", r"\"", "OK", "ERR "),
@@ -36,7 +36,7 @@ LEAVES = ["nil", "false", "true", "{}", "redis.call('PING')", "redis.call('GET',
 
 def text(rng):
     body = "".join(rng.choices(PIECES, k=rng.randrange(4)))
-    # A few are longer than what is received at once.
+    # A few are longer than a receive chunk.
     return (
         f'string.rep("{body}x", {rng.choice([1, 1, 1, 1, 9000])})'
         if rng.random() < 0.3
@@ -66,7 +66,7 @@ def leaf(rng):
 
 
 def value(rng, depth=0):
-    """A Lua expression. Maps and sets have one element: the order of more is Lua's."""
+    """A Lua expression. Maps and sets have one element, because Lua does not define an order."""
     kind = rng.randrange(8) if depth < 12 else 7
     if kind == 0:
         return f"{{map={{[{text(rng)}]={value(rng, depth + 1)}}}}}"
@@ -85,7 +85,7 @@ def script(rng):
 
 
 def answers(port, protocol, scripts):
-    """The bytes of each reply: what stands before the reply to an ECHO."""
+    """The bytes of each reply, up to the reply to an ECHO that follows."""
     replies = []
     with connect(port) as connection:
         connection.sendall(request("HELLO", protocol) + request("ECHO", "begin"))
@@ -122,7 +122,7 @@ def test_any_reply_of_a_script_is_passed_on_and_ends_no_connection(protocol):
     ):
         neighbour("HELLO", protocol)
         assert neighbour("SET", "k", "v") == b"OK"
-        # A script's error names it by the hash of its text, so the texts have to be the same.
+        # An error names the script by the hash of its text, so both sides must get the same texts.
         direct = answers(server.port, protocol, scripts)
         for each, expected, found in zip(
             scripts, direct, answers(proxy.port, protocol, scripts), strict=True

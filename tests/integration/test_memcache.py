@@ -38,7 +38,7 @@ def shards():
 
 @pytest.fixture(scope="module")
 def proxy(shards):
-    """A proxy with the pool `alpha` over the three, and `one` over the first alone."""
+    """A proxy with the pool `alpha` of all three servers, and `one` of the first server only."""
     with NutproxyServer(mc_pool("alpha", shards) + mc_pool("one", shards[:1])) as proxy:
         yield proxy
 
@@ -52,7 +52,7 @@ def client(proxy, shards):
 
 
 def value(key, data, flags=0):
-    """A key's part of the reply to get."""
+    """The part of the reply to get for one key."""
     return b"VALUE %b %d %d\r\n%b\r\n" % (key, flags, len(data), data)
 
 
@@ -60,7 +60,7 @@ def base64_of(key):
     return base64.b64encode(key)
 
 
-# Nothing but requests reaches a server
+# Servers receive requests and nothing else
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,8 @@ def test_a_long_exptime_of_gat_makes_no_long_lines(proxy, zeros):
 
 @pytest.mark.parametrize("words", [b"k", b"k k", b"k j"])
 def test_spaces_do_not_make_a_long_line_of_gat_on_a_connection_of_others(proxy, words, client):
-    """memcached closes when such a line comes in two pieces; so it has to be shorter."""
+    """memcached closes the connection if such a long line comes in two pieces. nutproxy must send a
+    shorter one."""
     assert client(b"set k 0 0 1", b"v") == STORED
     expected = (value(b"k", b"v") * words.split().count(b"k")) + END
     for port in proxy.ports.values():
@@ -126,7 +127,7 @@ EVIL = b"a\r\nEND\r\nVALUE k 0 3\r\nbad\r\nEND\r\n"
 @pytest.mark.parametrize(
     "requests",
     [
-        # Items whose keys memcached forgets to have been binary, and then sends as they are.
+        # memcached forgets that the keys of these items are binary, and then sends them unencoded.
         [b"mg <k> b N30 k v\r\n"],
         [b"ma <k> b N30\r\n"],
         [b"ms <k> 1 b\r\n9\r\n", b"ma <k> b\r\n"],
@@ -154,7 +155,7 @@ def test_a_binary_key_does_not_forge_replies(proxy, requests, key):
         assert other(b"get k") == value(b"k", b"good") + END
 
 
-def test_a_get_behind_more_spaces_than_memcached_takes_is_refused_however_it_is_cut(proxy):
+def test_a_get_after_too_many_spaces_is_refused_however_it_is_cut(proxy):
     for words in (b"get k", b"get kk", b"gets k"):
         request = b" " * 2046 + words + b"\r\n"
         for place in range(2040, len(request)):
@@ -166,7 +167,7 @@ def test_a_get_behind_more_spaces_than_memcached_takes_is_refused_however_it_is_
 
 
 def test_injected_line_is_a_request_of_its_own(proxy):
-    """What twemproxy takes for a key with a line end, and hands on."""
+    """twemproxy takes this for a key that contains a line end, and forwards it."""
     with MemcacheClient(proxy.ports["alpha"]) as innocent:
         assert innocent(b"set v 0 0 4", b"mine") == STORED
         for _ in range(50):
@@ -230,8 +231,8 @@ def test_replies_of_several_servers_come_in_the_order_of_the_requests(client):
 
 
 def test_quiet_requests_to_several_servers_are_silent_up_to_the_barrier(client):
-    """Hits of mg come in the order of the requests, misses and what ms and md have done do not; mn
-    comes behind them all, whichever server was the slowest."""
+    """Hits of mg come in the order of the requests. Misses, and ms and md that succeed, have no
+    reply. The reply to mn comes after all others, whichever server is the slowest."""
     keys = [key for number in SERVERS for key in keys_of(number, SERVERS, 4)]
     random.Random(5).shuffle(keys)
     client.send_bytes(b"".join(b"ms %b 1 q\r\nv\r\n" % key for key in keys) + b"mn\r\n")
@@ -310,7 +311,7 @@ def test_stats_are_those_of_the_proxy(proxy, client):
     assert int(stats(client(b"stats"))["nutproxy_requests"]) == before + 2
 
 
-def test_stats_servers_tell_of_every_server(client, shards):
+def test_stats_servers_lists_every_server(client, shards):
     figures = stats(client(b"stats servers"))
     for number, shard in enumerate(shards, start=1):
         assert figures[f"s{number}:address"] == f"127.0.0.1:{shard.port}"
@@ -327,10 +328,11 @@ def test_stats_of_servers_are_prefixed(client, shards):
     assert client(b"stats bogus") == b"ERROR\r\n"
 
 
-def test_stats_items_and_cachedump_are_as_of_one_memcached():
-    """Sums by slab, and a list of keys: what libmemcached's memcdump and PHP's getAllKeys read."""
+def test_stats_items_and_cachedump_are_those_of_one_memcached():
+    """The sums by slab, and the list of keys that memcdump of libmemcached and getAllKeys of PHP
+    read."""
     with contextlib.ExitStack() as stack:
-        # With the old order of items all keys are listed at once.
+        # With the old LRU, all keys are listed at once.
         servers = [
             stack.enter_context(MemcachedServer("-o", "no_modern,no_lru_maintainer"))
             for _ in SERVERS
@@ -392,8 +394,9 @@ def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(told, shown):
 
 
 def test_version_is_one_that_every_client_parses():
-    """libmemcached reads three numbers at the start, the first of them not 0. emcache allows no
-    blank. memcached of npm wants three numbers at the end, and crashes without them."""
+    """libmemcached reads three numbers at the start, and the first must not be 0. emcache does not
+    allow a blank. The npm package memcached needs three numbers at the end, and crashes without
+    them."""
     with (
         MemcachedServer() as server,
         NutproxyServer(mc_pool("alpha", [server])) as proxy,
@@ -407,7 +410,8 @@ def test_version_is_one_that_every_client_parses():
 
 
 def test_version_before_a_server_is_known():
-    """The first that asks waits for a server; without any it is the version of the protocol."""
+    """The first request waits for the version of a server. Without any server, the reply is the
+    version of the protocol."""
     with (
         MemcachedServer() as server,
         NutproxyServer(mc_pool("alpha", [server])) as proxy,
@@ -422,8 +426,9 @@ def test_version_before_a_server_is_known():
             assert client(b"version") == b"VERSION 1.6.0%b\r\n" % SUFFIX.encode()
 
 
-def test_one_end_too_many_gives_nobody_anothers_value():
-    """The key of a value is compared with the request: else all later replies would be shifted."""
+def test_an_extra_end_line_gives_no_client_the_value_of_another():
+    """The key of a value is compared with the request. Otherwise all later replies would be
+    shifted."""
     extra = iter([False] * 20 + [True])
 
     def script(session):
@@ -457,7 +462,7 @@ def test_one_end_too_many_gives_nobody_anothers_value():
         (b"get a", [b"aa"]),
     ],
 )
-def test_a_value_of_a_key_that_was_not_asked_for_ends_the_connection(line, keys):
+def test_a_value_of_a_key_that_was_not_requested_ends_the_connection(line, keys):
     def script(session):
         while session.receive():
             session.send(found(keys))
@@ -467,8 +472,8 @@ def test_a_value_of_a_key_that_was_not_asked_for_ends_the_connection(line, keys)
 
 
 @pytest.mark.parametrize("order", [[b"c", b"a", b"b"], [b"b"], [b"a", b"b\tx\r", b"c"]])
-def test_values_in_another_order_are_still_the_requests(order):
-    """Another proxy answers so."""
+def test_values_in_another_order_are_accepted(order):
+    """A server that is a proxy itself may reply like this."""
 
     def script(session):
         session.lines.readline()
@@ -495,7 +500,7 @@ def test_stats_of_servers_name_the_one_that_is_dead():
 
 @contextlib.contextmanager
 def three(**options):
-    """Three memcached of this test's own, a proxy before them and a client."""
+    """Three memcached for this test only, with a proxy and a client."""
     with (
         MemcachedServer() as one,
         MemcachedServer() as two,
@@ -513,7 +518,7 @@ def failed(number, text):
 REFUSED = b"Connection refused"
 
 
-def test_a_dead_server_fails_what_needs_it_and_the_connection_stays():
+def test_a_dead_server_fails_only_requests_that_need_it():
     with three() as (servers, _, client):
         one, dead, last = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
         fill(client, [one, dead, last])
@@ -550,7 +555,7 @@ def test_keys_of_a_dead_server_are_misses_if_the_pool_says_so():
         assert client(b"mg %b v" % dead) == b"EN\r\n"
         client.send_bytes(b"mg %b v q\r\nmn\r\n" % dead)
         assert client.reply() == b"MN\r\n"
-        # Only reading can miss.
+        # Only reads can be misses.
         assert client(b"incr %b 1" % dead) == failed(2, REFUSED)
         assert client(b"md %b" % dead) == failed(2, REFUSED)
 
@@ -625,8 +630,8 @@ def test_a_server_that_takes_no_more_connections_says_so():
             wait_until(lambda: client(b"get a") == END, "a connection")
 
 
-def test_an_error_that_comes_before_the_value_has_gone_out_is_the_reply():
-    """memcached says early that a value is too large, and reads it all the same."""
+def test_an_error_before_the_value_has_been_sent_is_the_reply():
+    """memcached sends the error for a value that is too large early, and still reads the value."""
     with (
         MemcachedServer("-I", "1m") as server,
         NutproxyServer(mc_pool("alpha", [server])) as proxy,
@@ -645,8 +650,8 @@ def test_an_error_that_comes_before_the_value_has_gone_out_is_the_reply():
         assert "connection closed" not in proxy.log()
 
 
-def test_an_error_that_comes_before_the_value_has_gone_out_shifts_no_reply():
-    """The server reads the rest when its error has been passed on. It answers no second time."""
+def test_an_error_before_the_value_has_been_sent_shifts_no_reply():
+    """The server reads the rest after its error has been passed on. It sends no second reply."""
     go = threading.Event()
     size = 20_000_000
     error = b"SERVER_ERROR object too large for cache\r\n"
@@ -688,7 +693,7 @@ def test_values_of_a_megabyte_pass_whole(client):
 
 @contextlib.contextmanager
 def lying(script, **options):
-    """A server of this script, a proxy before it and two clients, whose requests it shares."""
+    """A server with this script, a proxy, and two clients that share the server connection."""
     with (
         ScriptedMemcached(script) as server,
         NutproxyServer(mc_pool("alpha", [server], **options)) as proxy,
@@ -728,8 +733,8 @@ def lying(script, **options):
         (b"get a", b"+PONG\r\n"),
     ],
 )
-def test_a_reply_of_the_wrong_kind_ends_that_connection_and_reaches_nobody(line, reply):
-    """What was asked on it fails, and the next request has a connection of its own."""
+def test_a_reply_of_the_wrong_kind_ends_that_connection_and_reaches_no_client(line, reply):
+    """The requests on the connection fail, and the next request gets a new connection."""
 
     def script(session):
         if session.number > 1:
@@ -748,7 +753,7 @@ def test_a_reply_of_the_wrong_kind_ends_that_connection_and_reaches_nobody(line,
         go_on.set()
         if not line.endswith(b"noreply"):
             assert client.reply().startswith(failed(1, b"")[:-2])
-        # What had not been written yet is asked once more.
+        # A request that had not been written yet is sent again.
         assert other.reply().startswith((failed(1, b"")[:-2], found([b"b"])))
         for either in (client, other):
             assert either(b"get b") == value(b"b", value_of(b"b")) + END
@@ -764,7 +769,7 @@ def test_stray_reply_reaches_nobody():
     with lying(script) as (server, client, other):
         for number in range(20):
             assert client(b"get double") == value(b"double", value_of(b"double")) + END
-            # The second reply comes with the first, or finds nobody who waits.
+            # The second reply comes with the first, or when no request waits for it.
             wait_until(lambda: not server.sessions[-1].open, "the end of the connection")
             assert (
                 other(b"get b%d" % number)
@@ -784,7 +789,7 @@ def test_a_reply_may_come_byte_by_byte():
 
 
 @pytest.mark.parametrize("size", range(1, 40, 3))
-def test_a_reply_that_breaks_off_fails_its_request_alone(size):
+def test_an_incomplete_reply_fails_only_its_request(size):
     def script(session):
         while request := session.receive():
             reply = memcache_reply(request)
@@ -800,8 +805,8 @@ def test_a_reply_that_breaks_off_fails_its_request_alone(size):
         assert client(b"get a") == found([b"a"])
 
 
-def test_values_that_nobody_asked_for_are_not_merged():
-    """A server of a get sends other keys, more keys, or the right ones in a wrong order."""
+def test_values_that_were_not_requested_are_not_merged():
+    """One server of a get sends other keys, more keys, or the right keys in the wrong order."""
     for made in (
         lambda keys: [b"other"],
         lambda keys: [*keys, b"other"],
@@ -825,7 +830,7 @@ def test_values_that_nobody_asked_for_are_not_merged():
             lies = [key for key in keys if router.explain(key).server == 0][:2]
             truth = [key for key in keys if router.explain(key).server == 1][:2]
             fill(client, truth)
-            # The first two are seen when they come, the others when the parts are merged.
+            # The first two errors are found on arrival, the others when the parts are merged.
             answer = client(b"get " + b" ".join(lies + truth))
             assert b" reply does not match " in answer or b" does not belong to it" in answer
             assert answer.startswith(b"SERVER_ERROR ")
@@ -862,7 +867,7 @@ def test_an_error_instead_of_values_is_the_whole_reply():
         ),
     ],
 )
-def test_statistics_that_are_none_do_not_shift_replies(reply, shown):
+def test_invalid_statistics_do_not_shift_replies(reply, shown):
     def answers(text):
         def script(session):
             while session.receive():

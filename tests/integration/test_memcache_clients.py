@@ -190,7 +190,7 @@ def test_pylibmc_pool_in_threads(libmc):
 
 
 def work(set_one, get_one, get_many, name):
-    """What one thread does to keys of its own, and reads back."""
+    """Write keys of this thread, and read them back."""
     keys = [f"{name}:{number}" for number in range(100)]
     for key in keys:
         assert set_one(key, key.encode())
@@ -199,7 +199,7 @@ def work(set_one, get_one, get_many, name):
 
 
 def in_threads(user):
-    """`user(name)` in eight threads; what one of them raises is raised here."""
+    """Run `user(name)` in eight threads. An exception in one of them is raised here."""
     faults = []
 
     def run(name):

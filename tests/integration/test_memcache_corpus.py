@@ -23,7 +23,7 @@ def test_recorded_answers_are_those_of_memcached(server):
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_answers_do_not_depend_on_how_the_conversation_is_cut(server, size):
-    """So the proxy, which cuts it as it likes, has to be answered alike."""
+    """The proxy cuts requests anywhere, and must still get the same replies."""
     recorded = corpus.record()
     for conversation in corpus.CORPUS.values():
         if max(map(len, conversation.steps)) > 100 * size:

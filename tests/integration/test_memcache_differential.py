@@ -30,7 +30,7 @@ def unsupported(word, times=1):
     return b"CLIENT_ERROR '%b' is not supported by nutproxy\r\n" % word * times
 
 
-# What nutproxy answers where it differs, by the reason and the conversation's name.
+# The replies of nutproxy that differ, by the reason and the name of the conversation.
 DIFFERENCES = {
     "NUL ends a line in memcached up to 1.6.39, and is a part of the word in later ones: proxy and "
     "server must not disagree about where a line ends.": {
@@ -122,7 +122,7 @@ ON_PURPOSE = {
     for answers in DIFFERENCES.values()
     for name, answer in answers.items()
 }
-# The version is that of the servers, with the proxy's name.
+# The version is that of the servers with the proxy's name.
 VERSION = (
     b"VERSION %b\r\n" % corpus.recorded_version().encode(),
     b"VERSION %b%b\r\n" % (corpus.recorded_version().encode(), SUFFIX.encode()),
@@ -130,7 +130,7 @@ VERSION = (
 
 
 def expected(name):
-    """What nutproxy answers."""
+    """The reply of nutproxy."""
     if name in ON_PURPOSE:
         return ON_PURPOSE[name]
     recorded = RECORDED[name]
@@ -150,7 +150,7 @@ def servers():
 
 @pytest.fixture(scope="module")
 def proxy(servers):
-    """Pools of one server and of three. It receives 512 bytes at a time."""
+    """Pools of one server and of three. The proxy receives 512 bytes at a time."""
     config = "".join(mc_pool(name, pool) for name, pool in servers.items())
     with NutproxyServer(config, "-m", "512") as proxy:
         yield proxy
@@ -158,7 +158,7 @@ def proxy(servers):
 
 @pytest.fixture(scope="module")
 def large_proxy(servers):
-    """The same with chunks of the usual size."""
+    """The same with chunks of the default size."""
     config = "".join(mc_pool(name, pool) for name, pool in servers.items())
     with NutproxyServer(config) as proxy:
         yield proxy
@@ -167,7 +167,7 @@ def large_proxy(servers):
 def test_the_table_of_differences_is_up_to_date():
     assert ON_PURPOSE.keys() <= RECORDED.keys()
     for name, answer in ON_PURPOSE.items():
-        assert answer != RECORDED[name], f"{name}: is no difference any more"
+        assert answer != RECORDED[name], f"{name}: no longer a difference"
 
 
 @pytest.mark.parametrize("pool", ["one", "three"])
@@ -195,13 +195,14 @@ def test_answers_do_not_depend_on_segments(proxy, servers, pool, size):
         assert found == expected(conversation.name), conversation.name
 
 
-# One conversation in so many, by its number, in each of the tests that make up the whole.
+# The conversations are divided among this many tests.
 PARTS = 8
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_answers_do_not_depend_on_where_a_message_is_cut(proxy, servers, part):
-    """In two, at every byte; the proxy has read the first piece before the second is sent."""
+    """In two pieces, at every byte. The proxy has read the first piece before the second is
+    sent."""
     port = proxy.ports["three"]
     short = [
         row for row in corpus.CORPUS.values() if len(row.steps) == 1 and len(row.steps[0]) < 60
@@ -220,7 +221,7 @@ def test_answers_do_not_depend_on_where_a_message_is_cut(proxy, servers, part):
 
 
 def test_long_lines_are_refused_however_they_are_cut(proxy):
-    """memcached takes them, or closes, as they come."""
+    """memcached accepts such a line or closes the connection, depending on how it is cut."""
     with corpus.pausing(proxy.ports["one"]) as pause:
         for name, conversation in corpus.CUT.items():
             [line, *_] = conversation.steps[0].replace(b"|", b"").partition(b"\n")
@@ -238,7 +239,7 @@ def test_long_lines_are_refused_however_they_are_cut(proxy):
 # Random conversations
 
 KEYS = [b"k", b"key:1", b"noreply", b"-1", b"x" * 250, b"y" * 251, b"\xff\x80", b"q", b"b"]
-# memcached forgets replies that it has not sent yet when a key of get is too long.
+# If a key of get is too long, memcached drops the replies that it has not sent yet.
 GET_KEYS = [key for key in KEYS if len(key) <= 250]
 ENCODED = [b"Zm9v", b"Zm9vYg==", b"a2V5OjE=", b"AAEC//4=", b"Zg", b"!!!!", b"Zh=="]
 NUMBERS = [b"0", b"1", b"5", b"-1", b"007", b"+1", b"x", b"1x", b"99999999999999999999", b""]
@@ -246,9 +247,9 @@ FLAGS_OF = [b"0", b"1", b"007", b"+1", b"4294967301", b"18446744073709551615"]
 EXPTIMES = [b"0", b"0", b"1000", b"4294967295", b"x", b"1.5", b"noreply"]
 LAST = [b"", b"", b"", b" noreply", b" noreply", b" noreply noreply", b" NOREPLY", b" bogus"]
 VALUES = [b"", b"v", b"10", b"x" * 300, b"END\r\n", b"\r\n", b"\0\xff"]
-# memcached counts in place or makes a new item, as it happens. What that changes is not asked of
-# these: time to live, fetched or not, spaces behind a shorter number, and what it reads behind a
-# value that is no number.
+# memcached may count in place or make a new item. Requests for these keys avoid everything that
+# depends on this: time to live, fetched or not, spaces after a shorter number, and the bytes that
+# it reads after a value that is not a number.
 COUNTERS = [b"n", b"m", b"0", b"bjE=", b"missing"]
 GET_FLAGS = b"b c f h k l O1 Oabc q s t v N3000 T100 R10 E1234567890 I v v k".split()
 SET_FLAGS = b"b c F5 Fx I k O2 q s T100 T-1 C99999999 Cx MS ME MA MP MR MX M ! b k".split()
@@ -257,7 +258,7 @@ ADD_FLAGS = b"b N0 J5 Jx D2 Dx MI M+ MX q c v O4 k v v".split()
 
 
 class Talker:
-    """Says what a client of no great care might say."""
+    """Draws the requests of a careless client."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -266,7 +267,7 @@ class Talker:
         return self.random.choice(words)
 
     def some(self, words, most):
-        # A flag twice is an error in which order decides, and q has none of its own here.
+        # No flag twice: which error that gives depends on the order, and q is not part of ours.
         return [b" " + word for word in self.random.sample(words, self.random.randint(0, most))]
 
     def length(self, value):
@@ -290,8 +291,8 @@ class Talker:
         return b"%b %b %b\r\n" % (self.one([b"gat", b"gats"]), self.one(EXPTIMES), keys)
 
     def store(self):
-        """Lines that memcached takes: which of the others have their data block skipped is
-        test_memcache_refusals.py's."""
+        """Lines that memcached accepts. test_memcache_refusals.py tests for which of the others the
+        data block is skipped."""
         word = self.one([b"set", b"set", b"set", b"add", b"replace", b"append", b"prepend", b"cas"])
         value = self.one(VALUES)
         length = b"%d" % self.length(value)
@@ -317,7 +318,7 @@ class Talker:
         return b"touch %b %b%b\r\n" % (self.one(KEYS), self.one(EXPTIMES), self.one(LAST))
 
     def delete(self):
-        # Of a key and a word that are both wrong, each side tells another.
+        # If a key and a word are both wrong, the two sides report different errors.
         word = self.one([b"", b" 0", b" 1", b" x"])
         return b"delete %b%b%b\r\n" % (self.one(GET_KEYS), word, self.one(LAST))
 
@@ -330,7 +331,7 @@ class Talker:
             value = self.one(VALUES)
             length = self.length(value)
             key = self.one(GET_KEYS + ENCODED * 2)
-            # Of a flag and a length that are both wrong, each side tells another.
+            # If a flag and a length are both wrong, the two sides report different errors.
             flags = b"".join(self.some(SET_FLAGS, 5)) if length == len(value) else b""
             return b"ms %b %d%b\r\n%b\r\n" % (key, length, flags, value)
         if word == b"md":
@@ -338,7 +339,7 @@ class Talker:
         if word == b"ma":
             key = self.one(COUNTERS)
             flags = b"".join(self.some(ADD_FLAGS, 5))
-            # That q hides what N has made, too, is on purpose.
+            # It is intended that q also hides the reply for an item that N has created.
             return b"ma %b%b\r\n" % (key, flags.replace(b" q", b"") if b" N" in flags else flags)
         if word == b"me":
             return b"me %b%b\r\n" % (key, self.one([b"", b" b", b" x"]))
@@ -366,8 +367,7 @@ class Talker:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_conversations_are_those_with_memcached(proxy, servers, seed):
-    """A thousand requests each, in segments of random sizes, to memcached itself and to each
-    pool."""
+    """A thousand requests in segments of random sizes, to memcached itself and to each pool."""
     talker = Talker(seed)
 
     def cut(data):
@@ -376,7 +376,7 @@ def test_random_conversations_are_those_with_memcached(proxy, servers, seed):
 
     with MemcachedServer(*corpus.ARGUMENTS) as direct:
         conversations = [
-            # The empty lines are there for a data block that is longer than it was meant to be.
+            # The empty lines fill a data block whose length was too large.
             Conversation("random", (b"".join(talker.request() for _ in range(20)) + b"\r\n" * 3,))
             for _ in range(50)
         ]

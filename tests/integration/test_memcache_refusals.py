@@ -1,11 +1,11 @@
-"""Every Memcached line that is followed by a data block: is it accepted or refused as memcached
-does it, and what happens to the block?
+"""Memcached lines that are followed by a data block: does nutproxy accept and refuse the same lines
+as memcached, and what happens to the block?
 
-The block is the command `flush_all`, so it shows if a block is run as a command: the reply is OK,
-and the server is empty. The same lines are sent to a memcached directly and to others through
-nutproxy, and replies and state are compared. memcached up to 1.6.39 runs the block of a line that
-it refuses, and later versions skip it. nutproxy always skips it. Only a length that no version of
-memcached accepts as a length announces no block.
+The block is the command `flush_all`. If it is run as a command, the reply is OK, and the server is
+empty. The same lines are sent to a memcached directly and to others through nutproxy, and the
+replies and the state are compared. memcached up to 1.6.39 runs the block of a line that it refuses,
+and later versions skip it. nutproxy always skips it. A line has no block only if no version of
+memcached accepts its length.
 """
 
 import itertools
@@ -24,7 +24,7 @@ OTHER = b"VALUE other 0 4\r\ngood\r\n"
 LAST = b"set last 0 0 4\r\nlast\r\nget last\r\n"
 LAST_REPLY = b"VALUE last 0 4\r\nlast\r\nEND\r\n"
 
-# <k> is a key that is there, except to add.
+# <k> is an existing key, except for add.
 LINES = {
     b"set": b"set <k> 5 0 9",
     b"add": b"add <k> 5 0 9",
@@ -34,7 +34,7 @@ LINES = {
     b"cas": b"cas <k> 5 0 9 1",
     b"ms": b"ms <k> 9 T0 F5",
 }
-LENGTH = {b"ms": 2}  # the word that is the length, else the fifth
+LENGTH = {b"ms": 2}  # the index of the length; 4 for the others
 
 AROUND = (0, 2**31, 2**32, 2**63, 2**64)
 NUMBERS = [
@@ -101,7 +101,7 @@ FLAGS = [
     ),
     *(b"Z", b" ".join([b"k"] * 14), b" ".join([b"k"] * 40)),
 ]
-# What is left of these in 32 bits is short, or nothing that announces a block.
+# In 32 bits, these are short lengths, or lengths that announce no block.
 LENGTHS = [
     *(b"%d" % (times * 2**32 + left) for times in (1, -1, 7, 2**30) for left in (0, 5, 9, 13)),
     *(
@@ -131,14 +131,14 @@ def with_word(line, index, word):
 
 
 def fields(name):
-    """Which words of its line are what, without the length."""
+    """The values to try for the words of its line, by index, without the length."""
     if name == b"ms":
         return {1: KEYS, 3: FLAGS}
     return {1: KEYS, 2: NUMBERS, 3: NUMBERS} | ({5: NUMBERS} if name == b"cas" else {})
 
 
 def table():
-    """Every field of every command with each of its values, and lines with words too many."""
+    """Every field of every command with each of its values, and lines with too many words."""
     for name, line in LINES.items():
         for index, words in fields(name).items():
             for word in words:
@@ -178,13 +178,13 @@ def at_random(count, seed):
 
 
 def is_safe(line):
-    """Does it leave a reply out that only one side leaves out? A first flag `c` shows a number that
-    counts up, and exptimes below 100 may pass meanwhile."""
+    """Do both sides send the same replies? A first flag `c` shows a number that counts up. An
+    exptime below 100 might pass meanwhile, so random numbers are larger."""
     return not (line.startswith(b"ms") and line.split(b" ")[3][:1] == b"c")
 
 
 def converse(port, requests, last):
-    """All that comes for these, which are sent at once, up to the reply to the `last`."""
+    """All bytes received for these requests, which are sent at once, up to the reply to `last`."""
     received = bytearray()
     with MemcacheClient(port) as client:
         client.send_bytes(requests + LAST)
@@ -194,7 +194,7 @@ def converse(port, requests, last):
 
 
 def case(number, line):
-    """The line with its block, between what is there before, and what is asked afterwards."""
+    """The line with its block, after requests that set the state and before those that read it."""
     key = b"k%d" % number
     line = line.replace(b"<k>", key)
     tested = line.split(b" ")[1]
@@ -205,7 +205,7 @@ def case(number, line):
 
 
 def refused(line, key, replies, state):
-    """What nutproxy has to answer where this memcached has run the block, or not."""
+    """The replies and the state that nutproxy must have. This memcached may have run the block."""
     if not replies.endswith(RAN):
         return replies, state
     kept = b"" if line.startswith(b"add") else b"VALUE %b 0 1\r\nv\r\n" % key
@@ -214,7 +214,7 @@ def refused(line, key, replies, state):
 
 @pytest.fixture(scope="module")
 def ports():
-    """Of a memcached, and of nutproxy before two others."""
+    """The ports of a memcached, and of nutproxy with two others."""
     with (
         MemcachedServer() as direct,
         MemcachedServer() as one,
@@ -241,7 +241,7 @@ def compare(ports, lines):
 
 
 def find_shift(proxied, cases):
-    """The first case whose replies are not three."""
+    """The first case that does not have three replies."""
     return next(
         (
             request
@@ -263,7 +263,7 @@ def test_random_lines_are_taken_or_refused_as_memcached_does(ports, seed):
 
 @pytest.mark.parametrize("name", LINES)
 def test_a_length_is_read_as_memcached_reads_it(ports, name):
-    """Also one that is wrong, so what follows is read from another place: the same one."""
+    """A wrong length, too: what follows must then be read from the same place."""
     index = LENGTH.get(name, 4)
     for word, last in itertools.product(LENGTHS, (b"", b" noreply")):
         if last and name == b"ms":
@@ -287,7 +287,7 @@ def test_a_value_above_the_servers_bound_is_skipped(ports):
     assert proxied == direct
 
 
-def test_a_denied_or_unsupported_line_takes_its_block_with_it():
+def test_the_block_of_a_denied_line_is_skipped():
     deny = ", ".join(name.decode() for name in LINES if name != b"set")
     with (
         MemcachedServer() as server,
@@ -315,9 +315,9 @@ def test_a_denied_or_unsupported_line_takes_its_block_with_it():
         (b"delete noreply\r\n", b"delete noreply 0\r\n"),
     ],
 )
-def test_what_later_versions_read_otherwise_is_written_so_that_all_read_the_same(line, seen):
-    """memcached from 1.6.40 on refuses these lengths without skipping the block, and never answers
-    this delete: the next reply would go to the wrong client."""
+def test_lines_that_later_versions_read_differently_are_written_in_a_form_that_all_read(line, seen):
+    """memcached from 1.6.40 on refuses these lengths without skipping the block, and never replies
+    to this delete. The next reply would go to the wrong client."""
     got = []
 
     def script(session):
