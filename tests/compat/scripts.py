@@ -1,5 +1,5 @@
 # tests/compat/scripts.py: what nutcracker and nutproxy reply to the same bytes
-"""Conversations for both, with one file: the same replies, or a difference with its reason.
+"""Conversations with both proxies, with one file. Replies are the same, or differ for a reason.
 
     SAME          (pool, name, bytes to send): both reply with the same bytes
     DIFFERENCES   what twemproxy does, what nutproxy does, why; and the conversations that show it,
@@ -45,7 +45,7 @@ def lines(*texts: bytes) -> bytes:
     return b"".join(text + b"\r\n" for text in texts)
 
 
-# Words, because fnv1a_64 sends keys that differ in their last byte only to few servers.
+# Words, because fnv1a_64 spreads keys that differ only in their last byte over few servers.
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 KEYS = " ".join(WORDS)
 PAIRS = " ".join(f"{word} {number}" for number, word in enumerate(WORDS))
@@ -269,7 +269,7 @@ SAME = [
 
 
 def unsupported(pool: str, before: bytes, sent: bytes, ours: bytes) -> Script:
-    """A request for which twemproxy closes the connection; it loses the reply to the one before."""
+    """A request on which twemproxy closes the connection. It loses the reply to the one before."""
     return Script(pool, before + sent, CLOSED, ours)
 
 

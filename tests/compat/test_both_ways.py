@@ -45,7 +45,7 @@ def pool_name(redis, hash, distribution):
 
 
 def config(backends, redis):
-    """The pools; their names, weights and tags are drawn from the name of the hash."""
+    """The pools. Their names, weights and tags are drawn with the name of the hash as the seed."""
     pools = []
     for hash in TWEMPROXY_HASHES:
         rng = random.Random(hash)
@@ -96,7 +96,7 @@ def draw_keys(rng, count):
 
 
 def draw_memcached_keys(rng, count):
-    """The same without what memcached does not take: control bytes, spaces, more than 250 bytes."""
+    """The same without what memcached refuses: control bytes, spaces, more than 250 bytes."""
     keys = {re.sub(rb"[\x00-\x20\x7f]", b"_", key)[:250] for key in draw_keys(rng, count)}
     return sorted(keys)
 
@@ -137,7 +137,7 @@ def empty(backends):
 
 
 def cached(caches):
-    """How many items there are on all memcached together."""
+    """The number of items on all memcached."""
     count = 0
     for cache in caches:
         with MemcacheClient(cache.port) as client:
@@ -146,12 +146,12 @@ def cached(caches):
 
 
 def held(backends):
-    """How many keys there are on all servers together."""
+    """The number of keys on all servers."""
     return sum(pipeline(backend.port, [("DBSIZE",)])[0] for backend in backends)
 
 
 def lookups(backends):
-    """How many keys were looked up on all servers together since their statistics were reset."""
+    """The number of lookups of keys on all servers since their statistics were reset."""
     count = 0
     for backend in backends:
         [info] = pipeline(backend.port, [("INFO", "stats")])
@@ -161,7 +161,7 @@ def lookups(backends):
 
 
 def write_and_read(writer, reader, keys, backends):
-    """One key at a time, then all at once."""
+    """Write and read one key at a time, then all at once."""
     values = [b"value of " + key for key in keys]
     assert set(pipeline(writer, [("SET", *pair) for pair in zip(keys, values, strict=True)])) == {
         b"OK"
@@ -180,7 +180,7 @@ def write_and_read(writer, reader, keys, backends):
 
 
 def write_and_read_memcached(writer, reader, keys, caches):
-    """Written one key at a time; read so, and all at once."""
+    """Write one key at a time. Read one key at a time, and all at once."""
     items = {key: b"VALUE %b 0 %d\r\n%b\r\n" % (key, len(key), key) for key in keys}
     with MemcacheClient(writer) as client:
         for key in keys:
@@ -201,7 +201,7 @@ both = pytest.mark.parametrize("distribution", ["ketama", "modula"])
 @pytest.mark.usefixtures("empty")
 @both
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
-def test_what_one_proxy_writes_the_other_finds(hash, distribution, nutproxy, nutcracker, backends):
+def test_keys_that_one_proxy_writes_are_found_by_the_other(hash, distribution, nutproxy, nutcracker, backends):
     rng = random.Random(f"{hash} {distribution}")
     name = pool_name(True, hash, distribution)
     ours, theirs = nutproxy.ports[name], nutcracker.ports[name]
@@ -211,7 +211,7 @@ def test_what_one_proxy_writes_the_other_finds(hash, distribution, nutproxy, nut
 
 @both
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
-def test_what_one_proxy_caches_the_other_finds(hash, distribution, nutproxy, nutcracker, caches):
+def test_items_that_one_proxy_caches_are_found_by_the_other(hash, distribution, nutproxy, nutcracker, caches):
     rng = random.Random(f"{hash} {distribution}")
     name = pool_name(False, hash, distribution)
     ours, theirs = nutproxy.ports[name], nutcracker.ports[name]
@@ -246,7 +246,7 @@ def test_random_sends_each_key_of_a_split_command_once(hash, nutproxy, backends)
     assert held(backends) == len(keys)
     assert all(pipeline(backend.port, [("DBSIZE",)])[0] for backend in backends)
 
-    # Each key is asked of one server, which may be another than it was written to.
+    # Each key is requested from one server, which may not be the one that it was written to.
     [values] = pipeline(port, [("MGET", *keys)])
     assert len(values) == len(keys)
     assert all(value in (None, key) for key, value in zip(keys, values, strict=True))

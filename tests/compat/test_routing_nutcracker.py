@@ -22,7 +22,7 @@ FORMS = ["named", "unnamed", "unix", "named unix", "long name"]
 
 @dataclass
 class Pool:
-    """A pool of nutcracker's configuration, and what nutproxy makes of the same lines."""
+    """A pool in nutcracker's configuration, and what nutproxy must make of the same lines."""
 
     name: str
     hash: str
@@ -45,7 +45,7 @@ class Pool:
         return Router(self.hash, self.distribution, tag, [server[1:] for server in self.servers])
 
     def where(self, router, keys):
-        """Which keys nutproxy puts on which server, by port."""
+        """The keys that nutproxy puts on each server, by port."""
         placed = {redis.port: set() for redis, _, _ in self.servers}
         for key in keys:
             placed[self.servers[router.explain(key).server][0].port].add(key)
@@ -99,7 +99,7 @@ def write(port, keys):
 
 
 def take(backends):
-    """The keys of each server, by port; afterwards they are empty."""
+    """The keys of each server, by port. The servers are emptied."""
     return {
         backend.port: set(pipeline(backend.port, [("KEYS", "*"), ("FLUSHALL",)])[0])
         for backend in backends
@@ -183,7 +183,8 @@ def test_ejected_servers_keys_go_where_nutcracker_sends_them(backends):
             for number, distribution in enumerate(["ketama", "modula"] * 6)
         ]
         for pool in pools:
-            # Heavy enough to get keys: nutcracker finds out by sending it one.
+            # Heavy enough to get keys, because nutcracker notices the failure only when it sends
+            # one.
             weight = rng.randint(1, 3) * max(weight for _, _, weight in pool.servers)
             pool.lines.append(f"127.0.0.1:{doomed.port}:{weight} doomed")
             pool.servers.append((doomed, b"doomed", weight))

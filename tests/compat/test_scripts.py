@@ -26,7 +26,7 @@ POOL = """\
 {options}  servers:
 {servers}"""
 
-# What every conversation ends with: nothing else is answered so.
+# The end of every conversation. No other reply contains it.
 END = b"--- the end ---"
 REDIS_LAST = (
     request("SET", "last:one", END) + request("GET", "last:one"),
@@ -53,7 +53,7 @@ def pool(name, servers, options):
 
 
 class Both:
-    """Both proxies before the same servers."""
+    """Both proxies, with the same servers."""
 
     def __init__(self, stack):
         enter = stack.enter_context
@@ -71,7 +71,7 @@ class Both:
         self.ours = enter(NutproxyServer(config))
 
     def answer(self, proxy, name, sent):
-        """What `proxy` answers to these bytes, when the pool is empty."""
+        """The reply of `proxy` to these bytes when the pool is empty."""
         for server in self.servers[name]:
             with connect(server.port) as connection:
                 if name == "memcached":
@@ -132,7 +132,7 @@ def test_documentation_is_generated_from_the_table():
     assert written == document(), "run: python -m tests.compat.scripts"
 
 
-def test_what_is_shown_elsewhere_is_shown_there():
+def test_the_tests_listed_in_elsewhere_exist():
     for row in ELSEWHERE:
         for test in row.tests:
             file, name = test.split("::")

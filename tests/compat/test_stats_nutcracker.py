@@ -1,9 +1,9 @@
 """The statistics of nutproxy and of the real nutcracker after the same requests.
 
-nutcracker shows the figures of the poll before, and aggregates them every `-i` milliseconds, so it
-is polled until it shows the same figures as nutproxy. Events that a proxy notices by itself, such
-as the end of a connection, are first waited for in nutproxy's figures: before that both would show
-the old figures and be equal.
+nutcracker shows the figures of the previous poll, and aggregates them every `-i` milliseconds. It
+is therefore polled until it shows the same figures as nutproxy. Events that a proxy notices by
+itself, such as the end of a connection, are first awaited in nutproxy's figures. Otherwise both
+would show the old figures and be equal.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ longer name:
   servers:
    - 127.0.0.1:{two}:1
 """
-# What differs for a reason (docs/statistics.md), or by chance.
+# Figures that differ for a reason (docs/statistics.md) or by chance.
 OTHER = {"version", "uptime", "timestamp", "fragments"}
 
 
@@ -47,7 +47,7 @@ def proxies(redis):
 
 
 def common(ours, theirs):
-    """What of `ours` twemproxy has, too."""
+    """The part of `ours` that twemproxy has, too."""
     return {
         name: common(ours[name], value) if isinstance(value, dict) else ours[name]
         for name, value in theirs.items()
@@ -56,7 +56,7 @@ def common(ours, theirs):
 
 
 def equal(ours, theirs):
-    """Asserts that twemproxy's counters become equal."""
+    """Assert that twemproxy's counters become equal to ours."""
     seen = None
 
     def same():
@@ -118,7 +118,7 @@ def test_counters_are_equal_after_the_same_requests(proxies, redis):
 
 
 def test_parts_of_an_mset_are_counted_and_its_values_once(proxies):
-    """twemproxy counts no parts, and the bytes of most of their values twice."""
+    """twemproxy does not count parts, and counts the bytes of most of their values twice."""
     ours, theirs = proxies
     values, size = 20, 1000
     pairs = [word for number in range(values) for word in (f"key:{number}", "v" * size)]
@@ -140,7 +140,7 @@ def test_connections_are_counted_alike_while_they_are_open(proxies):
     ours, theirs = proxies
     clients = [Client(proxy.ports["alpha"]) for proxy in proxies for _ in range(3)]
     for client in clients:
-        # On both servers.
+        # The request goes to both servers.
         assert client("MGET", *(f"key:{number}" for number in range(50))) == [None] * 50
     equal(ours, theirs)
     stats = ours.stats()
@@ -166,7 +166,7 @@ def test_server_that_closes_its_connections_is_counted_alike(proxies, redis):
 
 
 def test_requests_of_a_dead_server_are_counted_alike(proxies, redis):
-    """But for server_err: nutproxy's probes fail, too."""
+    """Except for server_err, because nutproxy's probes fail, too."""
     ours, theirs = proxies
     for server in redis:
         server.kill()
@@ -183,14 +183,14 @@ def test_requests_of_a_dead_server_are_counted_alike(proxies, redis):
 
 
 def test_requests_that_time_out_are_counted_alike(redis):
-    """But for server_timedout: nutproxy's probes time out, too."""
+    """Except for server_timedout, because nutproxy's probes time out, too."""
 
     def time_out(proxy):
-        """Asks frozen servers; how many of the client's requests have timed out."""
+        """Send requests to stopped servers. Returns the number of requests that have timed out."""
         replies = []
 
         def set_key():
-            # On a loaded machine this can take too long, too.
+            # On a loaded machine, this request may time out, too.
             replies.append(client("SET", "k", "v"))
             return replies[-1] == b"OK"
 

@@ -449,7 +449,7 @@ def test_an_unread_reply_in_pieces_counts_as_one_request_that_is_cut_off():
         NutproxyServer("global:\n  shutdown_timeout: 300\n" + pool("alpha", [one, two])) as proxy,
         Client(proxy.port) as client,
     ):
-        # More than the sockets on the way can hold.
+        # More than the sockets between client and proxy can buffer.
         keys = [key for number in (1, 2) for key in keys_of(number, (1, 2), 16)]
         for key in keys:
             assert client("SET", key, b"x" * 1000000) == b"OK"
@@ -482,7 +482,7 @@ def test_a_timeout_while_clients_may_still_read_their_last_reply_cuts_off_nothin
         NutproxyServer(config + pool("alpha", [redis])) as proxy,
         Client(proxy.port) as client,
     ):
-        # It may still be reading its reply, so it would be given a while.
+        # The client may still be reading its reply, so the drain would wait for it.
         assert client("SET", "k", "v") == b"OK"
         end(proxy)
         assert exit_code(proxy) == 0
@@ -529,7 +529,7 @@ def test_half_closed_and_quitting_clients_get_their_replies(gate):
 
 
 def test_a_server_that_comes_back_during_the_drain_is_still_used(gate):
-    """A drain changes nothing about servers: a connection that is lost is made again."""
+    """A drain does not change how servers are handled: a lost connection is opened again."""
     key = keys_of(1, [1], 1)[0]
 
     def script(session):
@@ -544,7 +544,7 @@ def test_a_server_that_comes_back_during_the_drain_is_still_used(gate):
         NutproxyServer(PATIENT + pool("alpha", [server], client_max_requests=1)) as proxy,
         Client(proxy.port) as client,
     ):
-        # The second is not looked at before the first has been answered.
+        # The limit of one request keeps the second one back until the first is answered.
         client.pipeline(("GET", key), ("GET", key))
         wait_until(lambda: server.requests, "first request at the server")
         end(proxy)
@@ -563,8 +563,8 @@ KEYS = 100
 
 
 class Load(threading.Thread):
-    """Clients that each send a pipeline as soon as the one before has been answered, from one
-    thread, until they are told to stop. Replies are checked one by one against what was asked."""
+    """Clients in one thread, until `stop_sending()`. Each sends a pipeline as soon as the previous
+    one has been answered. Every reply is compared with its request."""
 
     def __init__(self, port):
         super().__init__()
@@ -577,7 +577,7 @@ class Load(threading.Thread):
         self.stopped = False
 
     def stop_sending(self):
-        """What has been sent when this returns is all."""
+        """Nothing more is sent when this returns."""
         with self.sending:
             self.stopped = True
 
@@ -589,7 +589,7 @@ class Load(threading.Thread):
                 self.sent[index] += PIPELINE
 
     def receive(self, index):
-        """False when the proxy has closed this client."""
+        """Read from a client. Returns False if the proxy has closed it."""
         try:
             received = self.clients[index].recv(65536)
         except OSError as error:
@@ -618,7 +618,7 @@ class Load(threading.Thread):
 
 
 def question(index, number):
-    """Every third is the client's alone, the others ask the servers."""
+    """The proxy handles every third request itself. The others go to servers."""
     if number % 3 == 0:
         return request("ECHO", f"{index}:{number}")
     return request("GET", number % KEYS)
@@ -629,7 +629,7 @@ def right_reply(index, number):
 
 
 def test_no_request_is_lost_under_load():
-    """One of the servers is slow: it stands still when the drain begins, and goes on later."""
+    """One of the servers is stopped when the drain begins, and continues later."""
     with (
         RedisServer() as one,
         RedisServer() as two,
@@ -655,7 +655,7 @@ def test_no_request_is_lost_under_load():
         took = time.monotonic() - began
         assert load.faults == []
         assert load.answered == load.sent
-        # For whoever asks for the figures: pytest -s.
+        # The figures, shown by pytest -s.
         print(
             f"{CLIENTS} clients, {due} requests in flight at the signal, all answered,"
             f" {sum(load.sent)} in all; {took * 1000:.0f} ms"

@@ -1,9 +1,9 @@
-"""How much a server failure costs the clients of nutproxy and of nutcracker, with the same server
-and the same load at the same time.
+"""The errors that a server failure causes with nutproxy and with nutcracker, which have the same
+server and the same load at the same time.
 
-Ten clients of each proxy request one key as fast as they get replies, while the server behind both
-is killed, restarted, stopped, or kept busy. Also how much it costs if nutproxy itself is stopped:
-its servers must not be treated as failed."""
+Ten clients of each proxy request one key as fast as they get replies, while the server of both
+proxies is killed, restarted, stopped, or kept busy. Other tests stop nutproxy itself, which must
+not treat its servers as failed because of that."""
 
 import contextlib
 import threading
@@ -19,7 +19,7 @@ from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, connect
 
 CLIENTS = 10
 TIMEOUT = 400
-# Keeps the server from everything else for so many milliseconds.
+# Keeps the server busy for this many milliseconds.
 BUSY = """
 local function now() local t = redis.call('TIME') return t[1] * 1000 + t[2] / 1000 end
 local till = now() + ARGV[1]
@@ -29,8 +29,8 @@ return 'done'
 
 
 class Load:
-    """Clients of one proxy, until `stop`. An error is kept with the time of its request. Each has
-    one request for each key at once."""
+    """Clients of one proxy, until `stop`. Each has one request for each key in flight. An error is
+    recorded with the time of its request."""
 
     def __init__(self, port, keys=("k",)):
         self.port = port
@@ -66,7 +66,7 @@ class Load:
 
 
 def answers(redis):
-    """Is a connection that is made now answered?"""
+    """Does the server reply on a new connection?"""
     with contextlib.suppress(OSError), connect(redis.port) as direct:
         direct.settimeout(TIMEOUT / 1000)
         direct.sendall(b"PING\r\n")
@@ -129,7 +129,8 @@ def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(di
                     wait_until(lambda before=before: ours.replies > before + 200, "replies")
                     if disturb in (killed, restarted) or 0.25 < lasted / TIMEOUT * 1000 % 1 < 0.75:
                         break
-                    # The machine has drawn it out to where chance decides about one timeout more.
+                    # On a loaded machine, this failure lasted for a time that makes one more
+                    # timeout a matter of chance. Try again.
             finally:
                 for load in loads:
                     load.stop()
@@ -138,14 +139,14 @@ def test_a_server_that_is_disturbed_costs_no_more_errors_than_with_nutcracker(di
 
 
 def pause(nutproxy, then):
-    """Stop the proxy for longer than the timeout; `then` is called as soon as it stands still."""
+    """Stop the proxy for longer than the timeout. `then` is called as soon as it has stopped."""
     nutproxy.stop()
     then()
     time.sleep(1.5 * TIMEOUT / 1000)
     nutproxy.cont()
 
 
-def test_a_reply_that_has_come_while_the_proxy_was_stopped_is_the_reply():
+def test_a_reply_that_has_come_while_the_proxy_was_stopped_is_used():
     go = threading.Event()
 
     def script(session):
@@ -169,7 +170,7 @@ def test_a_reply_that_has_come_while_the_proxy_was_stopped_is_the_reply():
         assert server.accepted == 1
 
 
-def test_a_handshake_that_is_answered_while_the_proxy_is_stopped_is_answered():
+def test_a_handshake_reply_that_comes_while_the_proxy_is_stopped_is_used():
     go = threading.Event()
     begun = []
 
@@ -197,7 +198,8 @@ def test_a_handshake_that_is_answered_while_the_proxy_is_stopped_is_answered():
 
 
 def test_servers_are_not_blamed_for_a_pause_of_the_proxy(shards):
-    """Each pause is as long as the timeout, so the replies to all that is in flight wait for it."""
+    """Each pause is as long as the timeout, and the replies to all requests in flight have to wait
+    for its end."""
     options = {"auto_eject_hosts": "true", "server_failure_limit": 1}
     with NutproxyServer(pool("alpha", shards, timeout=TIMEOUT, **options)) as nutproxy:
         load = Load(nutproxy.port, [f"key{number}" for number in range(50)])

@@ -1,7 +1,7 @@
 """A refusal is complete: commands that depend on a refused command do nothing unintended.
 
-A Redis without the proxy shows which commands would be executed; through the proxy there must not
-be more.
+A Redis without the proxy shows which commands it executes. Through the proxy, no other command may
+be executed.
 """
 
 import random
@@ -25,26 +25,26 @@ def redis():
 
 
 @pytest.fixture(scope="module")
-def behind():
-    with RedisServer() as behind:
-        yield behind
+def backend():
+    with RedisServer() as backend:
+        yield backend
 
 
 @pytest.fixture(scope="module")
-def proxy(behind):
-    """Pools over one server, whose replies are those of Redis."""
+def proxy(backend):
+    """Three pools of one server, whose replies are those of Redis."""
     deny = f"[{', '.join(OPENS)}]"
     with NutproxyServer(
-        pool("one", [behind])
-        + pool("five", [behind], redis_db=5)
-        + pool("strict", [behind], deny_commands=deny)
+        pool("one", [backend])
+        + pool("five", [backend], redis_db=5)
+        + pool("strict", [backend], deny_commands=deny)
     ) as proxy:
         yield proxy
 
 
 @pytest.fixture(autouse=True)
-def empty(redis, behind):
-    for server in (redis, behind):
+def empty(redis, backend):
+    for server in (redis, backend):
         pipeline(server.port, [("FLUSHALL",)])
 
 
@@ -59,13 +59,13 @@ def keys_in(server, database=0):
 
 
 def least(name):
-    """The command with as few arguments as it takes."""
+    """The command with as few arguments as it accepts."""
     return [*name.split(), *["1"] * (abs(COMMANDS[name].arity) - len(name.split()))]
 
 
 # Every command, and a write after it --------------------------------------------------------------
 
-# Arguments with which it does what it is for.
+# Arguments that make the command effective.
 ARGUMENTS = {
     "blmove": "k j LEFT LEFT 0.01",
     "blmpop": "0.01 1 k LEFT",
@@ -85,17 +85,18 @@ ARGUMENTS = {
     "select": "1",
     "swapdb": "0 1",
 }
-# It delays what comes after it, which is carried out all the same.
+# This command delays later ones, which are executed nevertheless.
 DELAYS = {"client pause"}
 WRITES = (("SET", "set", "1"), ("EVAL", "return redis.call('set', KEYS[1], 1)", "1", "eval"))
 
 
-# It closes the connection.
+# This command closes the connection.
 CLOSES = {"quit"}
 
 
 def kept_from_servers():
-    """Commands that nutproxy refuses or answers itself, which may be with a refusal as well."""
+    """Commands that nutproxy refuses or handles itself. The reply of its own may be a refusal,
+    too."""
     kept = (Behaviour.UNSUPPORTED, Behaviour.LOCAL)
     return sorted({name for name in COMMANDS if COMMANDS[name].behaviour in kept} - DELAYS - CLOSES)
 
@@ -107,18 +108,20 @@ def sent(name):
 
 
 def on_redis(server, command, resp):
-    """The keys that Redis has in database 0 after the command and the writes."""
+    """The keys in database 0 of Redis after the command and the writes."""
     with Client(server.port) as client, Client(server.port) as control:
         if resp == 3:
             client("HELLO", "3")
         number = b"id=%d " % client("CLIENT", "ID")
         client.send(*command)
-        # SCRIPT DEBUG wants to be alone. What MONITOR and SYNC send is no reply.
+        # Nothing may be pipelined with SCRIPT DEBUG. MONITOR and SYNC send something that is no
+        # reply.
         assert client.socket.recv(1)
         client.pipeline(*WRITES, ("TIME",))
 
         def done():
-            """All has been read, whatever came of it; a script that is debugged leaves with it."""
+            """Has Redis read all commands, whatever their results? The end of the client counts,
+            too: Redis closes a client whose script is debugged."""
             lines = control("CLIENT", "LIST").splitlines()
             [line] = [line for line in lines if line.startswith(number)] or [b" cmd=time "]
             return b" cmd=time " in line
@@ -127,48 +130,48 @@ def on_redis(server, command, resp):
         return keys_in(server)
 
 
-def on_proxy(port, behind, command, resp):
+def on_proxy(port, backend, command, resp):
     with Client(port) as client:
         if resp == 3:
             client("HELLO", "3")
         reply = client(*command)
         client.pipeline(*WRITES, ("PING",))
         client.replies(3)
-        return str(reply), keys_in(behind)
+        return str(reply), keys_in(backend)
 
 
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("name", kept_from_servers())
-def test_no_refusal_lets_through_what_redis_would_not_have_carried_out(
-    redis, behind, proxy, name, resp
+def test_no_refusal_lets_through_a_command_that_redis_would_not_execute(
+    redis, backend, proxy, name, resp
 ):
     command = sent(name)
     carried_out = on_redis(redis, command, resp)
-    _, keys = on_proxy(proxy.ports["one"], behind, command, resp)
+    _, keys = on_proxy(proxy.ports["one"], backend, command, resp)
     assert keys <= carried_out
     if name not in OPENS:
         assert keys == {"set", "eval"}
 
 
 @pytest.mark.parametrize("name", OPENS)
-def test_a_denied_command_takes_the_same_with_it(redis, behind, proxy, name):
+def test_a_denied_command_affects_the_same_commands_as_a_refused_one(redis, backend, proxy, name):
     command = sent(name)
     carried_out = on_redis(redis, command, 2)
-    refusal, keys = on_proxy(proxy.ports["strict"], behind, command, 2)
+    refusal, keys = on_proxy(proxy.ports["strict"], backend, command, 2)
     assert refusal.startswith(f"NOPERM '{name.upper()}' is denied")
     assert keys <= carried_out
 
 
 @pytest.mark.parametrize("name", OPENS)
-def test_with_wrong_arity_it_opens_nothing(behind, proxy, name):
+def test_a_command_with_wrong_arity_starts_nothing(backend, proxy, name):
     command = [*name.split(), *["x"] * 5] if COMMANDS[name].arity > 0 else name.split()
-    refusal, keys = on_proxy(proxy.ports["one"], behind, command, 2)
+    refusal, keys = on_proxy(proxy.ports["one"], backend, command, 2)
     assert refusal == f"ERR wrong number of arguments for '{name.replace(' ', '|')}' command"
     assert keys == {"set", "eval"}
 
 
 @pytest.mark.parametrize("name", OPENS)
-def test_reset_ends_what_a_refusal_has_opened(client, name):
+def test_reset_ends_what_a_refusal_has_started(client, name):
     words(client(*sent(name)))
     refusal = client.error(*WRITES[1])
     assert refusal.startswith("ERR 'EVAL' was not carried out")
@@ -192,7 +195,7 @@ def test_reset_ends_what_a_refusal_has_opened(client, name):
         ("RESET", b"RESET"),
     ],
 )
-def test_a_refused_transaction_does_nothing_until_its_end(client, behind, end, reply):
+def test_a_refused_transaction_does_nothing_until_its_end(client, backend, end, reply):
     inside = [
         "INCR k",
         "MULTI",
@@ -213,10 +216,10 @@ def test_a_refused_transaction_does_nothing_until_its_end(client, behind, end, r
         assert words(each).startswith("ERR ")
     assert (str(ended) if end.startswith("EXEC") else ended) == reply
     assert after == 1
-    assert keys_in(behind) == {"l"}
+    assert keys_in(backend) == {"l"}
 
 
-def test_no_command_is_carried_out_within_a_refused_transaction(client, behind):
+def test_no_command_is_carried_out_within_a_refused_transaction(client, backend):
     names = [
         name
         for name in COMMANDS
@@ -227,7 +230,7 @@ def test_no_command_is_carried_out_within_a_refused_transaction(client, behind):
     replies = client.replies(len(names) + 2)
     assert all(words(reply).startswith("ERR ") for reply in replies[:-1])
     assert words(replies[-1]).startswith("EXECABORT ")
-    assert keys_in(behind) == set()
+    assert keys_in(backend) == set()
 
 
 def test_quit_and_broken_framing_work_within_a_refused_transaction(proxy):
@@ -244,7 +247,7 @@ def test_without_multi_the_replies_are_those_of_redis(proxy, redis):
     assert talk(proxy.ports["one"], sent) == talk(redis.port, sent)
 
 
-def test_redis_py_raises_what_multi_says_and_nothing_has_happened(proxy, behind):
+def test_redis_py_raises_the_error_of_multi_and_nothing_is_executed(proxy, backend):
     with redis_py.Redis(port=proxy.ports["one"]) as client:
         for _ in range(2):
             with pytest.raises(redis_py.ResponseError, match=f"^{NO_MULTI}"):
@@ -258,7 +261,7 @@ def test_redis_py_raises_what_multi_says_and_nothing_has_happened(proxy, behind)
 # Databases ----------------------------------------------------------------------------------------
 
 
-def test_after_a_refused_select_nothing_is_carried_out_until_one_that_is_accepted(client, behind):
+def test_after_a_refused_select_nothing_is_executed_until_an_accepted_one(client, backend):
     refusal = client.error("SELECT", "1")
     assert refusal.startswith("ERR databases are not supported by nutproxy: after SELECT 1 ")
     assert client.error("SET", "k", "1") == (
@@ -275,12 +278,12 @@ def test_after_a_refused_select_nothing_is_carried_out_until_one_that_is_accepte
     assert "because 'SELECT 1' was refused" in client.error("FLUSHALL")
     assert client.error("SELECT", "2").startswith("ERR databases ")
     assert "because 'SELECT 2' was refused" in client.error("KEYS", "*")
-    assert keys_in(behind) == set()
+    assert keys_in(backend) == set()
     assert client("SELECT", "0") == b"OK"
     assert client("SET", "k", "1") == b"OK"
 
 
-def test_no_command_reaches_the_data_after_a_refused_select(client, behind):
+def test_no_command_reaches_the_data_after_a_refused_select(client, backend):
     names = [
         name
         for name, row in COMMANDS.items()
@@ -290,15 +293,15 @@ def test_no_command_reaches_the_data_after_a_refused_select(client, behind):
     client.pipeline(("SELECT", "1"), *map(least, names))
     refused = client.replies(len(names) + 1)[1:]
     for name, reply in zip(names, refused, strict=True):
-        # Containers alone fail on their arity, or their subcommand is unknown.
+        # A container without a subcommand fails on its arity, or its subcommand is unknown.
         assert re.match(
             f"ERR ('{name.upper()}' was not carried out|unknown subcommand|wrong number)",
             words(reply),
         )
-    assert keys_in(behind) == set()
+    assert keys_in(backend) == set()
 
 
-def test_the_number_of_the_pools_database_is_accepted(proxy, behind):
+def test_the_number_of_the_pools_database_is_accepted(proxy, backend):
     with Client(proxy.ports["five"]) as client:
         assert client("SELECT", "5") == b"OK"
         assert client("SET", "k", "1") == b"OK"
@@ -308,10 +311,10 @@ def test_the_number_of_the_pools_database_is_accepted(proxy, behind):
         assert client("GET", "k") == b"1"
         assert client("SELECT", "0") == b"OK"
         assert client("GET", "k") == b"1"
-    assert keys_in(behind, 5) == {"k"}
+    assert keys_in(backend, 5) == {"k"}
 
 
-def test_swapping_other_databases_and_the_end_of_debugging_hold_nothing_back(client):
+def test_swapping_other_databases_and_ending_debugging_block_no_later_command(client):
     for command in ("SWAPDB 3 4", "SWAPDB 0 0", "SWAPDB x 0", "SCRIPT DEBUG x"):
         assert client.error(*command.split())
         for write in WRITES:
@@ -351,13 +354,13 @@ REPLYING = (
 ENDS = (b"", b"", request("QUIT"), b"*1\r\n:1\r\n", b"*x\r\n")
 
 
-def test_client_reply_decides_what_is_answered_as_in_redis(proxy, redis):
+def test_client_reply_decides_which_requests_get_a_reply_as_in_redis(proxy, redis):
     chance = random.Random(10)
     pipeline(redis.port, [("SET", "k", "1")])
     with Client(proxy.ports["one"]) as client:
         client("SET", "k", "1")
     for _ in range(400):
-        # Those that switch come more often.
+        # Commands that switch replies on or off are drawn more often.
         commands = chance.choices(REPLYING, [4, 2, 4, 2, 2, 1, 3] + [1] * 15, k=12)
         sent = requests(*commands) + chance.choice(ENDS)
         ours, theirs = (
@@ -367,7 +370,7 @@ def test_client_reply_decides_what_is_answered_as_in_redis(proxy, redis):
         assert ours == theirs, commands
 
 
-def test_names_of_subcommands_are_no_commands(client):
+def test_names_of_subcommands_are_not_commands(client):
     for name in COMMANDS:
         if " " in name:
             for word in (name, name.upper()):

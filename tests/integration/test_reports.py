@@ -19,7 +19,7 @@ FANNED_OUT = [
     if row.behaviour in (Behaviour.ALL, Behaviour.ADMIN) and row.request_policy
 ]
 
-# Sent in this order; some are refused by the servers, in one way. Those of SPARED would end them.
+# Sent in this order. Servers refuse some of them, with the same error. SPARED would end servers.
 REQUESTS = """
 CONFIG SET latency-monitor-threshold 1
 CONFIG SET slowlog-log-slower-than 0
@@ -109,14 +109,14 @@ RAW_3 = [
 
 
 def request_of(name):
-    """As short as the row allows."""
+    """The shortest request that the row allows."""
     words = name.split()
     filler = ["1"] * (abs(COMMANDS[name].arity) - len(words))
     return [*words, *filler]
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_reply_of_a_single_server_is_passed_on_to_the_byte(version):
+def test_reply_of_a_single_server_is_passed_on_byte_for_byte(version):
     replies = RAW + (RAW_3 if version == 3 else [])
     next_reply = [b"$0\r\n\r\n"]
 
@@ -182,7 +182,7 @@ def split(line):
 
 
 def parsed(client, words):
-    """As redis-py's callbacks, which go by the name, make of it."""
+    """The reply after redis-py's callback, which is chosen by the command's name."""
     name = " ".join(words[:2]) if " ".join(words[:2]) in client.response_callbacks else words[0]
     name = name if name in client.response_callbacks else words[0]
     rest = words[len(name.split()) :]
@@ -193,7 +193,7 @@ def parsed(client, words):
 
 
 def shape(reply):
-    """The types of a reply and of what is in it, as far as every server has the same."""
+    """The types of a reply and of its elements, as far as they are the same on every server."""
     if isinstance(reply, dict) and reply:
         key, value = next(iter(reply.items()))
         return dict, type(key), shape(value)
@@ -225,7 +225,7 @@ def test_slowlogs_are_joined_newest_first(managed):
         )
 
 
-def test_debug_object_and_the_like_ask_the_server_that_has_the_key(managed):
+def test_debug_object_and_similar_commands_go_to_the_server_of_the_key(managed):
     with Client(managed[0]) as client:
         client("MSET", *(word for number in range(20) for word in (f"k{number}", "v")))
         for number in range(20):
@@ -240,7 +240,7 @@ def test_debug_object_and_the_like_ask_the_server_that_has_the_key(managed):
         client("FLUSHALL")
 
 
-# What becomes of the figures ----------------------------------------------------------------------
+# How the figures are merged -----------------------------------------------------------------------
 
 
 def merge(policy, *replies, resp=2):
@@ -266,7 +266,7 @@ def test_latency_history_is_in_the_order_of_time():
 
 @pytest.mark.parametrize("resp", [2, 3])
 def test_latency_histograms_are_added_up_to_each_bound(resp):
-    """A bound at which a server has no more calls is left out by it."""
+    """A server leaves out a bound at which it has no more calls."""
 
     def form(figures):
         if resp == 3:

@@ -1,4 +1,4 @@
-"""When server connections are opened and renewed, and what the handshake finds out."""
+"""When server connections are opened and renewed, and the checks of the handshake."""
 
 import threading
 import time
@@ -97,7 +97,7 @@ def by_name(config):
     return config.replace("   - 127.0.0.1:", "   - localhost:")
 
 
-def test_a_server_that_closes_what_it_has_accepted_is_not_connected_as_fast_as_it_can():
+def test_reconnects_to_a_server_that_closes_at_once_are_limited_in_rate():
     times = []
 
     def slam(session):
@@ -123,7 +123,7 @@ def test_a_server_with_a_host_name_works_and_is_connected_again():
         wait_until(lambda: client("SET", "a", "2") == b"OK", "the server's return")
 
 
-def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_server():
+def test_an_unresolvable_name_is_reported_to_clients_and_affects_no_other_server():
     with ScriptedServer() as one, ScriptedServer() as two:
         config = pool("alpha", [one, two]).replace(
             f"127.0.0.1:{one.port}", f"nutproxy-test.invalid:{one.port}"
@@ -136,11 +136,11 @@ def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_serv
             assert client("GET", found) == value_of(found)
 
 
-# What the handshake finds
+# The handshake
 
 
 @pytest.mark.parametrize("resp", [2, 3])
-def test_a_server_that_has_too_many_clients_is_named_with_its_own_words(resp):
+def test_a_server_that_has_too_many_clients_is_named_with_its_own_error(resp):
     with (
         ScriptedServer(never, greeting=MAXCLIENTS) as full,
         ScriptedServer() as two,
@@ -159,7 +159,7 @@ def test_a_server_that_has_too_many_clients_is_named_with_its_own_words(resp):
         wait_until(lambda: client("GET", refused) == value_of(refused), "room for clients")
 
 
-def test_a_server_in_protected_mode_is_named_with_its_own_words():
+def test_a_server_in_protected_mode_is_named_with_its_own_error():
     with (
         ScriptedServer(never, greeting=DENIED) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -181,7 +181,7 @@ def test_a_server_that_loads_its_data_gets_no_request_until_it_is_ready():
             wait_until(lambda: client("GET", "a") == value_of(b"a"), "the end of loading")
 
 
-def test_a_server_that_wants_a_password_which_the_pool_does_not_have_is_of_no_use():
+def test_a_server_that_requires_a_password_the_pool_does_not_have_gets_no_request():
     with ScriptedServer() as server:
         server.handshake[b"PING"] = NOAUTH
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
@@ -197,7 +197,7 @@ def test_a_server_that_wants_a_password_which_the_pool_does_not_have_is_of_no_us
     ("command", "words"),
     [(b"AUTH", "redis_auth failed: ERR no"), (b"SELECT", "redis_db 3 failed: ERR no")],
 )
-def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, words):
+def test_a_failed_step_of_the_handshake_is_reported_and_no_request_is_sent(command, words):
     with ScriptedServer() as server:
         server.handshake[command] = b"-ERR no\r\n"
         config = pool("alpha", [server], redis_auth="secret", redis_db=3)
@@ -209,7 +209,7 @@ def test_a_failed_step_of_the_handshake_is_told_and_no_request_is_sent(command, 
             wait_until(lambda: client("GET", "a") == value_of(b"a"), "the handshake")
 
 
-def test_a_step_of_the_handshake_that_fails_with_a_blob_error_is_told():
+def test_a_step_of_the_handshake_that_fails_with_a_blob_error_is_reported():
     with ScriptedServer() as server:
         server.handshake[b"AUTH"] = b"!8\r\nERR a\r\nb\r\n"
         config = pool("alpha", [server], redis_auth="secret")
@@ -230,7 +230,7 @@ def test_an_attribute_in_the_handshake_is_not_taken_for_a_reply_of_its_own():
 
 
 @pytest.mark.parametrize("version", [b":7\r\n", b"$1\r\n\xff\r\n"])
-def test_a_greeting_with_a_strange_version_is_a_greeting(version):
+def test_a_hello_reply_with_a_strange_version_is_accepted(version):
     with (
         ScriptedServer() as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -289,7 +289,7 @@ def test_a_step_of_the_handshake_takes_its_own_reply_and_no_other(command, reply
         b"-ERR unknown command 'PING'\r\n",
     ],
 )
-def test_an_error_to_the_ping_of_a_server_that_serves_is_no_reason_against_it(error):
+def test_an_error_to_ping_does_not_exclude_a_server_that_serves(error):
     with ScriptedServer() as server:
         server.handshake[b"PING"] = error
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
@@ -297,7 +297,7 @@ def test_an_error_to_the_ping_of_a_server_that_serves_is_no_reason_against_it(er
 
 
 @pytest.mark.parametrize("greeting", [b"+HI\r\n", b"-HI\r\n", b"+OK\r\n"])
-def test_a_server_that_greets_gives_nobody_the_reply_of_another(greeting):
+def test_a_server_that_speaks_first_gives_no_client_the_reply_of_another(greeting):
     with (
         ScriptedServer(greeting=greeting) as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -306,11 +306,11 @@ def test_a_server_that_greets_gives_nobody_the_reply_of_another(greeting):
         for number in range(50):
             assert client.error("GET", f"k{number}").startswith("ERR server 's1' of pool 'alpha': ")
         server.greeting = b""
-        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a server that does not")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a server without a greeting")
 
 
 @pytest.mark.parametrize("extra", [b"+HI\r\n", b"+HI", b"$100\r\nxx", b"-HI"])
-def test_what_comes_behind_the_handshake_ends_the_connection_before_a_request_is_written(extra):
+def test_bytes_after_the_handshake_end_the_connection_before_a_request_is_written(extra):
     with ScriptedServer() as server:
         server.handshake[b"PING"] = PONG + extra
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
@@ -323,7 +323,7 @@ def test_what_comes_behind_the_handshake_ends_the_connection_before_a_request_is
             assert client("GET", "a") == value_of(b"a")
 
 
-def test_a_memcached_that_greets_gives_nobody_the_reply_of_another():
+def test_a_memcached_that_speaks_first_gives_no_client_the_reply_of_another():
     with ScriptedMemcached(answer_memcache) as server:
         server.handshake[b"version"] = b"END\r\n"
         with (
@@ -354,7 +354,7 @@ def test_servers_without_a_password_serve_a_pool_that_has_one_with_one_warning(e
                 assert client("AUTH", "secret") == b"OK"
                 assert client("GET", "a") == value_of(b"a")
                 server.close_all()
-                wait_until(lambda: not proxy.stats()["alpha"]["s1"]["server_connections"], "an end")
+                wait_until(lambda: not proxy.stats()["alpha"]["s1"]["server_connections"], "the end")
             assert proxy.log().count("has no password: redis_auth protects the pool") == 1
 
 
@@ -370,7 +370,7 @@ def test_a_real_server_without_a_password_serves_a_pool_that_has_one():
         assert client("GET", "a") == b"1"
 
 
-def test_a_malformed_handshake_is_told():
+def test_a_malformed_handshake_is_reported():
     with ScriptedServer() as server:
         server.handshake[b"PING"] = b"PONG\r\n"
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
@@ -378,7 +378,7 @@ def test_a_malformed_handshake_is_told():
             assert error.startswith("ERR server 's1' of pool 'alpha': malformed reply")
 
 
-def test_a_server_of_the_other_protocol_is_told_with_the_key_that_is_wrong():
+def test_a_server_of_the_other_protocol_is_reported_with_the_key_that_is_wrong():
     with RedisServer() as redis, MemcachedServer() as memcached:
         config = pool("alpha", [memcached]) + mc_pool("beta", [redis])
         with NutproxyServer(config) as proxy:
@@ -393,7 +393,7 @@ def test_a_server_of_the_other_protocol_is_told_with_the_key_that_is_wrong():
 # Servers that are too old for RESP3
 
 
-def test_a_pool_whose_servers_are_too_old_for_hello_does_not_know_it_and_serves_resp2():
+def test_a_pool_of_servers_too_old_for_hello_refuses_it_and_serves_resp2():
     with ScriptedServer() as server:
         server.handshake[b"HELLO"] = UNKNOWN
         with NutproxyServer(pool("alpha", [server])) as proxy, Client(proxy.port) as client:
@@ -493,5 +493,5 @@ def test_server_that_was_too_old_for_hello_is_asked_again_after_its_return():
         with Client(proxy.port) as other:
             wait_until(lambda: "refused" in str(other("GET", "a")), "the server to be down")
             server.listen()
-            wait_until(lambda: other("GET", "a") == value_of(b"a"), "its return")
+            wait_until(lambda: other("GET", "a") == value_of(b"a"), "the server's return")
         wait_until(lambda: client("GET", "a") == value_of(b"a"), "RESP3 after its return")

@@ -42,7 +42,7 @@ def cause(number, text):
 
 @contextlib.contextmanager
 def three(**options):
-    """Three Redis servers of this test's own, a proxy before them and a client."""
+    """Three Redis servers for this test only, with a proxy and a client."""
     with (
         RedisServer() as one,
         RedisServer() as two,
@@ -84,8 +84,8 @@ def test_requests_for_a_dead_server_share_one_connect_in_ten_milliseconds():
         assert server.accepted <= (time.monotonic() - began) / 0.01 + 2
 
 
-def test_a_request_for_a_dead_server_waits_for_the_next_connect_and_for_no_more():
-    """However long it is until the server would be probed without a request."""
+def test_a_request_for_a_dead_server_waits_only_for_the_next_connect():
+    """It waits no longer, even if the next probe without a request is far away."""
     with (
         ScriptedServer() as server,
         NutproxyServer(pool("alpha", [server], timeout=10000)) as proxy,
@@ -99,7 +99,7 @@ def test_a_request_for_a_dead_server_waits_for_the_next_connect_and_for_no_more(
             waits.append(time.monotonic() - began)
         assert sorted(waits)[25] < 0.5
         probes = figure(proxy, "server_probes")
-        wait_until(lambda: figure(proxy, "server_probes") > probes + 3, "probes of its own")
+        wait_until(lambda: figure(proxy, "server_probes") > probes + 3, "more probes")
         server.listen()
         assert client("GET", "a") == value_of(b"a")
 
@@ -113,7 +113,7 @@ def test_a_server_that_was_dead_is_found_again_without_ejection():
         wait_until(lambda: client("SET", key, "x") == b"OK", "the server's return")
 
 
-def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes():
+def test_a_server_that_is_missing_at_the_start_is_found_when_it_comes_up():
     with (
         ScriptedServer() as server,
         NutproxyServer(pool("alpha", [server])) as proxy,
@@ -122,10 +122,10 @@ def test_a_server_that_is_not_there_at_the_start_is_found_when_it_comes():
         server.refuse()
         assert client.error("GET", "a") == cause(1, "Connection refused")
         server.listen()
-        wait_until(lambda: client("GET", "a") == value_of(b"a"), "the server's coming")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "the server")
 
 
-def test_a_unix_socket_that_is_not_there_is_told_and_found_when_it_comes():
+def test_a_missing_unix_socket_is_reported_and_found_when_it_appears():
     with RedisServer() as redis:
         config = pool("alpha", [redis]).replace(f"127.0.0.1:{redis.port}", str(redis.unix_path))
         with NutproxyServer(config) as proxy, Client(proxy.port) as client:
@@ -141,7 +141,7 @@ def test_a_unix_socket_that_is_not_there_is_told_and_found_when_it_comes():
 
 
 def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_nothing():
-    """Later: when it has been silent for five seconds."""
+    """Later requests come after the server has been silent for five seconds."""
     with three(timeout=1000) as (servers, proxy, client):
         [key] = keys_of(1, SERVERS, 1)
         [other] = keys_of(3, SERVERS, 1)
@@ -158,7 +158,7 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
             return proxy.stats()["alpha"]["s1"]["server_down"]
 
         wait_until(down, "the server to be down")
-        # If each of these waited for its timeout, they would not end before the test is given up.
+        # If each of these waited for its timeout, the test would exceed its time limit.
         for _ in range(1000):
             assert client.error("GET", key) == cause(1, "Connection timed out")
         assert pipeline(proxy.port, [("GET", other)]) == [b"y"]
@@ -166,8 +166,9 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
         wait_until(lambda: client("GET", key) == b"x", "the server's return")
 
 
-def test_requests_time_out_when_their_time_has_come():
-    """Each by itself, and not when something else wakes the proxy, which it does every second."""
+def test_each_request_times_out_at_its_own_deadline():
+    """Each times out by itself, and not when something else wakes the proxy, as happens every
+    second."""
     with (
         ScriptedServer(never) as server,
         NutproxyServer(pool("alpha", [server], timeout=4000)) as proxy,
@@ -180,24 +181,24 @@ def test_requests_time_out_when_their_time_has_come():
             client.send("GET", number)
             while time.monotonic() < began[-1] + 1 / 12:
                 assert other("PING") == b"PONG"
-        # No probe settles all of them when the first has timed out.
+        # Without a reply to probes, which would settle all of them after the first timeout.
         server.handshake[b"PING"] = b""
         late = []
         for moment in began:
             assert str(client.reply()) == cause(1, "Connection timed out")
             late.append(time.monotonic() - moment - 4)
         assert min(late) > -0.1
-        # Spread over a second, the fourth would be a quarter of it late.
+        # If timeouts came once a second, the fourth of twelve would be a quarter of a second late.
         assert sorted(late)[3] < 0.2, late
 
 
 def figure(proxy, name):
-    """Of server s1."""
+    """A figure of server s1."""
     return proxy.stats()["alpha"]["s1"][name]
 
 
 def test_a_client_that_has_gone_leaves_no_deadline_behind():
-    """Its request is answered before the deadline, and nobody is told."""
+    """Its requests get their replies before the deadline, and no client waits for them."""
     go = threading.Event()
 
     def script(session):
@@ -221,7 +222,7 @@ def test_a_client_that_has_gone_leaves_no_deadline_behind():
         )
         go.set()
         wait_until(lambda: figure(proxy, "responses_dropped") == 5, "the replies")
-        # Its deadline comes behind theirs.
+        # This deadline is later than those of the client that has gone.
         assert client.error("GET", "slow") == cause(1, "Connection timed out")
         assert figure(proxy, "requests_timedout") == 1
 
@@ -242,7 +243,7 @@ def test_a_request_is_never_answered_twice():
 
 
 def test_a_late_reply_does_not_replace_an_error_that_waits_to_be_sent():
-    """Its client takes no replies meanwhile."""
+    """The client reads no replies meanwhile."""
     finish = threading.Event()
     large = b"l" * 16_000_000
 
@@ -268,7 +269,7 @@ def test_a_late_reply_does_not_replace_an_error_that_waits_to_be_sent():
 
 
 def test_a_timed_out_request_does_not_fail_its_neighbours():
-    """The server is slow with one reply, of which it sends a byte now and then."""
+    """The server sends one of its replies slowly, one byte at a time."""
     finish = threading.Event()
     value = b"s" * 100_000
 
@@ -302,7 +303,7 @@ def test_a_timed_out_request_does_not_fail_its_neighbours():
 
 
 def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connection():
-    """As long as bytes come, the connection is not silent."""
+    """While bytes arrive, the connection is not silent."""
     finish = threading.Event()
 
     def script(session):
@@ -322,12 +323,13 @@ def test_a_reply_that_takes_longer_than_two_timeouts_does_not_close_its_connecti
         for each in (client, next_client, last_client):
             assert each.error("GET", "slow") == cause(1, "Connection timed out")
         finish.set()
-        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a reply")
         assert server.accepted == 1
 
 
-def test_a_connection_that_gives_bytes_and_no_reply_is_closed_told_and_counted():
-    """Eight bytes of an endless reply at a time: each is a sign of life, and none is a reply."""
+def test_a_connection_with_bytes_but_no_whole_reply_is_closed_logged_and_counted():
+    """The server sends eight bytes of an endless reply at a time. The bytes are signs of life, but
+    there is never a reply."""
     finish = threading.Event()
 
     def script(session):
@@ -345,7 +347,7 @@ def test_a_connection_that_gives_bytes_and_no_reply_is_closed_told_and_counted()
     ):
         [key] = keys_of(1, (1, 2), 1)
         wait_until(lambda: client("GET", key) == value_of(key), "the ejection")
-        # Four in a row each time; one more where the first had waited for the connection.
+        # Four in a row on each connection, and one more if the first one waited for the connection.
         assert 8 <= figure(proxy, "requests_timedout") <= 10
         assert ejects(proxy) == 1
         assert figure(proxy, "server_err") == 2
@@ -354,7 +356,7 @@ def test_a_connection_that_gives_bytes_and_no_reply_is_closed_told_and_counted()
 
 
 def test_a_server_that_reads_a_large_request_slowly_is_not_silent():
-    """No reply is due before it has all of it: that it takes bytes is a sign of life."""
+    """It cannot reply before it has the whole request. Reading bytes of it is a sign of life."""
     finish = threading.Event()
 
     def script(session):
@@ -372,7 +374,7 @@ def test_a_server_that_reads_a_large_request_slowly_is_not_silent():
         assert client.error("SET", "a", b"x" * 30_000_000) == cause(1, "Connection timed out")
         assert proxy.stats()["alpha"]["s1"]["server_down"] == 0
         finish.set()
-        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a reply")
         assert server.sessions[0].open
 
 
@@ -387,11 +389,12 @@ def test_a_connection_that_stays_silent_is_closed():
         server.script = answer
         assert words(client.reply()) == cause(1, "Connection timed out")
         wait_until(lambda: not server.sessions[0].open, "the end of the silent connection")
-        wait_until(lambda: client("GET", "a") == value_of(b"a"), "an answer")
+        wait_until(lambda: client("GET", "a") == value_of(b"a"), "a reply")
 
 
 def test_a_connection_that_falls_silent_after_a_timeout_is_closed():
-    """It had shown signs of life when its request timed out, so nothing else was done."""
+    """There were signs of life when the request timed out, so the connection was not closed
+    then."""
     silent = threading.Event()
 
     def script(session):
@@ -414,7 +417,8 @@ def test_a_connection_that_falls_silent_after_a_timeout_is_closed():
 
 
 def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts():
-    """Another pool's timeout shows that it has been for more than one and a half."""
+    """The timeout of another pool shows that the silence has lasted for more than one and a half
+    timeouts."""
     go = threading.Event()
 
     def script(session):
@@ -432,7 +436,7 @@ def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts()
         ):
             client.send("GET", "a")
             wait_until(lambda: server.requests, "the request")
-            # The probe stays without an answer.
+            # The probe gets no reply.
             server.handshake[b"PING"] = b""
             assert str(client.reply()) == cause(1, "Connection timed out")
             assert "Connection timed out" in waiting.error("GET", "a")
@@ -443,7 +447,8 @@ def test_a_connection_is_not_closed_before_it_has_been_silent_for_two_timeouts()
 
 
 def test_requests_that_timed_out_unsent_are_never_sent():
-    """More than the sockets between can hold, for a server that has been stopped."""
+    """The server is stopped, and the requests are more than the sockets on both sides can
+    buffer."""
     with (
         RedisServer() as redis,
         NutproxyServer(pool("alpha", [redis], timeout=2000, client_max_pending="1gb")) as proxy,
@@ -457,15 +462,15 @@ def test_requests_that_timed_out_unsent_are_never_sent():
         assert {str(reply) for reply in client.replies(40)} == {cause(1, "Connection timed out")}
         redis.cont()
         wait_until(lambda: client("GET", "first") == b"x", "the server's return")
-        # Until then the server has not read all of what the sockets held.
+        # Before that, the server has not read everything from the sockets.
         wait_until(lambda: first not in proxy_connections(redis), "the end of the old connection")
         stored = [key for key in keys if client("EXISTS", key)]
         assert stored == keys[: len(stored)]
         assert len(stored) < 40
 
 
-def test_a_request_that_timed_out_half_written_is_written_to_its_end_and_none_behind_it():
-    """The server gives signs of life, but reads nothing until both have timed out."""
+def test_a_request_that_timed_out_half_written_is_completed_and_no_later_one_is_sent():
+    """The server shows signs of life, but reads nothing until both requests have timed out."""
     finish = threading.Event()
     large = b"x" * 20_000_000
 
@@ -513,7 +518,7 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent(
             return figure(proxy, "server_down")
 
         wait_until(down, "the server to be down")
-        # If each of these waited for its timeout, they would not end before the test is given up.
+        # If each of these waited for its timeout, the test would exceed its time limit.
         for _ in range(1000):
             assert client.error("GET", "a") == cause(1, "Connection timed out")
         server.handshake[b"PING"] = PONG
@@ -524,7 +529,7 @@ def test_a_server_that_stops_reading_in_the_middle_of_a_request_is_found_silent(
 # Ejection
 
 EJECT = {"auto_eject_hosts": "true", "server_retry_timeout": 200, "server_failure_limit": 2}
-NOBODY = "ERR pool 'alpha' has no live server: Connection refused"
+NO_LIVE_SERVER = "ERR pool 'alpha' has no live server: Connection refused"
 
 
 def ejects(proxy):
@@ -578,7 +583,7 @@ def test_a_stopped_server_is_ejected_and_returns_when_it_continues():
 
 
 def test_no_request_fails_between_the_ejection_and_the_return():
-    """Though it is probed: it accepts connections, and says that it is loading."""
+    """The server is probed meanwhile. It accepts connections, and replies that it is loading."""
     with (
         ScriptedServer() as one,
         ScriptedServer() as two,
@@ -608,7 +613,7 @@ def test_no_request_fails_between_the_ejection_and_the_return():
 
 
 def owing(proxy, server, count):
-    """Clients of which each waits for a reply of the server, over all its connections."""
+    """Clients that each wait for a reply of the server. Together they use all its connections."""
     before = len(server.requests)
     clients = [Client(proxy.port) for _ in range(count)]
     for client in clients:
@@ -618,7 +623,7 @@ def owing(proxy, server, count):
 
 
 def lose_all(proxy, server, count):
-    """One event that takes all connections of the server with it, each with a request in flight."""
+    """A single event that ends all connections of the server, each with a request in flight."""
     clients = owing(proxy, server, count)
     server.close_all()
     for client in clients:
@@ -660,10 +665,10 @@ def test_when_all_servers_are_ejected_requests_are_refused_at_once():
         keys = [key for number in SERVERS for key in keys_of(number, SERVERS, 1)]
         for server in servers:
             server.kill()
-        # As servers leave the ring, every key comes to each of those that are left.
-        wait_until(lambda: client.error("GET", keys[0]) == NOBODY, "the last ejection")
+        # When a server leaves the ring, its keys move to those that are left, until all have left.
+        wait_until(lambda: client.error("GET", keys[0]) == NO_LIVE_SERVER, "the last ejection")
         for command in [("GET", keys[0]), ("MGET", *keys), ("DBSIZE",), ("SET", keys[2], "x")]:
-            assert client.error(*command) == NOBODY
+            assert client.error(*command) == NO_LIVE_SERVER
         assert client("PING") == b"PONG"
         assert b"nutproxy_servers_ejected:3\r\n" in client("INFO")
         servers[0].restart()
@@ -686,10 +691,10 @@ def test_a_short_retry_timeout_does_not_keep_the_processor_busy(retry):
         NutproxyServer(pool("alpha", [server], **EJECT | {"server_retry_timeout": retry})) as proxy,
         Client(proxy.port) as client,
     ):
-        wait_until(lambda: client.error("GET", "a") == NOBODY, "the ejection")
+        wait_until(lambda: client.error("GET", "a") == NO_LIVE_SERVER, "the ejection")
         before = len(times)
         wait_until(lambda: len(times) > before + 5, "five more probes")
-        assert client.error("GET", "a") == NOBODY
+        assert client.error("GET", "a") == NO_LIVE_SERVER
         assert times[before + 5] - times[before] > 5 * 0.008
 
 
@@ -703,7 +708,7 @@ def test_server_that_takes_no_more_connections_still_serves_those_it_has():
     ):
         assert old("SET", "k", "v") == b"OK"
         assert new("HELLO", "3")[b"proto"] == 3
-        # Two are connected: this client, and nutproxy for those that speak RESP2.
+        # Two connections are open: this client's, and the one of nutproxy for RESP2.
         assert direct("CONFIG", "SET", "maxclients", "2") == b"OK"
         assert new.error("GET", "k") == (
             "ERR server 's1' of pool 'alpha': ERR max number of clients reached"

@@ -26,7 +26,7 @@ RESET = "ERR server 's1' of pool 'alpha': Connection reset by peer"
 
 
 def special(command, act):
-    """A script that does `act(session, request)` for one command and answers the others."""
+    """A script that calls `act(session, request)` for one command, and replies to the others."""
 
     def script(session):
         while session.open and (request := session.receive()):
@@ -39,8 +39,8 @@ def special(command, act):
 
 
 def assert_only_one_request_fails(act, expected):
-    """A HGET that the server treats with `act` fails with a text that begins with `expected`; what
-    other servers are asked in the same pipeline, and what is asked later, is answered."""
+    """A HGET for which the server calls `act` fails with an error that begins with `expected`.
+    Requests to other servers in the same pipeline, and later requests, get their replies."""
     with ScriptedServer(special(b"HGET", act)) as one, ScriptedServer() as two:
         [bad] = keys_of(1, (1, 2), 1)
         [good] = keys_of(2, (1, 2), 1)
@@ -77,7 +77,7 @@ def no_reply_and_reset(session, request):
     "act",
     [half_a_reply_and_close, half_a_reply_and_reset, no_reply_and_close, no_reply_and_reset],
 )
-def test_a_connection_that_ends_fails_only_what_it_owed(act):
+def test_a_connection_that_ends_fails_only_its_pending_requests(act):
     assert_only_one_request_fails(act, RESET)
 
 
@@ -184,7 +184,7 @@ def test_a_push_that_comes_in_two_parts_while_nothing_is_due_is_no_stray_reply()
         assert server.accepted == 1
 
 
-def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
+def test_an_error_before_the_request_is_complete_reaches_the_sender():
     go = threading.Event()
 
     def refuse_early(session):
@@ -207,7 +207,7 @@ def test_an_error_before_the_request_is_complete_is_told_to_who_sent_it():
 
 
 def test_the_start_of_a_stray_reply_is_not_taken_for_that_of_the_next_one():
-    """It is on its own for a while, and its rest would come with the next request's reply."""
+    """The start arrives alone, and the rest would arrive with the reply to the next request."""
     stray = b"$20\r\nof"
 
     def act(session, request):
@@ -225,8 +225,8 @@ def test_the_start_of_a_stray_reply_is_not_taken_for_that_of_the_next_one():
         assert proxy.stats()["alpha"]["s1"]["server_protocol_errors"] == 3
 
 
-def test_a_value_that_is_too_long_for_the_server_is_told_and_counted():
-    """Redis ends the connection for that, whoever shares it."""
+def test_a_value_that_is_too_long_for_the_server_is_reported_and_counted():
+    """Redis closes the connection for this error, although clients share it."""
     with (
         RedisServer("--proto-max-bulk-len", "1mb") as redis,
         NutproxyServer(pool("alpha", [redis])) as proxy,
@@ -242,7 +242,7 @@ def test_a_value_that_is_too_long_for_the_server_is_told_and_counted():
         assert client("SET", "a", "x") == b"OK"
 
 
-def test_a_script_that_returns_the_error_of_a_server_that_closes_ends_nothing():
+def test_a_script_that_returns_a_protocol_error_ends_no_connection():
     with (
         RedisServer() as redis,
         NutproxyServer(pool("alpha", [redis])) as proxy,
@@ -286,8 +286,8 @@ def test_a_server_s_own_error_is_passed_through_to_its_request_alone(error):
 
 @pytest.fixture
 def parts():
-    """Three servers, of which the second resets what it is asked to MGET, DEL or MSET; a proxy; and
-    keys that lie on the three."""
+    """A client, and keys of three servers. The second server resets the connection when it gets
+    MGET, DEL or MSET."""
 
     def act(session):
         while session.open and (request := session.receive()):
@@ -323,8 +323,9 @@ def test_mget_with_a_failing_part_is_one_error_and_the_connection_stays_open(par
 
 
 def test_mget_parts_of_the_wrong_lengths_are_an_error_and_leave_nothing_behind():
-    """Three elements from one server and one from the other: as many as the keys, but not theirs.
-    Large ones are sent from where they are, and some were in the queue already when this showed."""
+    """One server sends three elements and the other one. The sum is the number of keys, but the
+    parts are wrong. Large elements are sent without copying them, and some were already queued when
+    the error was found."""
     large = b"$100000\r\n" + b"x" * 100000 + b"\r\n"
 
     def three(session, request):
@@ -348,7 +349,7 @@ def test_mget_parts_of_the_wrong_lengths_are_an_error_and_leave_nothing_behind()
             assert other == value_of(early)
 
 
-def test_an_error_behind_an_attribute_is_that_of_its_part():
+def test_an_error_after_an_attribute_is_the_error_of_its_part():
     def refuse(session, request):
         session.send(b"|1\r\n+ttl\r\n:3600\r\n-OOM no memory\r\n")
 
@@ -361,7 +362,7 @@ def test_an_error_behind_an_attribute_is_that_of_its_part():
         [good], [bad] = keys_of(1, (1, 2), 1), keys_of(2, (1, 2), 1)
         assert client("HELLO", "3")
         client.pipeline(("MGET", good, bad), ("GET", bad))
-        # To hiredis an attribute is a reply of its own.
+        # hiredis returns an attribute as a separate reply.
         attribute, failed, other = client.replies(3)
         assert attribute == [b"ttl", 3600]
         assert str(failed) == "OOM no memory"
@@ -378,7 +379,7 @@ def test_a_write_with_a_failing_part_says_that_others_may_have_been_applied(part
     assert client("GET", keys[0]) == value_of(keys[0])
 
 
-def test_late_replies_of_other_parts_disturb_nobody():
+def test_late_replies_of_other_parts_affect_no_later_request():
     go = threading.Event()
 
     def late(session, request):
@@ -395,7 +396,7 @@ def test_late_replies_of_other_parts_disturb_nobody():
             assert str(failed) == expected
             assert other == value_of(keys[2])
             go.set()
-            wait_until(lambda: client("GET", keys[0]) == value_of(keys[0]), "its return")
+            wait_until(lambda: client("GET", keys[0]) == value_of(keys[0]), "the server's return")
             for _ in range(5):
                 assert client("MGET", *keys) == [value_of(key) for key in keys]
                 assert client("GET", keys[0]) == value_of(keys[0])
@@ -403,8 +404,8 @@ def test_late_replies_of_other_parts_disturb_nobody():
 
 @contextlib.contextmanager
 def asked_of(servers):
-    """A client of a pool of these servers, and they; nothing that they say may be a fault to the
-    proxy."""
+    """A client of a pool of these servers, and the servers. None of their replies may cause a
+    traceback in the proxy."""
     with contextlib.ExitStack() as stack:
         for server in servers:
             stack.enter_context(server)
@@ -419,8 +420,8 @@ def saying(command, reply):
     return ScriptedServer(special(command, lambda session, request: session.send(reply)))
 
 
-def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_longer():
-    """HELLO waits for what the server says to it; a map whose key is a map is no Python object."""
+def test_a_reply_that_the_proxy_cannot_decode_does_not_block_its_client():
+    """HELLO waits for the reply of a server. A map whose key is a map cannot be a Python object."""
     with asked_of([ScriptedServer()]) as (client, [server]):
         server.handshake[b"HELLO"] = b"%1\r\n%0\r\n:1\r\n"
         assert client.error("HELLO", "3") == "ERR a server's reply does not have the expected form"
@@ -429,15 +430,15 @@ def test_a_reply_to_the_proxy_that_cannot_be_decoded_holds_its_client_up_no_long
 
 
 def limit_memory(proxy, more):
-    """Let it have so many bytes more than it has now."""
+    """Allow the proxy this many bytes more than it has now."""
     pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + more
     resource.prlimit(proxy.pid, resource.RLIMIT_AS, (most, most))
 
 
 @pytest.mark.measures
-def test_a_reply_to_the_proxy_that_memory_does_not_suffice_for_holds_its_client_up_no_longer():
-    """There is memory for the reply, but not for two of that size."""
+def test_a_reply_that_the_proxy_has_no_memory_to_decode_does_not_block_its_client():
+    """There is memory for the reply, but not for a second copy of it."""
     size = 48 << 20
     with (
         saying(b"INFO", bulk(bytes(size))) as server,
@@ -451,7 +452,7 @@ def test_a_reply_to_the_proxy_that_memory_does_not_suffice_for_holds_its_client_
 
 
 @pytest.mark.measures
-def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
+def test_a_reply_for_which_there_is_no_memory_is_reported():
     def large(session, request):
         session.send(b"$268435456\r\n" + b"x" * 65536)
 
@@ -468,7 +469,7 @@ def test_a_reply_that_memory_does_not_suffice_for_is_told_as_that():
         assert client("GET", "a") == value_of(b"a")
 
 
-# Replies that the proxy makes its own of.
+# Server replies from which the proxy makes its own
 
 
 FIGURES = bulk(b"# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n")
@@ -484,7 +485,7 @@ FIGURES = bulk(b"# Keyspace\r\ndb0:keys=3,expires=0,avg_ttl=0\r\n")
         (b"*0\r\n", b"the reply holds no figures"),
     ],
 )
-def test_info_names_a_server_that_answers_with_anything_else(reply, error):
+def test_info_names_a_server_with_an_unexpected_reply(reply, error):
     with asked_of([saying(b"INFO", FIGURES), saying(b"INFO", reply)]) as (client, _):
         client("HELLO", "3")
         assert client("INFO", "keyspace") == (
@@ -495,7 +496,7 @@ def test_info_names_a_server_that_answers_with_anything_else(reply, error):
 
 @pytest.mark.parametrize("bad", [b":x\r\n", b":\r\n", b"+OK\r\n", b"*-1\r\n", b":01\r\n"])
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_sum_names_the_server_that_does_not_answer_with_a_number(bad, place):
+def test_a_sum_names_the_server_whose_reply_is_not_a_number(bad, place):
     replies = [b":1\r\n", b":1\r\n"]
     replies[place] = bad
     with asked_of([saying(b"DBSIZE", reply) for reply in replies]) as (client, _):

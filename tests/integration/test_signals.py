@@ -75,7 +75,7 @@ def test_reserved_signals_say_so_and_change_nothing(redis, number):
         Client(proxy.port) as client,
     ):
         os.kill(proxy.pid, number)
-        wait_until(lambda: proxy.output, "line about it")
+        wait_until(lambda: proxy.output, "the log line")
         assert messages(proxy, "") == [
             f"signal {number:d} ({number.name}) received, it is reserved and does nothing"
         ]
@@ -89,15 +89,15 @@ def test_sigpipe_and_sighup_change_nothing(redis):
     ):
         os.kill(proxy.pid, signal.SIGPIPE)
         os.kill(proxy.pid, signal.SIGHUP)
-        wait_until(lambda: messages(proxy, "SIGHUP"), "line about it")
+        wait_until(lambda: messages(proxy, "SIGHUP"), "the log line")
         assert messages(proxy, "signal") == ["signal 1 (SIGHUP) received, reopening log file"]
         assert client("PING") == b"PONG"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_until_the_process_is_gone_do_not_change_its_end(redis, number):
-    """They come in each of the last moments: in the loop, while everything is closed, while the
-    interpreter ends."""
+def test_signals_during_the_shutdown_do_not_change_its_result(redis, number):
+    """They arrive at every stage of the shutdown: in the loop, while everything is closed, and
+    while the interpreter ends."""
     for _ in range(5):
         with NutproxyServer(pool("alpha", [redis])) as proxy:
             while proxy.process.poll() is None:
@@ -111,7 +111,8 @@ def test_signals_until_the_process_is_gone_do_not_change_its_end(redis, number):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_the_start_ends_it_without_a_traceback(redis, tmp_path, number):
-    """Before nutproxy has its handlers it ends by the signal, later with exit code 0."""
+    """Before nutproxy has installed its handlers, the signal ends it. Later it ends with exit code
+    0."""
     file = tmp_path / "proxy.yml"
     file.write_text(
         pool("alpha", [redis]).replace("listen: auto", f"listen: {tmp_path}/alpha.sock")
@@ -119,7 +120,7 @@ def test_a_signal_during_the_start_ends_it_without_a_traceback(redis, tmp_path, 
     command = [sys.executable, "-X", "importtime", "-m", "nutproxy", "-s", "0", "-c", str(file)]
     for count in (1, 50, 100, 200, 300, 400):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        # Each module that has been imported is a line. The command begins with this one.
+        # Each imported module is a line. The imports of the command itself begin with this one.
         lines = iter(process.stderr.readline, "")
         next(line for line in lines if line.split()[-1] == "signal")
         for line in lines:

@@ -46,7 +46,7 @@ def alpha(proxy):
 
 
 def one(proxy):
-    """Figures of the server s1."""
+    """The figures of server s1."""
     return alpha(proxy)["s1"]
 
 
@@ -74,7 +74,7 @@ def test_port_that_is_taken_stops_the_start(redis):
         )
 
 
-def test_port_0_is_none(redis):
+def test_port_0_opens_no_port(redis):
     with NutproxyServer(pool("alpha", [redis]), "-s", "0") as proxy:
         with Client(proxy.port) as client:
             assert client("PING") == b"PONG"
@@ -95,7 +95,7 @@ def test_port_0_is_none(redis):
         b"get / HTTP/1.1\r\n",
     ],
 )
-def test_what_is_not_http_gets_the_plain_report(redis, sent):
+def test_a_request_that_is_not_http_gets_the_plain_report(redis, sent):
     with proxy_of(redis) as proxy, connect(proxy.stats_port) as connection:
         connection.sendall(sent)
         text = read_all(connection)
@@ -104,7 +104,8 @@ def test_what_is_not_http_gets_the_plain_report(redis, sent):
 
 
 def http(proxy, *parts):
-    """The head, in lines, and the body of the reply to a request that is sent in these parts."""
+    """The lines of the head, and the body, of the reply to a request that is sent in these
+    parts."""
     with connect(proxy.stats_port) as connection:
         for part in parts:
             connection.sendall(part)
@@ -138,7 +139,7 @@ def test_http_head_and_refusals(redis):
         assert "Allow: GET, HEAD" in head
 
 
-def test_http_clients_as_they_are(redis):
+def test_http_with_real_clients(redis):
     with proxy_of(redis) as proxy:
         url = f"http://{HOST}:{proxy.stats_port}/"
         with urllib.request.urlopen(url) as reply:
@@ -151,10 +152,10 @@ def test_http_clients_as_they_are(redis):
             assert "alpha" in json.loads(done.stdout)
 
 
-def test_an_http_request_that_comes_slowly_is_waited_for_and_keeps_nobody_waiting(redis):
+def test_a_slow_http_request_is_waited_for_and_delays_no_other_reader(redis):
     with proxy_of(redis) as proxy, connect(proxy.stats_port) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\n")
-        # Each of these takes longer than it is waited for a request to begin.
+        # Each of these lasts longer than the time in which a request must begin.
         for _ in range(3):
             with connect(proxy.stats_port) as plain:
                 assert read_all(plain).endswith(b"}}}\n")
@@ -163,7 +164,7 @@ def test_an_http_request_that_comes_slowly_is_waited_for_and_keeps_nobody_waitin
 
 
 def test_readers_beyond_the_limit_get_a_report_too(redis):
-    """More than are served at once, none of which has sent anything yet."""
+    """There are more readers than are served at once, and none of them has sent anything."""
     with proxy_of(redis) as proxy, contextlib.ExitStack() as stack:
         readers = [stack.enter_context(connect(proxy.stats_port)) for _ in range(50)]
         for reader in readers:
@@ -177,8 +178,8 @@ def test_reader_that_sends_no_more_gets_everything(redis):
 
 
 def test_readers_that_do_not_read_do_not_keep_others_waiting(redis):
-    """Each report is larger than what sockets take at once, and there are more of them than are
-    served at a time."""
+    """Each report is larger than what the sockets can buffer, and there are more readers than are
+    served at once."""
     many = "".join(f"   - {HOST}:{redis.port}:1 server-{number}\n" for number in range(400))
     config = pool("alpha", [redis]) + many
     with NutproxyServer(config) as proxy, contextlib.ExitStack() as stack:
@@ -196,7 +197,7 @@ def test_readers_that_do_not_read_do_not_keep_others_waiting(redis):
 
 
 def test_gauges_are_zero_when_everybody_has_gone(redis):
-    """Also of a unix socket, where connects succeed at once."""
+    """The pool uses a unix socket, to which connects succeed at once."""
     config = (
         "alpha:\n  listen: auto\n  redis: true\n  server_connections: 4\n"
         f"  servers:\n   - {redis.unix_path}:1 s1\n"
@@ -217,7 +218,7 @@ def test_gauges_are_zero_when_everybody_has_gone(redis):
         assert [one(proxy)[name] for name in gauges] == [0] * 5
 
 
-def test_queues_show_what_waits(redis):
+def test_queues_show_waiting_requests(redis):
     with proxy_of(redis) as proxy, Client(proxy.port) as client:
         assert client("SET", "k", "v") == b"OK"
         redis.stop()
@@ -276,7 +277,7 @@ def test_timeouts_are_counted_by_request_and_their_late_replies_dropped(redis):
         redis.cont()
 
 
-def test_replies_that_nobody_waits_for_are_dropped(redis):
+def test_replies_for_which_no_client_waits_are_dropped(redis):
     with proxy_of(redis) as proxy:
         with Client(proxy.port) as client:
             assert client("SET", "k", "v") == b"OK"
@@ -329,7 +330,7 @@ def test_servers_errors_are_responses(redis):
 
 
 @pytest.mark.parametrize("error", [b"-ERR no\r\n", b"!6\r\nERR no\r\n"])
-def test_an_error_behind_an_attribute_is_an_error(error):
+def test_an_error_after_an_attribute_is_counted_as_an_error(error):
     reply = b"|1\r\n$3\r\nttl\r\n:1\r\n" + error
 
     def script(session):
@@ -349,7 +350,7 @@ def test_an_error_behind_an_attribute_is_an_error(error):
         assert one(proxy)["responses_error"] == 1
 
 
-def test_refused_requests_are_no_forwarding_errors(redis):
+def test_refused_requests_are_not_forwarding_errors(redis):
     with proxy_of(redis, deny_commands="[keys]") as proxy, Client(proxy.port) as client:
         for command in (("NOSUCH",), ("KEYS", "*"), ("GET",), ("SUBSCRIBE", "c")):
             client.error(*command)
@@ -359,7 +360,7 @@ def test_refused_requests_are_no_forwarding_errors(redis):
         assert one(proxy)["requests"] == 0
 
 
-def test_clients_ends_are_told_apart(redis):
+def test_ends_of_clients_are_counted_by_kind(redis):
     with proxy_of(redis, client_connections=1) as proxy:
         with Client(proxy.port) as client:
             assert client("PING") == b"PONG"
@@ -382,7 +383,7 @@ def test_a_client_that_quits_and_does_not_read_is_no_error(redis, unread):
         for abort in (False, True):
             with Client(proxy.port) as client:
                 assert client("PING") == b"PONG"
-                # It is gone, with a goodbye or with a reset, when the proxy comes to write.
+                # The client has closed or reset the connection before the proxy writes.
                 proxy.stop()
                 client.send_bytes(unread)
                 if abort:
@@ -432,7 +433,7 @@ def test_info_shows_the_same_figures(redis):
         found = {name: int(value) for name, value in re.findall(r"(\w+):(\d+)", text)}
         assert found["total_connections_received"] == shown["client_accepted"] == 1
         assert found["total_commands_processed"] == shown["client_requests"] == 12
-        # With INFO itself, whose reply is made out of the server's.
+        # Including INFO itself, whose reply is made from the server's reply.
         assert found["total_net_input_bytes"] == shown["client_request_bytes"] > 10_000
         assert found["total_net_output_bytes"] < shown["client_response_bytes"]
         assert found["forward_error"] == shown["forward_error"] == 0
@@ -465,8 +466,8 @@ def test_memcached_pools_are_counted_in_the_same_way():
 # Under load.
 
 
-def test_figures_fit_each_other_under_load(redis):
-    """Every report: nothing is lost between the queues, nothing runs backwards."""
+def test_figures_are_consistent_under_load(redis):
+    """In every report, the queues account for all requests, and no counter runs backwards."""
     requests = 60_000
     with RedisServer() as other, proxy_of(redis, other) as proxy:
         load = ["redis-benchmark", "-h", HOST, "-p", str(proxy.port), "-n", str(requests), "-q"]

@@ -16,7 +16,7 @@ POST = b"POST /x HTTP/1.1\r\nHost: cache\r\n\r\nflush_all\r\n"
 
 @pytest.fixture(scope="module")
 def proxy():
-    """The pools `alpha` of Memcached and `beta` of Redis; nothing sent to them reaches a server."""
+    """The pools `alpha` of Memcached and `beta` of Redis. Nothing sent to them reaches a server."""
     with MemcachedServer() as server:
         redis = mc_pool("beta", [server]).replace("redis: false", "redis: true")
         if "redis: true" not in redis:
