@@ -98,7 +98,7 @@ def test_memory_comes_back_when_clients_with_large_replies_have_left():
         wait_until(lambda: memory(proxy) < before + 20_000_000, "memory to be released")
 
 
-def test_a_client_that_has_closed_its_side_gets_the_replies_it_is_owed():
+def test_a_client_that_has_closed_its_side_gets_its_replies():
     go = threading.Event()
     with (
         ScriptedServer(answering_when(go)) as server,
@@ -503,9 +503,9 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
         clients = [Chaos(number, proxy.port, end, errors) for number in range(32)]
         [key] = keys_of(2, SERVERS, 1)
 
-        def told(text, happening):
+        def await_error(text, cause):
             errors.clear()
-            happening()
+            cause()
             # If a timeout has just ejected the server, it gets no requests, and clients see no
             # error.
             wait_until(
@@ -525,10 +525,10 @@ def test_every_reply_is_the_answer_to_its_request_while_a_server_comes_and_goes(
             client.start()
         try:
             for _ in range(5):
-                told("Connection timed out", two.stop)
+                await_error("Connection timed out", two.stop)
                 two.cont()
                 back()
-                told("Connection re", two.kill)
+                await_error("Connection re", two.kill)
                 two.restart()
                 back()
         finally:

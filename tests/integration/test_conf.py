@@ -237,11 +237,11 @@ def test_denied_commands_of_memcached_are_refused(caches):
         assert client(b"get k") == b"VALUE k 0 1\r\nv\r\nEND\r\n"
 
 
-@pytest.mark.parametrize("told", ["error", "miss"])
-def test_on_dead_server_decides_what_becomes_of_its_keys(told):
+@pytest.mark.parametrize("setting", ["error", "miss"])
+def test_on_dead_server_decides_what_becomes_of_its_keys(setting):
     alive, dead = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
     with MemcachedServer() as one, MemcachedServer() as two:
-        config = mc_pool("alpha", [one, two], on_dead_server=told)
+        config = mc_pool("alpha", [one, two], on_dead_server=setting)
         with NutproxyServer(config) as proxy, MemcacheClient(proxy.port) as client:
             for key in (alive, dead):
                 assert client(b"set %b 0 0 1" % key, b"v") == b"STORED\r\n"
@@ -249,7 +249,7 @@ def test_on_dead_server_decides_what_becomes_of_its_keys(told):
             found = b"VALUE %b 0 1\r\nv\r\nEND\r\n" % alive
             for _ in range(2):
                 reply = client(b"get %b %b" % (alive, dead))
-                if told == "miss":
+                if setting == "miss":
                     assert reply == found
                 else:
                     assert reply.startswith(b"SERVER_ERROR server 's2' of pool 'alpha': Connection")

@@ -244,7 +244,7 @@ def full_pipe(tmp_path):
         os.close(end)
 
 
-def test_a_log_that_nobody_reads_keeps_neither_clients_nor_the_end_waiting(full_pipe, tmp_path):
+def test_an_unread_log_blocks_neither_clients_nor_the_end(full_pipe, tmp_path):
     fifo, _ = full_pipe
     pid_file = tmp_path / "pid"
     with RedisServer() as redis:

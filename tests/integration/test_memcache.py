@@ -196,7 +196,7 @@ def found(keys):
     return b"".join(value(key, value_of(key)) for key in keys) + END
 
 
-def test_values_come_in_the_order_of_the_keys_and_as_often_as_asked_for(client, shards):
+def test_values_come_in_the_order_of_the_keys_and_once_per_requested_key(client, shards):
     keys = [key for number in (1, 2, 3) for key in keys_of(number, SERVERS, 20)]
     random.Random(1).shuffle(keys)
     fill(client, keys)
@@ -361,7 +361,7 @@ def test_stats_items_and_cachedump_are_those_of_one_memcached():
 
 
 @pytest.mark.parametrize(
-    ("told", "shown"),
+    ("versions", "shown"),
     [
         ([b"VERSION 1.6.18", b"VERSION 1.5.22"], b"1.5.22"),
         ([b"VERSION 1.6.9", b"VERSION 1.6.10"], b"1.6.9"),
@@ -371,7 +371,7 @@ def test_stats_items_and_cachedump_are_those_of_one_memcached():
         ([b"VERSION ", b"VERSION mcrouter 41.0"], b"1.6.0"),
     ],
 )
-def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(told, shown):
+def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(versions, shown):
     def script(line):
         def answers(session):
             session.lines.readline()
@@ -382,8 +382,8 @@ def test_version_is_the_lowest_of_the_servers_with_the_proxys_name(told, shown):
         return answers
 
     with (
-        ScriptedMemcached(script(told[0])) as one,
-        ScriptedMemcached(script(told[1])) as two,
+        ScriptedMemcached(script(versions[0])) as one,
+        ScriptedMemcached(script(versions[1])) as two,
         NutproxyServer(mc_pool("alpha", [one, two])) as proxy,
         MemcacheClient(proxy.port) as client,
     ):
@@ -541,7 +541,7 @@ def test_a_dead_server_fails_only_requests_that_need_it():
         assert client(b"get %b" % one) == value(one, b"v") + END
 
 
-def test_keys_of_a_dead_server_are_misses_if_the_pool_says_so():
+def test_keys_of_a_dead_server_are_misses_with_on_dead_server_miss():
     with three(on_dead_server="miss") as (servers, _, client):
         one, dead, last = (keys_of(number, SERVERS, 1)[0] for number in SERVERS)
         fill(client, [one, dead, last])
@@ -616,7 +616,7 @@ def test_timed_out_request_gets_no_late_reply():
             assert client(b"get " + other) == value(other, b"o") + END
 
 
-def test_a_server_that_takes_no_more_connections_says_so():
+def test_a_server_that_accepts_no_more_connections_is_reported():
     with MemcachedServer("-c", "40") as server, contextlib.ExitStack() as stack:
         taken = []
         while not taken or taken[-1](b"get a") == END:

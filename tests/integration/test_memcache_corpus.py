@@ -12,17 +12,17 @@ def server():
         yield server
 
 
-def test_recorded_answers_are_those_of_memcached(server):
+def test_recorded_replies_are_those_of_memcached(server):
     recorded, found = corpus.record(), corpus.answers(server)
     stale = [name for name in {**recorded, **found} if recorded.get(name) != found.get(name)]
     assert not stale, (
-        f"recorded of memcached {corpus.recorded_version()}, and {corpus.version(server)} answers "
-        "otherwise: python -m tests.memcache_corpus records it, and the difference is to be read"
+        f"recorded with memcached {corpus.recorded_version()}, but {corpus.version(server)} replies "
+        "differently: run python -m tests.memcache_corpus and review the difference"
     )
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_answers_do_not_depend_on_how_the_conversation_is_cut(server, size):
+def test_replies_do_not_depend_on_how_the_conversation_is_cut(server, size):
     """The proxy cuts requests anywhere, and must still get the same replies."""
     recorded = corpus.record()
     for conversation in corpus.CORPUS.values():

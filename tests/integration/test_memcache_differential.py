@@ -32,16 +32,16 @@ def unsupported(word, times=1):
 
 # The replies of nutproxy that differ, by the reason and the name of the conversation.
 DIFFERENCES = {
-    "NUL ends a line in memcached up to 1.6.39, and is a part of the word in later ones: proxy and "
-    "server must not disagree about where a line ends.": {
+    "NUL ends a line in memcached up to 1.6.39, and is part of a word in later versions. Proxy and "
+    "server must agree on where a line ends.": {
         "get: NUL in the key": STORED + FORMAT + FORMAT + END,
         "set: NUL in the key": FORMAT + END,
         "set: NUL behind the length": ERROR + END,
         "spelling: NUL": ERROR + ERROR,
         "mg: NUL in the key": FORMAT,
     },
-    "What is refused is refused with its data block, as memcached does it from 1.6.40 on. The one "
-    "that these conversations were recorded with runs the block as commands.": {
+    "The data block of a refused line is skipped, as in memcached from 1.6.40 on. The version that "
+    "was recorded runs the block as commands.": {
         "set: too many words": ERROR + END,
         "set: key of 251 bytes": FORMAT + END,
         "add: too many words": ERROR + END,
@@ -75,7 +75,7 @@ DIFFERENCES = {
         "words: set of 30 words": ERROR + END,
         "long line: key of 2000 bytes in set": FORMAT + MN,
     },
-    "A client that is closed is told why. memcached closes without a word.": {
+    "A client gets an error before it is closed. memcached closes it without one.": {
         "spelling: HTTP is closed": Answer(ERROR, True),
         "spelling: HTTP POST": Answer(ERROR, True),
         "long line: 20,000 bytes without LF": Answer(LONG, True),
@@ -83,23 +83,23 @@ DIFFERENCES = {
         "long line: mg of 20,000 bytes": Answer(LONG, True),
         "long line: get of 20,000 bytes behind 101 spaces": Answer(LONG, True),
     },
-    "gat and gats may have any number of keys, as get and gets have. memcached closes where their "
-    "line is long.": {
+    "gat and gats may have any number of keys, like get and gets. memcached closes the connection "
+    "if their line is long.": {
         "long line: gat of 20,000 bytes": END + MN,
         "long line: gats of 20,000 bytes": END + MN,
     },
-    "The terminator of a data block is looked at before the server says whether the value is too "
-    "large for it.": {
+    "The terminator of a data block is checked before the server can refuse the value as too "
+    "large.": {
         "set: above the limit, not ended by CR LF": b"CLIENT_ERROR bad data chunk\r\n" + END * 2,
     },
-    "q leaves out every HD of ma. memcached tells it where N has created the item.": {
+    "q hides every HD of ma. memcached sends it if N has created the item.": {
         "ma: N with q": MN,
     },
-    "q is not among the flags that memcached counts, since it is not forwarded.": {
+    "q is not forwarded, so memcached does not count it among the flags.": {
         "words: mg of 18 flags": STORED + b"VA 1 c<cas> f5 h0 kk l<time> s1 t-1 O1\r\nv\r\n" + MN,
         "words: mg of 18 flags with q": STORED + b"CLIENT_ERROR duplicate flag\r\n" + MN,
     },
-    "What administers one server is refused by name, also where its arguments are wrong.": {
+    "Commands that administer one server are refused by name, even if their arguments are wrong.": {
         "others: watch of a word": unsupported(b"watch"),
         "others: lru": unsupported(b"lru", 2),
         "others: slabs": unsupported(b"slabs", 2),
@@ -109,11 +109,11 @@ DIFFERENCES = {
         "others: refresh_certs": unsupported(b"refresh_certs"),
         "others: extstore": unsupported(b"extstore"),
     },
-    "A key is base64 by RFC 4648. memcached also decodes what has padding in its middle, and what "
-    "comes of that could have a line feed in it.": {
+    "A key is base64 by RFC 4648. memcached also decodes keys with padding in the middle, and the "
+    "result could contain a line feed.": {
         "b: padding in the middle": b"CLIENT_ERROR error decoding key\r\n" * 2,
     },
-    "bget, which memcached has not documented for years, is not known.": {
+    "bget is unknown. memcached has not documented it for years.": {
         "others: bget": STORED + ERROR,
     },
 }
@@ -182,7 +182,7 @@ def test_conversations_are_those_with_memcached(proxy, large_proxy, servers, poo
 
 @pytest.mark.parametrize("pool", ["one", "three"])
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_answers_do_not_depend_on_segments(proxy, servers, pool, size):
+def test_replies_do_not_depend_on_segments(proxy, servers, pool, size):
     for conversation in corpus.CORPUS.values():
         if max(map(len, conversation.steps)) > 100 * size:
             continue
@@ -200,7 +200,7 @@ PARTS = 8
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_answers_do_not_depend_on_where_a_message_is_cut(proxy, servers, part):
+def test_replies_do_not_depend_on_where_a_message_is_cut(proxy, servers, part):
     """In two pieces, at every byte. The proxy has read the first piece before the second is
     sent."""
     port = proxy.ports["three"]
