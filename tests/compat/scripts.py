@@ -1,5 +1,6 @@
 # tests/compat/scripts.py: what nutcracker and nutproxy reply to the same bytes
-"""Conversations with both proxies, with one file. Replies are the same, or differ for a reason.
+"""Conversations with both proxies, which have the same configuration file. The replies are the
+same, or there is a reason for the difference.
 
     SAME          (pool, name, bytes to send): both reply with the same bytes
     DIFFERENCES   what twemproxy does, what nutproxy does, why; and the conversations that show it,

@@ -48,7 +48,7 @@ def test_script_kill_reaches_a_script_that_runs_on_the_clients_connection(resp, 
         assert waiting("SET", "a", "1") == b"OK"
         assert killer.error("SCRIPT", "KILL").startswith("NOTBUSY ")
         wait_until(
-            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "it to be closed"
+            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "the end"
         )
 
 
@@ -126,8 +126,7 @@ def test_many_script_kills_share_one_connection():
 
 @pytest.mark.parametrize("resp", ["2", "3"])
 def test_clients_log_in_while_a_script_runs_once_the_servers_version_is_known(resp):
-    """HELLO would have to wait for the script, because the script occupies the server
-    connection."""
+    """Without the version, HELLO would wait for the server connection on which the script runs."""
     with busy(count=1, resp=resp) as (_, proxy, waiting, killer), Client(proxy.port) as late:
         greeting = late("HELLO", resp)
         fields = greeting if resp == "3" else dict(zip(greeting[::2], greeting[1::2], strict=True))

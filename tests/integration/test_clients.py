@@ -411,6 +411,6 @@ def test_1000_clients_at_once_each_get_their_own_replies_in_order(shards):
         asyncio.run(asyncio.wait_for(everyone(proxy.port), 60))
         with Client(proxy.port) as client:
             wait_until(
-                lambda: b"connected_clients:1\r\n" in client("INFO", "clients"), "clients to be gone"
+                lambda: b"connected_clients:1\r\n" in client("INFO", "clients"), "clients gone"
             )
         assert "rror" not in proxy.log()

@@ -362,7 +362,7 @@ def test_random_key_comes_from_a_server_that_has_one(client):
 
 
 def test_wait_is_refused_and_holds_nobody_up(proxy, client):
-    """Thirty clients send it and leave. Had it been forwarded, it would block a connection that
+    """Thirty clients send it and leave. If it were forwarded, it would block a connection that
     other clients share."""
     for command in (("WAIT", "1", "350"), ("WAITAOF", "1", "1", "350"), ("WAIT", "0", "0")):
         refusal = f"ERR '{command[0]}' is not supported by nutproxy"

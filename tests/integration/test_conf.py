@@ -39,7 +39,7 @@ def test_example_has_no_problem(path):
 
 
 def example(name, servers):
-    """The text of an example on a free port, with these servers instead of as many of its own."""
+    """The text of an example on a free port. It must have as many servers as these replace."""
     text, listens = re.subn(r"listen: .*", "listen: auto", (CONF / name).read_text())
     ports = iter([server.port for server in servers])
     text = re.sub(r"- 127\.0\.0\.1:\d+:", lambda _: f"- 127.0.0.1:{next(ports)}:", text)

@@ -22,7 +22,7 @@ BEFORE = (
 )
 LAST = b"*2\r\n$4\r\nECHO\r\n$4\r\nlast\r\n"
 
-# Redis sends the same reply, and closes the connection in the same cases.
+# For these, Redis sends the same reply, and closes the connection in the same cases.
 SAME = [
     b"",
     b"\r\n",

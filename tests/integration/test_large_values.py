@@ -148,8 +148,8 @@ def test_requests_after_a_large_one_do_not_keep_its_memory(shards):
 
 @pytest.mark.measures
 def test_answered_requests_that_wait_for_their_turn_do_not_keep_their_bytes(shards):
-    """The first server is stopped. Requests after it that the second server has answered count by
-    their replies."""
+    """The first server is stopped. A later request that the second server has answered counts only
+    with its reply."""
     large = b"x" * (1024 * 1024)
     count = 200
     with NutproxyServer(pool("alpha", shards)) as proxy, connect(proxy.port) as client:
@@ -196,7 +196,7 @@ def test_merged_replies_that_wait_for_their_turn_do_not_keep_their_request():
 
 @pytest.mark.measures
 def test_memory_of_many_small_requests_is_given_back():
-    """Small requests are stored in their messages, and no other memory is freed here."""
+    """Small requests are stored in their messages. No other memory can be given back here."""
     at_once, clients = 1000, 60
 
     def script(session):
@@ -228,7 +228,7 @@ def test_memory_of_many_small_requests_is_given_back():
 
 @pytest.mark.measures
 def test_memory_of_many_connections_is_given_back(shards):
-    """No other memory is freed here. With fewer connections, the heap keeps the memory."""
+    """No other memory can be given back here. With fewer connections, the heap keeps it."""
     count = 6000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 2 * count), hard), hard))

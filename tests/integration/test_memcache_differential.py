@@ -267,7 +267,8 @@ class Talker:
         return self.random.choice(words)
 
     def some(self, words, most):
-        # No flag twice: which error that gives depends on the order, and q is not part of ours.
+        # No flag occurs twice. The error for that depends on the order of the flags, and nutproxy
+        # does not forward q.
         return [b" " + word for word in self.random.sample(words, self.random.randint(0, most))]
 
     def length(self, value):

@@ -95,8 +95,7 @@ CLOSES = {"quit"}
 
 
 def kept_from_servers():
-    """Commands that nutproxy refuses or handles itself. The reply of its own may be a refusal,
-    too."""
+    """Commands that nutproxy refuses, or handles itself and may refuse, too."""
     kept = (Behaviour.UNSUPPORTED, Behaviour.LOCAL)
     return sorted({name for name in COMMANDS if COMMANDS[name].behaviour in kept} - DELAYS - CLOSES)
 
@@ -142,7 +141,7 @@ def on_proxy(port, backend, command, resp):
 
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("name", kept_from_servers())
-def test_no_refusal_lets_through_a_command_that_redis_would_not_execute(
+def test_no_refusal_lets_through_what_redis_would_not_have_carried_out(
     redis, backend, proxy, name, resp
 ):
     command = sent(name)

@@ -19,7 +19,8 @@ FANNED_OUT = [
     if row.behaviour in (Behaviour.ALL, Behaviour.ADMIN) and row.request_policy
 ]
 
-# Sent in this order. Servers refuse some of them, with the same error. SPARED would end servers.
+# Sent in this order. Servers refuse some of them, with the same error. The commands in SPARED are
+# left out because they would end the servers.
 REQUESTS = """
 CONFIG SET latency-monitor-threshold 1
 CONFIG SET slowlog-log-slower-than 0

@@ -123,7 +123,7 @@ def test_a_server_with_a_host_name_works_and_is_connected_again():
         wait_until(lambda: client("SET", "a", "2") == b"OK", "the server's return")
 
 
-def test_an_unresolvable_name_is_reported_to_clients_and_affects_no_other_server():
+def test_a_name_that_does_not_resolve_is_told_to_clients_and_hurts_no_other_server():
     with ScriptedServer() as one, ScriptedServer() as two:
         config = pool("alpha", [one, two]).replace(
             f"127.0.0.1:{one.port}", f"nutproxy-test.invalid:{one.port}"

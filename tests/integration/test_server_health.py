@@ -166,7 +166,7 @@ def test_a_stopped_server_costs_each_request_a_timeout_at_most_and_later_ones_no
         wait_until(lambda: client("GET", key) == b"x", "the server's return")
 
 
-def test_each_request_times_out_at_its_own_deadline():
+def test_requests_time_out_when_their_time_has_come():
     """Each times out by itself, and not when something else wakes the proxy, as happens every
     second."""
     with (
@@ -469,7 +469,7 @@ def test_requests_that_timed_out_unsent_are_never_sent():
         assert len(stored) < 40
 
 
-def test_a_request_that_timed_out_half_written_is_completed_and_no_later_one_is_sent():
+def test_a_request_that_timed_out_half_written_is_written_to_its_end_and_none_behind_it():
     """The server shows signs of life, but reads nothing until both requests have timed out."""
     finish = threading.Event()
     large = b"x" * 20_000_000

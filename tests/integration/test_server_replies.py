@@ -130,7 +130,7 @@ def test_a_reply_that_comes_one_byte_at_a_time_is_one_reply():
         assert client.replies(2) == [[b"hello", [-17, None], b""], value_of(b"b")]
 
 
-def test_a_stray_reply_closes_its_connection_and_reaches_no_client():
+def test_a_stray_reply_closes_its_connection_and_reaches_nobody():
     def act(session, request):
         session.send(bulk(b"asked for") + bulk(b"stray"))
 

@@ -120,7 +120,7 @@ def test_a_signal_during_the_start_ends_it_without_a_traceback(redis, tmp_path, 
     command = [sys.executable, "-X", "importtime", "-m", "nutproxy", "-s", "0", "-c", str(file)]
     for count in (1, 50, 100, 200, 300, 400):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        # Each imported module is a line. The imports of the command itself begin with this one.
+        # Each line is an imported module. The imports of the command itself begin with `signal`.
         lines = iter(process.stderr.readline, "")
         next(line for line in lines if line.split()[-1] == "signal")
         for line in lines:
