@@ -201,7 +201,9 @@ both = pytest.mark.parametrize("distribution", ["ketama", "modula"])
 @pytest.mark.usefixtures("empty")
 @both
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
-def test_keys_that_one_proxy_writes_are_found_by_the_other(hash, distribution, nutproxy, nutcracker, backends):
+def test_keys_that_one_proxy_writes_are_found_by_the_other(
+    hash, distribution, nutproxy, nutcracker, backends
+):
     rng = random.Random(f"{hash} {distribution}")
     name = pool_name(True, hash, distribution)
     ours, theirs = nutproxy.ports[name], nutcracker.ports[name]
@@ -211,7 +213,9 @@ def test_keys_that_one_proxy_writes_are_found_by_the_other(hash, distribution, n
 
 @both
 @pytest.mark.parametrize("hash", TWEMPROXY_HASHES)
-def test_items_that_one_proxy_caches_are_found_by_the_other(hash, distribution, nutproxy, nutcracker, caches):
+def test_items_that_one_proxy_caches_are_found_by_the_other(
+    hash, distribution, nutproxy, nutcracker, caches
+):
     rng = random.Random(f"{hash} {distribution}")
     name = pool_name(False, hash, distribution)
     ours, theirs = nutproxy.ports[name], nutcracker.ports[name]

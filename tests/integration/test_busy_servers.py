@@ -47,9 +47,7 @@ def test_script_kill_reaches_a_script_that_runs_on_the_clients_connection(resp, 
         assert "Script killed by user" in str(waiting.reply())
         assert waiting("SET", "a", "1") == b"OK"
         assert killer.error("SCRIPT", "KILL").startswith("NOTBUSY ")
-        wait_until(
-            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "the end"
-        )
+        wait_until(lambda: proxy.stats()["alpha"]["s1"]["server_connections"] <= 2, "the end")
 
 
 def test_script_kill_reaches_a_server_with_a_password_and_a_database():

@@ -87,7 +87,9 @@ def holds(shards):
         f"BITOP AND {A} {A} {B}",
     ],
 )
-def test_keys_on_different_servers_are_refused_and_the_error_says_what_to_do(client, shards, command):
+def test_keys_on_different_servers_are_refused_and_the_error_says_what_to_do(
+    client, shards, command
+):
     name = command.split()[0]
     assert words(client(*command.split())) == (
         f"CROSSSLOT Keys of '{name}' are on different servers of pool 'alpha'; "

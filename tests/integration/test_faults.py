@@ -444,7 +444,9 @@ def test_a_listener_continues_when_an_accept_raises(monkeypatch, tmp_path, caplo
         assert first("PING") == b"PONG"
 
 
-def test_a_resolver_result_that_raises_does_not_end_the_wakeup_of_the_loop(monkeypatch, tmp_path, faults):
+def test_a_resolver_result_that_raises_does_not_end_the_wakeup_of_the_loop(
+    monkeypatch, tmp_path, faults
+):
     deliver = Resolver.deliver
 
     def delivering(self):

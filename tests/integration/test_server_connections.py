@@ -354,7 +354,9 @@ def test_servers_without_a_password_serve_a_pool_that_has_one_with_one_warning(e
                 assert client("AUTH", "secret") == b"OK"
                 assert client("GET", "a") == value_of(b"a")
                 server.close_all()
-                wait_until(lambda: not proxy.stats()["alpha"]["s1"]["server_connections"], "the end")
+                wait_until(
+                    lambda: not proxy.stats()["alpha"]["s1"]["server_connections"], "the end"
+                )
             assert proxy.log().count("has no password: redis_auth protects the pool") == 1
 
 
