@@ -16,7 +16,7 @@ def test_recorded_replies_are_those_of_memcached(server):
     recorded, found = corpus.record(), corpus.answers(server)
     stale = [name for name in {**recorded, **found} if recorded.get(name) != found.get(name)]
     assert not stale, (
-        f"recorded with memcached {corpus.recorded_version()}, but {corpus.version(server)} replies "
+        f"recorded with memcached {corpus.recorded_version()}, {corpus.version(server)} replies "
         "differently: run python -m tests.memcache_corpus and review the difference"
     )
 
