@@ -1,13 +1,13 @@
 # tests/client.py: a connection without a client library
-"""What a client sends and gets, to the byte.
+"""Sends and receives exact bytes.
 
     with Client(proxy.port) as client:
         client("SET", "k", "v")          one command and its reply
-        client.send("GET", "k")          or apart: sent now,
-        client.reply()                   read later
-        client.error("FOO")              the text of the error that comes back
+        client.send("GET", "k")          or in two steps: send now,
+        client.reply()                   read the reply later
+        client.error("FOO")              the text of the error reply
         client.send_bytes(b"*1\\r\\n$4")   anything at all
-        client.closed()                  the other side has closed, and sent nothing more
+        client.closed()                  the other side has sent nothing more and closed
 
     talk(proxy.port, request("GET", "k")) == b"$1\\r\\nv\\r\\n"
 
@@ -22,7 +22,7 @@ import hiredis
 
 from tests.servers import connect
 
-NOTHING = object()  # in the place of a reply that is not complete
+NOTHING = object()  # returned while no reply is complete
 
 
 def request(*words: str | bytes | int) -> bytes:
@@ -32,13 +32,13 @@ def request(*words: str | bytes | int) -> bytes:
 
 
 def requests(*commands: str) -> bytes:
-    """Commands of which each is one string of words, one behind the other."""
+    """Several commands in one piece. Each is given as a string of words."""
     return b"".join(request(*command.split()) for command in commands)
 
 
 def talk(address: int | str | Path, data: bytes) -> bytes:
-    """Sends `data`, closes the sending side, and returns all that comes until the other side closes
-    too. `data` and its replies have to fit the sockets' buffers."""
+    """Sends `data`, closes the sending side, and returns everything received until the other side
+    closes too. `data` and its replies must fit the socket buffers."""
     with connect(address) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -46,15 +46,15 @@ def talk(address: int | str | Path, data: bytes) -> bytes:
 
 
 def send_all(connection: socket.socket, data: bytes) -> None:
-    """As its `sendall`, whose timeout is one for the whole: here it is for each piece, so that much
-    may take long on a busy machine, as long as it goes on."""
+    """Like `sendall`, but the timeout applies to each piece instead of the whole. On a busy machine
+    a large amount may take long, as long as there is progress."""
     left = memoryview(data)
     while left:
         left = left[connection.send(left) :]
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the other side closes, which may be with a reset."""
+    """Everything received until the other side closes, possibly with a reset."""
     parts = []
     try:
         while part := connection.recv(1 << 20):
@@ -65,7 +65,7 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def words(reply: Any) -> str:
-    """The text of an error reply; an assertion fails if it is none."""
+    """The text of an error reply. An assertion fails if the reply is not an error."""
     assert isinstance(reply, hiredis.ReplyError), reply
     return str(reply)
 
@@ -108,7 +108,7 @@ class Client:
         while (reply := self.reader.gets()) is NOTHING:
             received = self.socket.recv(1 << 20)
             if not received:
-                raise ConnectionError("closed in the place of a reply")
+                raise ConnectionError("closed instead of a reply")
             self.reader.feed(received)
         return reply
 

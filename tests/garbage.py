@@ -1,10 +1,10 @@
-# tests/garbage.py: nutproxy, and a socket that tells what only the cyclic collector would free
-"""The event loop runs without Python's cyclic collector: an unreachable cycle is a leak.
+# tests/garbage.py: nutproxy, with a socket that reports unreachable cycles
+"""The event loop runs without Python's cyclic collector, so an unreachable cycle is a leak.
 
     python -m tests.garbage SOCKET ARGUMENTS       runs nutproxy with these arguments
 
-Each connection to the unix socket SOCKET gets one line, a JSON object: how many objects of each
-type the collector has found unreachable since the last time, and what they looked like.
+Each connection to the unix socket SOCKET gets one line, a JSON object. It says how many objects of
+each type have become unreachable since the last report, and shows some of them.
 """
 
 import gc
@@ -20,7 +20,7 @@ SHOWN = 20  # objects that are described
 
 
 def found():
-    """What is unreachable and not freed, by type."""
+    """The objects that are unreachable and not freed, counted by type."""
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.garbage.clear()
     gc.collect()
@@ -28,7 +28,7 @@ def found():
     objects = [repr(each)[:200] for each in gc.garbage[:SHOWN]]
     gc.set_debug(0)
     gc.garbage.clear()
-    # Free it, or it would be found the next time, too.
+    # Free them. Otherwise the next report would count them again.
     gc.collect()
     return {"counts": counts, "objects": objects}
 

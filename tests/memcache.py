@@ -1,17 +1,17 @@
 # tests/memcache.py: a Memcached connection without a client library
-"""What a Memcached client sends and gets, to the byte.
+"""Sends and receives exact bytes.
 
     with MemcacheClient(proxy.port) as client:
         client(b"get k")                       one command line and its whole reply, as bytes
         client(b"set k 0 0 1", b"v")           the same with a data block
         client.send_bytes(b"get k\\r\\nge")      anything at all
-        client.reply(), client.replies(3)      read later
-        client.closed()                        the other side has closed, and sent nothing more
+        client.reply(), client.replies(3)      read replies later
+        client.closed()                        the other side has sent nothing more and closed
 
-    talk(proxy.port, b"get k\\r\\n") == b"END\\r\\n"   (tests.client: all that comes)
+    talk(proxy.port, b"get k\\r\\n") == b"END\\r\\n"   (tests.client: everything received)
 
-A reply is what belongs to one request: VALUE blocks and STAT lines up to their END, a VA line and
-its data, or one line. Where it ends is found by MemcacheReader, which has no socket:
+A reply is everything that belongs to one request: VALUE blocks or STAT lines up to END, a VA line
+and its data, or one line. MemcacheReader, which has no socket, finds where it ends:
 
     reader.feed(received); reader.gets()       the next whole reply, or None
 """
@@ -22,19 +22,19 @@ from pathlib import Path
 from tests.client import read_all
 from tests.servers import connect
 
-# What each line of a reply of several lines begins with, before the END or the error behind them.
+# How each line of a reply of several lines begins. END or an error ends the reply.
 SEVERAL = (b"VALUE ", b"STAT ", b"STAT\r", b"ITEM ", b"ITEM\r", b"PREFIX ", b"PREFIX\r")
 
 
 class MemcacheReader:
-    """Bytes in, whole replies out, as hiredis.Reader does it for Redis. No byte is looked at twice,
-    however they come."""
+    """Bytes in, whole replies out, like hiredis.Reader for Redis. However the bytes arrive, none is
+    searched twice."""
 
     def __init__(self) -> None:
         self.buffer = bytearray()
-        self.searched = 0  # of the reply: lines and blocks so far, and bytes without a line's end
-        self.at = 0  # of the reply: where its next line begins
-        self.whole = 0  # its size, once that is known
+        self.searched = 0  # bytes of the reply that need no further search for a line's end
+        self.at = 0  # where the next line of the reply begins
+        self.whole = 0  # the size of the reply, once it is known
 
     def feed(self, data: bytes) -> None:
         self.buffer += data
@@ -112,7 +112,7 @@ class MemcacheClient:
     def receive(self) -> None:
         received = self.socket.recv(1 << 20)
         if not received:
-            raise ConnectionError("closed in the place of a reply")
+            raise ConnectionError("closed instead of a reply")
         self.reader.feed(received)
 
     def closed(self) -> bool:

@@ -1,24 +1,25 @@
-# tests/memcache_corpus.py: conversations with memcached, and what it answers
-"""What clients say to memcached, as data, and a record of what the real one says to it.
+# tests/memcache_corpus.py: conversations with memcached, and its replies
+"""Requests of clients as data, and a record of the replies of a real memcached.
 
-    CORPUS["cas: the value has changed"].steps     what is sent
-    record()["cas: the value has changed"]         what memcached answered, and whether it closed
+    CORPUS["cas: the value has changed"].steps     the requests
+    record()["cas: the value has changed"]         memcached's replies, and whether it closed
 
-`memcache_corpus.json` beside this file is the record, made by
+The record is `memcache_corpus.json` in this directory. To make it anew with the installed
+memcached, run
 
     python -m tests.memcache_corpus
 
-of the installed memcached, started with ARGUMENTS; a test compares the two, so it is never stale.
+memcached is started with ARGUMENTS. A test compares it with the record, so the record is never
+stale.
 
-A step is sent when the replies to the one before have come. `<cas>` in it stands for the unique
-value that a reply has shown last. Behind each step comes END, whose reply, END_REPLY, tells that
-all others have come; a connection that was closed instead does not give it. It makes no difference
-how a conversation is cut into segments, except for those of CUT, whose `|` is a place where the
-server has read all that was sent before more comes.
+A step is sent after all replies to the one before have arrived. `<cas>` in a step stands for the
+unique value of the latest reply that had one. Each step is followed by the request END. Its reply,
+END_REPLY, shows that all other replies have arrived; if the server closes the connection instead,
+there is no END_REPLY. The segments in which a conversation is sent make no difference, except for
+the conversations of CUT: there the server reads everything before a `|` before the rest is sent.
 
-What changes from run to run is shown as it is called: unique values as <cas>, times as <time>, the
-lines of statistics as one. The conversations do not depend on each other: each begins with a server
-that has no items.
+Values that differ between runs are replaced: unique values by <cas>, times by <time>, and all lines
+of statistics by one. The conversations are independent. Each begins with a server without items.
 """
 
 import contextlib
@@ -32,12 +33,12 @@ from pathlib import Path
 from tests.servers import MemcachedServer, connect
 
 RECORD = Path(__file__).with_suffix(".json")
-# The largest item is small, so that what is larger can be sent at every split.
+# A small item limit, so that items above it are short enough to be cut at every position.
 ARGUMENTS = ("-I", "8k", "-o", "slab_chunk_max=4096")
 # The longest value of a key of one byte, without client flags, that fits an item of 8 KB.
 LARGEST = 8132
 
-# The unique value in a reply of gets or gats, or behind a `c` in one of a meta command.
+# The unique value in a reply to gets or gats, or after the `c` in a reply to a meta command.
 UNIQUE = re.compile(rb"(?m)(?:^VALUE \S+ \d+ \d+ |^(?:HD|VA|EN) .*\bc)(\d+)")
 
 END = b"md end-of-the-step O31337\r\n"
@@ -52,15 +53,15 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, made comparable, and whether the server closed instead of going on."""
+    """The bytes received, made comparable, and whether the server has closed the connection."""
 
     received: bytes
     closed: bool
 
 
 def comparable(received, sent):
-    """`received` without what changes from run to run. Unique values that were chosen by the client
-    stay."""
+    """`received` without the values that differ between runs. Unique values that the client has
+    chosen stay."""
     chosen = set(re.findall(rb" E(\d+)", sent))
 
     def unique(match):
@@ -85,7 +86,7 @@ v = b"set k 5 0 1\r\nv\r\n"
 
 
 def conversations():
-    """(name, steps...) of each."""
+    """Yields (name, steps...) or (name, step) of each conversation."""
     n = b"set k 0 0 2\r\n10\r\n"
 
     # get, gets ---------------------------------------------------------------------------------
@@ -101,9 +102,9 @@ def conversations():
     yield "get: key of 250 bytes", b"set " + b"a" * 250 + b" 0 0 1\r\nv\r\nget " + b"a" * 250 + b"\r\n"
     yield "get: key of 251 bytes", b"get " + b"a" * 251 + b"\r\nget k\r\n"
     yield "gets: key of 251 bytes", b"gets " + b"a" * 251 + b"\r\n"
-    yield "get: key of 251 bytes behind a hit", v, b"get k " + b"a" * 251 + b"\r\nget k\r\n"
+    yield "get: key of 251 bytes after a hit", v, b"get k " + b"a" * 251 + b"\r\nget k\r\n"
     yield "get: key of 251 bytes before a hit", v, b"get " + b"a" * 251 + b" k\r\nget k\r\n"
-    yield "get: key of 251 bytes behind 30 hits", v, b"get" + b" k" * 30 + b" " + b"a" * 251 + b"\r\nget k\r\n"
+    yield "get: key of 251 bytes after 30 hits", v, b"get" + b" k" * 30 + b" " + b"a" * 251 + b"\r\nget k\r\n"
     yield "get: noreply is a key", b"set noreply 0 0 1\r\nv\r\nget noreply\r\n"
     yield "get: 22 keys", v + b"get" + b" k" * 22 + b"\r\n"
     yield "get: 23 keys", v + b"get" + b" k" * 23 + b"\r\n"
@@ -136,9 +137,9 @@ def conversations():
     yield "spelling: leading space", b" get k\r\n"
     yield "spelling: leading spaces before set", b"   set k 0 0 1\r\nv\r\nget k\r\n"
     yield "spelling: trailing spaces", v + b"get k   \r\n"
-    yield "spelling: trailing space behind set", b"set k 0 0 1 \r\nv\r\nget k\r\n"
+    yield "spelling: trailing space after set", b"set k 0 0 1 \r\nv\r\nget k\r\n"
     yield "spelling: double spaces", b"set  k  0  0  1\r\nv\r\nget   k\r\n"
-    yield "spelling: trailing space behind noreply", b"set k 0 0 1 noreply  \r\nv\r\nget k\r\n"
+    yield "spelling: trailing space after noreply", b"set k 0 0 1 noreply  \r\nv\r\nget k\r\n"
     yield "spelling: tabs are no spaces", b"get\tk\r\nset\tk 0 0 1\r\n"
     yield "spelling: upper case", b"GET k\r\nSET k 0 0 1\r\nv\r\nVERSION\r\n"
     yield "spelling: mixed case", b"Get k\r\ngeT k\r\n"
@@ -214,7 +215,7 @@ def conversations():
     yield "set: data too short by one", v + b"set k 0 0 3\r\nvw\r\nget k\r\n"
     yield "set: data too long by many", v + b"set k 0 0 1\r\nversion\r\nget k\r\n"
     yield "set: data too long, noreply", v + b"set k 0 0 1 noreply\r\nvwxyz\r\nget k\r\n"
-    yield "set: data with commands behind its length", v + b"set k 0 0 1\r\nvX\r\nversion\r\nget k\r\n"
+    yield "set: data with commands after its length", v + b"set k 0 0 1\r\nvX\r\nversion\r\nget k\r\n"
     yield "set: data ends with LF alone", v + b"set k 0 0 1\r\nv\nget k\r\n"
     yield "set: data ends with CR alone", v + b"set k 0 0 1\r\nv\rget k\r\n"
     yield "set: data ends with LF CR", v + b"set k 0 0 1\r\nv\n\rget k\r\n"
@@ -339,7 +340,7 @@ def conversations():
         yield f"{name}: no key", word + b" 100\r\n" + word + b" 100 \r\n" + word + b" k\r\n"
         yield f"{name}: no word", word + b"\r\n"
         yield f"{name}: key of 251 bytes", word + b" 0 " + b"a" * 251 + b"\r\nget k\r\n"
-        yield f"{name}: key of 251 bytes behind a hit", v, word + b" 0 k " + b"a" * 251 + b"\r\nget k\r\n"
+        yield f"{name}: key of 251 bytes after a hit", v, word + b" 0 k " + b"a" * 251 + b"\r\nget k\r\n"
         yield f"{name}: 22 keys", v + word + b" 0" + b" k" * 22 + b"\r\n"
         yield f"{name}: 23 keys", v + word + b" 0" + b" k" * 23 + b"\r\n"
         yield f"{name}: 50 keys", v + word + b" 0" + b" k" * 50 + b"\r\n"
@@ -391,7 +392,7 @@ def conversations():
     yield "stats: detail dump", b"stats detail dump\r\n"
     yield "stats: detail on and off", b"stats detail on\r\nstats detail off\r\n"
     yield "stats: detail of a word", b"stats detail bogus\r\n"
-    # A class without items: when memcached shows those that there are is up to its own threads.
+    # A class without items. When items appear in the output depends on memcached's threads.
     yield "stats: cachedump", v + b"stats cachedump 10 0\r\n"
     yield "stats: cachedump without words", b"stats cachedump\r\n"
     yield "stats: cachedump of words", b"stats cachedump x y\r\n"
@@ -642,7 +643,7 @@ def conversations():
     yield "quiet: 100 sets", b"".join(b"ms m%d 1 q\r\nx\r\n" % i for i in range(100)) + b"mn\r\nmg m99 v\r\n"
 
     # numbers of words --------------------------------------------------------------------------
-    # Letters that mg reads, or lets pass.
+    # Flags that mg uses or ignores.
     flags = b"c f h k l s t v q O1 T0 N0 R0 C1 F0 I D1 J1".split()
     yield "words: mg of 17 flags", v + b"mg k " + b" ".join(flags[:17]) + b"\r\nmn\r\n"
     yield "words: mg of 18 flags", v + b"mg k " + b" ".join(flags[:18]) + b"\r\nmn\r\n"
@@ -711,11 +712,11 @@ def conversations():
 
 
 def cut_conversations():
-    """Those in which it matters to memcached what it reads at once."""
-    # The error takes the replies with it that have not been sent yet.
-    yield "cut: get with a key of 251 bytes behind other commands", v + b"get k " + b"a" * 251 + b"\r\nget k\r\n"
+    """Conversations in which memcached's replies depend on what it reads at once."""
+    # The error replaces the replies that have not been sent yet.
+    yield "cut: get with a key of 251 bytes after other commands", v + b"get k " + b"a" * 251 + b"\r\nget k\r\n"
     yield "cut: get with a key of 251 bytes, later than other commands", v + b"|get k " + b"a" * 251 + b"\r\nget k\r\n"
-    # A line without an end is not waited for above 2048 bytes, unless it is get or gets.
+    # memcached does not wait for the end of a line above 2048 bytes, except for get and gets.
     yield "cut: line of 2048 bytes, then its end", b"x" * 2048 + b"|\r\nmn\r\n"
     yield "cut: line of 2049 bytes, then its end", b"x" * 2049 + b"|\r\nmn\r\n"
     yield "cut: set line of 2049 bytes, then its end", b"set k 0 0 1" + b" " * 2038 + b"|\r\nv\r\nmn\r\n"
@@ -723,7 +724,7 @@ def cut_conversations():
     yield "cut: gets line of 2049 bytes, then its end", b"gets k" + b" " * 2043 + b"|\r\nmn\r\n"
     yield "cut: gat line of 2049 bytes, then its end", b"gat 0 k" + b" " * 2042 + b"|\r\nmn\r\n"
     yield "cut: mg line of 2049 bytes, then its end", b"mg k" + b" " * 2045 + b"|\r\nmn\r\n"
-    yield "cut: get line of 2049 bytes behind 101 spaces", b" " * 101 + b"get k" + b" " * 1943 + b"|\r\nmn\r\n"
+    yield "cut: get line of 2049 bytes after 101 spaces", b" " * 101 + b"get k" + b" " * 1943 + b"|\r\nmn\r\n"
     yield "cut: line of 3000 bytes in one piece", b"x" * 3000 + b"\r\nmn\r\n"
     yield "cut: line of 3000 bytes in one piece, in the second segment", b"mn\r\n|" + b"x" * 3000 + b"\r\nmn\r\n"
     yield "cut: data with LF after CR later", b"set k 0 0 1\r\nv\r|\nget k\r\n"
@@ -744,9 +745,9 @@ def pieces_at(data, places):
 
 
 def converse(address, conversation, cut=lambda data: [data], pause=lambda: None):
-    """Holds a conversation with the memcached, or the proxy, at `address`.
+    """Holds a conversation with the memcached or the proxy at `address`.
 
-    `cut` gives the pieces in which a step is sent, each in a segment of its own; `pause` is called
+    `cut` returns the pieces of a step. Each is sent in its own segment, and `pause` is called
     between two of them.
     """
     received = b""
@@ -759,7 +760,7 @@ def converse(address, conversation, cut=lambda data: [data], pause=lambda: None)
             sent += data
             first, *others = cut(data)
             if others:
-                # The server reads from now on.
+                # The reply shows that the server reads this connection.
                 connection.sendall(END)
                 assert read_until(connection, END_REPLY) == END_REPLY
             connection.sendall(first)
@@ -777,8 +778,8 @@ def converse(address, conversation, cut=lambda data: [data], pause=lambda: None)
 
 @contextlib.contextmanager
 def pausing(address):
-    """A `pause` for `converse`. The other side has one thread, so it has read what came before once
-    it has answered to another connection."""
+    """A `pause` for `converse`. The server has one thread. When it has replied on another
+    connection, it has read everything that was sent before."""
     with connect(address) as other:
 
         def pause():
@@ -790,7 +791,7 @@ def pausing(address):
 
 
 def read_until(connection, end):
-    """What comes up to `end`, or until the other side closes, be it with a reset."""
+    """Everything received up to `end`, or until the other side closes, possibly with a reset."""
     received = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while not received.endswith(end) and (part := connection.recv(1 << 20)):
@@ -799,7 +800,7 @@ def read_until(connection, end):
 
 
 def forget(*servers):
-    """Takes all items from these MemcachedServers."""
+    """Deletes all items of these MemcachedServers."""
     for server in servers:
         with connect(server.address) as connection:
             connection.sendall(b"flush_all\r\n")
@@ -807,7 +808,7 @@ def forget(*servers):
 
 
 def answers(server):
-    """What this MemcachedServer answers to every conversation."""
+    """The replies of this MemcachedServer to every conversation."""
     found = {}
     for conversation in CORPUS.values():
         forget(server)
@@ -828,7 +829,7 @@ def version(server):
 
 
 def record():
-    """What has been recorded, by name."""
+    """The record: an Answer by the name of its conversation."""
     rows = json.loads(RECORD.read_text())["answers"]
     return {
         name: Answer(row["received"].encode("latin-1"), row["closed"]) for name, row in rows.items()
@@ -836,7 +837,7 @@ def record():
 
 
 def recorded_version():
-    """The version of memcached that answered."""
+    """The version of memcached that gave the recorded replies."""
     return json.loads(RECORD.read_text())["memcached"]
 
 
@@ -848,7 +849,7 @@ def main():
         }
         text = {"memcached": version(server), "answers": rows}
     RECORD.write_text(json.dumps(text, indent=1) + "\n")
-    print(f"{len(rows)} answers of memcached {text['memcached']} written to {RECORD}")
+    print(f"{len(rows)} conversations with memcached {text['memcached']} written to {RECORD}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
 # tests/scripted.py: a server and a client that do exactly what a test says
-"""What real servers will not do on demand.
+"""For behaviour that real servers do not show on demand.
 
     def script(session):
-        request = session.receive()          [b"GET", b"a"], or None at the end of the connection
+        request = session.receive()          [b"GET", b"a"], or None if the proxy has closed
         session.send(b"$3\\r\\nab")
         session.reset()
 
     with ScriptedServer(script) as server, NutproxyServer(pool("alpha", [server])) as proxy: ...
 
-Each connection runs the script in a thread of its own. PING, HELLO, AUTH and SELECT are answered
-as `server.handshake` says, a table of replies by command that a test may change at any time, and
-are not seen by the script. The default script is that of a server which has a value for every key
-(`value_of`). When the script returns, the connection is closed.
+Each connection runs the script in its own thread. The script does not see PING, HELLO, AUTH and
+SELECT. Their replies come from the table `server.handshake`, which a test may change at any time.
+The default script has a value for every key (`value_of`). When the script returns, the connection
+is closed.
 
-`server.requests` holds what all scripts have received, in order, `session.requests` what one has;
-`server.accepted` counts connections. `refuse()` closes the port, so that connects are refused, but
-nobody else gets it; `listen()` opens it again.
+`server.requests` has the requests of all connections in their order, and `session.requests` those
+of one connection. `server.accepted` counts connections. `refuse()` closes the port: connects are
+refused, but no other process gets the port. `listen()` opens it again.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def answer(session):
 
 
 def answering_when(event):
-    """The script of a server that takes requests, and answers none before this threading.Event."""
+    """The script of a server that reads requests, but sends no reply before this event is set."""
 
     def script(session):
         while request := session.receive():
@@ -68,7 +68,7 @@ def answering_when(event):
 
 
 def reading_when(event):
-    """The same, but it has not read them either, apart from the handshake."""
+    """The script of a server that reads nothing after the handshake before this event is set."""
 
     def script(session):
         session.shake()
@@ -87,19 +87,19 @@ def reply_to(request):
 
 
 def never(session):
-    """The script of a server that takes requests and answers none."""
+    """The script of a server that reads requests and never sends a reply."""
     while session.receive():
         pass
 
 
 def reset(sock):
-    """Close a socket with a reset instead of a goodbye."""
+    """Close a socket with RST instead of FIN."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 class Session:
-    """One connection of a ScriptedServer, the `number`th it has accepted, from 1."""
+    """One connection of a ScriptedServer. `number` counts its accepted connections from 1."""
 
     def __init__(self, server, sock, number):
         self.server = server
@@ -110,11 +110,11 @@ class Session:
         self.open = True
 
     def shake(self):
-        """The handshake alone: what comes behind it stays in the socket."""
+        """Only the handshake. Everything after it stays in the socket."""
         self.receive(until_ready=True)
 
     def receive(self, until_ready=False):
-        """The next request that is not part of the handshake; None when the proxy has closed."""
+        """The next request that is not part of the handshake, or None if the proxy has closed."""
         while True:
             request = self.next_request()
             if request is None:
@@ -134,7 +134,7 @@ class Session:
         return self.server.handshake[request[0]]
 
     def next_request(self):
-        # An array of bulks is as good a reply as it is a request.
+        # A request is an array of bulk strings, so a reader of replies can read it.
         while (request := self.reader.gets()) is False:
             try:
                 received = self.sock.recv(65536)
@@ -150,14 +150,14 @@ class Session:
             self.sock.sendall(data)
 
     def send_bytes(self, data):
-        """One byte a segment."""
+        """Send each byte in its own segment."""
         for index in range(len(data)):
             self.send(data[index : index + 1])
 
     def wait(self, event):
-        """Until the test sets this threading.Event."""
+        """Wait until the test sets this threading.Event."""
         if not event.wait(DEADLINE):
-            raise TimeoutError("the test has not let the server go on")
+            raise TimeoutError("the test has not set the event that the server waits for")
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -165,12 +165,12 @@ class Session:
         self.sock.close()
 
     def reset(self):
-        """Close with a reset instead of a goodbye."""
+        """Close with RST instead of FIN."""
         reset(self.sock)
 
 
 class ScriptedServer:
-    """A server of one script. `greeting` is sent to each connection before anything else."""
+    """A server that runs `script` on each connection, after it has sent `greeting`."""
 
     session = Session
 
@@ -214,7 +214,7 @@ class ScriptedServer:
     def refuse(self):
         """Close the port. Connections that are open stay."""
         if self.listener is not None:
-            # Without it, an accept that waits keeps the port open.
+            # Without a shutdown, a waiting accept() keeps the port open.
             self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
             self.listener = None
@@ -256,7 +256,7 @@ STORAGE = (b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 
 
 class MemcacheSession(Session):
-    """A connection of a ScriptedMemcached. A request is the words of its line, and its data."""
+    """A connection of a ScriptedMemcached. A request is the words of its line and its data."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -283,7 +283,7 @@ class ScriptedMemcached(ScriptedServer):
 
 
 def answer_memcache(session):
-    """As `answer`: get finds every key, everything else is STORED."""
+    """Like `answer`: get finds every key, everything else is STORED."""
     while request := session.receive():
         session.send(memcache_reply(request))
 
@@ -296,27 +296,27 @@ def memcache_reply(request):
 
 
 def keys_of(server, servers, count):
-    """`count` keys that the pool of conftest.pool keeps on its server number `server`, of those
-    numbers `servers` that are in its ring. Numbers begin at 1, as in s1."""
+    """`count` keys that a pool made by conftest.pool routes to its server number `server`, if the
+    servers with the numbers `servers` are in its ring. Numbers begin at 1, as in s1."""
     total = max(3, *servers)
     names = [(b"s%d" % number, 1) for number in range(1, total + 1)]
     router = Router("fnv1a_64", "ketama", b"{}", names)
     router.set_live([number in servers for number in range(1, total + 1)])
-    # FNV leaves keys that differ in their last digits alone close together on the ring.
+    # FNV puts keys that differ only in their last digits close together on the ring.
     keys = (hashlib.md5(b"%d" % number).hexdigest().encode() for number in itertools.count())
     found = (key for key in keys if router.explain(key).server == server - 1)
     return list(itertools.islice(found, count))
 
 
 def info(port, section):
-    """The fields of a section of the proxy's INFO. Of `clients` no server is asked."""
+    """The fields of a section of the proxy's INFO. The section `clients` needs no server."""
     [text] = pipeline(port, [("INFO", section)])
     lines = (line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
     return {name: int(value) if value.isdigit() else value for name, value in lines}
 
 
 class RequestCount:
-    """How many requests a proxy has taken since its start."""
+    """How many requests a proxy has accepted since its start."""
 
     def __init__(self, proxy):
         self.proxy = proxy

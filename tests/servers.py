@@ -3,13 +3,13 @@
 
     with RedisServer("--requirepass", "secret") as redis:
         redis.port, redis.unix_path     where it listens
-        redis.stop(); redis.cont()      SIGSTOP: accepts connections, answers nothing
-        redis.kill(); redis.restart()   gone without a goodbye, and back on the same port, empty
+        redis.stop(); redis.cont()      SIGSTOP: connects succeed, but there are no replies
+        redis.kill(); redis.restart()   SIGKILL, then the same port without the data
 
-Leaving the block kills the process by its id and removes its directory. Ports are those of the
-loopback that the kernel chooses. They stay held until the block is left: a server may be away for
-as long as the test likes, and no other process gets its port meanwhile. Nothing waits for a length
-of time, only for conditions, with a deadline that is far beyond what a loaded machine needs.
+Leaving the block kills the process by its id and removes its directory. The kernel chooses the
+ports, on the loopback. They stay reserved until the block is left, so no other process gets the
+port of a server that is down. Tests wait for conditions, never for a time, and the deadline is far
+longer than a loaded machine needs.
 """
 
 import contextlib
@@ -37,26 +37,26 @@ HOST = "127.0.0.1"
 
 
 def wait_until(condition: Callable[[], object], what: str = "condition") -> None:
-    """Returns once `condition()` is true; TimeoutError naming `what` after the deadline."""
+    """Returns when `condition()` is true. After the deadline, a TimeoutError names `what`."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not so after {DEADLINE:.0f} s")
+            raise TimeoutError(f"{what}: not true after {DEADLINE:.0f} s")
         time.sleep(0.002)
 
 
 @contextlib.contextmanager
 def closed_ports(count: int) -> Iterator[list[int]]:
-    """Distinct ports of the loopback that refuse connects, and that the kernel gives to nobody else
-    meanwhile, neither for a bind to port 0 nor for a connect. A server that is told the number, and
-    sets SO_REUSEADDR as all servers do, can listen on it."""
+    """Distinct ports of the loopback that refuse connects. Meanwhile the kernel gives them to no
+    other socket, neither for a bind to port 0 nor for a connect. A server that sets SO_REUSEADDR,
+    as all servers do, can still listen on such a port."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(hold_port()) for _ in range(count)]
         yield [one.getsockname()[1] for one in sockets]
 
 
 def hold_port() -> socket.socket:
-    """A socket that is bound and never listens. The port is held until it is closed."""
+    """A socket that is bound and never listens. It reserves its port until it is closed."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind((HOST, 0))
@@ -64,7 +64,7 @@ def hold_port() -> socket.socket:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports on which a server can listen. They are held until this process ends."""
+    """Distinct ports on which a server can listen. They are reserved until this process ends."""
     holders = [hold_port() for _ in range(count)]
     ports = [one.getsockname()[1] for one in holders]
     for one in holders:
@@ -74,9 +74,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """The TCP ports, of IPv4, on which process `pid` listens."""
+    """The IPv4 TCP ports on which process `pid` listens."""
     inodes = set()
-    # A descriptor, or the process, may be gone meanwhile.
+    # A descriptor or the process may disappear during the loop.
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             inodes.add(os.readlink(entry))
@@ -103,16 +103,16 @@ def connect(address: int | str | Path) -> socket.socket:
 
 
 def pipeline(address: int | str | Path, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """The replies to `commands`, sent over one connection of their own.
+    """The replies to `commands`, which are sent on a new connection.
 
-    Arguments are str, bytes or int. Values are `bytes`; an error reply is a hiredis.ReplyError in
-    its place. ConnectionError if the server closes before it has answered all.
+    Arguments are str, bytes or int. Values are bytes, errors are hiredis.ReplyError objects. Raises
+    ConnectionError if the server closes before the last reply.
     """
     requests = [hiredis.pack_command(command) for command in commands]
     replies: list[Any] = []
     reader = hiredis.Reader()
     with connect(address) as connection:
-        # In portions, so that neither side fills both directions and waits for the other.
+        # In portions. Otherwise both directions might fill up, and both sides wait for each other.
         for start in range(0, len(requests), 200):
             portion = requests[start : start + 200]
             connection.sendall(b"".join(portion))
@@ -127,10 +127,10 @@ def pipeline(address: int | str | Path, commands: Iterable[tuple[Any, ...]]) -> 
 
 
 class ServerProcess:
-    """A process with a directory of its own; a subclass says how to start it and when it is ready.
+    """A process with its own directory. A subclass says how to start it and when it is ready.
 
-    `command` is called after `choose_ports`, which takes its ports from `hold_ports`; `ready` is
-    asked until it is true or the process has ended.
+    `choose_ports` gets its ports from `hold_ports`. `command` is called after it. `ready` is called
+    until it returns true or the process has ended.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class ServerProcess:
         self.held = contextlib.ExitStack()
 
     def hold_ports(self, count: int) -> list[int]:
-        """Distinct ports that are this server's until `close`."""
+        """Distinct ports that are reserved for this server until `close`."""
         return self.held.enter_context(closed_ports(count))
 
     def choose_ports(self) -> None:
@@ -171,7 +171,7 @@ class ServerProcess:
 
     @property
     def output(self) -> str:
-        """What the process has written to its standard output and error so far, all runs."""
+        """The standard output and standard error so far, of all runs of the process."""
         path = self.directory / "output"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -181,7 +181,7 @@ class ServerProcess:
             raise RuntimeError(f"{self.command()} does not start:\n{self.output}")
 
     def restart(self) -> None:
-        """Kills the process if it runs, and starts it again on the same ports."""
+        """Kills the process if it is running, and starts it again on the same ports."""
         self.kill()
         wait_until(self.spawn, f"restart of {self.command()[0]}")
 
@@ -202,7 +202,7 @@ class ServerProcess:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
-        """Freezes the process; returns when it stands still."""
+        """Stops the process with SIGSTOP. Returns when it has stopped."""
         if not self.stopped:
             os.kill(self.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, self.pid, os.WSTOPPED)
@@ -214,7 +214,8 @@ class ServerProcess:
             self.stopped = False
 
     def kill(self) -> None:
-        """SIGKILL, stopped or not; returns when the process is gone and its ports are closed."""
+        """Kills the process, even if it is stopped. Returns when it has ended, so its ports are
+        closed."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -228,9 +229,9 @@ class ServerProcess:
 
 
 class RedisServer(ServerProcess):
-    """redis-server on a TCP port and on a unix socket, without persistence.
+    """redis-server on a TCP port and a unix socket, without persistence.
 
-    `arguments` are redis-server's own and override these: `RedisServer("--requirepass", "x")`.
+    `arguments` are passed on and override the ones below: `RedisServer("--requirepass", "x")`.
     """
 
     port: int
@@ -262,15 +263,15 @@ class RedisServer(ServerProcess):
 
 
 def proxy_connections(server: RedisServer) -> list[str]:
-    """The ids of a server's TCP connections: tests ask it over its unix socket."""
+    """The ids of a server's TCP connections. Tests themselves use its unix socket."""
     clients = pipeline(server.unix_path, [("CLIENT", "LIST")])[0].decode()
     return re.findall(r"^id=(\d+) addr=127", clients, re.MULTILINE)
 
 
 class MemcachedServer(ServerProcess):
-    """memcached on a TCP port, or with `unix=True` on `unix_path` alone: it never listens on both.
+    """memcached on a TCP port or, with `unix=True`, on `unix_path`. It cannot listen on both.
 
-    `arguments` are memcached's own and override these: `MemcachedServer("-I", "8k")`.
+    `arguments` are passed on and override the ones below: `MemcachedServer("-I", "8k")`.
     """
 
     port: int
@@ -286,18 +287,18 @@ class MemcachedServer(ServerProcess):
 
     @property
     def address(self) -> int | Path:
-        """What `connect` takes."""
+        """The address for `connect`."""
         return self.unix_path if self.unix else self.port
 
     def command(self) -> list[str]:
         where = ["-s", str(self.unix_path)] if self.unix else ["-p", str(self.port), "-l", HOST]
-        # Run by root, it insists on being told which user to become.
+        # memcached refuses to run as root without -u.
         user = pwd.getpwuid(os.getuid()).pw_name
-        # One thread, so that what connections do has one order.
+        # With one thread, all connections are handled in one order.
         return ["memcached", *where, "-U", "0", "-u", user, "-t", "1", *self.arguments]
 
     def ready(self) -> bool:
-        # Before it listens there is nothing to connect to.
+        # Do not connect before it listens.
         if not self.unix and self.port not in listening_ports(self.pid):
             return False
         try:
@@ -311,8 +312,8 @@ class MemcachedServer(ServerProcess):
 class ProxyServer(ServerProcess):
     """A proxy with the configuration `config`, in twemproxy's format.
 
-    In it `listen: auto` stands for a free port of the loopback, which `ports` then gives for the
-    name of the pool. `stats_port` is another one. `arguments` are the program's own.
+    `listen: auto` in it means a free port of the loopback. `ports` has these ports by the name of
+    the pool, and `stats_port` is another one. `arguments` are passed on to the program.
     """
 
     stats_port: int
@@ -348,18 +349,18 @@ class ProxyServer(ServerProcess):
         return next(iter(self.ports.values()))
 
     def ready(self) -> bool:
-        # Asked without a connect, which would be counted as a client. Both proxies listen for
-        # statistics, unless `arguments` say otherwise: nutproxy after everything else.
+        # A connect would be counted as a client. Unless `arguments` change it, both proxies also
+        # listen for readers of statistics. nutproxy opens that port last.
         ports = set(self.ports.values())
         if "-s" not in self.arguments:
             ports.add(self.stats_port)
         return ports <= listening_ports(self.pid)
 
     def stats_text(self) -> bytes:
-        """What the statistics port says."""
+        """The output of the statistics port."""
         parts = []
         with connect(self.stats_port) as connection:
-            # Or it would be waited for a moment whether an HTTP request comes.
+            # Otherwise the proxy waits a moment for an HTTP request.
             connection.shutdown(socket.SHUT_WR)
             while part := connection.recv(65536):
                 parts.append(part)
@@ -371,11 +372,11 @@ class ProxyServer(ServerProcess):
 
 
 class NutproxyServer(ProxyServer):
-    """nutproxy, in the foreground. Its log is `output`."""
+    """nutproxy in the foreground. Its log is `output`."""
 
     def close(self) -> None:
-        """A sanitized one ends by itself, at once, and looks for leaks; what it has to report is an
-        AssertionError."""
+        """A sanitized nutproxy is not killed: it ends at once by itself and then looks for leaks. A
+        report of a sanitizer raises an AssertionError."""
         report = ""
         if sanitize.ACTIVE and self.process is not None:
             process = self.process
@@ -388,12 +389,12 @@ class NutproxyServer(ProxyServer):
         assert not report, report
 
     def log(self) -> str:
-        """`output` with the lines about all that it has done by now: a thread of its own writes
-        them, in their order, and the line about this signal is behind them."""
+        """`output`, with a line for everything that has happened so far. A separate thread writes
+        the log in order, so wait for the line about a signal sent now."""
         line = f"({signal.SIGUSR1.name})"
         before = self.output.count(line)
         os.kill(self.pid, signal.SIGUSR1)
-        wait_until(lambda: self.output.count(line) > before, "the line behind all others")
+        wait_until(lambda: self.output.count(line) > before, "the log line about SIGUSR1")
         return self.output
 
     def command(self) -> list[str]:
