@@ -17,5 +17,5 @@ def arena():
 def test_innocent_clients_notice_nothing(arena, name):
     before = len(arena.proxy.log())
     arena.innocents.beside(ATTACKS[name], arena)
-    # What an attack has left there fails that one alone.
+    # A traceback fails only the attack that has caused it.
     assert "Traceback" not in arena.proxy.log()[before:]

@@ -1,7 +1,7 @@
-# tests/isolation/test_backlogs.py: what has piled up is let go of in portions
-"""A backlog of requests for a server that reads nothing, and an innocent client of another pool
-while the backlog is let go of. The processor time of the loop's thread during each PING is what
-counts, so that other processes of the machine do not matter."""
+# tests/isolation/test_backlogs.py: a backlog of requests is freed in portions
+"""A server reads nothing, so a backlog of requests builds up. While the backlog is freed, an
+innocent client of another pool sends PING. Its wait is measured as the processor time that the
+event loop uses during each PING, which does not depend on other processes of the machine."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from tests.servers import NutproxyServer, RedisServer, wait_until
 
 MEGABYTE = 1 << 20
 FIRST = 300
-# A turn of the loop may take 20 ms. A PING sees three of them: it comes in one, it is answered in
-# another, and it may wait for one between them.
+# A turn of the loop may take 20 ms. A PING lasts up to three turns: the one in which it arrives,
+# the one in which the reply is sent, and one between them.
 LONGEST = 0.06
 
 BACKLOGS = {
@@ -41,12 +41,13 @@ def longest_work(proxy, client, done):
 
 @contextlib.contextmanager
 def backlog(kind):
-    """A proxy with such a backlog; its innocent client, the one that sent it, and the server."""
+    """Yields a proxy with this backlog, the innocent client, the client that has sent the backlog,
+    and a function that makes the server die."""
     message, count = BACKLOGS[kind]
     end = threading.Event()
 
     def script(session):
-        # Replies are small: that is what further ones are expected to be.
+        # The first replies are small, so the proxy expects small replies and accepts more requests.
         for _ in range(FIRST):
             request = session.receive()
             if request is None:
@@ -92,14 +93,14 @@ def resident(proxy):
 
 @pytest.mark.measures
 @pytest.mark.parametrize("kind", BACKLOGS)
-def test_a_backlog_whose_server_dies_holds_nobody_up(kind):
+def test_a_backlog_whose_server_dies_delays_no_other_client(kind):
     with backlog(kind) as (proxy, innocent, sender, die):
         reader = threading.Thread(target=read_all, args=(sender.socket,))
         reader.start()
         die()
         longest = longest_work(proxy, innocent, lambda: waiting(proxy) == 0)
         assert longest < LONGEST
-        # What it took is given back, and that does not hold anybody up either.
+        # Then the memory is returned to the system, which must not delay the client either.
         longest = longest_work(proxy, innocent, lambda: resident(proxy) < 120 * MEGABYTE)
         assert longest < LONGEST
         sender.socket.shutdown(2)
@@ -108,7 +109,7 @@ def test_a_backlog_whose_server_dies_holds_nobody_up(kind):
 
 @pytest.mark.measures
 @pytest.mark.parametrize("kind", BACKLOGS)
-def test_a_backlog_whose_client_leaves_holds_nobody_up(kind):
+def test_a_backlog_whose_client_disconnects_delays_no_other_client(kind):
     with backlog(kind) as (proxy, innocent, sender, die):
         reset(sender.socket)
         gone = longest_work(

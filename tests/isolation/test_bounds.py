@@ -82,7 +82,7 @@ def test_a_slow_upload_takes_as_long_as_it_likes():
         assert slow.reply() == b"OK"
 
 
-def test_a_client_that_the_proxy_does_not_read_is_not_blamed():
+def test_a_client_that_the_proxy_does_not_read_does_not_time_out():
     """The rest of a request waits in the socket until earlier requests have replies."""
     with (
         RedisServer() as server,

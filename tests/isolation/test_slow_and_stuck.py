@@ -1,7 +1,7 @@
 # tests/isolation/test_slow_and_stuck.py: clients do not wait for the slow work of others
-"""Names that are not resolved, many connects at once, and a lack of descriptors. Servers and
-clients that hang are among the attacks. `python -m bench.isolation` measures how long other clients
-wait."""
+"""Names that are not resolved, many connects at once, a lack of descriptors, and lists of many
+clients. For servers and clients that hang see attacks.py. `python -m bench.isolation` measures how
+long other clients wait."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ CLIENTS = 500
 ACCEPTS_PER_TURN = 64
 
 
-def test_a_name_server_that_hangs_costs_nobody_anything(tmp_path):
+def test_a_name_server_that_hangs_delays_only_the_keys_of_its_server(tmp_path):
     """The lookup of the first server never ends. The others are resolved at once."""
     asked = threading.Event()
     with ScriptedServer() as one, ScriptedServer() as two, ScriptedServer() as three:
@@ -50,7 +50,7 @@ def test_a_name_server_that_hangs_costs_nobody_anything(tmp_path):
 
 
 @pytest.mark.parametrize("proxied", [pool, mc_pool])
-def test_a_storm_of_connects_leaves_the_others_their_turns(proxied):
+def test_a_storm_of_connects_does_not_delay_connected_clients(proxied):
     """While the proxy is stopped, many clients connect, and an existing client requests the number
     of clients. When that request is read, only a limited number has been accepted."""
     ping = (request("PING"), b"+PONG\r\n") if proxied is pool else (b"mn\r\n", b"MN\r\n")
@@ -77,7 +77,7 @@ def test_a_storm_of_connects_leaves_the_others_their_turns(proxied):
         assert proxy.stats()["alpha"]["client_accepted"] >= 1 + CLIENTS
 
 
-def test_descriptors_that_run_out_cost_those_who_are_there_nothing():
+def test_a_lack_of_descriptors_does_not_affect_connected_clients():
     """A client, a server connection and a reader of the statistics need one descriptor each, and
     get it as soon as there are free ones."""
     with (
@@ -145,7 +145,7 @@ def test_a_list_of_many_clients_is_made_in_steps_and_keeps_its_place():
         assert "Traceback" not in proxy.log()
 
 
-def test_others_have_their_turns_while_a_list_of_many_clients_is_made():
+def test_other_clients_are_served_while_a_list_of_many_clients_is_made():
     """The last line describes a client that is read in the meantime, 512 bytes in each turn."""
     steps = 5
     with (
