@@ -1,17 +1,17 @@
-# tests/soak: nobody gets another's reply, whatever happens meanwhile
-"""Many clients, four servers of a protocol, and everything that can go wrong with servers.
+# tests/soak: no client gets another client's reply, whatever happens to the servers
+"""Many clients, four servers of each protocol, and every kind of server failure.
 
     python -m tests.soak --seconds 120 --protocol both -m 512 --seed 7
 
-    run.py        starts everything, and gives the verdict
+    run.py        starts everything, and says whether the run has passed
       chaos.py    kills, stops, delays, fills and flushes servers
-      clients.py  connections that send pipelines, vanish and come back, in processes of their own
-        redis.py, memcache.py   what is sent, and what may come back
-        checks.py               how a value shows whose it is
+      clients.py  processes with connections that send pipelines, disconnect and come back
+        redis.py, memcache.py   the requests, and the replies that are allowed
+        checks.py               values that say which request has written them
 
-Every key carries its client's number, every value its client, its key and the sequence number of
-the request that wrote it. A reply is checked against its own request alone, so no order between
-clients, and nothing about which writes have survived, is assumed: a value is one that this client
-has written under that key before it asked, or a miss, or an error that the server or the proxy may
-well give. Anything else ends the run, with the request and the reply.
+Every key has the number of its client. Every value has its client, its key and the sequence number
+of the request that wrote it. Each reply is compared only with its own request: nothing is assumed
+about the order of different clients, or about which writes have survived. A correct reply is a
+value that this client has written to this key earlier, a miss, or an error that the server or the
+proxy may send. Any other reply ends the run, which then prints the request and the reply.
 """

@@ -1,6 +1,6 @@
 # tests/soak/__main__.py: python -m tests.soak
-"""See the package. Ends with one line that says what has been done; the exit status is 1 if a reply
-was not the answer to its request, or something else is wrong."""
+"""Load with failing servers. The last line of the output is a summary. The exit status is 1 if a
+reply did not belong to its request, or if another check has failed."""
 
 import argparse
 import sys
@@ -13,8 +13,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="of load (default 120)")
     parser.add_argument("--protocol", choices=(*PROTOCOLS, "both"), default="both")
-    parser.add_argument("-m", "--mbuf-size", metavar="N", help="nutproxy's -m")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default 1)")
+    parser.add_argument("-m", "--mbuf-size", metavar="N", help="passed to nutproxy as -m")
+    parser.add_argument("--seed", type=int, default=1, help="of all random choices (default 1)")
     args = parser.parse_args()
     soak = Soak(
         seconds=args.seconds,

@@ -1,8 +1,8 @@
-# tests/soak/chaos.py: what happens to servers
-"""Two threads, each with half of the servers, so that up to two are in trouble at a time.
+# tests/soak/chaos.py: makes servers fail
+"""There are two threads, each with half of the servers, so up to two servers fail at the same time.
 
-A slow server is one that is stopped and continued in turns of milliseconds, or a Redis that sleeps
-(DEBUG SLEEP): that needs no rights, and no network namespace.
+A slow server is simulated without privileges and without a network namespace: it is stopped and
+continued every few milliseconds, or Redis sleeps (DEBUG SLEEP).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from tests.servers import MemcachedServer, RedisServer, connect, pipeline
 
 
 class Chaos:
-    """`start` and `stop` it as often as you like: when it has stopped, all servers are well."""
+    """May be started and stopped repeatedly. After `stop` all servers work."""
 
     def __init__(self, servers: list[RedisServer] | list[MemcachedServer], seed: str) -> None:
         self.servers = servers
@@ -33,7 +33,7 @@ class Chaos:
         self.thread.start()
 
     def stop(self) -> None:
-        """Raises what has gone wrong with a server by itself."""
+        """Raises the exception that has ended the thread, for example if a server did not start."""
         self.over.set()
         if self.thread is not None:
             self.thread.join()
@@ -132,7 +132,7 @@ REDIS_EVENTS: tuple[Event, ...] = (asleep, full, disconnected)
 
 @contextlib.contextmanager
 def unrest(troubles: list[Chaos]):  # type: ignore[no-untyped-def]
-    """All of them, for as long as the block takes."""
+    """Run all of them during the block."""
     for chaos in troubles:
         chaos.start()
     try:

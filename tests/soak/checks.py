@@ -1,10 +1,10 @@
-# tests/soak/checks.py: how a value shows whose it is
-"""Values that say who wrote them, for which key and when, and the check of a value that came back.
+# tests/soak/checks.py: values that say which request has written them
+"""A value contains the client, the sequence number of the request, and the key that it is for:
 
-    b"<client> <sequence> <key> <size>|<the same again, and again, …>"
+    b"<client> <sequence> <key> <size>|<the header again and again, …>"
 
-A value is made of nothing else, so one that is its header's value was written by this program, as a
-whole, and what its header says is true.
+The header determines every byte of the value. A value whose bytes match its header was therefore
+written as a whole by the request that the header names.
 """
 
 import hashlib
@@ -19,43 +19,44 @@ POOLS = ("plain", "hasty", "wide")
 
 
 class Wrong(Exception):
-    """A reply that is not the answer to its request, or none where one was due."""
+    """A reply that does not belong to its request, or a reply that is missing."""
 
 
 def value(client: int, sequence: int, key: bytes, size: int) -> bytes:
-    """`size` is that of all but the header's own bytes."""
+    """`size` does not include the first header."""
     header = b"%d %d %s %d|" % (client, sequence, key, size)
     return header + (header * (size // len(header) + 1))[:size]
 
 
 def check_value(found: object, client: int, key: bytes, before: int) -> None:
-    """Is this a value that `client` wrote under `key` with a request before number `before`?"""
+    """Raises Wrong unless `client` wrote this value to `key` with a request before `before`."""
     if not isinstance(found, bytes):
         raise Wrong("no value")
     words = found[: found.find(b"|")].split(b" ")
     if len(words) != 4 or not (words[0] + words[1] + words[3]).isdigit():
-        raise Wrong("a value that nobody wrote")
+        raise Wrong("a value that no client has written")
     writer, sequence, size = int(words[0]), int(words[1]), int(words[3])
     if writer != client:
         raise Wrong(f"a value of client {writer}")
     if words[2] != key:
         raise Wrong(f"a value of the key {words[2].decode()}")
     if sequence >= before:
-        raise Wrong(f"a value that request {sequence} is yet to write")
+        raise Wrong(f"a value of request {sequence}, which has not been sent yet")
     if found != value(client, sequence, key, size):
-        raise Wrong("a value with other bytes in it")
+        raise Wrong("a value whose bytes do not match its header")
 
 
 class Traffic:
-    """What one client sends, and what it makes of the replies: the part that is common to both
-    protocols. A subclass has the method of each command in `COMMANDS`, with its weight.
+    """The requests of one client and the checks of their replies, as far as both protocols share
+    them. `COMMANDS` of a subclass has the weight and the method of each command.
 
-    An entry is what a request leaves behind: its check, its words, its number, and what else the
-    check wants to know. A check returns the kind of the error, or None, and raises Wrong.
+    A request that expects a reply adds an entry: its check, its words, its number, and whatever
+    else the check needs. A check returns None or the kind of an error that is allowed. It raises
+    Wrong if the reply is wrong.
     """
 
     PROTOCOL = ""
-    NOTHING: object = None  # what the reader returns while no reply is whole
+    NOTHING: object = None  # returned by the reader while no reply is complete
     COMMANDS: tuple[tuple[float, str], ...] = ()
 
     def __init__(self, number: int, seed: int) -> None:
@@ -68,12 +69,12 @@ class Traffic:
         self.sums: dict[bytes, int] = {}
         methods = [getattr(self, name) for _, name in self.COMMANDS]
         weights = [weight for weight, _ in self.COMMANDS]
-        # Drawn from once a request: a list of the right proportions is quicker than the weights.
+        # One is drawn for each request. A list in the right proportions is faster than weights.
         self.draw = self.random.choices(methods, weights, k=4000)
         self.router = Router("fnv1a_64", "ketama", b"{}", server_names())
 
     def pipeline(self, depth: int) -> tuple[int, bytes, list[tuple]]:
-        """About `depth` requests: how many, their bytes, the entries of those that are answered."""
+        """About `depth` requests: their number, their bytes, and the entries."""
         for method in self.random.choices(self.draw, k=depth):
             self.sequence += 1
             method()
@@ -88,7 +89,7 @@ class Traffic:
         return [self.key(kind, count) for _ in range(self.random.randint(2, most))]
 
     def size(self) -> int:
-        """Mostly small, now and then beyond what a receive takes at once."""
+        """Usually small, sometimes larger than one receive."""
         if self.random.random() < 0.97:
             return self.random.randrange(200)
         return self.random.choice((500, 2000, 16_384, 70_000))
@@ -100,36 +101,36 @@ class Traffic:
         return value(self.number, self.sequence, key, self.size() if size is None else size)
 
     def step(self, key: bytes) -> int:
-        """By how much this key is always incremented: its sums are multiples of this, and so small
-        multiples that those of another key are none."""
+        """The increment of this key, always the same, so each of its sums is a multiple. The
+        factors are so small that a sum of another key is not a multiple."""
         self.sums[key] = self.sums.get(key, 0) + 1
         return 1_000_003 + 1000 * self.number + int(key.rpartition(b":")[2])
 
     def check_sum(self, found: int, key: bytes) -> None:
         step = 1_000_003 + 1000 * self.number + int(key.rpartition(b":")[2])
         if found % step or not 1 <= found // step <= self.sums[key]:
-            raise Wrong(f"no sum of {key.decode()}, which is incremented by {step}")
+            raise Wrong(f"not a sum of {key.decode()}, which is incremented by {step}")
 
     def check_server(self, name: str, keys: tuple[bytes, ...]) -> None:
-        """May the server of this name have failed a request for these keys?"""
+        """Raises Wrong if a request for these keys does not use the server of this name."""
         if self.pool.endswith("-hasty"):
-            # Its ring changes.
+            # The servers of its ring change.
             return
         if keys and name not in {f"s{self.router.explain(key).server + 1}" for key in keys}:
-            raise Wrong(f"an error of {name}, which has none of the keys")
+            raise Wrong(f"an error of {name}, which does not have any of the keys")
 
-    # Was a request that needs no answer silent, since a reply belongs to one behind it?
+    # Whether this reply belongs to a later request, so the request of this entry got no reply.
     passes_over: Callable[[tuple, bytes], bool] | None = None
 
     def reader(self):  # type: ignore[no-untyped-def]
-        """Of the replies of a new connection: `feed` and `gets`, which returns NOTHING or one."""
+        """Reads the replies of a new connection. `gets` returns a reply or NOTHING."""
         raise NotImplementedError
 
     def greeting(self) -> None:
-        """What a new connection says first."""
+        """Adds the first requests of a new connection."""
 
     def part(self) -> bytes:
-        """The beginning of a request, of a client that vanishes in the middle of it."""
+        """The beginning of a request, for a client that disconnects in the middle of it."""
         raise NotImplementedError
 
 

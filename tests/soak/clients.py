@@ -1,11 +1,11 @@
-# tests/soak/clients.py: connections that send pipelines, vanish and come back
+# tests/soak/clients.py: connections that send pipelines, disconnect and come back
 """A process with many clients.
 
-    main ──"go"────> every client connects, and keeps requests in flight
-         ──"drain"─> each takes the replies it is still owed, and closes;  ──Report──> main
+    main ──"go"────> every client connects and keeps requests in flight
+         ──"drain"─> every client waits for its outstanding replies and closes;  ──Report──> main
          ──"end"───> the process ends
 
-The first reply that is wrong is reported at once, and ends the process.
+The first wrong reply is reported at once and ends the process.
 """
 
 import asyncio
@@ -24,10 +24,9 @@ from tests.soak.redis import RedisTraffic
 TRAFFICS: dict[str, type[Traffic]] = {
     traffic.PROTOCOL: traffic for traffic in (RedisTraffic, MemcacheTraffic)
 }
-# Requests of a pipeline.
+# How many requests a pipeline has.
 DEPTHS = (1, 1, 1, 2, 3, 5, 8, 16, 30, 60, 100, 300)
-# Of a thousand pipelines, so many are the connection's last: the client goes, or says that it sends
-# no more.
+# After how many of a thousand pipelines the client disconnects, or shuts down its sending side.
 VANISH, HALF_CLOSE = 8, 3
 
 
@@ -48,7 +47,7 @@ class Report:
 
 
 class ClientConnection(asyncio.Protocol):
-    """One connection of a client. What is expected stands in the order of the requests."""
+    """One connection of a client. `expected` has the entries in the order of their requests."""
 
     transport: asyncio.Transport
 
@@ -58,7 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self.random = traffic.random
         self.replies = traffic.reader()
         self.expected: deque[tuple[Any, ...]] = deque()
-        self.low = 0  # with so few expected, the next pipeline is sent
+        self.low = 0  # the next pipeline is sent when no more than this are expected
         self.leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(data)
 
     def go_on(self) -> None:
-        """The next pipeline, or the end."""
+        """Send the next pipeline, or close."""
         if self.crowd.draining or self.leaving:
             if not self.expected and not self.leaving:
                 self.leaving = True
@@ -93,11 +92,11 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
         self.low = self.random.randrange(len(self.expected) + 1) if self.expected else 0
         if not self.expected:
-            # Nothing of it is answered.
+            # No request of the pipeline has a reply.
             asyncio.get_running_loop().call_soon(self.go_on)
 
     def vanish(self) -> None:
-        """In the middle of a request, and of the replies; with a reset or without."""
+        """Disconnect in the middle of a request and with outstanding replies, by RST or FIN."""
         self.leaving = True
         self.expected.clear()
         self.crowd.report.vanished += 1
@@ -119,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
             try:
                 while True:
                     if not expected:
-                        raise Wrong("a reply that nobody has asked for")
+                        raise Wrong("a reply without a request")
                     entry = expected.popleft()
                     if passes_over is None or not passes_over(entry, reply):
                         break
@@ -157,7 +156,7 @@ class Crowd:
         self.ended = asyncio.Event()
 
     def order(self) -> None:
-        """What main says."""
+        """Carry out the next order of the main process."""
         word = self.main.recv()
         if word == "go":
             self.draining = False
@@ -172,7 +171,7 @@ class Crowd:
             self.ended.set()
 
     def connect(self, traffic: Traffic) -> None:
-        """A client has one connection at a time; servers may still be busy with its last one."""
+        """A client has one connection at a time. Servers may still be busy with its last one."""
         loop = asyncio.get_running_loop()
         port = self.ports[traffic.pool]
         task = loop.create_task(
@@ -194,7 +193,7 @@ class Crowd:
             self.connect(traffic)
 
     def done(self) -> None:
-        """Tells main once everybody has got what they were owed."""
+        """Send the report when all clients have their replies and are closed."""
         if self.draining and not self.connections and not self.tasks:
             self.main.send(self.report)
             self.report = Report()
@@ -210,7 +209,7 @@ class Crowd:
             self.ended.set()
 
     def unanswered(self) -> str:
-        """Who still waits, when the time for it is over."""
+        """The clients that still wait for replies."""
         return "\n".join(
             f"client {one.traffic.number} of pool {one.traffic.pool}: no reply to "
             f"{len(one.expected)} requests, the first: {shown(one.expected[0][1])}"
@@ -227,7 +226,7 @@ def shown(words: Any) -> str:
 def run_clients(
     main: Connection, clients: list[tuple[str, int]], ports: dict[str, int], seed: int
 ) -> None:
-    """The process: `clients` are protocols and numbers."""
+    """The main function of the process. `clients` has the protocol and the number of each."""
     traffics = [TRAFFICS[protocol](number, seed) for protocol, number in clients]
 
     async def live() -> None:

@@ -1,9 +1,10 @@
-# tests/soak/memcache.py: what a Memcached client of the soak says, and what may come back
+# tests/soak/memcache.py: the requests of a Memcached client of the soak, and the allowed replies
 """Classic and meta commands, with and without replies.
 
-Quiet meta commands leave replies out, so a reply may belong to one that is further behind. They
-come in groups that an `mn` closes, each with an opaque of its own: what is passed over was silent.
-An error shows no opaque and counts for the first; `mn` has none, so none is left over behind it.
+A quiet meta command may have no reply, so the next reply may belong to a later command. Quiet
+commands are sent in groups, each with its own opaque, and `mn` ends the group. A reply with the
+opaque of a later command shows that the commands before it were silent. An error has no opaque and
+is taken for the reply to the first. The reply to `mn` shows that all remaining ones were silent.
 """
 
 import base64
@@ -21,7 +22,7 @@ FULL = b"SERVER_ERROR out of memory storing object\r\n"
 
 
 def flags_of(key: bytes) -> int:
-    """The client flags that a key's values always have."""
+    """The client flags of every value of this key."""
     return zlib.crc32(key) & 0xFFFF
 
 
@@ -236,9 +237,9 @@ class MemcacheTraffic(Traffic):
         keys = iter(entry[3])
         while (end := reply.index(b"\n", at) + 1) != len(reply):
             words = reply[at:end].split()
-            # In the order of the keys: what is passed over is not there.
+            # Values come in the order of the keys. `in` skips the keys that have no value.
             if words[0] != b"VALUE" or words[1] not in keys or int(words[2]) != flags_of(words[1]):
-                raise Wrong("a value that was not asked for, or not there")
+                raise Wrong("a value of another key, in another place, or with other flags")
             at = end + int(words[3]) + 2
             check_value(reply[end : at - 2], self.number, words[1], entry[2])
             if len(words) == 5:
@@ -301,7 +302,7 @@ class MemcacheTraffic(Traffic):
         return self.failure(entry, reply)
 
     def failure(self, entry, reply):  # type: ignore[no-untyped-def]
-        """The kind of an error that a server or the proxy may give; Wrong if it may not."""
+        """The kind of an error that the server or the proxy may send. Otherwise raises Wrong."""
         if match := SERVER_ERROR.match(reply):
             if not entry[5]:
                 self.check_server(match[1].decode(), entry[3])
@@ -313,10 +314,10 @@ class MemcacheTraffic(Traffic):
             return match[match.lastindex].decode()
         if reply == FULL:
             return "out of memory"
-        raise Wrong("no reply that this request can have")
+        raise Wrong("not a reply that this request can have")
 
     def passes_over(self, entry, reply: bytes) -> bool:  # type: ignore[no-untyped-def]
-        """Only quiet ones are ever silent."""
+        """Only quiet commands may have no reply."""
         if not entry[5] or reply.startswith(b"SERVER_ERROR "):
             return False
         token = entry[4] if isinstance(entry[4], bytes) else entry[4][0]

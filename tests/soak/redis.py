@@ -1,8 +1,8 @@
-# tests/soak/redis.py: what a Redis client of the soak says, and what may come back
-"""Commands of every kind of route: to one key's server, split, to all servers, answered by the
-proxy itself, refused by it, refused by the server. Every second client speaks RESP3.
+# tests/soak/redis.py: the requests of a Redis client of the soak, and the allowed replies
+"""Commands of every kind: for the server of one key, for several servers, for all servers, for the
+proxy itself, and commands that the proxy or the server refuses. Every second client uses RESP3.
 
-`EVAL` is an echo of a server: its reply belongs to one request alone.
+`EVAL` is used as an ECHO of the server: no two requests have the same reply.
 """
 
 import re
@@ -12,7 +12,7 @@ import hiredis
 from tests.soak.checks import Traffic, Wrong, check_value
 
 ECHO = b"return {KEYS[1], ARGV[1]}"
-# Client, counter, list, hash keys each.
+# How many keys each client has for strings, counters, lists and hashes.
 STRINGS, COUNTERS, LISTS, HASHES = 300, 40, 8, 8
 
 SERVER_ERROR = re.compile(r"ERR server '(s\d)' of pool '(\S+)': (.*)$")
@@ -87,7 +87,7 @@ class RedisTraffic(Traffic):
         self.say(self.is_values, "MGET", *keys, keys=tuple(keys))
 
     def mset(self) -> None:
-        # Of a key that comes twice, the last value counts: both have this number.
+        # If a key occurs twice, the last value is stored. Both have the same sequence number.
         keys = self.keys("s", STRINGS, 6)
         pairs = [word for key in keys for word in (key, self.value(key))]
         self.say(self.is_ok, "MSET", *pairs, keys=tuple(keys))
@@ -158,7 +158,7 @@ class RedisTraffic(Traffic):
         self.say(self.is_exactly, *words, keys=(key,), detail=[key, self.token()])
 
     def skip(self) -> None:
-        """Neither of the two is answered."""
+        """Neither request has a reply."""
         key = self.key("s", STRINGS)
         self.out.append(hiredis.pack_command(("CLIENT", "REPLY", "SKIP")))
         self.out.append(hiredis.pack_command(("SET", key, self.value(key))))
@@ -219,7 +219,7 @@ class RedisTraffic(Traffic):
         if isinstance(reply, hiredis.ReplyError):
             return self.failure(entry, reply)
         if type(reply) is not int or not 0 <= reply <= entry[4]:
-            raise Wrong(f"no number up to {entry[4]}")
+            raise Wrong(f"not a number up to {entry[4]}")
         return None
 
     def is_sum(self, entry, reply):  # type: ignore[no-untyped-def]
@@ -262,7 +262,7 @@ class RedisTraffic(Traffic):
         return
 
     def failure(self, entry, reply):  # type: ignore[no-untyped-def]
-        """The kind of an error that a server or the proxy may give; Wrong if it may not."""
+        """The kind of an error that the server or the proxy may send. Otherwise raises Wrong."""
         text = str(reply)
         if match := SERVER_ERROR.match(text):
             self.check_server(match[1], entry[3])
@@ -274,4 +274,4 @@ class RedisTraffic(Traffic):
             return match[match.lastindex].partition(";")[0]
         if text.startswith(("OOM ", "LOADING ")):
             return text.partition(" ")[0]
-        raise Wrong("no error that this request can have")
+        raise Wrong("not an error that this request can have")

@@ -1,8 +1,8 @@
-# tests/soak/run.py: a soak from its start to its verdict
-"""Two rounds of load and chaos. At the end of each the servers are well again, every client gets
-what it is still owed and closes, and the proxy must be as one that has nothing to do: no request in
-a queue, no client, and all servers served again. The resident size after the second round is held
-against that after the first.
+# tests/soak/run.py: runs a soak from its start to its result
+"""Two rounds of load and chaos. At the end of a round all servers work again, every client gets its
+outstanding replies and closes, and the proxy must be idle: no client, no request in a queue, and
+requests to all servers succeed. The resident size after the second round is compared with that
+after the first.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ from tests.soak.clients import Report, run_clients
 CLIENTS = 64  # of each protocol
 PROCESSES = 2
 ROUNDS = 2
-# By this much the resident size may be larger after the second round. How fragmented the heap is
-# depends on chance; what leaks one message in a hundred is far beyond it in a minute.
+# How much the resident size may grow in the second round. Fragmentation of the heap varies, but a
+# leak of one message in a hundred exceeds this by far within a minute.
 GROWTH = 6 << 20
-# Seconds without a change. nutproxy gives memory back at most once a second.
+# Seconds without a change of the resident size. nutproxy frees memory at most once a second.
 REST = 2.5
 
 PROTOCOLS = ("redis", "memcached")
-# Pools over the same servers: one that waits for ever, one that gives up and ejects, one with
-# several connections to each server.
+# Pools of the same servers: one without a timeout, one with a short timeout that ejects servers,
+# and one with several connections to each server.
 OPTIONS = {
     "plain": {},
     "hasty": {
@@ -55,24 +55,24 @@ OPTIONS = {
 
 
 class Failed(Exception):
-    """The verdict, if it is not a good one."""
+    """Why the run has failed."""
 
 
 @dataclass
 class Soak:
-    """The settings of a run, and its outcome."""
+    """The settings of a run and its result."""
 
     seconds: float
     protocols: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     seed: int = 1
-    measures: bool = True  # is the resident size what it is without a sanitizer's?
+    measures: bool = True  # whether the resident size is checked; sanitizers increase it
     report: Report = field(default_factory=Report)
     events: Counter[str] = field(default_factory=Counter)
     sizes: list[int] = field(default_factory=list)
 
     def run(self) -> None:
-        """Raises Failed."""
+        """Raises Failed if a check fails."""
         with contextlib.ExitStack() as stack:
             troubles, configs = [], []
             for protocol in self.protocols:
@@ -96,14 +96,14 @@ class Soak:
 
     @contextlib.contextmanager
     def crowds(self, proxy: NutproxyServer) -> Iterator[list[Connection]]:
-        """The processes of the clients, by their connections to this one."""
+        """Starts the processes of the clients. Yields the connections to them."""
         context = multiprocessing.get_context("spawn")
         everybody = [(protocol, number) for number in range(CLIENTS) for protocol in self.protocols]
         ours, processes = [], []
         try:
             for index in range(PROCESSES):
                 here, there = context.Pipe()
-                # Neighbours have different pools and versions of the protocol.
+                # Consecutive numbers have different pools and versions of the protocol.
                 clients = everybody[index * len(everybody) // PROCESSES :][
                     : len(everybody) // PROCESSES
                 ]
@@ -129,7 +129,7 @@ class Soak:
             crowd.send("go")
         end = time.monotonic() + self.seconds / ROUNDS
         with unrest(troubles):
-            # Only what is wrong is said before the end.
+            # A report before the end is that of an error.
             if ready := wait(crowds, end - time.monotonic()):
                 self.heard(proxy, ready)
         for crowd in crowds:
@@ -138,7 +138,7 @@ class Soak:
         while waiting:
             ready = wait(waiting, DEADLINE)
             if not ready:
-                raise Failed("clients that got no reply to a request, all servers being well")
+                raise Failed("clients without a reply although all servers work")
             self.heard(proxy, ready)
             waiting = [crowd for crowd in waiting if crowd not in ready]
         self.settle(proxy)
@@ -148,14 +148,14 @@ class Soak:
             try:
                 self.report.add(crowd.recv())
             except EOFError:
-                raise Failed("a process of clients has died") from None
+                raise Failed("a client process has died") from None
         if self.report.wrong:
             if not proxy.running():
                 raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
             raise Failed(self.report.wrong)
 
     def settle(self, proxy: NutproxyServer) -> None:
-        """Everything is served again, and nothing is left over."""
+        """Wait until all servers are used again and the proxy is idle. Then measure its size."""
         for protocol in self.protocols:
             for name in POOLS:
                 serves = serves_redis if protocol == "redis" else serves_memcached
@@ -176,7 +176,7 @@ class Soak:
             f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}: "
             f"{self.seconds:.0f} s, {report.requests} requests, {report.checked} replies checked, "
             f"{report.vanished} clients vanished; errors: {errors or 'none'}; "
-            f"servers: {events or 'undisturbed'}; RSS {sizes} MB; seed {self.seed}: {verdict}"
+            f"servers: {events or 'no failures'}; RSS {sizes} MB; seed {self.seed}: {verdict}"
         )
 
 
@@ -203,7 +203,7 @@ def serves_redis(port: int) -> bool:
             if any(isinstance(reply, hiredis.ReplyError) for reply in replies):
                 return False
             if replies != [b"OK", key, 1]:
-                raise Failed(f"{replies} in the place of a value that was just set")
+                raise Failed(f"{replies} instead of a value that was just set")
     return True
 
 
@@ -216,12 +216,12 @@ def serves_memcached(port: int) -> bool:
             if any(reply.startswith(b"SERVER_ERROR") for reply in replies):
                 return False
             if replies != [b"STORED\r\n", b"VALUE %s 0 1\r\nv\r\nEND\r\n" % key]:
-                raise Failed(f"{replies} in the place of a value that was just set")
+                raise Failed(f"{replies} instead of a value that was just set")
     return True
 
 
 def left_over(proxy: NutproxyServer) -> bool:
-    """Is there a client, or a request in a queue?"""
+    """Whether there is a client or a request in a queue."""
     for stats in proxy.stats().values():
         if not isinstance(stats, dict) or "client_connections" not in stats:
             continue
@@ -238,7 +238,7 @@ def left_over(proxy: NutproxyServer) -> bool:
 
 
 def check_counters(name: str, stats: dict[str, object]) -> None:
-    """Real servers send nothing malformed or unasked, and these clients do neither."""
+    """Neither these clients nor real servers break the protocol, so no error may be counted."""
     if stats["client_protocol_errors"]:
         raise Failed(f"{name}: client_protocol_errors {stats['client_protocol_errors']}")
     for server, row in stats.items():
@@ -247,7 +247,7 @@ def check_counters(name: str, stats: dict[str, object]) -> None:
 
 
 def size_at_rest(proxy: NutproxyServer) -> int:
-    """The resident size once it stays the same: a burst's memory is given back after a while."""
+    """The resident size when it has stopped changing: nutproxy frees memory with a delay."""
     sizes = [resident(proxy)]
     since = time.monotonic()
 

@@ -1,6 +1,7 @@
-"""A soak of each kind, and that it notices what it is for. `make soak` takes as long as it is told.
+"""A short soak of each kind, and tests that its checks detect wrong replies. `make soak` runs a
+longer one.
 
-NUTPROXY_SOAK_SECONDS changes the length of each."""
+NUTPROXY_SOAK_SECONDS changes the duration of each soak."""
 
 import os
 
@@ -21,7 +22,7 @@ SECONDS = float(os.environ.get("NUTPROXY_SOAK_SECONDS", "30"))
 @pytest.mark.timeout(SECONDS + 120)
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "m512"])
 @pytest.mark.parametrize("protocol", ["redis", "memcached"])
-def test_nobody_gets_another_s_reply(protocol, arguments):
+def test_no_client_gets_another_clients_reply(protocol, arguments):
     soak = Soak(SECONDS, (protocol,), arguments, seed=1, measures=not sanitize.ACTIVE)
     try:
         soak.run()
@@ -48,20 +49,19 @@ GOOD = value(7, 100, b"k", 50)
         None,
     ],
 )
-def test_a_value_of_anybody_else_is_noticed(found):
+def test_a_value_of_another_request_is_detected(found):
     check_value(GOOD, 7, b"k", 101)
     with pytest.raises(Wrong):
         check_value(found, 7, b"k", 101)
 
 
 def answers(traffic):
-    """What each of some requests of this client may be answered with, and with what it may not:
-    the answer to another of them."""
+    """The entries of some requests of this client. A reply to one of them is wrong for another."""
     _, _, entries = traffic.pipeline(2000)
     return entries
 
 
-def test_a_redis_reply_to_another_request_is_noticed():
+def test_a_redis_reply_to_another_request_is_detected():
     traffic = RedisTraffic(3, 1)
     echoes = [entry for entry in answers(traffic) if entry[0] == traffic.is_exactly]
     sums = [entry for entry in answers(traffic) if entry[0] == traffic.is_sum]
@@ -78,7 +78,7 @@ def test_a_redis_reply_to_another_request_is_noticed():
             one[0](one, reply)
 
 
-def test_a_memcached_reply_to_another_request_is_noticed():
+def test_a_memcached_reply_to_another_request_is_detected():
     traffic = MemcacheTraffic(3, 1)
     entries = answers(traffic)
     metas = [entry for entry in entries if entry[0] == traffic.is_meta and not entry[5]]
@@ -90,7 +90,7 @@ def test_a_memcached_reply_to_another_request_is_noticed():
             first[0](first, reply)
 
 
-def test_quiet_requests_that_were_silent_are_passed_over():
+def test_quiet_requests_without_a_reply_are_skipped():
     traffic = MemcacheTraffic(3, 1)
     one, two = [entry for entry in answers(traffic) if entry[5]][:2]
     token = two[4] if isinstance(two[4], bytes) else two[4][0]
@@ -100,7 +100,7 @@ def test_quiet_requests_that_were_silent_are_passed_over():
     assert traffic.passes_over(one, b"MN\r\n")
 
 
-def test_memcached_replies_are_cut_wherever_they_come_in_pieces():
+def test_memcached_replies_are_read_from_pieces_of_any_size():
     replies = [
         b"END\r\n",
         b"VALUE k 0 8\r\nEND\r\nab\n\r\nVALUE j 0 0\r\n\r\nEND\r\n",
