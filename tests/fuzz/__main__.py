@@ -1,5 +1,5 @@
 # tests/fuzz/__main__.py: python -m tests.fuzz
-"""See the package. Ends with a line for each target; the exit status is 1 if an input failed."""
+"""Runs mutated inputs. Prints a line for each target. The exit status is 1 if an input failed."""
 
 import argparse
 import sys
@@ -10,11 +10,11 @@ from tests.fuzz.run import ALL, fuzz, replay
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="of each target (default 60)")
-    parser.add_argument("--target", choices=[*ALL], action="append", help="only this one")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default 1)")
-    parser.add_argument("--keep", action="store_true", help="some of what is found, in the corpus")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="one input, by its file")
+    parser.add_argument("--seconds", type=float, default=60, help="duration (default 60)")
+    parser.add_argument("--target", choices=[*ALL], action="append", help="only this target")
+    parser.add_argument("--seed", type=int, default=1, help="of all random choices (default 1)")
+    parser.add_argument("--keep", action="store_true", help="add new inputs to the corpus")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run only the input in FILE")
     args = parser.parse_args()
     if args.replay:
         replay(args.replay)

@@ -1,5 +1,6 @@
-# tests/fuzz/engine.py: mutates, runs, keeps what has had a new outcome
-"""One target's loop. Everything is drawn from a seed: a run of so many inputs can be repeated."""
+# tests/fuzz/engine.py: mutates inputs, runs them, and keeps those with a new outcome
+"""The loop of one target. All choices depend on the seed, so the same number of inputs can be run
+again."""
 
 import random
 import time
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CORPUS = Path(__file__).with_name("corpus")
-LONGEST = 4096  # bytes of an input, but for the seeds
+LONGEST = 4096  # bytes of an input; seeds may be longer
 BYTES = b"\r\n \0\t\x7f\x80\xff+-:$*%~_#,(=!>|0123456789aG"
 NUMBERS = [
     *(b"-1", b"0", b"1", b"2", b"3", b"10", b"00", b"01", b"+1", b"-0", b"255", b"256", b"512"),
@@ -20,14 +21,14 @@ NUMBERS = [
 
 @dataclass(frozen=True)
 class Target:
-    """`check` raises an AssertionError for an input that is dealt with wrongly, or whatever the
-    code under test should not raise; it returns the outcome's shape."""
+    """`check` runs one input and returns the shape of the outcome. It raises an AssertionError if
+    the outcome is wrong. Any other exception of the code under test is a failure too."""
 
     name: str
     seeds: Sequence[bytes]
     words: Sequence[bytes]
     check: Callable[[bytes, random.Random], Hashable]
-    close: Callable[[], None] = lambda: None  # of what the checks have started
+    close: Callable[[], None] = lambda: None  # ends the processes that the checks have started
 
     def corpus(self) -> list[bytes]:
         files = sorted((CORPUS / self.name).glob("*"))
@@ -35,7 +36,7 @@ class Target:
 
 
 class Failure(Exception):
-    """What is wrong, and the input."""
+    """An input that has failed, and why."""
 
     def __init__(self, target: Target, data: bytes, why: BaseException) -> None:
         super().__init__(f"{target.name}: {why!r}\n  input: {data!r}")
@@ -46,7 +47,7 @@ class Fuzzer:
     def __init__(
         self, target: Target, seed: int, running: Callable[[bytes], object] | None = None
     ) -> None:
-        """`running` is told each input before it is run, in case that ends the process."""
+        """`running` is called with each input before it is run, in case it ends the process."""
         self.target = target
         self.random = random.Random(f"{target.name} {seed}")
         self.running = running
@@ -68,12 +69,12 @@ class Fuzzer:
                 self.found.append(data)
 
     def run_until(self, end: float) -> None:
-        """`end` as time.monotonic() gives it."""
+        """`end` is a time of time.monotonic()."""
         while time.monotonic() < end:
             self.run_some(50)
 
     def run(self, data: bytes) -> bool:
-        """Has it had a new outcome?"""
+        """Whether the input has a new outcome."""
         if self.running is not None:
             self.running(data)
         self.runs += 1
@@ -88,7 +89,7 @@ class Fuzzer:
 
     def mutated(self) -> bytes:
         draw = self.random
-        # What was found last is the furthest from what has been tried.
+        # The inputs found last differ most from the inputs that have been run.
         recent = self.inputs[-50:] if draw.random() < 0.3 else self.inputs
         data = bytearray(draw.choice(recent))
         for _ in range(draw.choice((1, 1, 1, 2, 2, 3, 5, 8))):
@@ -122,7 +123,7 @@ class Fuzzer:
             self.renumber(data, at)
 
     def renumber(self, data: bytearray, at: int) -> None:
-        """Another number in the place of the next one."""
+        """Replace the next number."""
         while at < len(data) and not 48 <= data[at] <= 57:
             at += 1
         end = at

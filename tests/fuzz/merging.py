@@ -1,12 +1,12 @@
 # tests/fuzz/merging.py: replies of several servers, merged by a running proxy
-"""An input is a command's number and a reply of each of three servers:
+"""An input is the number of a command and one reply for each of three servers:
 
     b"0\\n--\\n*1\\r\\n$1\\r\\na\\r\\n\\n--\\n…"
 
-The servers are scripted and send just these; a part that is not one whole reply, which the parsers'
-targets are for, stands for an error of the server. nutproxy is asked for the command with keys on
-all three, and has to answer with one well-formed reply, and then still be in step: an ECHO behind
-it comes back. Where the replies are those that real servers would give, the merged one is known.
+Scripted servers send these replies. A part that is not one whole reply is replaced by an error,
+since the targets of the parsers test malformed replies. The command has keys on all three servers.
+nutproxy must send one well-formed reply, and then the reply to an ECHO after the command. If the
+servers' replies are of the expected kind, the merged reply is known and compared.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.unit.framing import outcome_with
 
 BETWEEN = b"\n--\n"
 SERVERS = (1, 2, 3)
-# Two keys of each server, and one of them twice.
+# The server of each key. Each server has two keys, and one key of the first is used twice.
 ORDER = (0, 1, 0, 2, 1, 2, 0)
 KEYS = [list(keys_of(server, SERVERS, 2)) for server in SERVERS]
 TURN = [sum(1 for other in ORDER[:at] if other == one) for at, one in enumerate(ORDER)]
 ASKED = [KEYS[one][turn % 2] for one, turn in zip(ORDER, TURN, strict=True)]
-# How many of the keys each server is asked for.
+# How many keys each server gets.
 COUNTS = [ORDER.count(index) for index in range(len(SERVERS))]
 
 REDIS_COMMANDS: list[tuple[bytes | str, ...]] = [
@@ -67,12 +67,12 @@ MEMCACHE_COMMANDS = [
     b"flush_all",
     b"stats items",
 ]
-# What the parsers let through as a reply to each of them; any other ends the connection.
+# The kinds of reply that nutproxy accepts for each command. Any other closes the connection.
 FORMS = [{Reply.VALUES}] * 3 + [{Reply.OK}, {Reply.STATS, Reply.RESET, Reply.OK, Reply.VALUES}]
 
 
 class Scene:
-    """Three servers that send `replies`, and a proxy in front of them."""
+    """Three servers that send `replies`, and a proxy for them."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ def memcache_good(index: int, reply: bytes) -> bool:
 
 
 class Merge:
-    """A check of a running proxy, which is started with the first input."""
+    """A check that uses a running proxy. The first input starts the proxy."""
 
     def __init__(self) -> None:
         self.stack = contextlib.ExitStack()
@@ -154,7 +154,7 @@ class RedisMerge(Merge):
 
 
 def redis_merged(index: int, replies: list[bytes]) -> bytes | None:
-    """The merged reply, where it is clear what it must be."""
+    """The merged reply, or None if it is not known."""
     firsts = {reply[:1] for reply in replies}
     if firsts == {b":"} and not all(INTEGER.fullmatch(reply) for reply in replies):
         return None
@@ -170,7 +170,7 @@ def redis_merged(index: int, replies: list[bytes]) -> bytes | None:
             return unexpected("del" if index == 1 else "dbsize")
         return b":%d\r\n" % total
     if index == 2 and firsts == {b"+"}:
-        # Any of them.
+        # The proxy may send any of them.
         return replies[0] if len(set(replies)) == 1 else None
     if index == 3 and firsts == {b"*"}:
         elements = [elements_of(reply) for reply in replies]
@@ -188,11 +188,11 @@ def unexpected(name: str) -> bytes:
 
 
 def elements_of(array: bytes) -> list[bytes]:
-    """The elements of an array as they are written."""
+    """The bytes of each element of an array."""
     line, _, rest = array.partition(b"\r\n")
     found = []
     for _ in range(int(line[1:])):
-        # One byte more at a time would be the definition; the Framer's first message is the same.
+        # The first message in the rest is the next element.
         [element, *_] = redis.Framer(False).feed(rest)
         found.append(element)
         rest = rest[len(element) :]
@@ -217,7 +217,7 @@ class MemcacheMerge(Merge):
 def memcache_merged(replies: list[bytes]) -> bytes:
     for reply in replies:
         if reply != b"END\r\n" and not reply.endswith(b"\nEND\r\n"):
-            # Values may stand before the error.
+            # There may be values before the error.
             return reply[reply.rstrip().rfind(b"\n") + 1 :]
     blocks = [list(blocks_of(reply)) for reply in replies]
     merged = []
@@ -230,7 +230,7 @@ def memcache_merged(replies: list[bytes]) -> bytes:
 
 
 def blocks_of(reply: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The key of each value, and its block."""
+    """The key and the block of each value."""
     at = 0
     while reply[at : at + 5] == b"VALUE":
         line = reply[at : reply.index(b"\n", at) + 1]
@@ -243,7 +243,7 @@ def redis_seeds() -> Iterator[bytes]:
     arrays = [b"*%d\r\n" % count + b"$2\r\nab\r\n" * count for count in COUNTS]
     plain = [b":1\r\n", b"+OK\r\n", b"*0\r\n", b"*2\r\n:1\r\n:0\r\n", b"$-1\r\n", b"$1\r\nk\r\n"]
     more = [b"_\r\n", b"~1\r\n+a\r\n", b"%1\r\n+a\r\n+b\r\n", b"!3\r\nERR\r\n", b"-ERR no\r\n"]
-    # Reports: LATENCY's, MEMORY STATS', FUNCTION STATS'.
+    # Replies to LATENCY, MEMORY STATS and FUNCTION STATS.
     calls = b"*4\r\n$5\r\ncalls\r\n:2\r\n$14\r\nhistogram_usec\r\n*2\r\n:4\r\n:2\r\n"
     reports = [
         b"*1\r\n*4\r\n$1\r\ne\r\n:9\r\n:2\r\n:3\r\n",

@@ -1,6 +1,6 @@
-# tests/fuzz/run.py: a process for each target, and what it has found
-"""A process that an input ends is a failure like any other: the input is in a file that outlives
-the process."""
+# tests/fuzz/run.py: a process for each target, and its results
+"""An input that ends the process is reported like any other failure, because the current input is
+also stored in a file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.fuzz.targets import TARGETS
 
 ALL = {target.name: target for target in (*TARGETS, *MERGES)}
 FAILURES = Path("build/fuzz")
-KEPT_SIZE = 1024  # bytes of an input that is kept
-KEPT = 40  # inputs of a target, of one run
+KEPT_SIZE = 1024  # bytes of an input that may be added to the corpus
+KEPT = 40  # inputs that one run adds for a target
 
 
 class LastInput:
-    """The input that a process is busy with, in a file that outlives it."""
+    """The input that a process is running, in a file that is still there if the process ends."""
 
     def __init__(self, name: str) -> None:
         self.path = FAILURES / f"{name}.running"
@@ -40,7 +40,7 @@ class LastInput:
 
 
 def work(name: str, seconds: float, seed: int, last: LastInput, main: Connection) -> None:
-    """The process of one target."""
+    """The main function of a target's process."""
     shared = last.write()
 
     def running(data: bytes) -> None:
@@ -59,7 +59,7 @@ def work(name: str, seconds: float, seed: int, last: LastInput, main: Connection
 
 
 def fuzz(names: list[str], seconds: float, seed: int, keep: bool) -> bool:
-    """All of them at a time, each in a process. True if no input has failed."""
+    """Runs all targets at the same time, each in a process. Returns whether no input has failed."""
     context = multiprocessing.get_context("spawn")
     started = []
     for name in names:
@@ -106,7 +106,8 @@ def keep_some(name: str, found: list[bytes]) -> None:
 
 
 def replay(path: Path) -> None:
-    """Raises what is wrong with the input of this file, which its name says the target of."""
+    """Runs the input in this file again. Raises Failure if it fails. The file name begins with the
+    name of the target."""
     target = ALL[path.name.rpartition("-")[0]]
     try:
         Fuzzer(target, 1).run(path.read_bytes())

@@ -1,8 +1,9 @@
-# tests/fuzz/strict.py: the requests of both protocols once more, as plain Python
-"""What a server would read, written down without the parsers: no state, no buffer, no offsets.
+# tests/fuzz/strict.py: a second reader of requests, in plain Python
+"""Finds the requests that a server would find, but shares no code with the parsers. It has no state
+and no buffer.
 
-Both functions take all bytes there are, and return the messages in them as the Framer of their
-protocol gives them, and whether what follows is broken. An error's text is not theirs.
+Both functions get all bytes at once. They return the messages like the Framer of the protocol, and
+whether the bytes after the last message are malformed. They do not return the text of the error.
 """
 
 import re
@@ -14,14 +15,14 @@ KB = 1024
 NUMBER = rb"(0|-?[1-9][0-9]{0,18})\r\n"
 COUNT = re.compile(rb"\*" + NUMBER)
 LENGTH = re.compile(rb"\$" + NUMBER)
-# The beginning of a length line that more bytes may make a right one.
+# An incomplete length line that may still become valid.
 PARTIAL = re.compile(rb"[*$](?:-?|(?:0|-?[1-9][0-9]{0,18})\r?)\Z")
 ARGS_MAX = 1024 * 1024
 
 SPACES = re.compile(rb"[ \t\n\v\f\r]*")
 BARE = re.compile(rb"""[^ \t\n\r"']*""")
 DOUBLE = re.compile(rb'"((?:\\.|[^"\\])*)"(?=[ \t\n\v\f\r]|\Z)', re.S)
-# A backslash in front of a quote is an escape: never only a backslash.
+# A backslash before a quote always escapes it.
 SINGLE = re.compile(rb"'((?:\\'|(?!\\')[^'])*)'(?=[ \t\n\v\f\r]|\Z)", re.S)
 ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.S)
 NAMED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -50,7 +51,8 @@ def redis_requests(data: bytes, max_bulk: int) -> tuple[list, bool]:
 
 
 def array(data: bytes, at: int, max_bulk: int) -> tuple[list, int, bool]:
-    """The arguments, and where they end; -1 if they do not, and whether they never can."""
+    """The arguments, the offset of their end or -1 if there is none, and whether the request is
+    malformed, so that it can never end."""
     count = COUNT.match(data, at)
     if count is None:
         return [], -1, not unfinished(data, at)
@@ -74,7 +76,7 @@ def array(data: bytes, at: int, max_bulk: int) -> tuple[list, int, bool]:
 
 
 def unfinished(data: bytes, at: int, sign: bytes = b"*") -> bool:
-    """Is the line there only in part? Redis judges one without a CR when it is 64 KB long."""
+    """Whether the line may still become valid. Redis waits for a CR up to 64 KB."""
     rest = data[at:]
     if not rest or (rest[:1] == sign and PARTIAL.match(rest)):
         return True
@@ -133,7 +135,7 @@ SIGNED = re.compile(rb"[\t-\r]*([+-]?[0-9]+)(?:[\t-\r][^\0]*)?\Z", re.S)
 def memcache_requests(
     data: bytes, max_bulk: int, commands: frozenset[bytes]
 ) -> tuple[list[tuple[list[bytes], bytes | None]], bool]:
-    """Of each message its words, and its data block."""
+    """The words and the data block of each message."""
     found, at = [], 0
     while at < len(data):
         if data[at] == 0x80 or data[at : at + 2] == b"\x16\x03":
@@ -153,7 +155,7 @@ def memcache_requests(
             return found, True
         size, good = block_size(words)
         if size is not None and (not good or size > max_bulk or b"\0" in line):
-            # Swallowed, the two bytes behind it too.
+            # The block and the two bytes after it are skipped.
             found.append((words, None))
             at += size + 2
             continue
@@ -172,8 +174,8 @@ def is_http(words: list[bytes]) -> bool:
 
 
 def block_size(words: list[bytes]) -> tuple[int | None, bool]:
-    """The bytes of the data block behind this line, None if there is none; and whether the rest of
-    the line is right."""
+    """The size of the data block after this line, or None if it has no block, and whether the rest
+    of the line is valid."""
     place = 2 if words and words[0] == b"ms" else 4
     if not words or words[0] not in {b"ms", *STORAGE} or len(words) <= place:
         return None, False
@@ -183,7 +185,7 @@ def block_size(words: list[bytes]) -> tuple[int | None, bool]:
         return None, False
     good = len(words[1]) <= 250
     if words[0] == b"ms":
-        # Its key, its size, its flags: twenty words with the end of the line.
+        # memcached accepts twenty words, and counts the end of the line as one.
         return size, good and len(words) <= 19
     least = STORAGE[words[0]]
     good = good and len(words) in (least, least + 1) and unsigned(words[2])

@@ -1,11 +1,12 @@
-# tests/fuzz/targets.py: what is fuzzed, and what has to be true of every input
+# tests/fuzz/targets.py: the fuzzed code, and what must be true for every input
 """
-redis_request, memcache_request   the same messages at every cut, as strict.py reads them, and what
-                                  a message is written as reads as that message again
-redis_reply                       the same at every cut, as hiredis reads them
-memcache_reply                    the same at every cut, and as the tests' own reader cuts them
-config                            findings of one line each, and a Config only without a problem
-redis_merge, memcache_merge       see merging.py
+redis_request, memcache_request   However the input is cut, the messages are the same as those of
+                                  strict.py. A message that is encoded again is read unchanged.
+redis_reply                       The same at every cut, and as hiredis reads them.
+memcache_reply                    The same at every cut, and as tests/memcache.py reads them.
+config                            Each finding is one printable line, and there is a Config only if
+                                  there is no problem.
+redis_merge, memcache_merge       See merging.py.
 """
 
 import random
@@ -29,7 +30,7 @@ from tests.unit import test_memcache_parser, test_redis_parser
 from tests.unit.framing import outcome_with
 
 MAX_BULK = 5000
-SMALL = 6000  # bytes of a seed
+SMALL = 6000  # longer messages are not used as seeds
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,7 +51,7 @@ def small(seeds: object) -> list[bytes]:
 
 
 def some(count: int) -> int:
-    """Not every number of messages is a new outcome."""
+    """Limits the number of outcomes: all counts from 4 on are the same."""
     return min(count, 4)
 
 
@@ -70,7 +71,7 @@ def redis_request(data: bytes, draw: random.Random) -> Hashable:
     return error, some(len(found)), shape
 
 
-# To hiredis attributes are replies of their own; and it makes room for what a length promises.
+# hiredis takes attributes for separate replies, and allocates memory for the announced length.
 NOT_FOR_HIREDIS = re.compile(rb"\||[*%~>][0-9]{6}")
 
 
@@ -140,7 +141,7 @@ def memcache_reply(data: bytes, draw: random.Random) -> Hashable:
 # Configuration --------------------------------------------------------------------------------
 
 
-# YAML's.
+# The ends of lines in YAML.
 LINE_END = re.compile(b"\r\n|\r|\n|\xc2\x85|\xe2\x80[\xa8\xa9]")
 
 
@@ -173,7 +174,7 @@ def config_seeds() -> list[bytes]:
         for name, field in PoolKeys.model_fields.items()
         if field.examples
     )
-    # Escapes of YAML, references and forms of other programs, in every place of a value.
+    # Escapes of YAML, references, and the syntax of other programs.
     odd = [
         b'p:\n  listen: "/\\0"\n  redis_auth: "\\ud800"\n  servers: ["\\udfff:1:1", "h:1:1 a b"]\n',
         b"p:\n  listen: tcp://h:1\n  servers:\n  - redis://u:p@h:1/1\n  - ${NO}:1:1\n  -h:1:1\n",

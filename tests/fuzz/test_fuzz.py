@@ -1,5 +1,4 @@
-"""The corpus, and a short run from it: the same inputs each time. `make fuzz` takes as long as it
-is told."""
+"""The corpus, and a short run that uses the same inputs each time. `make fuzz` runs longer."""
 
 import pytest
 
@@ -8,12 +7,12 @@ from tests.fuzz.engine import Failure, Fuzzer, Target
 from tests.fuzz.merging import MERGES
 from tests.fuzz.targets import TARGETS
 
-# What a target does in two seconds or so.
+# The inputs that a target runs in about two seconds.
 COUNTS = {"config": 400, "redis_merge": 3000, "memcache_merge": 3000}
 
 
 @pytest.mark.parametrize("target", [*TARGETS, *MERGES], ids=lambda target: target.name)
-def test_no_input_is_dealt_with_wrongly(target):
+def test_every_input_has_a_correct_outcome(target):
     fuzzer = Fuzzer(target, 1)
     try:
         fuzzer.run_corpus()
@@ -36,5 +35,5 @@ def test_an_input_that_fails_is_found_and_shown():
 @pytest.mark.parametrize(
     "data", [b"*1\r\n$03\r\nGET\r\n", b"*02\r\n", b"*1\r\n$4294967299\r\nGET\r\n"]
 )
-def test_the_strict_reader_is_strict(data):
+def test_the_strict_reader_refuses_malformed_lengths(data):
     assert strict.redis_requests(data, 1 << 30) == ([], True)

@@ -1,29 +1,29 @@
-# tests/sanitize: everything once more, with AddressSanitizer and UndefinedBehaviorSanitizer
-"""python -m tests.sanitize (make asan): a copy of the tree in build/asan, compiled with both, and
-in it the test suite, a short fuzz and a short soak.
+# tests/sanitize: all tests with AddressSanitizer and UndefinedBehaviorSanitizer
+"""python -m tests.sanitize (make asan) copies the tree to build/asan, compiles the copy with both
+sanitizers, and runs the tests, a short fuzz and a short soak there.
 
-A sanitized module needs an interpreter that has been linked with the sanitizers, so that they are
-there before the C library is: build/asan/bin/python (launcher.c) is one, in a virtual environment
-of its own with the packages of this one. What it starts by sys.executable is sanitized too;
-redis-server and the like are not. Python's own allocator is off, so that every object has a block
-of its own.
+Sanitized modules need an interpreter that is linked with the sanitizers, because these must be
+loaded before the C library. This interpreter is build/asan/bin/python, built from launcher.c. It
+has its own virtual environment with the packages of the current one. Processes that it starts with
+sys.executable are sanitized too; redis-server and other programs are not. Python's allocator is
+switched off, so that every object is a separate block.
 
-    build/asan/tree/       the copy, with its compiled modules
-    build/asan/reports/    one file for each process that the sanitizers have something to say about
+    build/asan/tree/       the copy with its compiled modules
+    build/asan/reports/    one file for each process for which there is a report
 
-Any report is a failure, and so is a leak that one names: at the end of each nutproxy LeakSanitizer
-looks for blocks that nothing points to.
+Any report is a failure. That includes leaks: whenever a nutproxy ends, LeakSanitizer reports blocks
+that are not referenced any more.
 """
 
 import os
 import sys
 from pathlib import Path
 
-# Are these the sanitized modules?
+# Whether the modules in use are sanitized.
 ACTIVE = os.environ.get("NUTPROXY_SANITIZE", "") not in ("", "0")
 
 
 def report_of(pid: int) -> str:
-    """What the sanitizers have said about the process `pid`."""
+    """The report of the sanitizers on the process `pid`."""
     file = Path(sys.prefix, "reports", f"report.{pid}")
     return file.read_text(errors="replace") if file.exists() else ""

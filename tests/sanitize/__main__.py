@@ -1,5 +1,5 @@
 # tests/sanitize/__main__.py: python -m tests.sanitize
-"""See the package. Arguments are pytest's, in the place of the whole suite."""
+"""See the package. Arguments are passed to pytest, and only these tests are run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LEFT_OUT = shutil.ignore_patterns(
     *("build", "*.so", "__pycache__", ".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info")
 )
 
-# What runs, behind the name that its closing line has.
+# The steps by the name that the last line of the output has for them.
 STEPS = {
     "fuzz": ["-m", "tests.fuzz", "--seconds", "20"],
     "soak": ["-m", "tests.soak", "--seconds", "20"],
     "soak -m 512": ["-m", "tests.soak", "--seconds", "20", "-m", "512"],
 }
-# Without what measures memory, of which sanitizers take a multiple. The soaks of the slow group
-# have steps of their own.
+# Without tests that measure memory, because sanitizers multiply it, and without slow tests: soaks
+# are separate steps.
 SUITE = ["-m", "pytest", "-n", "2", "-m", "not measures and not slow"]
-# pylibmc's gets reads a key that it has freed.
+# gets of pylibmc reads a key that pylibmc has freed.
 SUITE += ["--deselect", "tests/integration/test_memcache_clients.py::test_pylibmc_cas"]
 
 
@@ -39,7 +39,7 @@ def environment() -> dict[str, str]:
 
 
 def prepare() -> None:
-    """The interpreter, the copy, its modules."""
+    """Build the interpreter, copy the tree, and compile its modules."""
     packages = Path("lib", f"python{sysconfig.get_python_version()}", "site-packages")
     for directory in (PYTHON.parent, REPORTS, (PLACE / packages).parent):
         directory.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def prepare() -> None:
         f"-lpython{sysconfig.get_config_var('LDVERSION')}",
     )
     for entry in TREE.iterdir() if TREE.exists() else ():
-        # What has been compiled stays.
+        # Keep the compiled objects.
         if entry.name != "build":
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     shutil.copytree(ROOT, TREE, ignore=LEFT_OUT, dirs_exist_ok=True)
