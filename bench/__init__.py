@@ -1,1 +1,1 @@
-"""Side-by-side measurements of nutproxy and its peers: `python -m bench`."""
+"""Benchmarks of nutproxy and other proxies, side by side: `python -m bench`."""

@@ -2,16 +2,16 @@
 """python -m bench: nutproxy, nutcracker, haproxy and a bare echo server, side by side in one run.
 
     python -m bench                                the core rows in three placements; 15 minutes
-    python -m bench --all                          then all other rows, in one; 35 minutes
-    python -m bench --list                         the rows, and what each of them is
+    python -m bench --all                          also all other rows in one; 35 minutes
+    python -m bench --list                         list the rows with a description
     python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
     python -m bench --placement own,shared         these placements (bench/placement.py); or all
     python -m bench --memory                       resident memory in five cases (bench/memory.py)
 
-predixy takes part if it is on PATH. Tables go to standard output. A complete run, of five rounds or
-more and in all placements, also writes bench/results/ and the figures that README and
-docs/performance.md quote (bench/figures.py); any other writes only where --output says. How it is
-measured is told by the report itself (bench/report.py), what is measured by bench/rows.py.
+predixy is included if it is on PATH. Tables go to standard output. A complete run has at least five
+rounds and all placements. It also writes bench/results/ and the figures in README and
+docs/performance.md (bench/figures.py). Any other run writes files only to the directory of
+--output. The report explains how it is measured (bench/report.py); bench/rows.py has the rows.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ RESULTS = Path(__file__).parent / "results"
 DEFAULT_PEERS = ["nutproxy", "nutcracker", "haproxy", "echo"]
 TRACED_PEERS = ("nutproxy", "nutcracker")
 LEAST_ROUNDS_TO_WRITE = 5
-TURNS = 2  # runs of a peer in each round: there and back
-PARTIAL_SECONDS = 0.8  # in open loop, a round
+TURNS = 2  # runs of a peer in each round: one in each order of the peers
+PARTIAL_SECONDS = 0.8  # of load in each round of an open-loop row
 
-# About what one row of one peer takes in a round, what each start of a load adds, and one count:
-# with these a run says how long it will take, until it knows better.
+# About how long one row of one peer takes in a round, how much each start of a load adds, and how
+# long one count takes. Only for the first estimate of a run's duration.
 CELL_SECONDS, START_SECONDS, COUNT_SECONDS = 0.9, 0.05, 3.0
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What one report is made of."""
+    """The contents of one report."""
 
-    stem: str  # of its files
+    stem: str  # of its file names
     rows: list[Row]
     partials: list[Partial]
     counts: list[Count]
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def benchmark(options: argparse.Namespace) -> None:
     selected = selections(options)
     for one in selected:
-        # Rather now than after 20 minutes.
+        # A missing program should end the run now, not after 20 minutes.
         for name in programs(one):
             peers.program(name)
     output = options.output or (RESULTS if options.complete else None)
@@ -126,7 +126,7 @@ def selections(options: argparse.Namespace) -> list[Selection]:
 
 
 def default_placements() -> Sequence[str]:
-    """Of a single processor there is one placement only."""
+    """With a single processor there is only one placement."""
     return placement.NAMES if len(placement.usable()) > 1 else ("free",)
 
 
@@ -199,16 +199,16 @@ def measure_placement(
 
 
 def scaled(row: Row, scale: float) -> Row:
-    """As it is run once."""
+    """The row with the requests of one run."""
     return dataclasses.replace(row, requests=max(1, int(row.requests * scale / TURNS)))
 
 
 def capacity(results: Results, place: str, partial: Partial) -> float:
-    """Of nutcracker, requests a second."""
+    """The requests per second of nutcracker."""
     samples = results.row(place, partial.of)[BASE]
     found = statistics.median(sample.load.requests_per_second for sample in samples)
     if math.isinf(found):
-        raise SystemExit(f"{partial.of}: the runs are too short to tell a rate; raise --scale")
+        raise SystemExit(f"{partial.of}: the runs are too short to measure a rate; raise --scale")
     return found
 
 
@@ -223,10 +223,10 @@ def measure_rounds(
     for row in rows:
         for peer in able(running, row):
             measure.check(peer, row)
-            # Not counted: buffers grow and connections are opened.
+            # A warm-up, which is not measured: buffers grow and connections are opened.
             measure.run(peer, row, max(1, row.requests // 5), directory)
     for number in range(1, rounds + 1):
-        # Whoever comes first in one round comes last in another.
+        # Each round begins with another peer.
         running = running[1:] + running[:1]
         for row in rows:
             there = able(running, row)
@@ -253,7 +253,7 @@ def count_all(
 ) -> None:
     def done(name: str, count: Count, found: Counts) -> None:
         results.counts.setdefault(count.id, {})[name] = found
-        progress.step(f"{count.id:32}{name:12}{sum(found.values()):10,.2f} a request")
+        progress.step(f"{count.id:32}{name:12}{sum(found.values()):10,.2f} per request")
 
     by_calls = [count for count in counts if count.kind == "calls"]
     by_instructions = [count for count in counts if count.kind == "instructions"]
@@ -269,7 +269,7 @@ def count_all(
                 tally = functools.partial(done, name)
                 tracers.instructions(name, prepared, by_instructions, tally)
         except tracers.NotPermitted as reason:
-            # The rest of the run was not in vain.
+            # Keep the results of the rest of the run.
             progress.step(f"not everything could be counted: {reason}")
 
 
@@ -278,29 +278,29 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench", description="Side by side with nutcracker. See bench/__main__.py."
     )
     parser.add_argument("--list", action="store_true", help="print the rows")
-    parser.add_argument("--all", action="store_true", help="the core rows, then all others")
+    parser.add_argument("--all", action="store_true", help="also measure the other rows")
     parser.add_argument(
-        "--only", type=words, default=[], metavar="ID[,ID]", help="these rows, or patterns of them"
+        "--only", type=words, default=[], metavar="ID[,ID]", help="only these rows, or patterns"
     )
     parser.add_argument(
         "--placement",
         type=words,
         action="extend",
         metavar="NAME[,NAME]",
-        help=f"of {', '.join(placement.NAMES)}; or all (the default, except for what --all adds)",
+        help=f"{', '.join(placement.NAMES)}, or all (the default, except for the rows of --all)",
     )
-    parser.add_argument("--rounds", type=positive, default=5, help="the median of so many (5)")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the requests of each row")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds (5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the requests of a row")
     parser.add_argument(
         "--peers",
         type=words,
         default=None,
-        help=f"of {','.join(PEERS)} ({','.join(DEFAULT_PEERS)}, and predixy if it is on PATH)",
+        help=f"{','.join(PEERS)} ({','.join(DEFAULT_PEERS)}, and predixy if it is on PATH)",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where tables and charts go")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="write tables and charts here")
     parser.add_argument("--memory", action="store_true", help="resident memory instead of CPU")
     parser.add_argument(
-        "--churn", type=positive, default=memory.CHURN, help="connections of that case (1000000)"
+        "--churn", type=positive, default=memory.CHURN, help="connections of memory-churn (1000000)"
     )
     options = parser.parse_args(argv)
     options.complete = is_complete(options)
@@ -321,7 +321,7 @@ def default_peers() -> list[str]:
 
 
 def is_complete(options: argparse.Namespace) -> bool:
-    """Nothing was left out, so that its figures may be quoted."""
+    """Whether nothing is left out. Documents quote only the figures of complete runs."""
     if options.only or options.peers or options.output:
         return False
     if options.memory:
@@ -374,18 +374,18 @@ def chosen(id: str, only: Sequence[str]) -> bool:
 
 
 def allow_many_files() -> None:
-    """For 800 clients on both sides of a proxy; what is started here inherits it."""
+    """Raises the limit for 800 clients on both sides of a proxy. Child processes inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def machine() -> dict[str, str]:
-    """What one has to know to repeat it."""
+    """What a reader must know to repeat the run."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     found = {
         "processor": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
-        # What paces its packets by timers (bbr) is dearer than what does not.
+        # An algorithm that paces packets with timers, such as bbr, needs more processor time.
         "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
         "nutproxy": f"{nutproxy.__version__}, commit {commit()}",

@@ -1,14 +1,14 @@
 # bench/chart.py: bar charts
-"""Horizontal bars as SVG, for README and the documents: a group of bars for each row, one bar for
-each peer, and a line at 1. A bar is solid up to its least value and pale from there to its
-greatest.
+"""Horizontal bars as SVG for the README and the documents. Each row has a group of bars, one for
+each peer, and there is a line at 1. A bar is solid up to its lowest value and pale up to its
+highest value.
 
     redis-get   ███████▒▒▒ 0.69 - 0.93
                 ████████▒▒▏▒▒ 0.80 - 1.20 †
                           ▏
                      1 = nutcracker
 
-The colours suit a light and a dark page; text follows the page's own scheme.
+The colours work on light and dark pages. The text has the colour scheme of the page.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, MARGIN = 520, 90  # px: the bars, and what a figure after a bar needs
-CHARACTER = 6.8  # px, of a name in front of the bars
+WIDTH, MARGIN = 520, 90  # px: the longest bar, and the figure after it
+CHARACTER = 6.8  # px: the width of a character of a row's name
 BAR, GAP, HEAD = 11, 12, 64
 
 COLOURS = ["#2f81f7", "#d29922", "#8b949e", "#3fb950", "#a371f7"]
@@ -52,9 +52,8 @@ def bars(
     groups: Sequence[tuple[str, Sequence[Bar | None]]],
     notes: Sequence[str] = (),
 ) -> str:
-    """`groups` are rows: a name, and a bar for each of `series`, None where there is none. `unit`
-    says what the line at 1 is; `notes` stand below. A bar longer than three times that is cut; its
-    figure is not."""
+    """`groups` are rows, each with a name and a bar or None for each of `series`. `unit` labels the
+    line at 1. `notes` are printed below. A bar above 3 is cut, but its figure is complete."""
     every = [bar for _, row in groups for bar in row if bar]
     scale = WIDTH / min(max([bar.high for bar in every] + [1.0]), 3.0)
     label = max((len(name) for name, _ in groups), default=0) * CHARACTER + 16
@@ -91,7 +90,7 @@ def bars(
 
 
 def drawn(bar: Bar, x: float, y: float, low: float, high: float, colour: str) -> list[str]:
-    """The pale bar to its greatest value, and over it the one to its least."""
+    """A pale bar up to the highest value, and a solid bar up to the lowest value over it."""
     look = f'fill="none" stroke="{colour}"' if bar.doubtful else f'fill="{colour}"'
     form = '<rect x="{:.0f}" y="{:.0f}" width="{:.1f}" height="{}" rx="2" {}/>'
     parts = [form.format(x, y, low, BAR - 2, look)]

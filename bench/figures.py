@@ -1,14 +1,14 @@
 # bench/figures.py: python -m bench.figures
-"""The figures that documents quote, from bench/results/*.json: nobody types one.
+"""Writes the figures in documents from bench/results/*.json, so no figure is typed by hand.
 
-A document has blocks, each between two comments:
+Figures are in blocks between two comments:
 
     <!-- figures: NAME -->
-    what stands here is replaced
+    this text is replaced
     <!-- end -->
 
-BLOCKS has a function for each NAME. A complete run of the benchmark rewrites them; a test fails
-when a document differs from the results.
+BLOCKS has a function for each NAME. A complete run of the benchmark rewrites the blocks. A test
+fails if a document differs from the results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Aim:
-    """What was aimed at: of nutcracker, and of the floor."""
+    """The aims for a row, as ratios to nutcracker and to the floor."""
 
     row: str
     name: str
@@ -58,7 +58,7 @@ AIMS = [
     Aim("memcache-get-p16", "Memcached get, pipelines of 16"),
 ]
 
-# System calls per request that were aimed at.
+# The aims for system calls per request.
 CALLS = [
     ("calls-redis-get-c1", "a Redis GET of a lone client", 6.0),
     ("calls-redis-get", "a Redis GET, 50 clients", 2.3),
@@ -69,7 +69,7 @@ CALLS = [
 
 
 def sources(directory: Path) -> list[Results]:
-    """The core rows' results, and those of the others where they have been measured."""
+    """The results of the core rows and, if they have been measured, those of the other rows."""
     files = (directory / f"{stem}.json" for stem in ("latest", "long"))
     return [Results.read(file) for file in files if file.exists()]
 
@@ -128,7 +128,8 @@ def aims(directory: Path) -> str:
 
 
 def judged(pairs: Sequence[tuple[float | None, Range | None]]) -> str:
-    """Against the aims: in all placements, in some, in none; not at all if it did not repeat."""
+    """Whether the aims are met in all placements, in some, or in none. Undecided if a figure did
+    not repeat."""
     aimed = [(limit, one) for limit, one in pairs if limit is not None and one is not None]
     if not aimed:
         return ""
@@ -140,7 +141,7 @@ def judged(pairs: Sequence[tuple[float | None, Range | None]]) -> str:
 
 
 def partial(directory: Path, protocols: Sequence[str] = ("redis", "memcache")) -> str:
-    """What an operator sees, as ranges over the placements."""
+    """Processor time and latency at partial load, as ranges over the placements."""
     latest = Results.read(directory / "latest.json")
     lines = []
     for one in PARTIALS:
@@ -187,7 +188,7 @@ def counts(directory: Path) -> str:
 
 
 def steps(directory: Path) -> str:
-    """How the cost of an MGET grows with its keys."""
+    """How the cost of an MGET grows with the number of its keys."""
     for results in sources(directory):
         few, many = (
             results.medians(f"redis-mget-{keys}", "nutproxy", lambda sample: sample.cpu)
@@ -200,7 +201,7 @@ def steps(directory: Path) -> str:
 
 
 def kept(directory: Path) -> str:
-    """The table of memory."""
+    """The table of resident memory."""
     measured = json.loads((directory / "memory.json").read_text())["measured"]
     lines, notes = [], []
     for case in (case for case in memory.CASES if case.id in measured):
@@ -229,7 +230,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 
 
 def rewritten(text: str, directory: Path) -> str:
-    """The document with its blocks as the results have them."""
+    """The document with new contents in its blocks."""
 
     def block(match: re.Match[str]) -> str:
         content = BLOCKS[match[2]](directory)

@@ -1,13 +1,13 @@
 # bench/isolation.py: python -m bench.isolation
-"""What others notice of it: latencies of a client that has done nothing, beside what is hard on a
-proxy.
+"""Measures the latency of a client while the proxy has other hard work:
 
-- one server of four stands still: requests to the other three, without and with that, in turn
-- clients connect as fast as they can: how many a second, and requests meanwhile
-- a command that the proxy answers itself, with thousands of clients connected: how long a PING of
-  somebody else takes that is sent right behind it
+- One of four servers is stopped. The client sends requests to the other three, alternately with and
+  without the stopped server.
+- New clients connect as fast as they can. Reports the connects per second and the latency.
+- Thousands of clients are connected, and another client sends a command that the proxy answers
+  itself. Reports the latency of a PING that is sent directly after it.
 
-The client sends a request when it has the reply to the last one. Every reply is checked.
+The client waits for each reply before it sends the next request. Every reply is checked.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def connect(port: int) -> socket.socket:
 
 
 def latency(connection: socket.socket, request: bytes, expected: bytes) -> float:
-    """Milliseconds until the reply."""
+    """The milliseconds until the reply has arrived."""
     begun = time.perf_counter()
     connection.sendall(request)
     received = connection.recv(4096)
     while len(received) < len(expected) and (part := connection.recv(4096)):
         received += part
     if received != expected:
-        raise SystemExit(f"{received[:100]!r} in the place of {expected!r}")
+        raise SystemExit(f"{received[:100]!r} instead of {expected!r}")
     return (time.perf_counter() - begun) * 1e3
 
 
@@ -78,8 +78,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @contextlib.contextmanager
 def scene(directory: Path) -> Iterator[tuple[int, list[bytes], Callable[[int], None]]]:
-    """nutproxy over four servers: its port, a key of each server, and what sends a signal to the
-    last of them. They share a processor; this process goes where the scheduler puts it."""
+    """nutproxy with four servers, all on one processor. Yields its port, a key of each server, and
+    a function that sends a signal to the last server. The scheduler places this process."""
     shared = placement("shared")
     with contextlib.ExitStack() as stack:
         processes = {}
@@ -106,7 +106,8 @@ def scene(directory: Path) -> Iterator[tuple[int, list[bytes], Callable[[int], N
 
 
 def stopped_server(directory: Path, rounds: int, requests: int) -> list[list[str]]:
-    """p50 and p99 of the other three, by round, and their medians' ratio."""
+    """p50 and p99 of requests to the other three servers as medians of the rounds, and the ratio of
+    p99."""
     measured: dict[str, list[list[float]]] = {"undisturbed": [], "one of four stopped": []}
     with scene(directory) as (port, [*keys, lost], send_signal), connect(port) as client:
         for _ in range(rounds):
@@ -137,7 +138,7 @@ def stopped_server(directory: Path, rounds: int, requests: int) -> list[list[str
 def storm(
     port: int, seconds: float, counted: multiprocessing.sharedctypes.Synchronized[int]
 ) -> None:
-    """Connect, ask, get the reply, leave: until the time is over."""
+    """For `seconds`: connect, send a request, read the reply and close, again and again."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with connect(port) as connection:
@@ -164,19 +165,19 @@ def connect_storm(directory: Path, seconds: float) -> list[list[str]]:
         for process in crowd:
             process.join()
     rate = sum(each.value for each in counts) / took
-    rows = [["beside new clients", "connects a second", "p50 ms", "p99 ms"]]
-    for name, values, count in (("none", quiet, "0"), ("two crowds", meanwhile, f"{rate:.0f}")):
+    rows = [["new clients", "connects a second", "p50 ms", "p99 ms"]]
+    for name, values, count in (("none", quiet, "0"), ("two processes", meanwhile, f"{rate:.0f}")):
         p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
         rows.append([name, count, f"{p50:.3f}", f"{p99:.3f}"])
     return rows
 
 
 def stalls(directory: Path, clients: int, times: int) -> list[list[str]]:
-    """How long a PING takes that is sent right behind the command of somebody else."""
+    """How long a PING takes that is sent directly after a command of another client."""
     limit = clients + 200
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, hard), hard))
-    rows = [[f"PING behind, {clients} clients connected", "median ms", "longest ms"]]
+    rows = [[f"PING after, {clients} clients connected", "median ms", "longest ms"]]
     with scene(directory) as (port, _, _), contextlib.ExitStack() as stack:
         for _ in range(clients):
             latency(stack.enter_context(connect(port)), PING, PONG)
@@ -197,11 +198,11 @@ def stalls(directory: Path, clients: int, times: int) -> list[list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.isolation", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of the stopped server (5)")
-    parser.add_argument("--requests", type=int, default=10_000, help="in each of them (10000)")
-    parser.add_argument("--seconds", type=float, default=5, help="of new clients (5)")
-    parser.add_argument("--clients", type=int, default=5000, help="that are connected (5000)")
-    parser.add_argument("--times", type=int, default=20, help="that each command is sent (20)")
+    parser.add_argument("--rounds", type=int, default=5, help="with a stopped server (5)")
+    parser.add_argument("--requests", type=int, default=10_000, help="in each round (10000)")
+    parser.add_argument("--seconds", type=float, default=5, help="with new clients (5)")
+    parser.add_argument("--clients", type=int, default=5000, help="connected clients (5000)")
+    parser.add_argument("--times", type=int, default=20, help="how often to send a command (20)")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="nutproxy-isolation-") as name:
         directory = Path(name)

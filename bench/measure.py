@@ -1,8 +1,8 @@
-# bench/measure.py: one run, measured
-"""One run of a load generator against one peer: throughput, latencies, CPU time.
+# bench/measure.py: measures one run
+"""One run of a load generator against one peer: throughput, latencies and CPU time.
 
-The CPU time is what the kernel has charged to the threads of the proxy meanwhile, in nanoseconds:
-it includes the system calls, and nothing of the load generator or the servers.
+The CPU time is the time in nanoseconds that the kernel has charged to the threads of the proxy
+during the run. It includes system calls, but not the load generator or the servers.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from bench.rows import LOAD, SPACE, Row, reply, request
 
 @dataclass(frozen=True)
 class Load:
-    """What the load generator says about a run; latencies in milliseconds."""
+    """The results of the load generator. Latencies are in milliseconds."""
 
     requests_per_second: float
     p50: float
     p99: float
-    p99_9: float | None  # redis-benchmark does not tell
+    p99_9: float | None  # not reported by redis-benchmark
     max: float
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run gave."""
+    """The results of one run."""
 
     load: Load
-    cpu: float  # of the proxy, microseconds per request
-    user: float  # the part of it that is not the kernel's
+    cpu: float  # of the proxy, in microseconds per request
+    user: float  # the part of `cpu` that is user time
 
     @property
     def percent(self) -> float:
-        """Of one processor, while the load ran."""
+        """CPU time in percent of one processor during the run."""
         return self.cpu * self.load.requests_per_second / 1e4
 
 
 def check(peer: Peer, row: Row) -> None:
-    """A proxy that answers with errors is fast; it must not be measured."""
+    """Ends the run if a reply is wrong: a proxy that sends errors is fast."""
     expected = reply(row)
     received = exchange(peer.ports[row.id], request(row), len(expected))
     if received != expected:
-        raise SystemExit(f"{peer.name} answered {row.id} with {received[:100]!r}")
+        raise SystemExit(f"{peer.name}, {row.id}: unexpected reply {received[:100]!r}")
 
 
 def run(peer: Peer, row: Row, requests: int, directory: Path) -> Sample:
-    """The load, once; raises SystemExit when the load generator or the proxy fails."""
+    """Runs the load once. Raises SystemExit if the load generator or the proxy fails."""
     pid = peer.process.pid
     threads, (user, system) = thread_time(pid), process_time(pid)
     load = generate(peer, row, requests, directory)
@@ -97,8 +97,8 @@ def load_command(port: int, row: Row, requests: int, directory: Path) -> list[st
 
 
 def parse_redis_benchmark(output: str) -> Load:
-    """The last line is "test","rps" and the latencies' avg, min, p50, p95, p99 and max; the name of
-    the test is the whole command, which may be long."""
+    """The last line is "test","rps" and the avg, min, p50, p95, p99 and max of the latencies. The
+    name of the test is the whole command, which may be long."""
     found = re.search(r'",' + ",".join([r'"([\d.]+|inf)"'] * 7) + r"\s*$", output)
     if found is None:
         raise SystemExit(f"redis-benchmark printed no result: {output[-200:]!r}")
@@ -113,7 +113,7 @@ def parse_load(output: str) -> Load:
 
 
 def thread_time(pid: int) -> int:
-    """utime+stime of all threads in nanoseconds; /proc/PID/stat has them in ticks of 10 ms."""
+    """utime+stime of all threads in nanoseconds. /proc/PID/stat has only ticks of 10 ms."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
 

@@ -1,10 +1,10 @@
 # bench/memory.py: python -m bench --memory
-"""Resident memory of a proxy in five cases that are hard on it.
+"""Resident memory of a proxy in five cases that need much of it.
 
-A case starts the proxy anew, in front of Redis servers of its own, warms it up and notes its
-resident size: idle. The peak is the kernel's own high-water mark (VmHWM), which is set back to the
-present size at that moment (`clear_refs`), so that nothing between two looks is missed. After the
-case the clients leave, and the size is noted when it has come to rest: what was not given back.
+Each case starts a new proxy and new Redis servers, sends some requests and measures the resident
+size: idle. Then it resets the kernel's high-water mark (VmHWM) with `clear_refs`, so the peak is
+exact. After the case the clients disconnect. When the size has stopped changing, it is measured
+again: after.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.rows import KILO, LOAD, MEGA, Row, reply, request
 
 CHURN = 1_000_000  # connections
 PLACEMENT = placement.placement("shared")
-PORTIONS = 20  # of the churn: after each, a server and some clients are killed
+PORTIONS = 20  # of the churn; after each, a server and some clients are killed
 
 GET = Row("get", "", "redis", False, 1, tool=LOAD)
 SET = dataclasses.replace(GET, is_set=True)
@@ -39,7 +39,7 @@ GET_LARGE = dataclasses.replace(GET, size=MEGA)
 
 @dataclass
 class Scene:
-    """A proxy with two pools, each with a server: `port` is the case's, `other` its neighbour's."""
+    """A proxy with two pools of one server each. The case uses `port`. `other` is another pool."""
 
     directory: Path
     proxy: subprocess.Popen[bytes]
@@ -50,14 +50,14 @@ class Scene:
     churn: int
 
     def status(self, name: str) -> int:
-        """VmRSS or VmHWM, in bytes."""
+        """VmRSS or VmHWM in bytes."""
         for line in Path(f"/proc/{self.proxy.pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
         raise SystemExit("the proxy has died")
 
     def settled(self) -> int:
-        """The resident size, when it has not changed for a second."""
+        """Waits until the resident size has not changed for a second, and returns it."""
         size, since, end = self.status("VmRSS"), time.monotonic(), time.monotonic() + PATIENCE
         while time.monotonic() - since < 1.0 and time.monotonic() < end:
             time.sleep(0.05)
@@ -84,8 +84,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Case:
-    """`run` puts the load on, leaves again, and returns what is worth a note; the proxy's size is
-    taken around it."""
+    """`run` creates the load, disconnects, and returns a note or nothing. The size of the proxy is
+    measured before and after it."""
 
     id: str
     title: str
@@ -100,12 +100,12 @@ class Results:
 
 
 def pipelined(scene: Scene) -> str:
-    """The client sends all, and reads then."""
+    """The client sends all requests before it reads a reply."""
     count = 20_000
     expected = len(reply(GET)) * count
     received = exchange(scene.port, request(GET) * count, expected)
     if received != reply(GET) * count:
-        raise SystemExit(f"not the replies to {count} GETs: {received[:100]!r}")
+        raise SystemExit(f"{count} GETs have other replies than expected: {received[:100]!r}")
     return ""
 
 
@@ -126,7 +126,7 @@ def slow_reader(scene: Scene) -> str:
 
 
 def stopped_server(scene: Scene) -> str:
-    """The client sends until 1 GB has been taken, or nothing is for three seconds."""
+    """The client sends until the proxy has accepted 1 GB, or nothing for three seconds."""
     scene.server.send_signal(signal.SIGSTOP)
     one = request(dataclasses.replace(SET, size=64 * KILO))
     sent, replies, asked, slowest = 0, 0, 0, 0.0
@@ -140,12 +140,12 @@ def stopped_server(scene: Scene) -> str:
                     break
                 replies += part.count(b"\n")
             if writable:
-                # Where the last one was cut, it goes on.
+                # The last request may have been sent only in part.
                 sent += client.send(memoryview(one)[sent % len(one) :])
                 progress = time.monotonic()
             before = time.monotonic()
             if not scene.answers(scene.other, GET):
-                raise SystemExit("a neighbour's request was not answered")
+                raise SystemExit("a request to the other pool got no reply")
             asked, slowest = asked + 1, max(slowest, time.monotonic() - before)
     scene.server.send_signal(signal.SIGCONT)
     return (
@@ -155,8 +155,8 @@ def stopped_server(scene: Scene) -> str:
 
 
 def churn(scene: Scene) -> str:
-    """Connections that live for one request, beside pipelines of SETs. After each portion clients
-    are killed with replies due, and the server with requests due."""
+    """Connections of one request each, and at the same time pipelines of SETs. After each portion
+    clients and the server are killed while they have outstanding requests."""
     connections = max(scene.churn // PORTIONS, 1)
     sizes = []
     for portion in range(1, PORTIONS + 1):
@@ -164,7 +164,7 @@ def churn(scene: Scene) -> str:
         setting = load(scene, *PIPELINES, "--requests", str(connections * 4))
         finish(connecting)
         finish(setting)
-        # They end with an error when the server does, or by a signal.
+        # They end with an error when the server ends, or by a signal.
         doomed = [load(scene, *PIPELINES, "--seconds", "60") for _ in range(2)]
         time.sleep(0.1)
         doomed[0].kill()
@@ -258,7 +258,7 @@ def measure(case: Case, scene: Scene) -> Measured:
     for port in (scene.port, scene.other):
         for row in (GET, SET):
             if not scene.answers(port, row):
-                raise SystemExit(f"{case.id}: the proxy does not answer")
+                raise SystemExit(f"{case.id}: no reply or a wrong reply of the proxy")
     idle = scene.settled()
     scene.reset_peak()
     note = case.run(scene)

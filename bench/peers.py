@@ -1,10 +1,10 @@
-# bench/peers.py: starting and stopping what is compared
-"""The proxies under test, each with the same servers behind it, and the floor.
+# bench/peers.py: starts and stops the programs that are compared
+"""The proxies, which all have the same servers, and the echo server, which is the floor.
 
-nutproxy and nutcracker are started with the same configuration file: the pools that the chosen rows
-need. haproxy in TCP mode does not know keys: it deals the client connections to the servers in
-turn, each of which has all keys. predixy is measured where it is on PATH; it serves one pool, that
-of two Redis servers. The echo server has no backend: it has a port for each different reply.
+nutproxy and nutcracker have the same configuration file, with the pools that the chosen rows need.
+haproxy in TCP mode does not know keys: it distributes client connections to the servers in turn,
+and each server has all keys. predixy is measured if it is on PATH. It has one pool, the one of two
+Redis servers. The echo server has no servers, but a port for each different reply.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from bench.placement import Placement
 from bench.rows import LOAD, POOLS, SPACE, Row, key, reply, request
 
 HOST = "127.0.0.1"
-PATIENCE = 60.0  # seconds; far beyond what a start under valgrind takes
+PATIENCE = 60.0  # seconds; far longer than a start under valgrind
 CHECKOUT = Path(__file__).parent.parent
 GIVEN: set[int] = set()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A running proxy, and its port for each row, by id, that it can be measured with."""
+    """A running proxy. `ports` has the port for each row that it can serve, by id."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -43,7 +43,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a peer is started, and the ports that it will listen on, by row."""
+    """The command that starts a peer, and its ports by row."""
 
     command: list[str]
     ports: dict[str, int]
@@ -51,8 +51,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ground:
-    """What all peers have in common: the rows, the ports of the servers by protocol, and where
-    everything runs."""
+    """What all peers have in common: the rows, the ports of the servers by protocol, and the
+    placement."""
 
     directory: Path
     rows: Sequence[Row]
@@ -61,12 +61,12 @@ class Ground:
 
 
 def exchange(port: int, sent: bytes, expected: int) -> bytes:
-    """Sends bytes on a connection of their own; returns what is received until it is `expected`
-    long, or until the other side closes or says no more."""
+    """Sends bytes on a new connection. Returns what it receives: at least `expected` bytes, unless
+    the other side closes or sends nothing for two seconds."""
     received = b""
     with socket.create_connection((HOST, port), timeout=PATIENCE) as connection:
         connection.sendall(sent)
-        # A reply that is too short is an error's: there will be no more.
+        # A shorter reply is an error, and no more bytes will arrive.
         with contextlib.suppress(TimeoutError):
             while len(received) < expected and (part := connection.recv(1 << 20)):
                 received += part
@@ -75,7 +75,7 @@ def exchange(port: int, sent: bytes, expected: int) -> bytes:
 
 
 def free_port() -> int:
-    """A port that is free now, and that nobody here has been given before."""
+    """A port that is free now and that this function has not returned before."""
     while True:
         with socket.socket() as probe:
             probe.bind((HOST, 0))
@@ -93,7 +93,7 @@ def program(name: str) -> str:
 
 
 def compiled(directory: Path, name: str) -> str:
-    """bench/NAME.c, as a program in that directory."""
+    """bench/NAME.c, compiled into this directory."""
     binary = directory / name
     if not binary.exists():
         source = Path(__file__).with_name(f"{name}.c")
@@ -105,7 +105,8 @@ def compiled(directory: Path, name: str) -> str:
 def running(
     command: list[str], port: int, log: Path, processors: frozenset[int]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process on these processors, from its first accept on that port until it has ended."""
+    """Starts a process on these processors, waits until it accepts connections on the port, and
+    ends it at the end."""
     environment = {**os.environ, "LC_ALL": "C", "PYTHONPATH": str(CHECKOUT), "PYTHONHASHSEED": "0"}
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb"))
@@ -123,7 +124,7 @@ def running(
                 time.sleep(0.02)
             yield process
         finally:
-            # One that was stopped would not see the signal.
+            # A stopped process does not handle SIGTERM.
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGTERM)
             try:
@@ -146,7 +147,7 @@ def redis_command(port: int) -> list[str]:
 
 
 def memcached_command(port: int) -> list[str]:
-    # It refuses to run as root without a word for it; the datagram port is not wanted.
+    # memcached refuses to run as root without -u. -U 0 switches off UDP.
     return [program("memcached"), "-p", str(port), "-l", HOST, "-U", "0", "-t", "1", "-u", "root"]
 
 
@@ -154,8 +155,8 @@ def memcached_command(port: int) -> list[str]:
 def backends(
     directory: Path, rows: Sequence[Row], processors: frozenset[int]
 ) -> Iterator[dict[str, list[int]]]:
-    """As many servers as the rows need, by protocol, each with all keys of its rows: whichever
-    server a proxy chooses has them."""
+    """Starts as many servers of each protocol as the rows need. Each has all keys of its rows, so
+    it does not matter which server a proxy chooses."""
     servers: dict[str, list[int]] = {"redis": [], "memcache": []}
     with contextlib.ExitStack() as stack:
         for protocol, ports in servers.items():
@@ -171,7 +172,7 @@ def backends(
 
 
 def fill(protocol: str, port: int, size: int) -> None:
-    """Writes all keys with values of that size."""
+    """Writes all keys with values of this size."""
     rows = {
         "redis": Row("fill", "", "redis", True, 1, size),
         "memcache": Row("fill", "", "memcache", True, 1, size),
@@ -196,11 +197,12 @@ def nutproxy_command(file: Path) -> list[str]:
 
 def nutcracker_command(file: Path, mbuf_size: int = 16384) -> list[str]:
     command = [program("nutcracker"), "-c", str(file), "-v", "4", "-m", str(mbuf_size)]
-    # Its defaults are its package's log, and to offer the counters to the world on one fixed port.
+    # By default it writes to the log of its package, and its statistics port is fixed and open to
+    # other machines.
     return [*command, "-o", "/dev/stderr", "-a", HOST, "-s", str(free_port())]
 
 
-# What reads twemproxy's configuration: the command that starts it, given the file.
+# The programs that read twemproxy's configuration, and the command for a file.
 TWEMPROXIES: dict[str, Callable[[Path], list[str]]] = {
     "nutproxy": nutproxy_command,
     "nutcracker": nutcracker_command,
@@ -223,7 +225,7 @@ def plan_haproxy(ground: Ground) -> Plan:
 
 
 def serves(name: str, row: Row) -> bool:
-    """A predixy has one pool, and each of the others all of them."""
+    """Whether this peer has the pool of this row: predixy has one pool, the others have all."""
     return name != "predixy" or row.pool == "redis"
 
 
@@ -236,7 +238,7 @@ def plan_predixy(ground: Ground) -> Plan:
         for number, server in enumerate(members(ground, "redis"), start=1)
     )
     file = ground.directory / "predixy.conf"
-    # Left alone it writes a line for each connection.
+    # By default it logs a line for each connection.
     file.write_text(
         f"Name bench\nBind {HOST}:{port}\nWorkerThreads 1\nLogNoticeSample 0\n"
         "Authority {\n    Auth {\n        Mode write\n    }\n}\n"
@@ -247,9 +249,9 @@ def plan_predixy(ground: Ground) -> Plan:
 
 
 def plan_echo(ground: Ground) -> Plan:
-    """redis-benchmark's requests are told by their '*', which its keys and values do not contain:
-    it begins with two that have another number of lines. load.c's are told by that number, since it
-    takes a reply to a request that it has not sent completely for a fault."""
+    """How the echo server counts requests. For redis-benchmark it counts '*', which no key or value
+    contains: its first two requests have another number of lines. For load.c it counts lines,
+    because load.c fails if a reply arrives before it has sent the whole request."""
     taken: dict[tuple[str, str, bytes], int] = {}
     ports, words = {}, []
     for row in ground.rows:
@@ -291,7 +293,7 @@ def plan_twemproxy(ground: Ground, name: str) -> Plan:
 
 
 def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) -> str:
-    """The servers are named s1, s2, ...: a key stays on the same one whichever ports are free."""
+    """The servers have the names s1, s2, ..., so the server of a key does not depend on ports."""
     lines = [
         f"{name}:",
         f"  listen: {HOST}:{port}",
@@ -315,8 +317,8 @@ def plan(name: str, ground: Ground) -> Plan:
 
 @contextlib.contextmanager
 def peer(name: str, ground: Ground, under: Sequence[str] = ()) -> Iterator[Peer | None]:
-    """The peer, running, or None if it can do none of the rows. `under` is a command that runs it,
-    such as valgrind."""
+    """Starts the peer. Yields None if it can serve none of the rows. `under` is a command that runs
+    it, such as valgrind."""
     planned = plan(name, ground)
     if not planned.ports:
         yield None

@@ -1,16 +1,16 @@
 # bench/placement.py: which process runs on which processor
-"""The three placements, and what a process is started on.
+"""The three placements, and how a process is started on its processors.
 
     shared   load | proxy, servers       the proxy competes with its servers for one processor
-    free     whatever the scheduler does
+    free     the scheduler decides
     own      load, servers | proxy       the proxy has a processor to itself
 
-The cost of a request depends on who shares a processor with whom: it decides how many requests a
-proxy finds each time it looks, and whether a `send` wakes a process here or elsewhere. One
-placement alone says little about a proxy, so the report quotes the range over all three.
+The cost of a request depends on which processes share a processor. This determines how many
+requests a proxy finds in each turn of its loop, and whether `send` wakes a process on the same
+processor. A single placement says little about a proxy, so the report has the range over all three.
 
-With three processors or more, `own` gives the servers a processor of their own too. The processors
-are taken from different cores where there are enough of them. `free` uses all.
+With three or more processors, `own` also gives the servers their own processor. The processors are
+on different cores if there are enough cores. `free` uses all processors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def named(processors: frozenset[int]) -> str:
 
 
 def placement(name: str, processors: Sequence[int] | None = None) -> Placement:
-    """`processors` are those that may be used, best first. On a single one, all three placements
+    """`processors` may be used, the best ones first. With a single processor all three placements
     are the same."""
     chosen = list(processors or usable())
     load, proxy = (chosen * 2)[:2]
@@ -71,7 +71,7 @@ def placement(name: str, processors: Sequence[int] | None = None) -> Placement:
 
 
 def usable() -> list[int]:
-    """The processors that this process may run on: first one of each core, then their siblings."""
+    """The processors that this process may use: first one of each core, then their siblings."""
     cores: dict[str, list[int]] = {}
     for number in sorted(os.sched_getaffinity(0)):
         topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
@@ -83,7 +83,7 @@ def usable() -> list[int]:
 
 @contextlib.contextmanager
 def on(processors: frozenset[int]) -> Iterator[None]:
-    """What is started inside inherits the processors, from its first instruction on."""
+    """Processes that are started in the block run on these processors from the beginning."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     try:

@@ -1,6 +1,6 @@
-# bench/progress.py: how far it is
-"""On a terminal, a bar with what is being measured and the time that is left; otherwise a line for
-each step, so that a log shows what was measured when."""
+# bench/progress.py: the progress of a run
+"""On a terminal, a bar with the last step and the remaining time. Otherwise a line for each step,
+so that a log shows when each step was done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 
 
 class Progress:
-    """`step` is called once for each of `total` steps, when it is done."""
+    """Call `step` after each of the `total` steps."""
 
     def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
         self.total = total
@@ -37,7 +37,7 @@ class Progress:
         return f"[{'#' * filled}{'.' * (width - filled)}] {share} {clock}  {line}"
 
     def close(self) -> None:
-        """Leaves the bar's line to what is printed next."""
+        """Clears the line of the bar."""
         if self.terminal:
             self.stream.write("\r\x1b[K")
             self.stream.flush()

@@ -1,17 +1,18 @@
-# bench/ratios.py: what was measured, and what may be said of it
+# bench/ratios.py: measurements, and ratios computed from them
 """Samples, ratios of processor time, their spread, and ranges over the placements.
 
     run      one load on one peer
-    round    each row there and back: A B C, C B A; a peer's cost in it is the mean of its runs
-    ratio    of two peers, one for each round; what is reported is their median
-    spread   (greatest - least) / median, of the ratios of all rounds
-    range    from the least to the greatest of the placements' medians
+    round    each row on all peers in both orders: A B C, C B A. A peer's cost is the mean of its
+             two runs.
+    ratio    cost of one peer / cost of another, for each round. The median is reported.
+    spread   (highest - lowest) / median of the ratios of all rounds
+    range    from the lowest to the highest of the placements' medians
 
-Both peers of a ratio are measured within the same round, a second or two apart, so that what slows
-the machine down for longer than that is not in the ratio.
+Both peers of a ratio are measured in the same round, within a second or two. If the machine is
+slower for a longer time, both are affected, and the ratio does not change.
 
-A ratio whose spread is over 25 % did not repeat: it is shown with a mark and the reason, or not at
-all. So is one of fewer than three rounds, whose spread says nothing.
+If the spread of a ratio is over 25 %, it did not repeat. It is shown with a mark and the reason, or
+not at all. A ratio of fewer than three rounds is marked too, because its spread says nothing.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from typing import Any
 
 from bench.measure import Load, Sample
 
-LIMIT = 0.25  # greatest spread of a ratio that is shown without a mark
+LIMIT = 0.25  # a ratio with a larger spread gets a mark
 LEAST_ROUNDS = 3
 MARK = "†"
-BASE, FLOOR = "nutcracker", "echo"  # what ratios are to
+BASE, FLOOR = "nutcracker", "echo"  # the peers that others are compared with
 
 
 def spread(values: Sequence[float]) -> float:
-    """From the least to the greatest, as a part of the median."""
+    """The difference between the highest and the lowest value, divided by the median."""
     middle = statistics.median(values)
     return (max(values) - min(values)) / middle if middle else 0.0
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The processor time of one peer to that of another, in one placement."""
+    """The processor time of one peer divided by that of another, in one placement."""
 
     value: float
     spread: float
@@ -52,10 +53,10 @@ class Ratio:
 
     @property
     def fault(self) -> str:
-        """Why it has a mark, or nothing."""
+        """Why the ratio has a mark, or an empty text."""
         if self.rounds < LEAST_ROUNDS:
             return f"{self.rounds} round{'s' if self.rounds > 1 else ''}"
-        # As it is printed: 25.4 % is not shown as 25 % and marked.
+        # Compare the rounded value: 25.4 % is shown as 25 % and gets no mark.
         return f"{self.spread:.0%}" if round(self.spread, 2) > LIMIT else ""
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Range:
-    """The same ratio in several placements, by their names."""
+    """The same ratio in several placements, by the names of the placements."""
 
     ratios: dict[str, Ratio]
 
@@ -78,7 +79,7 @@ class Range:
 
     @property
     def fault(self) -> str:
-        """The placements in which it did not repeat: `shared 41%, own 28%`."""
+        """The placements in which the ratio did not repeat: `shared 41%, own 28%`."""
         named = ((name, ratio.fault) for name, ratio in self.ratios.items())
         return ", ".join(f"{name} {fault}" for name, fault in named if fault)
 
@@ -87,7 +88,7 @@ class Range:
 
 
 def between(low: float, high: float, form: str) -> str:
-    """`0.44 - 0.85`, or a single figure when they are printed alike."""
+    """`0.44 - 0.85`, or a single figure if both are printed alike."""
     ends = form.format(low), form.format(high)
     return ends[0] if ends[0] == ends[1] else " - ".join(ends)
 
@@ -101,7 +102,7 @@ class Results:
 
     machine: dict[str, str]
     peers: list[str]
-    placements: dict[str, str] = field(default_factory=dict)  # what runs where, by name
+    placements: dict[str, str] = field(default_factory=dict)  # descriptions by name
     turns: int = 2  # runs of a peer in each round
     samples: dict[str, Rows] = field(default_factory=dict)  # by placement
     rates: dict[str, dict[str, int]] = field(default_factory=dict)  # by placement and partial row
@@ -121,14 +122,14 @@ class Results:
         return self.samples.get(placement, {}).get(row, {})
 
     def cpu(self, samples: Sequence[Sample]) -> list[float]:
-        """Microseconds per request, by round."""
+        """The microseconds per request in each round."""
         return [
             statistics.fmean(sample.cpu for sample in samples[start : start + self.turns])
             for start in range(0, len(samples), self.turns)
         ]
 
     def ratio(self, placement: str, row: str, one: str, other: str) -> Ratio | None:
-        """None if one of them was not measured."""
+        """None if one of the peers was not measured."""
         by_peer = self.row(placement, row)
         if one not in by_peer or other not in by_peer:
             return None
@@ -142,7 +143,7 @@ class Results:
         return Range(ratios) if ratios else None
 
     def medians(self, row: str, peer: str, value: Callable[[Sample], float]) -> dict[str, float]:
-        """By placement."""
+        """The median of `value` in each placement."""
         return {
             name: statistics.median(map(value, samples))
             for name in self.placements
@@ -150,7 +151,7 @@ class Results:
         }
 
     def total(self, count: str, peer: str) -> float | None:
-        """What was counted per request, all kinds together."""
+        """The sum of everything counted per request."""
         counts = self.counts.get(count, {}).get(peer)
         return sum(counts.values()) if counts else None
 
@@ -172,7 +173,7 @@ class Results:
         return results
 
     def summary(self) -> dict[str, Any]:
-        """Ranges and what they are made of, for whoever reads the JSON file."""
+        """Ranges and ratios, for readers of the JSON file."""
 
         def told(row: str, peer: str, other: str) -> dict[str, Any] | None:
             found = self.range(row, peer, other) if peer != other else None
@@ -204,7 +205,7 @@ def sample(content: dict[str, Any]) -> Sample:
 
 
 def faults(ranges: Iterable[tuple[str, Range | None]]) -> str:
-    """What the marks in a table mean, or nothing if there is none: to be put below it."""
+    """A note on the marks of a table, or an empty text if there are none."""
     marked = [(name, found) for name, found in ranges if found and found.fault]
     if not marked:
         return ""

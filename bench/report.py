@@ -1,6 +1,6 @@
-# bench/report.py: what was measured, as tables and charts
-"""The report of a run: bench/results/latest.md and its charts; bench/results/long.md is that of the
-rows outside of the core. What a ratio, its spread and its range are: bench/ratios.py."""
+# bench/report.py: writes the results as tables and charts
+"""The report of a run: bench/results/latest.md and its charts, and bench/results/long.md for the
+rows outside of the core. bench/ratios.py defines ratio, spread and range."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Figures, also several of them in a cell."""
+    """Whether a cell has one or more figures and nothing else."""
     return re.fullmatch(rf"[-\d.,/ %*(){MARK}]*\d[-\d.,/ %*(){MARK}]*", cell) is not None
 
 
@@ -256,7 +256,7 @@ def is_number(cell: str) -> bool:
 
 
 def charts(results: Results, cpu_file: str) -> dict[str, str]:
-    """SVG documents by file name, relative to nutcracker; a chart without rows is left out."""
+    """SVG documents by file name. Values are relative to nutcracker. Empty charts are left out."""
     found: dict[str, str] = {}
     for file, title, values in (
         (cpu_file, "CPU time of the proxy per request", relative_cpu(results)),
@@ -279,7 +279,7 @@ def notes(results: Results) -> list[str]:
     return [f"placement {next(iter(results.placements))}", marked]
 
 
-Relative = dict[str, dict[str, chart.Bar]]  # to nutcracker, which is left out itself
+Relative = dict[str, dict[str, chart.Bar]]  # relative to nutcracker, which has no bar
 
 
 def relative_cpu(results: Results) -> Relative:

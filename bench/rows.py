@@ -1,18 +1,19 @@
-# bench/rows.py: what is measured
-"""Every row of the benchmark: a load, what it is sent to, and how many requests make a measurement.
+# bench/rows.py: the rows of the benchmark
+"""A row is a load, the pool that it is sent to, and the number of requests of a measurement.
 
-An id says what differs from the ordinary case, which is 50 clients that wait for each reply and
-values of 3 bytes in a pool of two servers: `-c800` clients, `-p16` a pipeline of 16, `-1k` and
+By default there are 50 clients that wait for each reply, values of 3 bytes, and a pool of two
+servers. The id of a row says what is different: `-c800` clients, `-p16` a pipeline of 16, `-1k` and
 `-1m` the size of a value, `-s1` and `-s8` the number of servers, `-open` 20,000 requests a second
 in open loop, `-connect` a connection for each request, `-at-50` half of nutcracker's capacity in
 open loop. `calls-` and `instructions-` count instead of measuring time.
 
 The core rows are measured in all three placements (bench/placement.py), the others in one.
 
-GET of 3 bytes is measured with 1, 50 and 800 clients and pipelines of 1, 16 and 100 in all nine
-combinations. Left out is what repeats another row: SET and values of 1 KB with a single client's
-pipeline or with 800 clients and none, where only the number of bytes or their direction differs
-from that GET, and pipelines of MGET and of large values, which fill a turn of the loop anyway.
+GET of 3 bytes is measured in all nine combinations of 1, 50 and 800 clients with pipelines of 1, 16
+and 100. Rows that would repeat others are left out: SET and values of 1 KB with one client and a
+pipeline, or with 800 clients and no pipeline, differ from that GET only in the number of bytes or
+their direction. MGET and large values have no pipelines, because they fill a turn of the loop
+anyway.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of load. `requests` are those of a round: about a second of the slowest proxy's
-    time."""
+    """A kind of load. `requests` is the number in a round, about one second for the slowest
+    proxy."""
 
     id: str
     group: str
@@ -61,7 +62,7 @@ class Row:
     rate: int = 0  # requests a second; 0 is closed loop
     reconnect: bool = False
     core: bool = False  # measured in all placements
-    main: bool = False  # of the others: shown in their chart
+    main: bool = False  # shown in the chart of the rows outside of the core
 
     @property
     def protocol(self) -> str:
@@ -91,7 +92,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Count:
-    """Something that is counted by a tracer while a row runs, for nutproxy and nutcracker."""
+    """A row during which a tracer counts, for nutproxy and nutcracker."""
 
     id: str
     kind: str  # "calls" or "instructions"
@@ -105,8 +106,8 @@ class Count:
 
 @dataclass(frozen=True)
 class Partial:
-    """A row in open loop, at a share of what nutcracker does of it in closed loop; for nutproxy and
-    nutcracker. The rate is known only when that has been measured."""
+    """A row in open loop, for nutproxy and nutcracker. Its rate is a percentage of nutcracker's
+    rate in closed loop, so it is known only when that has been measured."""
 
     id: str
     of: str  # the row's id
@@ -118,10 +119,10 @@ class Partial:
         return f"{self.row.title}, open loop at {self.percent} % of nutcracker's capacity"
 
     def at(self, capacity: float, seconds: float) -> Row:
-        """The row with its rate, for so long."""
+        """The row with its rate, and with the requests of this many seconds."""
         rate = max(1, round(capacity * self.percent / 100))
         requests = max(1, round(rate * seconds))
-        # In open loop the pipeline is a bound, and this one is far away.
+        # In open loop the pipeline is only a limit, and this one is never reached.
         return dataclasses.replace(self.row, rate=rate, requests=requests, pipeline=1000)
 
 
@@ -130,8 +131,8 @@ MEMCACHED, OTHER = "Memcached", "Connections, and a fixed rate"
 
 
 def single_key_rows() -> Iterator[Row]:
-    # By clients and pipeline: as many as the slowest proxy answers in a second or two, and in each
-    # of the two runs of a round three of the largest batches.
+    # By clients and pipeline: the requests of the slowest proxy in a second or two, and at least
+    # three batches of all clients in each of the two runs of a round.
     requests = {
         (1, 1): 12_000,
         (1, 16): 200_000,
@@ -161,7 +162,7 @@ def single_key_rows() -> Iterator[Row]:
                 SINGLE,
                 "redis",
                 is_set,
-                # Long pipelines of 1 KB are bound by the bytes.
+                # The cost of long pipelines of 1 KB values is that of their bytes.
                 count // 2 if size == KILO and pipeline > 1 else count,
                 size=size,
                 clients=clients,
@@ -173,7 +174,7 @@ def single_key_rows() -> Iterator[Row]:
 
 def many_key_rows() -> Iterator[Row]:
     for is_set in (False, True):
-        # 1,000 is for the step to 10,000: ten times the keys, how many times the CPU?
+        # 1,000 and 10,000 show how the cost grows with ten times the keys.
         for keys, requests in ((10, 25_000), (100, 10_000), (1_000, 2_000), (10_000, 200)):
             for servers in (2, 8):
                 name = f"redis-{'mset' if is_set else 'mget'}-{keys}"
@@ -184,7 +185,7 @@ def many_key_rows() -> Iterator[Row]:
                     is_set,
                     requests,
                     keys=keys,
-                    # What 50 clients have in flight of the largest would be 15 MB.
+                    # With 50 clients the largest requests in flight would be 15 MB.
                     clients=50 if keys < 10_000 else 4,
                     core=(keys, servers, is_set) == (100, 2, False),
                     main=servers == 2,
@@ -197,7 +198,7 @@ def row(id: str) -> Row:
 
 
 def one_server_rows() -> Iterator[Row]:
-    """With one server nothing is hashed."""
+    """With one server no key is hashed."""
     for id in ("redis-get", "redis-get-p16", "memcache-get"):
         several = row(id)
         pool = f"{several.pool}-1"
@@ -227,7 +228,7 @@ ROWS = [
 ]
 ROWS += one_server_rows()
 
-# Pipelines are left out: requests that are due one by one do not come in pipelines.
+# Without pipelines: in open loop, requests are sent one by one.
 PARTIALS = [
     Partial(
         id=f"{id}-at-{percent}",
@@ -241,7 +242,7 @@ PARTIALS = [
 
 
 def count(kind: str, id: str, requests: int, **changes: object) -> Count:
-    """A row of ROWS as it is counted: with its own load, under an id of its own."""
+    """A row of ROWS for a tracer, with its own id and number of requests."""
     name = f"{kind}-{id}"
     changed = dataclasses.replace(row(id), id=name, requests=requests, tool=LOAD, **changes)  # type: ignore[arg-type]
     return Count(name, kind, changed)
@@ -253,7 +254,7 @@ COUNTS = [
     count("calls", "redis-get-p16", 50_000),
     count("calls", "memcache-get", 10_000),
     count("calls", "redis-connect", 2_000),
-    # One client: nothing is left to chance, such as how many requests one turn of the loop finds.
+    # With one client the counts do not depend on chance, such as how many requests a turn finds.
     count("instructions", "redis-get", 1_000, clients=1),
     count("instructions", "redis-get-s1", 1_000, clients=1),
     count("instructions", "redis-set", 1_000, clients=1),
@@ -268,8 +269,8 @@ COUNTS = [
 
 
 def key(size: int, number: int) -> bytes:
-    """The digits come first: fnv1a_64 and ketama put keys that differ in their last bytes only on
-    one server, most of all the hundred keys of 1 MB."""
+    """The digits come first, because fnv1a_64 and ketama put keys that differ only in their last
+    bytes on one server. This matters most for the hundred keys of 1 MB."""
     return b"%012d:v%d" % (number, size)
 
 
@@ -289,7 +290,7 @@ def request(row: Row) -> bytes:
 
 
 def reply(row: Row) -> bytes:
-    """What it has to be answered with."""
+    """The expected reply to `request`."""
     value = b"x" * row.size
     if row.protocol == "redis":
         if row.is_set:

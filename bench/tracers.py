@@ -1,8 +1,9 @@
-# bench/tracers.py: what strace and valgrind count
+# bench/tracers.py: counts system calls and instructions with strace and valgrind
 """System calls and instructions per request.
 
-Each is counted in two runs, the second with three times the requests of the first: what connecting
-and everything else costs that is not per request is in both, and their difference is free of it.
+Each is counted in two runs, and the second has three times the requests of the first. Connects and
+all other costs that do not depend on the requests are the same in both, so the difference has only
+the cost of requests.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from bench import measure
 from bench.peers import PATIENCE, Ground, Peer, peer, program
 from bench.rows import Count
 
-Counts = dict[str, float]  # per request, by what is counted
+Counts = dict[str, float]  # per request, by the name of a system call or "instructions"
 PROGRAMS = {"calls": ["strace"], "instructions": ["valgrind", "callgrind_control"]}  # by kind
 
-# Below it belongs to a timer, not to a request.
+# Smaller counts come from timers, not from requests.
 NEGLIGIBLE = 0.005
 
 
 class NotPermitted(Exception):
-    """This machine does not let a process be traced."""
+    """This machine does not permit tracing."""
 
 
 def per_request(once: Callable[[int], dict[str, int]], requests: int) -> Counts:
@@ -36,7 +37,7 @@ def per_request(once: Callable[[int], dict[str, int]], requests: int) -> Counts:
 
 
 def calls(running: Peer, count: Count, directory: Path) -> Counts:
-    """System calls by name, as strace counts them."""
+    """System calls by name, counted by strace."""
     file = directory / "strace"
 
     def once(requests: int) -> dict[str, int]:
@@ -53,7 +54,7 @@ def calls(running: Peer, count: Count, directory: Path) -> Counts:
                 time.sleep(0.02)
             measure.generate(running, count.row, requests, directory)
         finally:
-            # It writes its table when it is interrupted, and lets the proxy go on.
+            # On SIGINT, strace writes its table and detaches from the proxy.
             strace.send_signal(signal.SIGINT)
             strace.wait()
         return parse_strace(file.read_text())
@@ -75,8 +76,8 @@ def parse_strace(table: str) -> dict[str, int]:
 def instructions(
     name: str, ground: Ground, counts: list[Count], done: Callable[[Count, Counts], None]
 ) -> None:
-    """Instructions of the proxy outside of the kernel, for all rows in one start: valgrind takes
-    long to start anything."""
+    """Instructions of the proxy in user space. One process is used for all rows, because a start
+    under valgrind takes long."""
     file = ground.directory / f"callgrind.{name}"
     under = [program("valgrind"), "--tool=callgrind", "-q", f"--callgrind-out-file={file}"]
     with peer(name, ground, under) as running:
