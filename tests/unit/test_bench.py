@@ -99,12 +99,12 @@ def test_empty_histogram_has_zero_at_every_percentile(histogram):
 # Statistics.
 
 
-def test_spread_is_from_the_least_to_the_greatest_in_parts_of_the_median():
+def test_spread_is_highest_minus_lowest_divided_by_the_median():
     assert ratios.spread([10.0, 8.0, 13.0]) == pytest.approx(0.5)
     assert ratios.spread([7.0]) == 0
 
 
-def test_ratio_is_the_median_of_the_rounds_and_its_spread_theirs():
+def test_ratio_and_spread_are_those_of_the_rounds():
     """A round compares a pair, so a machine that is slower in the second round has no effect."""
     found = measured("free", nutproxy=[2, 6, 2.2], nutcracker=[4, 12, 4])
     ratio = found.ratio("free", "redis-get", "nutproxy", "nutcracker")
@@ -114,7 +114,7 @@ def test_ratio_is_the_median_of_the_rounds_and_its_spread_theirs():
     assert found.ratio("own", "redis-get", "nutproxy", "nutcracker") is None
 
 
-def test_cost_of_a_round_is_the_mean_of_its_runs_there_and_back():
+def test_cost_of_a_round_is_the_mean_of_its_two_runs():
     found = measured("free", turns=2, nutproxy=[1, 3, 5, 7], nutcracker=[4, 4, 4, 4])
     assert found.rounds == 2
     assert found.cpu(found.row("free", "redis-get")["nutproxy"]) == [2, 6]
@@ -137,7 +137,7 @@ def test_ratio_that_did_not_repeat_has_a_mark_and_the_reason(rounds, text, fault
     assert (str(ratio), ratio.fault) == (text, fault)
 
 
-def test_range_is_over_the_placements_and_has_the_mark_of_each():
+def test_range_spans_the_placements_and_shows_their_marks():
     found = Range({"shared": Ratio(0.44, 0.1, 5), "free": Ratio(0.5, 0.41, 5)})
     assert (str(found), found.fault) == ("0.44 - 0.50 †", "free 41%")
     assert str(Range({"shared": Ratio(0.44, 0.1, 5), "own": Ratio(0.85, 0.2, 5)})) == "0.44 - 0.85"
@@ -167,7 +167,7 @@ def test_free_placement_is_on_all_processors():
     assert str(free) == "left to the scheduler, on processors 0-4, 8"
 
 
-def test_with_three_processors_the_servers_have_one_too():
+def test_with_three_processors_the_servers_have_their_own():
     own = placement.placement("own", [0, 2, 4, 1])
     assert str(own) == "proxy on processor 2, servers on processor 4, load on processor 0"
 
@@ -178,7 +178,7 @@ def test_with_one_processor_all_placements_are_the_same():
         assert found.proxy == found.servers == found.load == {3}
 
 
-def test_what_is_started_inherits_the_processors():
+def test_started_processes_inherit_the_processors():
     [*_, last] = sorted(before := os.sched_getaffinity(0))
     with placement.on(frozenset({last})):
         child = subprocess.run(
@@ -201,7 +201,7 @@ def test_count_per_request_is_the_difference_of_two_runs():
 # The output of other programs.
 
 
-def test_redis_benchmark_is_read_also_behind_the_name_of_a_long_command():
+def test_redis_benchmark_is_read_after_the_name_of_a_long_command():
     name = "MGET " + "__rand_int__:v3 " * 10_000
     head = '"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms"\n'
     output = f'{head}"{name}","1937.98","12.0","1.0","12.793","20.5","24.383","30.255"\n'
@@ -242,7 +242,7 @@ def test_instructions_of_callgrind_are_its_totals():
 # Rows.
 
 
-def test_ids_are_unique_and_every_row_has_a_title_of_its_own():
+def test_ids_and_titles_of_rows_are_unique():
     every = [*ROWS, *PARTIALS, *COUNTS]
     assert len({one.id for one in every}) == len(every)
     assert len({one.title for one in every}) == len(every)
@@ -281,7 +281,7 @@ def test_partial_load_is_a_share_of_the_capacity():
     assert half.at(capacity=0.1, seconds=0.1).rate == 1
 
 
-def test_request_and_reply_of_a_row_are_the_protocols():
+def test_request_and_reply_of_a_row_use_its_protocol():
     first, second = b"000000000000:v3", b"000000000001:v3"
     assert request(row("redis-get")) == redis_request("GET", first)
     assert request(row("redis-set")) == redis_request("SET", first, "xxx")
@@ -300,7 +300,7 @@ def test_request_and_reply_of_a_row_are_the_protocols():
 
 @pytest.fixture
 def results():
-    """Three rounds in two placements; the MGET of one of them did not repeat."""
+    """Three rounds in two placements. The MGET in one placement did not repeat."""
     peers = ["nutproxy", "nutcracker", "echo"]
     found = Results({"processor": "one"}, peers, {"shared": "here", "own": "there"}, turns=1)
     costs = {"shared": ([6, 5, 5.5], 1), "own": ([8, 8, 9], 2)}
@@ -351,7 +351,7 @@ def test_table_of_a_placement_has_median_spread_and_both_ratios(results):
     assert "| `calls-redis-get` | nutproxy | 2.50 | 0.50 | sendto 1.50, recvfrom 1.00 |" in text
 
 
-def test_partial_load_is_told_in_percent_of_a_processor(results):
+def test_partial_load_is_in_percent_of_a_processor(results):
     text = report.markdown(results)
     ours, theirs = "12.5 % (0%), 0.50 / 1.50", "15.0 % (0%), 0.50 / 1.50 (only 300/s)"
     assert f"| `redis-get-at-50` | own | 500 | {ours} | {theirs} | 0.50 (0%) |" in text
@@ -400,7 +400,7 @@ def test_bars_are_to_scale_and_a_very_long_one_is_cut():
     assert "30.00" in image
 
 
-def test_bar_of_a_range_is_solid_to_its_least_and_pale_to_its_greatest():
+def test_bar_of_a_range_is_solid_to_its_lowest_and_pale_to_its_highest_value():
     image = chart.bars("title", "peer", ["a"], [("one", [chart.Bar(0.5, 0.75, "0.50 - 0.75")])])
     assert widths(image) == pytest.approx([chart.WIDTH * 0.75, chart.WIDTH * 0.5], abs=0.1)
     assert image.count("opacity") == 1
@@ -418,7 +418,7 @@ def widths(image):
     return [float(r.getAttribute("width")) for r in rects if r.getAttribute("width") != "10"]
 
 
-def test_files_hold_the_samples_and_what_was_computed_from_them(results, tmp_path):
+def test_files_have_the_samples_and_the_computed_values(results, tmp_path):
     report.write(results, tmp_path / "new", "latest", "cpu.svg")
     names = {file.name for file in (tmp_path / "new").iterdir()}
     assert names == {"latest.md", "latest.json", "cpu.svg", "counts.svg"}
@@ -432,7 +432,7 @@ def test_files_hold_the_samples_and_what_was_computed_from_them(results, tmp_pat
 
 
 @pytest.mark.parametrize("name", figures.DOCUMENTS)
-def test_document_quotes_what_was_measured(name):
+def test_figures_in_documents_are_those_of_the_results(name):
     """`python -m bench.figures` writes the blocks."""
     text = (ROOT / name).read_text()
     assert figures.BLOCK.search(text)
@@ -448,7 +448,7 @@ def test_no_ratio_to_nutcracker_is_typed_by_hand(document):
     assert compared == []
 
 
-def test_every_chart_and_table_is_that_of_its_results():
+def test_charts_and_tables_match_the_results():
     for stem, cpu_file in (("latest", "cpu.svg"), ("long", "long.svg")):
         if (RESULTS / f"{stem}.json").exists():
             found = Results.read(RESULTS / f"{stem}.json")
@@ -471,7 +471,7 @@ def test_blocks_are_filled_from_the_results(results, tmp_path):
     assert written.endswith("\n\n<!-- end -->\nafter\n")
 
 
-def test_aim_is_met_in_all_placements_or_in_part_or_undecided(results, tmp_path):
+def test_aim_is_met_or_missed_or_undecided(results, tmp_path):
     (tmp_path / "latest.json").write_text(results.to_json())
     text = figures.aims(tmp_path)
     assert "| Redis GET | 0.75 | 0.55 - 0.80 | 1.30 | 1.38 - 2.00 | missed |" in text
@@ -483,7 +483,7 @@ def test_aim_is_met_in_all_placements_or_in_part_or_undecided(results, tmp_path)
     assert figures.judged([(None, ranges[1])]) == ""
 
 
-def test_memory_is_told_as_differences_to_idle(tmp_path):
+def test_memory_is_the_difference_to_idle(tmp_path):
     mega = 1 << 20
     measured = {"nutproxy": Measured(37 * mega, 49 * mega, 38 * mega, "a note")}
     results = memory.Results({}, {"memory-pipelined": measured})
@@ -496,7 +496,7 @@ def test_memory_is_told_as_differences_to_idle(tmp_path):
 # The command line.
 
 
-def test_rows_are_listed_with_what_they_are(capsys):
+def test_rows_are_listed_with_their_titles(capsys):
     main(["--list"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(ROWS) + len(PARTIALS) + len(COUNTS) + len(memory.CASES)
@@ -522,7 +522,7 @@ def test_rows_are_listed_with_what_they_are(capsys):
         ),
     ],
 )
-def test_mistake_on_the_command_line_is_told_with_what_is_accepted(words, message, capsys):
+def test_error_on_the_command_line_lists_the_accepted_values(words, message, capsys):
     with pytest.raises(SystemExit):
         arguments(words)
     assert message in " ".join(capsys.readouterr().err.split())
@@ -557,7 +557,7 @@ def test_rows_outside_of_the_core_are_measured_in_one_placement(processors):
     assert not others.partials
 
 
-def test_partial_load_brings_the_row_that_tells_the_capacity(processors):
+def test_partial_load_also_measures_the_row_of_its_capacity(processors):
     [found] = selections(arguments(["--only", "memcache-get-at-20"]))
     assert [row.id for row in found.rows] == ["memcache-get"]
     assert [one.id for one in found.partials] == ["memcache-get-at-20"]
@@ -584,26 +584,26 @@ def test_one_processor_has_one_placement(processors, capsys):
     ],
     ids=" ".join,
 )
-def test_figures_of_a_part_are_not_quoted(words, processors):
+def test_figures_of_an_incomplete_run_are_not_quoted(words, processors):
     assert not arguments(words).complete
     assert arguments([]).complete
     assert arguments(["--memory"]).complete
 
 
-def test_predixy_takes_part_where_it_is_installed(monkeypatch, tmp_path):
+def test_predixy_is_measured_if_it_is_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert arguments([]).peers == ["nutproxy", "nutcracker", "haproxy", "echo"]
     (tmp_path / "predixy").touch(0o755)
     assert arguments([]).peers == ["nutproxy", "nutcracker", "haproxy", "predixy", "echo"]
 
 
-def test_missing_program_is_told_before_anything_is_measured(monkeypatch, tmp_path):
+def test_missing_program_ends_the_run_before_it_measures(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="strace is not on PATH; make bench installs it"):
         main(["--only", "memcache-get,calls-redis-get"])
 
 
-def test_progress_is_a_line_for_each_step_where_there_is_no_terminal():
+def test_progress_is_a_line_for_each_step_without_a_terminal():
     stream = io.StringIO()
     progress = Progress(2, stream)
     progress.step("one")

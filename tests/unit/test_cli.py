@@ -102,7 +102,7 @@ def test_statistics_flags_reach_the_worker(write, runs, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_statistics_are_described_in_twemproxys_layout_and_ours_after_its_own(capsys):
+def test_own_statistics_are_described_after_twemproxys_in_its_layout(capsys):
     theirs = subprocess.run(["nutcracker", "-D"], capture_output=True, text=True, check=True)
     assert main(["-D"]) == 0
     ours = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_warnings_do_not_stop_the_start_and_go_to_the_log(write, runs, capsys):
     assert "".join(f"{warning}\n" for warning in worker_warnings()) == WARNED_FINDINGS
 
 
-def test_warnings_are_shown_too_where_the_log_is_elsewhere(write, runs, capsys):
+def test_warnings_are_also_printed_if_the_log_is_a_file(write, runs, capsys):
     write(WARNED)
     assert main(["-c", "f.yml", "-o", "a.log"]) == 7
     assert capsys.readouterr() == ("", WARNED_FINDINGS)
@@ -149,7 +149,7 @@ def worker_warnings():
 
 
 @pytest.mark.parametrize("arguments", [[], ["check"], ["ring"], ["-t"], ["-c", "f.yml", "ring"]])
-def test_without_a_file_the_places_are_named(tmp_path, monkeypatch, capsys, arguments):
+def test_without_a_file_the_searched_paths_are_named(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nutproxy.cli.CONF_FILES", (*CONF_FILES[:-1], "etc/nutproxy.yml"))
     assert main(arguments) == 1
@@ -212,7 +212,7 @@ def test_help_names_every_flag_and_command(capsys, flag):
         "\n  schema",
         "\n  demo",
     ):
-        # Before Python 3.13 argparse shows the argument behind the short form too.
+        # Before Python 3.13 argparse shows the argument after the short form too.
         assert name in re.sub(r"(-\w) \w+,", r"\1,", out.replace("\n    ", "\n  "))
 
 
@@ -301,7 +301,7 @@ def test_check_prints_findings_and_test_conf_twemproxys_verdict_too(
         ("f.yml", "f.yml: is empty, at least one pool is needed\n"),
     ],
 )
-def test_file_that_is_no_configuration_is_one_line(write, capsys, path, line):
+def test_file_that_is_not_a_configuration_has_a_message_of_one_line(write, capsys, path, line):
     write("")
     assert main(["check", path]) == 1
     assert capsys.readouterr() == (line, "")
@@ -353,7 +353,7 @@ p:
         *((name, "modula", False) for name in EVEN),
     ],
 )
-def test_a_hash_that_keeps_counted_keys_together_is_warned_of(
+def test_warning_for_a_hash_that_keeps_numbered_keys_together(
     write, capsys, hash, distribution, warned
 ):
     write(SPREAD.format(hash=hash, distribution=distribution))
@@ -367,13 +367,13 @@ def test_a_hash_that_keeps_counted_keys_together_is_warned_of(
     assert load("f.yml")[1] == []
 
 
-def test_crc32_on_ketama_is_warned_of_once(write, capsys):
+def test_one_warning_for_crc32_with_ketama(write, capsys):
     write(SPREAD.format(hash="crc32", distribution="ketama"))
     assert main(["check", "f.yml"]) == 0
     assert capsys.readouterr().out.count("warning:") == 1
 
 
-def test_no_even_hash_is_warned_of_whatever_the_servers_are(tmp_path):
+def test_no_warning_for_an_even_hash_with_any_servers(tmp_path):
     """Many rings, with few and many servers, equal and different weights."""
     file = tmp_path / "f.yml"
     for number in range(10):
@@ -607,7 +607,7 @@ def test_module_is_the_command(write):
 # Surroundings.
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_reader_that_closes_early_is_not_an_error():
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as closed:

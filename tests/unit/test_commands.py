@@ -213,8 +213,8 @@ zunionstore dest 1 a
 """
 
 
-# The keys that a command uses, for requests where COMMAND GETKEYS is wrong. It searches the first
-# keyword, which may be the value of an option or not the one that counts, and does not know DEBUG.
+# The keys that a command uses, for requests where COMMAND GETKEYS is wrong. GETKEYS uses the first
+# keyword that it finds, which may be the value of an option or a wrong one. It does not know DEBUG.
 USED = {
     "debug digest-value a b c": "a b c",
     "debug htstats-key a": "a",
@@ -303,12 +303,12 @@ def test_every_command_of_redis_has_a_row_with_its_facts():
 
 
 @pytest.mark.parametrize("behaviour", list(NOT_FORWARDED), ids=lambda behaviour: behaviour.name)
-def test_no_command_is_anything_but_forwarded_by_accident(behaviour):
+def test_every_command_that_is_not_forwarded_is_listed(behaviour):
     pinned = {" ".join(name.split()) for name in NOT_FORWARDED[behaviour].split(",")}
     assert {name for name, row in COMMANDS.items() if row.behaviour is behaviour} == pinned
 
 
-def test_what_is_forwarded_has_keys_and_what_goes_anywhere_has_none():
+def test_forwarded_commands_have_keys_and_commands_for_any_server_have_none():
     for command in COMMANDS.values():
         if command.behaviour in (Behaviour.FORWARD, Behaviour.SPLIT):
             assert command.keys, command.name
@@ -342,7 +342,7 @@ def test_policies_are_known_and_only_where_several_servers_reply():
     assert used == set(RESPONSE_POLICIES)
 
 
-def test_policies_are_those_of_redis_except_where_it_has_none_or_calls_them_special():
+def test_policies_are_those_of_redis_unless_it_has_none_or_special():
     for command in COMMANDS.values():
         policy = ROWS.get(command.name, {}).get("response_policy", "special")
         if policy != "special" and command.request_policy:
@@ -368,8 +368,8 @@ def test_keys_that_redis_leaves_unknown_or_incomplete_are_overridden():
                 assert OVERRIDES[name].keys is not None, name
 
 
-# Arguments that Redis documents as a name or a pattern of names, but not as a key specification,
-# each with the reason why that is right or how it is handled.
+# Arguments that Redis documents as a name or a pattern of names, but without a key specification.
+# Each has the reason why this is correct, or how the proxy handles it.
 NAMES_WITHOUT_SPECIFICATION = {
     "command list pattern": "of commands",
     "hscan pattern": "of fields",
@@ -396,7 +396,7 @@ def documented(name, arguments):
             yield f"{name} {described[b'name'].decode()}"
 
 
-def test_a_name_that_no_key_specification_shows_has_been_looked_at(reference):
+def test_names_without_a_key_specification_are_reviewed(reference):
     found = set()
     for name, facts in pairs(reference.connect()("COMMAND", "DOCS")):
         described = dict(pairs(facts))
@@ -427,7 +427,7 @@ def test_keys_are_where_redis_finds_them(argv, reference):
     name = row_of(argv)
     ours = [argv[at] for at in keys_of(COMMANDS[name], argv)]
     if name not in DEBUG_WITH_KEYS and not known(name, reference):
-        # There is nothing to compare with. All of them have one key after the name.
+        # The server does not know the command. All such commands have one key after the name.
         assert tuple(map(int, COMMANDS[name].since.split("."))) > (7, 0, 15)
         assert ours == [b"key:1"]
         return

@@ -84,7 +84,7 @@ def test_defaults_are_twemproxys(read):
     assert pool.server_failure_limit == 2
 
 
-def test_own_keys_have_defaults_that_change_nothing_for_twemproxys_users(read_pool):
+def test_own_keys_change_nothing_for_twemproxys_users_by_default(read_pool):
     pool = read_pool()
     assert (pool.admin_commands, pool.deny_commands) == (False, frozenset())
     assert (pool.client_max_requests, pool.client_max_pending) == (1024, 32 << 20)
@@ -620,7 +620,7 @@ def test_missing_listen_and_servers(findings):
         ("{}", NO_LIST),
     ],
 )
-def test_servers_that_are_not_a_list_of_some(findings, servers, message):
+def test_servers_that_are_not_a_list_or_empty(findings, servers, message):
     assert findings(f"p:\n  redis: true\n  listen: h:1\n  servers: {servers}\n") == [
         f"f.yml:4: pool 'p': servers: {message}"
     ]
@@ -655,7 +655,7 @@ def test_denied_commands_are_those_of_the_pools_protocol(findings):
     ]
 
 
-def test_redis_keys_that_do_nothing_in_a_memcached_pool_are_warned_of(findings, read):
+def test_warning_for_redis_keys_without_an_effect_in_a_memcached_pool(findings, read):
     text = (
         "defaults:\n  redis_db: 1\n"
         "p:\n  listen: h:1\n  redis_db: 2\n  admin_commands: on\n  servers: [h:1:1]\n"
@@ -741,7 +741,7 @@ def test_pool_that_is_not_a_mapping(findings):
 
 
 @pytest.mark.parametrize("word", ["pools", "clusters", "defaults"])
-def test_pools_stand_at_the_top(findings, word):
+def test_pools_are_at_the_top_level(findings, word):
     text = f"{word}:\n  a:\n    listen: h:1\n  b:\n    listen: h:2\n"
     label = word if word == "defaults" else f"pool '{word}'"
     assert findings(text)[-1] == (
@@ -884,7 +884,7 @@ def test_file_that_cannot_be_read(tmp_path, monkeypatch, path, cause):
     assert [str(problem) for problem in problems] == [f"{shown}: cannot be read: {cause}"]
 
 
-def test_what_is_read_is_bounded(tmp_path, monkeypatch):
+def test_size_of_the_file_is_limited(tmp_path, monkeypatch):
     sparse = tmp_path / "large.yml"
     with sparse.open("wb") as file:
         file.truncate(3 << 30)
@@ -1038,7 +1038,7 @@ def test_no_value_of_any_key_makes_load_fail(read, key, parts, form):
 # Warnings.
 
 
-def test_memcached_pool_is_valid_without_a_word(read):
+def test_memcached_pool_has_no_warning(read):
     config, problems = read("p:\n  listen: h:1\n  servers: [h:1:1]\n")
     assert config is not None
     assert problems == []
@@ -1077,7 +1077,7 @@ CONNECTIONS_WARNING = (
         (("tcpkeepalive_interval: 60", "tcpkeepalive: on"), []),
     ],
 )
-def test_configuration_that_works_but_hurts(read, keys, warnings):
+def test_configuration_with_warnings(read, keys, warnings):
     config, problems = read(pool_text(*keys, servers=("a:1:1", "b:1:1")))
     assert config is not None
     assert [str(problem) for problem in problems] == [
@@ -1085,7 +1085,7 @@ def test_configuration_that_works_but_hurts(read, keys, warnings):
     ]
 
 
-def test_crc32_does_no_harm_to_a_pool_of_one_server(findings):
+def test_no_warning_for_crc32_in_a_pool_of_one_server(findings):
     assert findings(pool_text("hash: crc32")) == []
 
 
@@ -1194,7 +1194,7 @@ def test_schema_has_every_key_with_help_and_example():
     assert json.loads(json.dumps(schema())) == schema()
 
 
-def test_schema_says_defaults_as_they_are_written_in_a_file():
+def test_schema_has_defaults_as_written_in_a_file():
     rows = schema()["$defs"]["pool"]["properties"]
     assert rows["timeout"]["default"] == -1
     assert rows["server_max_queue"]["default"] == "1gb"
@@ -1238,7 +1238,7 @@ def test_page_about_the_configuration_is_generated_from_the_table():
     assert committed == page(), "run: python -m nutproxy.config.docs > docs/configuration.md"
 
 
-def test_page_has_a_section_with_what_is_accepted_for_every_key():
+def test_page_has_a_section_with_the_accepted_values_of_every_key():
     text = page()
     for section in (GlobalConfig, PoolKeys):
         for name, row in table(section).items():

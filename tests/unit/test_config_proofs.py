@@ -88,5 +88,5 @@ def test_key_is_tested_where_it_acts(key):
     assert name in functions_of(path)
 
 
-def test_no_test_is_named_for_a_key_that_is_gone():
+def test_no_test_is_listed_for_a_removed_key():
     assert PROOFS.keys() <= GlobalConfig.model_fields.keys() | PoolKeys.model_fields.keys()

@@ -103,7 +103,7 @@ def fnv(data, basis, prime, xor_first, signed):
 
 
 @given(st.binary(max_size=40))
-def test_32_bit_fnv_is_the_textbook_s_but_for_signed_bytes(key):
+def test_32_bit_fnv_is_standard_except_for_signed_bytes(key):
     basis, prime = 2166136261, 16777619
     assert hash_value("fnv1_32", key) == fnv(key, basis, prime, xor_first=False, signed=True)
     assert hash_value("fnv1a_32", key) == fnv(key, basis, prime, xor_first=True, signed=True)
@@ -338,7 +338,7 @@ def test_crc32_with_ketama_sends_every_key_to_one_server():
     assert len(set(routes(router))) == 1
 
 
-def test_past_the_last_point_the_circle_begins_again():
+def test_after_the_last_point_the_circle_begins_again():
     ring = Ketama(THREE)
     first = ring.point(0)
     assert ring.point(0xFFFFFFFF) == first

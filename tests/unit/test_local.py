@@ -364,7 +364,7 @@ def test_client_reply_silences_what_redis_silences(client, reference):
     assert client.reply_mode == "on"
 
 
-def test_info_has_fields_that_redis_has_or_that_say_whose_they_are(client, reference):
+def test_info_fields_are_those_of_redis_or_clearly_of_nutproxy(client, reference):
     theirs = reference.connect()("INFO", "everything").decode()
     reply = decode(ask(client, "INFO", "everything").finish([])).decode()
     own = {"forward_error", "server_ejects"}
@@ -381,7 +381,7 @@ def test_integers_are_read(word):
 @pytest.mark.parametrize(
     "word", [b"", b"-", b"-0", b"01", b"+1", b" 1", b"1 ", b"1_0", b"9223372036854775808", b"1\n"]
 )
-def test_what_redis_does_not_take_for_an_integer_is_none(word):
+def test_text_that_redis_does_not_accept_as_an_integer_is_none(word):
     assert parse_integer(word) is None
 
 
@@ -393,7 +393,7 @@ def test_quit_closes_the_connection_after_its_reply(client):
     assert client.closing
 
 
-def test_select_of_another_database_says_that_there_is_none(client):
+def test_select_of_another_database_is_refused(client):
     for database in ("1", "-1", "99999999999"):
         assert b"databases are not supported" in ask(client, "SELECT", database)
         assert client.states == State.DATABASE
@@ -502,7 +502,7 @@ def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(
         (7, ""),
     ],
 )
-def test_hello_bears_what_a_server_says_of_its_version(answer, version):
+def test_hello_accepts_any_version_of_a_server(answer, version):
     client = connect(FakePool(server_version=None, knows_hello=False))
     assert decode(ask(client, "HELLO", "3").finish([answer]))[b"server"] == b"redis"
     assert client.pool.server_version == version
@@ -729,7 +729,7 @@ def test_info_fields_stand_in_the_order_of_redis(client, reference):
     assert {name for name in theirs if name.startswith(("cmdstat_", "errorstat_"))} <= set(ours)
 
 
-def test_info_merges_what_the_servers_say(client):
+def test_info_merges_the_replies_of_the_servers(client):
     one = (
         b"maxmemory:100\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"
         b"rdb_last_bgsave_status:ok\r\nrdb_last_save_time:1000\r\nkeyspace_hits:7\r\n"

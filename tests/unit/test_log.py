@@ -71,7 +71,7 @@ def test_levels_are_twemproxys(verbose, least):
     assert log_level(verbose) == least
 
 
-def test_what_is_always_said_is_above_every_level():
+def test_lines_that_are_always_written_are_above_every_level():
     assert max(map(log_level, range(12))) < ALWAYS
     assert logging.getLevelName(ALWAYS) == "NOTICE"
 
@@ -186,11 +186,11 @@ def test_each_pool_and_server_has_its_own_share(clock):
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, ALWAYS])
-def test_what_somebody_has_asked_for_is_not_left_out(clock, level):
+def test_requested_lines_are_not_suppressed(clock, level):
     assert len(lines(Repeats(), 100, "closed", level=level)) == 100
 
 
-def test_kinds_are_not_remembered_for_ever(clock):
+def test_the_number_of_remembered_kinds_of_lines_is_limited(clock):
     repeats = Repeats()
     assert sum(len(lines(repeats, 1, str(number))) for number in range(10_000)) == 10_000
     assert len(repeats.said) <= 1000
@@ -224,7 +224,7 @@ def written(handover):
     return handler.lines
 
 
-def test_lines_that_have_no_room_are_counted_in_one_line_behind_those_that_have():
+def test_dropped_lines_are_counted_in_a_line_after_the_written_ones():
     handover = Handover(SimpleQueue())
     hand_over(handover, QUEUE_LINES + 123, "closed", logging.DEBUG)
     assert handover.queue.qsize() == QUEUE_LINES
@@ -242,7 +242,7 @@ def test_lines_that_were_dropped_are_counted_once():
     assert written(handover) == [("DEBUG", "again")]
 
 
-def test_debugging_does_not_take_the_room_of_what_is_wrong():
+def test_debug_lines_do_not_displace_warnings():
     handover = Handover(SimpleQueue())
     hand_over(handover, QUEUE_LINES + 10, "closed", logging.DEBUG)
     hand_over(handover, QUEUE_LINES + 5, "is down", logging.WARNING)
@@ -253,7 +253,7 @@ def test_debugging_does_not_take_the_room_of_what_is_wrong():
     ]
 
 
-def test_what_is_missing_is_missing_in_one_place():
+def test_dropped_lines_are_consecutive():
     handover = Handover(SimpleQueue())
     hand_over(handover, QUEUE_LINES + 1, "closed", logging.DEBUG)
     handover.queue.get()
@@ -269,7 +269,7 @@ def test_what_is_missing_is_missing_in_one_place():
 # The file.
 
 
-def test_file_is_opened_again_when_told_even_if_it_has_not_moved(tmp_path):
+def test_file_is_reopened_on_request_even_if_it_was_not_moved(tmp_path):
     handler = LogHandler(str(tmp_path / "log"))
     handler.setFormatter(TextFormatter())
     handler.emit(record("one"))

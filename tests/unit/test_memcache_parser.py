@@ -152,7 +152,7 @@ def refused(line, error=FORMAT, noreply=False):
 
 @pytest.mark.parametrize("number", BAD_NUMBERS)
 @pytest.mark.parametrize("line", [b"set k 0 0 <n>", b"ms k <n>", b"add k 0 0 <n> noreply"])
-def test_a_length_that_is_none_is_refused_and_no_data_follow(line, number):
+def test_an_invalid_length_is_refused_and_no_data_block_is_read(line, number):
     line = line.replace(b"<n>", number)
     expected = refused(line, noreply=line.endswith(b"noreply"))
     check(True, line + b"\r\nmn\r\n", [expected, request(b"mn")])
@@ -162,7 +162,7 @@ def test_a_length_that_is_none_is_refused_and_no_data_follow(line, number):
     "number", [*BAD_NUMBERS, b"18446744073709551615-", b"-9223372036854775808"]
 )
 @pytest.mark.parametrize("line", [b"set k <n> 0 9", b"cas k 0 0 9 <n>", b"add k <n> 0 9 noreply"])
-def test_a_number_that_is_none_is_refused_with_the_data(line, number):
+def test_an_invalid_number_is_refused_with_the_data_block(line, number):
     """The data block is skipped; none of its bytes are run as a command."""
     line = line.replace(b"<n>", number)
     expected = refused(line, noreply=line.endswith(b"noreply"))
@@ -182,13 +182,13 @@ def test_a_number_that_is_none_is_refused_with_the_data(line, number):
         (b"ms k 9" + b" q" * 17, b"CLIENT_ERROR options flags too long\r\n"),
     ],
 )
-def test_a_refused_line_takes_its_data_with_it(line, error):
+def test_the_data_block_of_a_refused_line_is_skipped(line, error):
     check(True, line + b"\r\nflush_all\r\nmn\r\n", [refused(line, error), request(b"mn")])
 
 
 @pytest.mark.parametrize("number", WRAPPED)
 @pytest.mark.parametrize("line", [b"set k 0 0 <n>", b"cas k 0 0 <n> 7", b"ms k <n> T0"])
-def test_a_length_is_what_memcached_takes_it_for(line, number):
+def test_a_length_is_read_as_by_memcached(line, number):
     line = line.replace(b"<n>", number)
     block = b"x" * WRAPPED[number]
     expected = (line.split(b" "), block, False, None)
@@ -196,7 +196,7 @@ def test_a_length_is_what_memcached_takes_it_for(line, number):
 
 
 @pytest.mark.parametrize("data", BROKEN, ids=name)
-def test_what_ends_a_connection_ends_it_however_it_is_cut(data):
+def test_input_that_closes_the_connection_does_so_however_it_is_cut(data):
     check(True, data, [], BROKEN[data])
     check(True, b"mn\r\n" + data, [request(b"mn")], BROKEN[data])
 
@@ -209,7 +209,7 @@ def test_conversations_are_the_same_however_they_are_cut(row):
         check(True, step, *whole)
 
 
-def test_a_value_above_the_bound_is_swallowed():
+def test_a_value_above_the_limit_is_skipped():
     line = b"set k 0 0 %d\r\n" % (MB + 1)
     data = line + b"x" * (MB + 1) + b"\r\nmn\r\n"
     pieces = [data[at : at + 4099] for at in range(0, len(data), 4099)]
@@ -381,7 +381,7 @@ def test_a_get_of_a_hundred_thousand_keys_and_their_values():
     assert Framer(False).feed(reply) == [(Reply.VALUES, reply)]
 
 
-def test_a_get_has_a_bound_far_above_what_anybody_asks_for():
+def test_a_get_has_a_limit_far_above_any_use():
     """The words are stored in a table, so a line without a limit could use any amount of memory."""
     keys = b" ".join([b"k" * 250] * 100_000)
     [(words, _, _, error)] = Framer(requests=True).feed(b"get " + keys + b"\r\n")

@@ -204,7 +204,7 @@ def test_max_bulk_is_the_longest_argument():
 
 @pytest.mark.parametrize("argument", [b"a", b"x" * 900], ids=["many", "long"])
 def test_max_request_is_the_size_of_a_request(argument):
-    """In bytes of the protocol."""
+    """The size includes the bytes of the protocol."""
     words = [argument] * (850 // len(argument) or 1)
     data = hiredis.pack_command(tuple(words))
     size = len(data)
@@ -473,7 +473,7 @@ ODD_REPLIES = [
 
 
 @pytest.mark.parametrize("data", ODD_REPLIES, ids=name)
-def test_what_a_reply_says_does_not_decide_where_it_ends(data):
+def test_the_text_of_a_reply_does_not_determine_where_it_ends(data):
     check(False, data, [data])
     check(False, b"*1\r\n" + data + b"+OK\r\n", [b"*1\r\n" + data, b"+OK\r\n"])
 
@@ -672,7 +672,7 @@ def check_against_hiredis(data):
         (b"=-1\r\n", LENGTH),
     ],
 )
-def test_what_is_refused_more_strictly_than_by_hiredis(data, error):
+def test_replies_that_nutproxy_refuses_and_hiredis_accepts(data, error):
     assert error in STRICTER
     assert by_hiredis(data)[1] is None
     assert outcome(False, [data]) == ([], error)
@@ -682,7 +682,7 @@ def test_what_is_refused_more_strictly_than_by_hiredis(data, error):
     ("data", "error"),
     [(b"!3\r\nERR\r\n", 'Protocol error, got "!" as reply type byte'), (b",1e999\r\n", None)],
 )
-def test_what_hiredis_refuses_and_nutproxy_forwards(data, error):
+def test_replies_that_hiredis_refuses_and_nutproxy_forwards(data, error):
     assert by_hiredis(data)[1] == (error or "Bad double value")
     assert by_hiredis(data)[1] in LOOSER
     assert outcome(False, [data]) == ([data], None)

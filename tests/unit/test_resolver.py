@@ -57,7 +57,7 @@ def names(monkeypatch):
 @pytest.mark.parametrize(
     ("literal", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 )
-def test_a_literal_address_is_answered_at_once_without_a_lookup(names, literal, family):
+def test_a_literal_address_needs_no_lookup(names, literal, family):
     loop = Loop()
     loop.resolve(literal)
     assert loop.answers == [(literal, [(family, (literal, 6379))])]
@@ -75,7 +75,7 @@ def test_a_name_that_hangs_does_not_hold_up_another(names):
     assert loop.deliver(2)[1] == ("hangs", [(socket.AF_INET, ("10.0.0.1", 6379))])
 
 
-def test_who_asks_for_a_name_that_is_being_looked_up_shares_the_answer(names):
+def test_requests_for_the_same_name_share_a_lookup(names):
     names.gates["hangs"] = threading.Event()
     names.addresses = {"hangs": "10.0.0.1"}
     loop = Loop()
@@ -86,7 +86,7 @@ def test_who_asks_for_a_name_that_is_being_looked_up_shares_the_answer(names):
     assert names.asked == ["hangs"]
 
 
-def test_a_lookup_that_there_is_no_memory_for_is_answered_and_the_next_is_made(monkeypatch, names):
+def test_a_lookup_without_memory_fails_and_the_next_one_is_made(monkeypatch, names):
     def failing(*_, **__):
         raise MemoryError
 
@@ -110,7 +110,7 @@ def test_a_name_is_looked_up_again_when_it_is_asked_for_again(names):
     assert [answer[0][1][0] for _, answer in loop.deliver(2)] == ["10.0.0.1", "10.0.0.2"]
 
 
-def test_an_unknown_name_is_answered_with_the_cause(names):
+def test_an_unknown_name_fails_with_the_cause(names):
     loop = Loop()
     loop.resolve("nowhere")
     [(_, answer)] = loop.deliver(1)
@@ -118,14 +118,14 @@ def test_an_unknown_name_is_answered_with_the_cause(names):
     assert answer.strerror == "Name or service not known"
 
 
-def test_what_cannot_be_a_name_is_answered_as_one_that_is_unknown():
+def test_an_invalid_name_fails_like_an_unknown_one():
     loop = Loop()
     loop.resolve("x" * 64 + ".example")
     [(_, answer)] = loop.deliver(1)
     assert isinstance(answer, OSError)
 
 
-def test_answers_are_delivered_by_the_loop_only_and_it_is_woken_for_each(names):
+def test_results_are_delivered_by_the_loop_which_is_woken_for_each(names):
     names.addresses = {"quick": "10.0.0.2"}
     woken = threading.Event()
     answers = []

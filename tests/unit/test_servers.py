@@ -19,7 +19,7 @@ def takes(port):
 
 
 @pytest.mark.parametrize("server", [RedisServer, MemcachedServer])
-def test_port_of_a_server_that_is_away_is_held_and_it_comes_back_to_it(server):
+def test_port_of_a_killed_server_stays_reserved_for_its_restart(server):
     with server() as one:
         port = one.port
         for _ in range(2):
@@ -33,7 +33,7 @@ def test_port_of_a_server_that_is_away_is_held_and_it_comes_back_to_it(server):
     assert takes(port)
 
 
-def test_port_of_a_scripted_server_that_refuses_is_held():
+def test_port_of_a_scripted_server_that_refuses_stays_reserved():
     with ScriptedServer(answer_memcache) as one:
         for _ in range(2):
             one.refuse()
@@ -44,7 +44,7 @@ def test_port_of_a_scripted_server_that_refuses_is_held():
             connect(one.port).close()
 
 
-def test_closed_ports_are_not_given_to_who_asks_for_any():
-    """Not even to sockets that would share a port."""
+def test_closed_ports_are_not_assigned_to_other_sockets():
+    """This includes sockets with SO_REUSEPORT."""
     with closed_ports(100) as ports, closed_ports(300) as others:
         assert len({*ports, *others}) == 400

@@ -57,7 +57,7 @@ def report(fd, configs):
 # The table.
 
 
-def test_no_name_stands_twice_and_none_of_a_pool_is_a_servers():
+def test_names_are_unique_over_pools_and_servers():
     names = NAMES["pool"] + NAMES["server"]
     assert len(set(names)) == len(names)
 
@@ -92,7 +92,7 @@ def test_page_in_the_repository_is_made_from_the_table():
 # The memory.
 
 
-def test_rows_lie_one_behind_the_other_and_share_no_cache_line(two_pools, memory):
+def test_rows_are_consecutive_and_share_no_cache_line(two_pools, memory):
     slab = Slab(two_pools, memory)
     starts = [0, slab.pools[0], *slab.servers[0], slab.pools[1], *slab.servers[1]]
     ends = [*starts[1:], slab.size // 8]
@@ -112,7 +112,7 @@ def test_memory_is_shared_by_all_that_map_it(two_pools, memory):
     assert one.read(cell) == two.read(cell) == 2**64 - 1
 
 
-def test_there_is_no_cell_behind_the_last(two_pools, memory):
+def test_there_is_no_cell_after_the_last(two_pools, memory):
     slab = Slab(two_pools, memory)
     with pytest.raises(IndexError):
         slab.read(slab.size // 8)
@@ -198,7 +198,7 @@ def test_names_are_escaped_where_json_needs_it(name):
     assert name.isascii() or name.encode() in text
 
 
-def test_what_stands_beside_pools_and_servers_is_known(two_pools, memory):
+def test_names_at_the_level_of_pools_and_servers_are_known(two_pools, memory):
     found = report(memory, two_pools)
     assert list(found) == [*BESIDE["pool"], "alpha", "beta"]
     assert list(found["alpha"]) == [*BESIDE["server"], "s1", "s2"]
@@ -263,7 +263,7 @@ def test_collectors_find_pools_servers_and_numbers_and_nothing_else(two_pools, m
 # The port.
 
 
-def test_a_reader_that_has_made_room_is_not_served_any_more():
+def test_a_reader_closed_for_a_new_one_is_not_served_any_more():
     """The selector may report a new reader and an event of the oldest one in the same turn."""
     listener = port.listen("127.0.0.1", 0)
     stats = port.StatsPort(listener, lambda: bytes(32 << 20))
