@@ -1,9 +1,9 @@
-/* The floor: what an event loop costs that only receives requests and sends replies.
+/* The floor: the cost of an event loop that only receives requests and sends replies.
  *
  * One epoll_wait per turn, one recv and one send per readable connection, no backend, and no parsing
  * beyond counting: on each port, every COUNT-th byte BYTE of a connection is a request, and all
- * requests get the same reply, the content of FILE. What the byte, the count and the reply of a row
- * are, bench/peers.py knows.
+ * requests get the same reply, the content of FILE. bench/peers.py chooses byte, count and reply
+ * for each row.
  *
  * usage: echo PORT BYTE COUNT FILE [PORT BYTE COUNT FILE ...]      (BYTE as a decimal number)
  */
@@ -48,7 +48,7 @@ static int send_all(int fd, const char *bytes, size_t len) {
     while (len > 0) {
         ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
         if (n < 0) {
-            /* Only values larger than the socket's buffer come here, and their reader is fast. */
+            /* Only values larger than the socket buffer get here, and their reader is fast. */
             struct pollfd writable = {.fd = fd, .events = POLLOUT};
             if (errno != EAGAIN || poll(&writable, 1, -1) < 0) return -1;
             continue;

@@ -1,11 +1,11 @@
-/* Latencies in a log-linear histogram: every power of two is cut into 64 buckets of equal width, so
- * that a percentile is at most 1/64 (1.6 %) off, whatever the range, and a value costs one increment.
+/* Latencies in a log-linear histogram. Every power of two is divided into 64 buckets of equal width,
+ * so the error of a percentile is at most 1/64 (1.6 %), and a new value costs one increment.
  *
  *     0 .. 127        a bucket each
  *     128 .. 255      64 buckets of 2
  *     256 .. 511      64 buckets of 4      and so on, to 2^63
  *
- * The greatest value is kept exactly. Included once, by load.c; tests compile it alone.
+ * The maximum is exact. load.c includes this file, and tests compile it alone.
  */
 #include <stdint.h>
 
@@ -24,7 +24,7 @@ unsigned histogram_bucket(uint64_t value) {
     return shift * HALF + (unsigned)(value >> shift);
 }
 
-/* The greatest value of a bucket: a percentile is never told as less than it was. */
+/* The highest value of a bucket, so that a reported percentile is never too low. */
 uint64_t histogram_upper(unsigned bucket) {
     if (bucket < 2 * HALF) return bucket;
     unsigned shift = bucket / HALF - 1;
@@ -37,7 +37,7 @@ void histogram_add(struct histogram *histogram, uint64_t value) {
     if (value > histogram->max) histogram->max = value;
 }
 
-/* The value that `percent` of all values do not exceed; 0 when there is none. */
+/* The value that `percent` of all values do not exceed, or 0 if there are no values. */
 uint64_t histogram_percentile(const struct histogram *histogram, double percent) {
     double exact = (double)histogram->total * percent / 100.0;
     uint64_t rank = (uint64_t)exact, seen = 0;

@@ -1,18 +1,18 @@
-/* The load generator, for Memcached, and for what redis-benchmark does not do: large values, a
- * connection per request, and open loop.
+/* The load generator for Memcached, and for loads that redis-benchmark does not have: large values,
+ * a connection per request, and open loop.
  *
- *   closed loop   each connection sends a batch of `--pipeline` requests, waits for all replies, and
- *                 sends the next. A latency is counted from the sending of the batch. A proxy that
- *                 stalls is not asked meanwhile: such latencies are those of a client that waits.
- *   open loop     with `--rate`: request number n is due n/rate seconds after the start, whatever has
- *                 become of those before, and its latency is counted from then, also when it could
- *                 not be sent in time: what users see who do not wait for one another. They take
- *                 turns on the connections; `--pipeline` bounds how many are in flight on one.
- *   reconnect     closed loop; a connection lives for one request, and the latency includes connect.
+ *   closed loop   Each connection sends a batch of `--pipeline` requests, waits for all replies, and
+ *                 sends the next batch. Latencies begin when the batch is sent. No requests are sent
+ *                 while the proxy stalls, so latencies are those of a client that waits.
+ *   open loop     With `--rate`, request number n is due n/rate seconds after the start, even if
+ *                 earlier requests have no reply yet. Its latency begins at that time, even if it is
+ *                 sent later. This is what independent users see. Requests take turns on the
+ *                 connections, and `--pipeline` limits how many are in flight on one.
+ *   reconnect     Closed loop with a new connection for each request. Latencies include connect.
  *
- * Every reply is checked: its status, the number of its values, and each value's length and bytes.
- * The first wrong one ends the run with exit code 1, as does a connection that is closed, or
- * silence for 20 seconds. Keys are twelve digits and ":vSIZE"; which ones is the same in each run.
+ * Every reply is checked: its status, the number of values, and the length and bytes of each value.
+ * A wrong reply, a closed connection or 20 seconds without a reply end the run with exit code 1.
+ * Keys are twelve digits and ":vSIZE", and every run uses the same ones.
  * One thread, level-triggered epoll. The result is one JSON object on standard output.
  */
 #define _GNU_SOURCE
@@ -42,10 +42,10 @@
 
 struct connection {
     int fd;
-    unsigned in_flight;    /* sent or about to be, not answered */
-    uint64_t begun;        /* closed loop: when the batch was sent, or its connection was begun */
-    uint64_t due, answered; /* open loop: requests whose time has come; those that were answered */
-    char *out;             /* what is to be sent: out_sent to out_len */
+    unsigned in_flight;    /* requests without a reply, sent or about to be sent */
+    uint64_t begun;        /* closed loop: when the batch was sent or the connect was started */
+    uint64_t due, answered; /* open loop: requests that are due; requests with a reply */
+    char *out;             /* unsent bytes: out_sent to out_len */
     size_t out_sent, out_len;
     int wants_write;
     /* The reply that is being read. */
@@ -171,8 +171,8 @@ static void open_connection(struct connection *c) {
     if (c->fd < 0) fail("socket: %m");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (reconnect) {
-        /* From many addresses of the loopback, 127.0.0.2 and on: one has no more than 28,000 ports,
-         * and each is taken for a minute after its connection was closed. */
+        /* Use many addresses of the loopback, from 127.0.0.2 on: an address has 28,000 ports, and
+         * each stays in use for a minute after its connection was closed. */
         here.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + connections_made++ % 200);
         setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
         if (bind(c->fd, (struct sockaddr *)&here, sizeof here) < 0) fail("bind: %m");
@@ -188,7 +188,7 @@ static int may_issue(void) {
     return limit ? issued < limit : now < stop_at;
 }
 
-/* Closed loop: the next batch, when the last one has been answered. */
+/* Closed loop: sends the next batch after the last reply to the batch before. */
 static void begin_batch(struct connection *c) {
     if (!may_issue()) return;
     c->begun = clock_ns();
@@ -201,7 +201,7 @@ static uint64_t due_time(uint64_t number) {
     return start + (uint64_t)((double)number * 1e9 / rate);
 }
 
-/* Open loop: what is due on a connection, as far as its pipeline has room. */
+/* Open loop: sends the due requests of a connection, up to the limit of its pipeline. */
 static void send_due(struct connection *c) {
     if (c->due == 0 || c->in_flight == (unsigned long)pipeline) return;
     memmove(c->out, c->out + c->out_sent, c->out_len - c->out_sent);
@@ -214,7 +214,7 @@ static void send_due(struct connection *c) {
     flush(c);
 }
 
-/* Open loop: gives the requests whose time has come to their connections, and sets the timer. */
+/* Open loop: assigns the due requests to their connections, and sets the timer. */
 static void release_due(void) {
     static uint64_t released;
     uint64_t first = released;
