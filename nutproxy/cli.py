@@ -55,7 +55,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "check": Command(
-        ("[FILE]",), "print every problem and warning of a configuration file, and what it sets up"
+        ("[FILE]",),
+        "print every problem and warning of a configuration file, and a summary of its pools",
     ),
     "route": Command(
         ("FILE POOL KEY...", "-c FILE POOL KEY..."),
@@ -67,14 +68,17 @@ COMMANDS = {
         " would move to another server if it left",
     ),
     "schema": Command(
-        ("",), "print the JSON Schema of the configuration file: editors check and complete with it"
+        ("",),
+        "print the JSON Schema of the configuration file, for checking and completion in editors",
     ),
     "examples": Command(("[NAME]",), "list the example files, or print one of them"),
     "completion": Command(
         ("SHELL",), "print a script that completes nutproxy's command line in a shell"
     ),
     "man": Command(("",), "print the man page; read it with: nutproxy man | man -l -"),
-    "demo": Command(("[--once]",), "start three Redis servers and a proxy, and show what it does"),
+    "demo": Command(
+        ("[--once]",), "start three Redis servers and nutproxy, and show what nutproxy does"
+    ),
 }
 USAGES = {
     name: [f"{name} {call}".rstrip() for call in command.calls]
@@ -454,7 +458,7 @@ def _is_compiled() -> bool:
         return True
     _notice(
         f"{os.path.dirname(os.path.abspath(__file__))} is not compiled: run `make build` there, or"
-        " `pip install .` and not from its directory"
+        " `pip install .` and start nutproxy from another directory"
     )
     return False
 

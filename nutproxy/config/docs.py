@@ -52,8 +52,8 @@ sessions:
 ```
 
 nutproxy checks the whole file before it starts. `nutproxy check FILE` prints every problem and
-every warning, one per line, and exits with 1 if there is a problem. Otherwise it prints a summary
-of the pools at the end:
+every warning, one per line, and exits with 1 if there is a problem. Otherwise it also prints a
+summary of the pools. A problem and a warning look like this:
 
 ```
 nutproxy.yml:3: pool 'sessions': lisen: unknown key, did you mean 'listen'?
@@ -61,8 +61,8 @@ nutproxy.yml:9: pool 'sessions': hash: warning: crc32 has only 15 bits, so with 
 to one server; crc32a spreads them
 ```
 
-These commands read a file without connecting to anything. They accept `FILE`, `-c FILE`, or `-` for
-standard input:
+These commands do not connect to anything. Those that read a file accept `FILE`, `-c FILE`, or `-`
+for standard input:
 
 | command | prints |
 |---|---|
@@ -84,11 +84,11 @@ sessions:
   redis_auth: ${REDIS_PASSWORD}
 ```
 
-If a variable is not set, that is a problem and is reported with its line; there are no default
-values. The value of a variable is not parsed as YAML, so a password may contain any character.
-References in names of pools and keys are not replaced. Write `$${` for a literal `${`; any other
-`$` is literal. nutcracker has no such references, so a file for both must not use them. nutproxy
-reads no environment variables for its configuration except those that the file names.
+If a variable is not set, nutproxy reports a problem with its line; there are no default values. The
+value of a variable is not parsed as YAML, so a password may contain any character. References in
+names of pools and keys are not replaced. Write `$${` for a literal `${`; any other `$` is literal.
+nutcracker does not know such references, so do not use them in a file for both. nutproxy reads no
+environment variables for its configuration except those that the file names.
 """
 
 FORMS = """\
@@ -99,14 +99,14 @@ FORMS = """\
 | yes or no | `true` or `false`; also `yes`, `no`, `on`, `off` |
 | number | decimal digits |
 | time | milliseconds, decimal digits |
-| size | bytes, or with a unit as in redis.conf: `1k` is 1000 bytes, `1kb` 1024, likewise `m`, \
-`mb`, `g`, `gb`; upper case is the same |
+| size | bytes, or with a unit as in redis.conf: `1k` is 1000 bytes, `1kb` is 1024, likewise `m`, \
+`mb`, `g`, `gb`; in upper or lower case |
 | list | `[a, b]`, or one `- item` per line |
 
 A value that begins with `{`, `[` or `*` must be quoted, as everywhere in YAML: \
 `hash_tag: "{}"`, `listen: "[::1]:22121"`. Put a space after the colon of a key and after the dash
 of an item. YAML anchors and aliases are supported. Merge keys (`<<`) are not; use `defaults`
-instead. Empty values and duplicate keys are problems. The maximum file size is 4 MB.
+instead. nutproxy refuses empty values and duplicate keys. The maximum file size is 4 MB.
 
 ### Addresses to listen on
 
@@ -139,7 +139,8 @@ least 1.
 WARNINGS = f"""\
 ## Warnings
 
-These configurations work, but have a drawback. `nutproxy check` and the start warn about them.
+These configurations work, but have a drawback. nutproxy warns about them at the start, and so does
+`nutproxy check`.
 
 | configuration | what happens |
 |---|---|
@@ -151,7 +152,7 @@ server. Set `hash: murmur` for a new pool. Keep the hash of a pool that holds da
 nearly every key |
 | a weight that gets no point in the ring | with ketama a server whose share of the weights is too \
 small gets no keys at all |
-| two servers with one address | that server gets the keys of both |
+| two servers with one address | that address gets the keys of both |
 | `auto_eject_hosts` without `timeout` | a server that hangs is never ejected, and requests wait |
 | `server_connections` above {MANY_SERVER_CONNECTIONS} | requests are pipelined, so more \
 connections only cost descriptors and memory |
@@ -159,6 +160,8 @@ connections only cost descriptors and memory |
 no effect: keepalive is off |
 | `redis_db` or `admin_commands` in a Memcached pool | no effect. There is no warning if they are \
 in `defaults`, where they are for Redis pools |
+| a pool or a server with the name of a counter of the statistics (`version`, `fragments`) | the \
+statistics append an underscore to the name |
 
 ## Open files
 
@@ -185,7 +188,7 @@ clients never use the descriptors that server connections need.
 
 | twemproxy | nutproxy |
 |---|---|
-| numbers that are too large wrap around | out of range; the message has the accepted range |
+| numbers that are too large wrap around | a problem; the message names the accepted range |
 | permissions that are not octal are read as 0 | a problem |
 | `${{NAME}}` in a value is literal text | it is an \
 [environment variable](#environment-variables); write `$${{NAME}}` for the literal text |

@@ -140,39 +140,40 @@ class GlobalConfig(Keys):
 
     verbose: Integer = key(
         5,
-        "Log level, with twemproxy's numbers. 3 (error) logs faults of nutproxy itself. 4 (warning)"
-        " adds servers that go down and return, clients that are refused, requests that are cut off"
-        " and warnings about this file. 5 (notice) adds the start and the end, 6 (info) each"
-        " connection to a server and each probe, 7 (debug) clients that connect and leave. 1 and 2"
-        " log only a fault that ends nutproxy, 0 not even that. 8 to 11 are the same as 7: no"
-        " request is logged. The effect of a signal is logged at every level. Below 7, lines of one"
-        " kind about one server are logged at most ten times a minute. SIGTTIN and SIGTTOU change"
-        " the level while nutproxy runs. Flag `-v`.",
+        "Log level, with twemproxy's numbers. 3 (error) logs faults of nutproxy itself. 4"
+        " (warning) adds servers that go down and return, clients that are refused, requests that"
+        " are cut off and warnings about this file. 5 (notice) adds the start and the shutdown, 6"
+        " (info) each connection to a server and each probe, 7 (debug) clients that connect and"
+        " leave. 1 and 2 log only a fault that ends nutproxy, 0 not even that. 8 to 11 are the"
+        " same as 7: requests are not logged at any level. The effect of a signal is logged at"
+        " every level. Below 7, lines of one kind about one server are logged at most ten times a"
+        " minute. SIGTTIN and SIGTTOU change the level while nutproxy runs. Flag `-v`.",
         example=6,
         minimum=0,
         maximum=VERBOSE_MAX,
     )
     output: File = key(
         None,
-        "File that the log is appended to; standard error if it is not set. A file that was moved"
-        " or deleted is opened again at the next line, any file at SIGHUP. A FIFO must have a"
-        " reader. Flag `-o`.",
+        "File to which the log is appended; standard error if not set. If the file was moved or"
+        " deleted, nutproxy opens a new one when it writes the next line. On SIGHUP it always"
+        " reopens the file. A FIFO must have a reader. Flag `-o`.",
         example="/var/log/nutproxy/nutproxy.log",
         accepts="a path",
     )
     log_format: LogFormat = key(
         "text",
-        "Form of the log's lines: `text` for people, `json` for machines. With `json` every line is"
-        " an object with `time`, `level` and `message`, and, if it is about one, `conn` (`c 7` is a"
-        " client, `s 8` a connection to a server, `p 6` a listener), `pool` and `server`.",
+        "Format of the log lines: `text` for people, `json` for machines. With `json` every line"
+        " is an object with `time`, `level` and `message`. A line about a connection, pool or"
+        " server also has `conn` (`c 7` is a client, `s 8` a connection to a server, `p 6` a"
+        " listener), `pool` or `server`.",
         example="json",
     )
     shutdown_timeout: Integer = key(
         10000,
-        "How long the end may take. At SIGTERM or SIGINT nutproxy accepts no more clients, answers"
-        " the requests that have arrived and closes each client after its last reply. Clients and"
-        " requests that are left after this time are cut off, and the log says how many. A second"
-        " signal ends nutproxy at once.",
+        "How long the shutdown may take. On SIGTERM or SIGINT nutproxy accepts no more clients,"
+        " finishes the requests that have arrived and closes each client after its last reply."
+        " After this time it cuts off the remaining clients and requests, and logs how many there"
+        " were. A second signal ends nutproxy at once.",
         example=30000,
         unit="milliseconds",
         minimum=0,
@@ -180,8 +181,9 @@ class GlobalConfig(Keys):
     )
     mbuf_size: Size = key(
         16384,
-        "How much is read from a connection at once. A larger size suits long pipelines. A value"
-        " that is larger than this is received into a buffer of its own. Flag `-m`.",
+        "How many bytes nutproxy reads from a connection at once. A larger size suits long"
+        " pipelines. A value that is larger than this is received into a buffer of its own. Flag"
+        " `-m`.",
         example="64kb",
         unit="bytes",
         minimum=MBUF_MIN_SIZE,
@@ -204,21 +206,22 @@ class PoolSettings(Keys):
     hash_tag: HashTag = key(
         None,
         "Two characters, an opening and a closing one. If a key has text between them, only that"
-        " text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Must be quoted.",
+        " text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Quote the"
+        " value.",
         example="{}",
         accepts="exactly two bytes",
     )
     distribution: Distribution = key(
         "ketama",
         "How a hash chooses a server. `ketama`: by a ring of 160 points per server, so few keys"
-        " move when a server is added. `modula`: by the remainder. `random`: by chance, for servers"
-        " that hold the same data. `nutproxy ring` shows the shares.",
+        " move when a server is added. `modula`: by the remainder. `random`: at random, for"
+        " servers that hold the same data. `nutproxy ring` shows the shares.",
         example="modula",
     )
     timeout: Milliseconds = key(
         None,
         "How long a request may wait for its reply, including the time to connect, before its"
-        " client gets an error. -1 and 0: for ever.",
+        " client gets an error. -1 or 0: no limit.",
         example=400,
         unit="milliseconds",
         written=-1,
@@ -226,7 +229,7 @@ class PoolSettings(Keys):
     )
     backlog: Integer = key(
         512,
-        "How many connections the kernel holds until they are accepted (`listen(2)`).",
+        "How many new connections the kernel queues until nutproxy accepts them (`listen(2)`).",
         example=1024,
         unit="connections",
         minimum=0,
@@ -235,7 +238,7 @@ class PoolSettings(Keys):
     client_connections: Integer = key(
         0,
         "How many clients may be connected at once; 0: as many as fit in the limit on open files."
-        " The next one gets an error in its protocol and is disconnected.",
+        " The next client gets an error in its protocol and is disconnected.",
         example=10000,
         unit="connections",
         minimum=0,
@@ -258,8 +261,8 @@ class PoolSettings(Keys):
     )
     tcpkeepalive_interval: Integer = key(
         0,
-        "How long a probe may stay unanswered before the next one (`TCP_KEEPINTVL`); 0: the"
-        " system's value, 75 seconds on Linux.",
+        "How long the kernel waits for a reply to a probe before it sends the next one"
+        " (`TCP_KEEPINTVL`); 0: the system's value, 75 seconds on Linux.",
         example=10,
         unit="seconds",
         minimum=0,
@@ -267,8 +270,8 @@ class PoolSettings(Keys):
     )
     tcpkeepalive_count: Integer = key(
         0,
-        "How many unanswered probes end a connection (`TCP_KEEPCNT`); 0: the system's value, 9 on"
-        " Linux.",
+        "How many probes without a reply end a connection (`TCP_KEEPCNT`); 0: the system's value,"
+        " 9 on Linux.",
         example=3,
         unit="probes",
         minimum=0,
@@ -277,8 +280,8 @@ class PoolSettings(Keys):
     tcp_congestion: Word = key(
         None,
         "Congestion control of the TCP connections to servers and clients (`TCP_CONGESTION`); not"
-        " set: the system's. With `bbr`, which paces its segments, values of 1 MB cost about 50 %"
-        " more processor time than with `cubic`.",
+        " set: the system's default. With `bbr`, which paces its segments, values of 1 MB cost"
+        " about 50 % more processor time than with `cubic`.",
         example="cubic",
         accepts="a name that `/proc/sys/net/ipv4/tcp_allowed_congestion_control` lists",
     )
@@ -294,45 +297,46 @@ class PoolSettings(Keys):
     )
     redis: Flag = key(
         False,
-        "The servers speak the Redis protocol; otherwise the Memcached protocol.",
+        "Protocol of the pool: Redis with `true`, Memcached with `false`.",
         example=True,
     )
     redis_auth: Secret = key(
         None,
-        "Password: sent to every server on each new connection, and required of every client. Only"
-        " for Redis pools; from `defaults` only Redis pools take it. It may come from the"
-        " [environment](#environment-variables).",
+        "Password. nutproxy sends it to every server on each new connection, and requires it from"
+        " every client. Only for Redis pools; under `defaults` it applies only to Redis pools. It"
+        " may come from the [environment](#environment-variables).",
         example="s3cret",
         accepts="text that is not empty",
         secret=True,
     )
     redis_db: Integer = key(
         0,
-        "Database that is selected on each server connection, after `redis_auth`. Only for Redis"
-        " pools.",
+        "Database that nutproxy selects on each server connection, after it has sent `redis_auth`."
+        " Only for Redis pools.",
         example=2,
         minimum=0,
         maximum=MAX_INT,
     )
     on_dead_server: OnDeadServer = key(
         "error",
-        "The reply to a read whose server is down or does not answer in time. `error`: the whole"
-        " request is answered with `SERVER_ERROR`. `miss`: the keys of that server count as not"
-        " found. Only for Memcached pools; from `defaults` only Memcached pools take it.",
+        "The reply to a read if a server is down or does not reply in time. `error`: the whole"
+        " request gets `SERVER_ERROR`. `miss`: the keys of that server count as not found. Only"
+        " for Memcached pools; under `defaults` it applies only to Memcached pools.",
         example="miss",
     )
     auto_eject_hosts: Flag = key(
         False,
-        "Take a server out of the ring after `server_failure_limit` failures; its keys go to the"
-        " other servers until it is back. That suits a cache. Leave it out for servers that store"
-        " data: meanwhile reads miss what is there, and writes end up on other servers. Set"
-        " `timeout` with it.",
+        "Eject a server from the ring after `server_failure_limit` failures. Its keys go to the"
+        " other servers until it is back. That suits a cache. Do not use it with servers that"
+        " store data: while a server is ejected, reads miss the data on it, and writes go to other"
+        " servers. Set `timeout` as well.",
         example=True,
     )
     server_connections: Integer = key(
         1,
-        "How many connections to each server, for each protocol version in use. Requests are"
-        " pipelined, so 1 is enough for most pools; more than 16 only cost memory and descriptors.",
+        "How many connections nutproxy opens to each server, for each protocol version in use."
+        " Requests are pipelined, so 1 is enough for most pools; more than 16 only cost memory and"
+        " descriptors.",
         example=2,
         unit="connections",
         minimum=1,
@@ -340,7 +344,8 @@ class PoolSettings(Keys):
     )
     server_retry_timeout: Integer = key(
         30000,
-        "How long an ejected server stays out before it is probed.",
+        "Time between two probes of an ejected server. The server returns to the ring when a probe"
+        " succeeds.",
         example=2000,
         unit="milliseconds",
         minimum=0,
@@ -348,7 +353,7 @@ class PoolSettings(Keys):
     )
     server_failure_limit: Integer = key(
         2,
-        "How many failures in a row eject a server if `auto_eject_hosts` is set; 0 is taken as 1.",
+        "How many failures in a row eject a server if `auto_eject_hosts` is set; 0 means 1.",
         example=3,
         unit="failures",
         minimum=0,
@@ -356,22 +361,22 @@ class PoolSettings(Keys):
     )
     admin_commands: Flag = key(
         False,
-        "Forward administration commands (CONFIG, DEBUG, SHUTDOWN, ACL, …) to the servers. They"
-        " are refused otherwise. Only for Redis pools.",
+        "Forward administration commands (CONFIG, DEBUG, SHUTDOWN, ACL, …) to the servers. By"
+        " default they are refused. Only for Redis pools.",
         example=True,
     )
     deny_commands: tuple[Command, ...] = key(
         (),
-        "Commands that are refused, by name; a single subcommand as `config set`. From `defaults` a"
-        " pool takes those that its protocol has.",
+        "Names of commands that nutproxy refuses. Write a single subcommand as `config set`. Under"
+        " `defaults` a name applies to the pools whose protocol has that command.",
         example=["flushall", "keys", "config set"],
         written=[],
         accepts="a list of commands",
     )
     client_max_requests: Integer = key(
         1024,
-        "How many requests of one client may be unanswered at once. At this bound its socket is not"
-        " read until replies have been sent.",
+        "How many requests of one client may wait for their replies at once. At this limit"
+        " nutproxy stops reading from the client until replies have been sent.",
         example=4096,
         unit="requests",
         minimum=1,
@@ -379,13 +384,13 @@ class PoolSettings(Keys):
     )
     client_max_pending: Size = key(
         32 * MB,
-        "Bytes of unanswered requests and unsent replies of one client. At this bound nutproxy"
-        " stops reading from the client until replies have been sent. A request in flight also"
-        " counts with the expected size of its reply: that of the client's latest replies, or one"
-        " 32nd of this bound before the first reply. If replies are larger than expected and the"
-        " client does not read them, nutproxy keeps up to four times this bound. Above that it"
-        " drops further replies of more than 512 bytes and sends an error instead. The reply that"
-        " is sent next is never dropped.",
+        "How many bytes one client may have in requests that wait for their replies and in replies"
+        " that are not sent yet. At this limit nutproxy stops reading from the client until"
+        " replies have been sent. A request in flight also counts with the expected size of its"
+        " reply: that of the client's latest replies, or 1/32 of this limit before the first"
+        " reply. If replies are larger than expected and the client does not read them, nutproxy"
+        " keeps up to four times this limit. Above that it drops further replies of more than 512"
+        " bytes and sends an error instead. The reply that is sent next is never dropped.",
         example="64mb",
         unit="bytes",
         written="32mb",
@@ -394,9 +399,9 @@ class PoolSettings(Keys):
     )
     client_query_buffer_limit: Size = key(
         2 * GB,
-        "Bytes of incomplete requests of all clients of the pool. Above this bound the client"
-        " with the largest one gets an error and is disconnected, as with Redis'"
-        " `maxmemory-clients`. No request can be longer than this.",
+        "How many bytes of incomplete requests all clients of the pool may have together. Above"
+        " this limit the client with the largest one gets an error and is disconnected, as with"
+        " Redis' `maxmemory-clients`. No request can be longer than this.",
         example="512mb",
         unit="bytes",
         written="2gb",
@@ -407,15 +412,15 @@ class PoolSettings(Keys):
         60000,
         "How long a client may stay silent in the middle of a request before it gets an error and"
         " is disconnected. Every byte restarts the time, so a slow upload may take as long as it"
-        " needs. A client between two requests may be idle forever. -1 and 0: no bound.",
+        " needs. A client between two requests may be idle forever. -1 or 0: no limit.",
         example=30000,
         unit="milliseconds",
         accepts=f"-1 to {MAX_INT} milliseconds",
     )
     server_max_queue: Size = key(
         1 * GB,
-        "Bytes of requests queued for one server. Above this bound further requests for it are"
-        " refused with an error.",
+        "How many bytes of requests may be queued for one server. Above this limit nutproxy"
+        " refuses further requests for that server with an error.",
         example="256mb",
         unit="bytes",
         written="1gb",
@@ -454,9 +459,9 @@ class PoolKeys(PoolSettings):
     )
     servers: tuple[ServerValue, ...] = key(
         (),
-        "Servers as `address:port:weight`, or `/path:weight` for a unix socket. Append a name to"
-        " each: a server that moves to another address under its name keeps its keys. The order of"
-        " servers does not matter.",
+        "Servers as `address:port:weight`, or `/path:weight` for a unix socket. Give each server a"
+        " name, as in the example: a server that moves to another address and keeps its name also"
+        " keeps its keys. The order of servers does not matter.",
         example=["10.0.0.1:6379:1 alpha", "10.0.0.2:6379:1 beta"],
         accepts=f"a list of {values.SERVER_FORMS}",
     )

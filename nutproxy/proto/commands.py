@@ -51,8 +51,8 @@ class Behaviour(IntEnum):
     )
     SPLIT = (
         1,
-        "split by the servers of its keys; the replies are merged. If one part fails, the reply"
-        " is an error; the other parts may have been applied.",
+        "split by the servers of its keys; the replies are merged. If one part fails, the reply is"
+        " an error; the other parts may have been carried out.",
     )
     ALL = (2, "sent to all live servers; their replies are merged.")
     ANY = (3, "sent to one live server. It has no key, and every server gives the same reply.")
@@ -89,7 +89,8 @@ class State(IntFlag):
     TRANSACTION = (2, "all commands until EXEC, DISCARD or RESET")
     DATABASE = (
         4,
-        "all commands that use data on the servers, until a SELECT succeeds, or RESET",
+        "all commands that use data on the servers, until a SELECT succeeds or the client sends"
+        " RESET",
     )
     SUBSCRIPTION = (
         8,
@@ -97,7 +98,7 @@ class State(IntFlag):
         " them too",
     )
     STREAM = (16, "all commands but PING, QUIT and RESET, until RESET")
-    DEBUGGING = (32, "`EVAL` and its relatives, until SCRIPT DEBUG NO or RESET")
+    DEBUGGING = (32, "`EVAL`, `EVALSHA` and their `_RO` forms, until SCRIPT DEBUG NO or RESET")
 
 
 class Limits(NamedTuple):
@@ -427,8 +428,9 @@ OVERRIDES: Mapping[str, Override] = {
     "hello": Override(note="reports the Redis version of the pool's servers"),
     "quit": Override(note="`+OK`; the connection closes after all earlier replies"),
     "select": Override(
-        note="accepts 0 and the pool's redis_db; both name the pool's one database. After any"
-        " other SELECT commands are refused until a SELECT succeeds, or RESET"
+        note="accepts 0 and the pool's redis_db; both name the pool's only database. After any"
+        " other SELECT, commands on the data are refused until a SELECT succeeds or the client"
+        " sends RESET"
     ),
     "reset": Override(note="resets the client's connection to nutproxy; no server is involved"),
     "exec": Override(Behaviour.LOCAL, "`-EXECABORT`, since MULTI is refused"),
@@ -461,7 +463,7 @@ OVERRIDES: Mapping[str, Override] = {
     "georadius": Override(keys=_stored_from(6), options={"COUNT": 1}),
     "georadiusbymember": Override(keys=_stored_from(5), options={"COUNT": 1}),
     "migrate": Override(
-        note="nutproxy waits for the server while it transfers the keys: check `timeout`",
+        note="the reply comes after the transfer of the keys: check that `timeout` is long enough",
         keys=(
             KeySpec(pos=3, skip_empty=True),
             KeySpec("keyword", keyword="KEYS", startfrom=6, lastkey=-1),
@@ -483,7 +485,7 @@ OVERRIDES: Mapping[str, Override] = {
         "eval, eval_ro, evalsha, evalsha_ro, fcall, fcall_ro",
         Override(
             note="sent to the server of the keys in its arguments. Keys that only the script"
-            " names are looked up on that server too"
+            " knows are looked up on that server, too"
         ),
     ),
     "restore-asking": Override(note="the same as RESTORE outside a cluster"),
@@ -674,8 +676,8 @@ Generated from the command table, `nutproxy/proto/commands.py`, which takes its 
 `nutproxy/proto/redis_commands.json`, by `python -m nutproxy.proto.commands`. Do not edit.
 
 nutproxy knows {len(COMMANDS)} commands and subcommands of Redis. Clients share the connections to
-servers. So nutproxy does not support commands that change the state of a connection, block it or
-turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
+servers. Therefore nutproxy does not support commands that change the state of a connection, block
+it or turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
 happens to a request:
 """
 
@@ -691,19 +693,20 @@ of one server's reply:
 """
 
 _INFO = """\
-A pool answers INFO as one Redis server would. Sections come in Redis' order. Fields have Redis'
-names or begin with `nutproxy_`; Stats also has `forward_error` and `server_ejects`. nutproxy asks
-the servers once, and only for sections with figures of theirs. Servers that do not reply are
-missing from the sums: `nutproxy_servers_unanswered` in Stats and Keyspace is their number.
+A pool replies to INFO as a single Redis server would. The sections are in Redis' order. Fields have
+Redis' names or begin with `nutproxy_`; Stats also has `forward_error` and `server_ejects`. nutproxy
+asks each server once, and only if a section with the servers' figures is wanted. Servers that do
+not reply are missing from the sums: `nutproxy_servers_unanswered` in Stats and Keyspace counts
+them.
 """
 
 _STATES = """
 ## Refused commands and the commands after them
 
 Some commands change the meaning of the commands after them. If nutproxy refuses such a command,
-also because of `deny_commands`, it refuses the following ones too. So a transaction is refused as a
-whole, and no data meant for database 1 is written to another one. RESET, or a new connection,
-always ends this state.
+for example because of `deny_commands`, it also refuses the commands after it. So a transaction is
+refused as a whole, and no data meant for database 1 is written to another database. RESET, or a new
+connection, always ends this state.
 """
 
 _ERRORS = """

@@ -50,7 +50,8 @@ ERRORS = {
     ),
     "key_too_long": ErrorText(
         b"ERR a key of %b bytes is too long for a pool of several servers, at most %b are allowed",
-        "nutproxy hashes every byte of a key to find its server, and all other clients wait.",
+        "nutproxy hashes every byte of a key to find its server, and all other clients would wait."
+        " Use shorter keys.",
     ),
     "syntax": ErrorText(
         b"ERR syntax error",
@@ -75,7 +76,7 @@ ERRORS = {
     "sort_pattern": ErrorText(
         b"ERR %b option of SORT denied when keys formed by the pattern may be on different servers "
         b"of pool '%b'; %b",
-        "SORT or SORT_RO with a pattern that has a `*`, on a pool of several servers. Keys on"
+        "SORT or SORT_RO with a pattern that contains a `*`, on a pool of several servers. Keys on"
         " other servers would seem to be missing.",
     ),
     "noauth": ErrorText(

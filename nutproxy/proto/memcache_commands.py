@@ -106,12 +106,12 @@ _STORED = "STORED NOT_STORED EXISTS NOT_FOUND"
 COMMANDS: dict[str, Command] = {
     "get": _row(Kind.GET, (2, 0), "VALUES", "values of keys"),
     "gets": _row(Kind.GET, (2, 0), "VALUES", "values of keys, each with its cas"),
-    "gat": _row(Kind.GAT, (2, 0), "VALUES", "values of keys that get a new exptime"),
+    "gat": _row(Kind.GAT, (2, 0), "VALUES", "values of keys; also sets a new exptime"),
     "gats": _row(
-        Kind.GAT, (2, 0), "VALUES", "values of keys that get a new exptime, each with its cas"
+        Kind.GAT, (2, 0), "VALUES", "values of keys, each with its cas; also sets a new exptime"
     ),
     "set": _row(Kind.STORE, (5, 6), _STORED, "store", noreply=True),
-    "add": _row(Kind.STORE, (5, 6), _STORED, "store if the key is new", noreply=True),
+    "add": _row(Kind.STORE, (5, 6), _STORED, "store if the key does not exist", noreply=True),
     "replace": _row(Kind.STORE, (5, 6), _STORED, "store if the key exists", noreply=True),
     "append": _row(Kind.STORE, (5, 6), _STORED, "append to a value", noreply=True),
     "prepend": _row(Kind.STORE, (5, 6), _STORED, "prepend to a value", noreply=True),
@@ -133,7 +133,7 @@ COMMANDS: dict[str, Command] = {
     "me": _row(Kind.META, (2, 0), "ME EN", "meta debug: metadata of an item"),
     "mn": _row(Kind.LOCAL, (1, 0), text="meta no-op: its reply comes after all earlier replies"),
     "flush_all": _row(Kind.ALL, (1, 3), "OK", "delete all items", noreply=True),
-    "verbosity": _row(Kind.ALL, (2, 3), "OK", "the servers' log level", noreply=True),
+    "verbosity": _row(Kind.ALL, (2, 3), "OK", "set the servers' log level", noreply=True),
     "version": _row(
         Kind.LOCAL,
         (1, 0),

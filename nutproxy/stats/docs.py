@@ -24,8 +24,8 @@ Every TCP connection to the statistics port gets one JSON object and a line feed
 `nutproxy -D` describes the counters of pools and servers, one line each.
 
 The port speaks HTTP as well: a client that begins an HTTP request within 50 ms gets the same object
-as the reply to `GET /` or `GET /stats`. A collector that sends nothing gets it as twemproxy sends
-it, after those 50 ms, or at once when it closes its sending side.
+as the reply to `GET /` or `GET /stats`. A collector that sends nothing gets the bare object, as
+from twemproxy, after those 50 ms, or at once when it closes its sending side.
 
 ```
 $ curl http://127.0.0.1:{Options.stats_port}/
@@ -51,13 +51,13 @@ collectors check it; `version` is nutproxy's. Collectors take every object at th
 pool, every object in a pool for a server, and numbers for counters, so nutproxy's own counters are
 placed where they fit that reading:
 
-- They are numbers after twemproxy's in each pool and each server. The only other value, `latency`,
-  is in the servers.
+- In each pool and each server they are numbers and come after twemproxy's. The only value that is
+  not a number, `latency`, is in the servers.
 - Collectors that pick counters by name (Datadog, most exporters) or that read all numbers of a
   server (Telegraf) work as before.
 - Collectors that convert every value of a server to a number (Diamond's) fail on `latency`, and
   collectors that take everything in a pool except twemproxy's six counters for a server fail on
-  nutproxy's. They need a line that skips these.
+  nutproxy's. Such a collector needs one more line, which skips these values.
 """
 
 LATENCY = """\
@@ -88,8 +88,8 @@ DIFFERENCES = """\
 
 | twemproxy | nutproxy |
 |---|---|
-| figures are those of the poll before | figures are current |
-| `fragments` is always 0 | it counts |
+| figures are those of the previous poll | figures are current |
+| `fragments` is always 0 | `fragments` counts |
 | `server_connections` of a unix socket goes negative | gauges never do |
 | `request_bytes` counts the values of a split MSET twice | once |
 | names are not escaped: a quote in a name breaks the JSON | they are escaped |

@@ -36,7 +36,7 @@ GLOBAL: Sequence[Row] = (
         "Listeners, clients and connections to servers.",
         True,
     ),
-    Row("curr_connections", "gauge", "# connections now", "Those of them that are open.", True),
+    Row("curr_connections", "gauge", "# connections now", "Those that are open now.", True),
 )
 
 POOL: Sequence[Row] = (
@@ -71,10 +71,10 @@ POOL: Sequence[Row] = (
         "forward_error",
         "counter",
         "# times we encountered a forwarding error",
-        "Requests that no server answered. The client got an error from nutproxy, or a miss with"
-        " `on_dead_server: miss`. The `requests_…` counters of the servers and `no_live_server`"
-        " tell which server it was and why. A request in several parts counts once here, and"
-        " each of its parts there.",
+        "Requests that got no reply from a server. The client got an error from nutproxy, or a"
+        " miss with `on_dead_server: miss`. The `requests_…` counters of the servers and"
+        " `no_live_server` show which server it was and why. A request that was split counts once"
+        " here; there, each of its parts counts.",
         True,
     ),
     Row(
@@ -100,7 +100,7 @@ POOL: Sequence[Row] = (
         "client_requests",
         "counter",
         "# requests received from clients",
-        "Includes requests that nutproxy answers itself or refuses.",
+        "Includes requests that nutproxy handles itself or refuses.",
     ),
     Row("client_request_bytes", "counter", "total bytes received from clients"),
     Row("client_response_bytes", "counter", "total bytes sent to clients"),
@@ -112,7 +112,7 @@ POOL: Sequence[Row] = (
     Row(
         "refused_requests",
         "counter",
-        "# requests refused by nutproxy, nothing was sent to a server",
+        "# requests refused by nutproxy without sending anything to a server",
         "Unknown, unsupported or denied commands, wrong numbers of arguments, keys on several"
         " servers, missing AUTH. twemproxy closes the connection instead (`client_err`).",
     ),
@@ -149,8 +149,8 @@ SERVER: Sequence[Row] = (
         "server_timedout",
         "counter",
         "# timeouts on server connections",
-        "How often a connection left requests unanswered for `timeout`, counted once however many"
-        " requests there were, and connects that took that long.",
+        "A connection counts when its requests get no reply for `timeout`, but only once however"
+        " many requests wait on it. A connect that takes that long counts as well.",
         True,
     ),
     Row(
@@ -178,7 +178,7 @@ SERVER: Sequence[Row] = (
         "responses",
         "counter",
         "# responses",
-        "Replies that a client was waiting for.",
+        "Replies that arrived before the timeout, and before their client disconnected.",
         True,
     ),
     Row("response_bytes", "counter", "total response bytes", "The bytes of `responses`.", True),
@@ -211,7 +211,7 @@ SERVER: Sequence[Row] = (
     Row(
         "requests_timedout",
         "counter",
-        "# requests that were not answered within the timeout",
+        "# requests that got no reply within the timeout",
     ),
     Row(
         "requests_lost",
@@ -228,8 +228,8 @@ SERVER: Sequence[Row] = (
         "requests_unavailable",
         "counter",
         "# requests that failed unwritten because the server was down",
-        "They fail at once while the server is known to be down, otherwise when their connection is"
-        " refused.",
+        "While the server is down they fail within milliseconds, otherwise when their connection"
+        " is refused.",
     ),
     Row(
         "requests_overflowed",
@@ -245,8 +245,8 @@ SERVER: Sequence[Row] = (
     Row(
         "responses_dropped",
         "counter",
-        "# late replies that no client was waiting for",
-        "The client had gone, or the timeout had passed. They do not count in `responses`.",
+        "# replies that came after their client had disconnected or the timeout had passed",
+        "nutproxy drops them. They do not count in `responses`.",
     ),
     Row(
         "server_protocol_errors",
@@ -256,12 +256,12 @@ SERVER: Sequence[Row] = (
     Row(
         "server_probes",
         "counter",
-        "# probes: connects that find out whether the server is back",
+        "# probes: connects that check whether the server replies",
     ),
     Row(
         "server_down",
         "gauge",
-        "1 while requests fail at once, 0 otherwise",
+        "1 while the server is down, 0 otherwise",
     ),
     Row(
         "server_ejected",
@@ -278,7 +278,7 @@ SERVER: Sequence[Row] = (
     Row(
         "latency",
         "histogram",
-        "usec from the queueing of a request to its response",
+        "usec from queueing a request to receiving its response",
         "Of all `responses`. See [Latency](#latency).",
     ),
 )

@@ -631,5 +631,5 @@ def test_a_package_that_is_not_compiled_says_so(tmp_path, arguments):
     assert done.returncode == 1
     assert done.stderr == (
         f"nutproxy: {tmp_path}/nutproxy is not compiled: run `make build` there, or"
-        " `pip install .` and not from its directory\n"
+        " `pip install .` and start nutproxy from another directory\n"
     )
