@@ -68,14 +68,14 @@ def shortage(config: Config, limit: int) -> str | None:
     needs = list(_reserved(config))
     at_least = CLIENTS_MIN * sum(not pool.client_connections for pool in config.pools)
     if at_least:
-        needs.append(Need(at_least, "for clients at least"))
+        needs.append(Need(at_least, "or more for clients"))
     total = sum(need.files for need in needs)
     if total <= limit:
         return None
     return (
         f"needs {total} open files and the limit is {limit}:"
         f" {', '.join(f'{need.files} {need.what}' for need in needs)};"
-        f" allow {total} (as root: ulimit -n {total}; for a service of systemd:"
+        f" raise the limit to {total} (as root: ulimit -n {total}; in a systemd unit:"
         f" LimitNOFILE={total}), or lower server_connections or client_connections"
     )
 

@@ -78,8 +78,8 @@ def test_what_needs_more_server_connections_than_descriptors_is_refused(shards):
             f"nutproxy: {proxy.config_file}: needs {needed} open files and the limit is 1024:"
             f" {OWN} for the process itself, 1 to listen for pool 'alpha', 7512 for its 3 servers"
             " x ((1250 server_connections + 1 for SCRIPT KILL) x 2 protocol versions + 2 probes),"
-            f" {CLIENTS_MIN} for clients at least;"
-            f" allow {needed} (as root: ulimit -n {needed}; for a service of systemd:"
+            f" {CLIENTS_MIN} or more for clients;"
+            f" raise the limit to {needed} (as root: ulimit -n {needed}; in a systemd unit:"
             f" LimitNOFILE={needed}), or lower server_connections or client_connections\n"
         )
 
@@ -87,7 +87,7 @@ def test_what_needs_more_server_connections_than_descriptors_is_refused(shards):
 def test_client_connections_that_do_not_fit_beside_the_servers_are_refused(shards):
     config = pool("alpha", shards, client_connections=1000)
     with contextlib.closing(LimitedServer(config, "-n 1024")) as proxy:
-        assert "1000 for its client_connections; allow 1059 (" in proxy.refusal()
+        assert "1000 for its client_connections; raise the limit to 1059 (" in proxy.refusal()
     with LimitedServer(config, "-n 1059") as proxy:
         assert pipeline(proxy.port, [("PING",)]) == [b"PONG"]
 
