@@ -14,8 +14,8 @@ EXAMPLES = {
     "nutproxy.yml": "a Redis pool of two servers: start with this file",
     "memcached.yml": "a Memcached pool of three servers, as a cache",
     "twemproxy.yml": "every key of twemproxy and every form of its addresses",
-    "nutproxy.service": "a unit for systemd",
-    "nutproxy.logrotate": "logrotate for a log file",
+    "nutproxy.service": "a systemd unit",
+    "nutproxy.logrotate": "a logrotate file for the log",
 }
 
 
