@@ -614,8 +614,9 @@ ELSEWHERE = [
     Elsewhere(
         "A server that fails",
         "every request tries to connect again; an ejected server is tried with clients' requests",
-        "a probe (connect, handshake, PING) finds out when it is back. Requests make probes more"
-        " frequent, up to one every 10 ms. They wait for the probe and fail if it fails",
+        "nutproxy finds out with probes (connect, handshake, PING) when it is back. Requests make"
+        " probes more frequent, up to one every 10 ms. They wait for the probe and fail if it"
+        " fails",
         "no request should fail to test a server",
         (
             "integration/test_server_health.py::"
@@ -677,7 +678,8 @@ ELSEWHERE = [
         "MGET, MSET, DEL with more than 262,144 arguments, a key of more than 1 MB, a `get` of more"
         " than 262,144 keys",
         "all other clients wait until the keys are hashed and copied",
-        "in a pool of several servers refused with an error; the connection stays open",
+        "refused with an error, those of Redis only in a pool of several servers; the connection"
+        " stays open",
         "one client must not delay the others",
         (
             "isolation/test_large_requests.py::"
@@ -715,13 +717,13 @@ ELSEWHERE = [
     Elsewhere(
         "`client_connections`",
         "read, but ignored",
-        "one more client gets an error in its protocol and is closed",
+        "the next client above it gets an error in its protocol and is disconnected",
         "a key that is accepted must have an effect",
         ("integration/test_conf.py::test_client_beyond_client_connections_is_told_so_and_closed",),
     ),
     Elsewhere(
         "`tcpkeepalive`",
-        "set on client connections, but not on server connections, as its documentation says",
+        "set on client connections only, although its documentation says server connections",
         "set on both, with idle time, interval and count",
         "either side may disappear",
         ("integration/test_conf.py::test_tcpkeepalive_is_set_towards_servers_and_clients",),
@@ -729,8 +731,8 @@ ELSEWHERE = [
     Elsewhere(
         "More connections than the limit on open files allows",
         "starts with a limit that has wrapped around",
-        "raises the limit as far as allowed. If the file still does not fit, refuses to start and"
-        " prints the sum. Reserves the descriptors that servers need",
+        "raises the limit as far as allowed. If it is still too low for the file, refuses to start"
+        " and prints the sum. Reserves the descriptors that servers need",
         "only the client above the limit should be refused",
         (
             "integration/test_descriptors.py::"
@@ -782,7 +784,7 @@ ELSEWHERE = [
     Elsewhere(
         "SIGTERM, SIGINT",
         "exits at once; requests in flight are lost",
-        "drains: answers the requests that have arrived, within `shutdown_timeout`. A second"
+        "drains: finishes the requests that have arrived, within `shutdown_timeout`. A second"
         " signal ends it at once",
         "a restart should lose no request",
         (
