@@ -187,11 +187,12 @@ def heap_free(data, length):
     """Free a block of `length` bytes, or NULL, and count it: `messages_trim` returns its pages. The
     system needs 0.1 ms for each MB of a large block, so that one is left to later turns."""
     global freed_bytes
+    if data is cython.NULL:
+        return
     if length > 2 * FREE_PER_TURN and free_until > 0 and free_later(data, length):
         return
-    if data is not cython.NULL:
-        freed_bytes += length
-        free(data)
+    freed_bytes += length
+    free(data)
 
 
 @cython.cfunc

@@ -2,6 +2,9 @@
 """MGET with values on several servers: some are large, some small, some missing."""
 
 import contextlib
+import ctypes
+import mmap
+import os
 import random
 import resource
 import statistics
@@ -14,6 +17,7 @@ import redis
 
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
+from tests.integration.inside import running_context
 from tests.scripted import ScriptedServer, keys_of
 from tests.servers import DEADLINE, MemcachedServer, NutproxyServer, connect, pipeline, wait_until
 
@@ -50,6 +54,36 @@ def memory(proxy, field):
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise KeyError(field)
+
+
+def test_a_large_value_that_is_freed_takes_no_memory_of_others_along(shards, tmp_path):
+    """Its last pages are returned in portions: pages of the value, and not those at the address
+    that is its length."""
+    size = 160 * 1024 * 1024
+    with low_memory(128 * 1024 * 1024, 16 * 1024 * 1024) as memory:
+        with running_context(shards[:1], tmp_path) as (_, port), Client(port) as client:
+            assert client("SET", "k", bytes(size)) == b"OK"
+            for _ in range(100):
+                assert client("PING") == b"PONG"
+            assert client("DEL", "k") == 1
+        assert memory[:] == b"x" * len(memory)
+
+
+@contextlib.contextmanager
+def low_memory(address, size):
+    """Memory at this address, full of x, where a heap may be that is not placed at random."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    fixed_noreplace = 0x100000
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | fixed_noreplace
+    found = libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    assert found == address, os.strerror(ctypes.get_errno())
+    memory = (ctypes.c_char * size).from_address(address)
+    memory[:] = b"x" * size
+    yield memory
+    libc.munmap(address, size)
 
 
 @pytest.mark.measures
