@@ -22,8 +22,9 @@ request keeps its bytes until its reply has come.
 A message is never passed from one worker to another, so nothing here is locked. Freed messages are
 kept in a free list.
 
-After a burst all memory is returned, and no turn of the loop takes long over it. A turn frees about
-FREE_PER_TURN bytes, and further messages wait in a list for the next turns (`messages_turn`). The
+After a burst all memory is returned, and no turn of the loop takes long over it. A turn frees as
+many bytes as it takes for new messages, and about FREE_PER_TURN more. Further messages wait in a
+list for the next turns (`messages_turn`), which therefore does not grow under a steady load. The
 heap returns its pages each time enough has been freed, so there are never many to return at once.
 """
 
@@ -48,8 +49,10 @@ live_count = cython.declare(cython.size_t, 0)
 freed_bytes = cython.declare(cython.size_t, 0)
 # Messages that wait to be freed in a later turn.
 dead_list = cython.declare(cython.pointer(Msg), cython.NULL)
-# What freed_bytes may reach in this turn, and what it was when the heap was last looked at.
-free_until = cython.declare(cython.size_t, 0)
+# What freed_bytes may reach in this turn. Outside of a loop there is no limit.
+NO_LIMIT = cython.declare(cython.size_t, 1 << 62)
+free_until = cython.declare(cython.size_t, 1 << 62)
+# What freed_bytes was when the heap was last looked at.
 looked_at = cython.declare(cython.size_t, 0)
 # When the heap last returned pages: in milliseconds, and what freed_bytes was.
 trimmed_at = cython.declare(cython.longlong, 0)
@@ -76,7 +79,7 @@ HEAP_KEEP = cython.declare(cython.int, 64 << 20)
 
 def msg_get():
     """An empty message with one reference, or NULL when memory has run out."""
-    global free_list, free_count, live_count
+    global free_list, free_count, live_count, free_until
     msg: cython.pointer(Msg) = free_list
     if msg is not cython.NULL:
         free_list = msg.client_next
@@ -85,6 +88,7 @@ def msg_get():
         msg = cython.cast(cython.pointer(Msg), malloc(cython.sizeof(Msg)))
         if msg is cython.NULL:
             return cython.NULL
+        free_until += cython.sizeof(Msg)
     # All but the inline bytes, which are written before they are read.
     memset(msg, 0, cython.sizeof(Msg) - MSG_INLINE)
     msg.refs = 1
@@ -99,7 +103,7 @@ def msg_put(msg):
     if msg.refs > 0:
         return
     # freed_enough, without the call.
-    if freed_bytes >= free_until and free_until > 0 and msg.split is cython.NULL:
+    if freed_bytes >= free_until and msg.split is cython.NULL:
         msg.client_next = dead_list
         dead_list = msg
     else:
@@ -137,6 +141,7 @@ def msg_free(msg: cython.pointer(Msg)) -> cython.void:
 def msg_reserve(msg, body, length):
     """Make room for a body of `length` bytes; NULL when memory has run out. Its old bytes are
     dropped."""
+    global free_until
     msg_drop(body)
     if length <= MSG_INLINE - msg.room:
         body.data = cython.address(msg.inline_[0]) + msg.room
@@ -146,6 +151,7 @@ def msg_reserve(msg, body, length):
         if body.data is cython.NULL:
             return cython.NULL
         body.heap = True
+        free_until += length
     body.length = length
     return body.data
 
@@ -168,10 +174,13 @@ def msg_constant(msg, body, data, length):
 
 def msg_take(msg, body, data, length):
     """Set a body to this heap block, which the message owns from now on."""
+    global free_until
     msg_drop(body)
     body.data = data
     body.length = length
     body.heap = True
+    # A larger block was received in many turns.
+    free_until += min(length, FREE_PER_TURN)
 
 
 def msg_drop(body):
@@ -189,7 +198,7 @@ def heap_free(data, length):
     global freed_bytes
     if data is cython.NULL:
         return
-    if length > 2 * FREE_PER_TURN and free_until > 0 and free_later(data, length):
+    if length > 2 * FREE_PER_TURN and free_until < NO_LIMIT and free_later(data, length):
         return
     freed_bytes += length
     free(data)
@@ -204,7 +213,9 @@ def free_later(data: cython.p_char, length: cython.size_t) -> cython.bint:
     if holder is cython.NULL:
         return False
     holder.refs = 0
-    msg_take(holder, cython.address(holder.rsp), data, length)
+    holder.rsp.data = data
+    holder.rsp.length = length
+    holder.rsp.heap = True
     holder.client_next = dead_list
     dead_list = holder
     return True
@@ -242,7 +253,7 @@ def heap_freed(size):
 
 def freed_enough():
     """Has this turn freed as much as it should? Then leave the rest to the next one."""
-    return freed_bytes >= free_until and free_until > 0
+    return freed_bytes >= free_until
 
 
 def messages_turn(now):

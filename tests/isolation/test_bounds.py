@@ -3,8 +3,10 @@
 measured from outside, as counted by the kernel."""
 
 import contextlib
+import multiprocessing
 import random
 import resource
+import select
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient
 from tests.scripted import (
+    RequestCount,
     ScriptedMemcached,
     ScriptedServer,
     answer_memcache,
@@ -297,3 +300,40 @@ def test_names_of_clients_are_bounded():
         for each in crowd[:30]:
             assert each.reply().count(name.encode()) == 3 * len(crowd)
         assert memory(proxy) - before < 64 * MB
+
+
+def test_memory_does_not_grow_under_a_load_of_long_pipelines():
+    """A turn of the loop then takes, and frees, more than FREE_PER_TURN."""
+    clients, depth = 250, 1000
+    with RedisServer() as redis, NutproxyServer(pool("alpha", [redis])) as proxy:
+        count = RequestCount(proxy)
+        flood = multiprocessing.get_context("fork").Process(
+            target=ping_without_end, args=(proxy.port, clients, depth), daemon=True
+        )
+        flood.start()
+        try:
+            wait_until(lambda: count() > 5 * clients * depth, "the pipelines")
+            before = memory(proxy)
+            wait_until(lambda: count() > 15 * clients * depth, "more pipelines")
+            assert memory(proxy) < before + 200 * MB
+        finally:
+            flood.kill()
+            flood.join()
+
+
+def ping_without_end(port, clients, depth):
+    pings = request("PING") * depth
+    poller = select.epoll()
+    connections = {}
+    for _ in range(clients):
+        connection = connect(port)
+        connection.sendall(pings)
+        connections[connection.fileno()] = connection, [0]
+        poller.register(connection, select.EPOLLIN)
+    while True:
+        for number, _ in poller.poll():
+            connection, received = connections[number]
+            received[0] += len(connection.recv(1 << 20))
+            if received[0] == len(b"+PONG\r\n") * depth:
+                received[0] = 0
+                connection.sendall(pings)
