@@ -101,6 +101,10 @@ log = logging.getLogger("nutproxy")
 NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
 # Longest line of text in a reply, in bytes. Those of Redis are short; scripts can return any.
 LINE_MAX = cython.declare(cython.size_t, 16 << 20)
+# Longest reply to a step of the handshake, in bytes: it becomes Python objects.
+HANDSHAKE_MAX = cython.declare(cython.size_t, 65536)
+# The part of a server's error that is a cause, in bytes: every request that fails repeats it.
+QUOTED = 500
 OUT_OF_MEMORY = b"-ERR out of memory\r\n"
 # Requests of an ended connection that are answered in one turn: 4 ms.
 SETTLED_PER_TURN = cython.declare(cython.int, 8192)
@@ -112,8 +116,9 @@ UNASKED = "the server sent a reply to no request"
 
 @cython.cfunc
 def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
-    """The text of an error reply, or the first line of another reply, to be quoted in an error."""
-    text: str = data[: parser.pos].decode(errors="replace")
+    """The start of an error reply, or of the first line of another reply, to be quoted in an
+    error."""
+    text: str = data[: min(parser.pos, QUOTED)].decode(errors="replace")
     return text.partition("\r\n")[0].removeprefix("-").rstrip()
 
 
@@ -269,8 +274,9 @@ def server_recv_part(
     """Part of a reply. A reply that is too long is received to its end, because others follow it,
     but its bytes are dropped. Returns how many bytes to drop now."""
     self: ServerConn = cython.cast(ServerConn, conn)
+    limit: cython.size_t = self.max_reply if self.state == SERVER_READY else HANDSHAKE_MAX
     if not conn.discarding:
-        if max(length, parser.need) <= self.max_reply and parser.scan <= parser.pos + LINE_MAX:
+        if max(length, parser.need) <= limit and parser.scan <= parser.pos + LINE_MAX:
             return 0
         if self.state != SERVER_READY:
             self.cause = "its reply to the handshake is too long"
@@ -292,11 +298,11 @@ def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     self: ServerConn = cython.cast(ServerConn, conn)
     text: bytes = self.server.error_reply("its reply is too long") or OUT_OF_MEMORY
     conn.discarding = False
-    conn.recv_done = server_recv_done
+    conn.recv_done = aside_recv_done if self.aside else server_recv_done
     if parser.kind != b">":
         parser.kind = b"-"
         parser.pos = len(text)
-    return server_recv_done(conn, text, parser)
+    return conn.recv_done(conn, text, parser)
 
 
 @cython.cfunc
@@ -328,7 +334,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     else:
         refusal = server.judge(step, decode([data[: parser.pos]])[0])
     if refusal is not None:
-        self.cause = refusal
+        self.cause = refusal[:QUOTED]
         return conn.close(conn)
     if not self.steps:
         become_ready(self)

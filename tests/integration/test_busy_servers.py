@@ -8,7 +8,7 @@ import pytest
 
 from tests.client import Client
 from tests.integration.conftest import pool
-from tests.scripted import keys_of
+from tests.scripted import ScriptedServer, keys_of
 from tests.servers import NutproxyServer, RedisServer, wait_until
 
 ENDLESS = "while true do end"
@@ -132,3 +132,22 @@ def test_clients_log_in_while_a_script_runs_once_the_servers_version_is_known(re
         assert fields[b"version"] != b"unknown"
         assert killer("SCRIPT", "KILL") == b"OK"
         assert "Script killed by user" in str(waiting.reply())
+
+
+@pytest.mark.parametrize("length", [100, 20_000_000])
+def test_the_connection_for_script_kill_is_closed_after_any_reply(length):
+    """Also after one that is dropped because it is too long."""
+
+    def script(session):
+        while session.receive():
+            session.send(b"+" + b"x" * length + b"\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client("SCRIPT", "KILL")
+        wait_until(
+            lambda: proxy.stats()["alpha"]["s1"]["server_connections"] == 0, "no connection for it"
+        )

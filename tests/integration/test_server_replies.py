@@ -242,6 +242,49 @@ def test_a_value_that_is_too_long_for_the_server_is_reported_and_counted():
         assert client("SET", "a", "x") == b"OK"
 
 
+LONG = b"-ERR Protocol error: " + b"x" * 1_000_000 + b"\r\n"
+
+
+def test_a_long_error_of_a_server_that_closes_is_repeated_in_part():
+    """Every request that waits for the server gets it, and the log does."""
+
+    def script(session):
+        session.receive()
+        session.receive()
+        session.send(LONG)
+
+    with (
+        ScriptedServer(script) as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.pipeline(("GET", "a"), ("GET", "b"))
+        own, others = client.replies(2)
+        assert str(own) == LONG[1:-2].decode()
+        assert "refused the request: ERR Protocol error: xxx" in str(others)
+        assert len(str(others)) < 1000
+        assert len(max(proxy.log().splitlines(), key=len)) < 1000
+
+
+@pytest.mark.parametrize(
+    "reply", [LONG, b"*300000\r\n" + b":1\r\n" * 300_000, b"$1000000\r\n" + b"x" * 1_000_000]
+)
+def test_a_long_reply_to_the_handshake_is_not_looked_at(reply):
+    with (
+        ScriptedServer() as server,
+        NutproxyServer(pool("alpha", [server])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        server.handshake[b"PING"] = reply
+        assert client.error("GET", "a") == (
+            "ERR server 's1' of pool 'alpha': its reply to the handshake is too long"
+        )
+        server.handshake[b"PING"] = b"-ERR " + b"x" * 10_000 + b"\r\n"
+        wait_until(lambda: "PING failed" in client.error("GET", "a"), "the other error")
+        assert len(client.error("GET", "a")) < 1000
+        assert len(max(proxy.log().splitlines(), key=len)) < 1000
+
+
 def test_a_script_that_returns_a_protocol_error_ends_no_connection():
     with (
         RedisServer() as redis,
