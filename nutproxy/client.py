@@ -503,3 +503,6 @@ class ClientConn(Conn):
         """The command that delayed the following ones has been answered."""
         self.waiting = False
         self.mark_ready()
+        if self.closing:
+            # It may have been kept open only because it waited.
+            self.mark_flush()

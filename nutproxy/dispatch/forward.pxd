@@ -24,3 +24,5 @@ cdef int send_all(ClientConn client, void* row, const char* data, size_t length,
                   Merge merge, object extra, uint32_t flags, uint32_t frag_flags) except -1
 cdef int ask(ClientConn client, void* row, bytes request, list servers, object finish,
              bytes failure, uint32_t flags) except -1
+cdef int later(ClientConn client, object parts, uint32_t flags, bytes failure) except -1
+cdef int spare_others(ClientConn client) except -1

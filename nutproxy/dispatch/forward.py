@@ -7,12 +7,15 @@
     send_frags    send the parts of a request to their servers and merge the replies
     send_all      send the same bytes to several servers
     ask           the same for a local handler, which makes the reply from those of the servers
+    later         make a local handler's reply in several turns
+    spare_others  after many local commands, the client's next request waits for the next turn
 
 Every request becomes a message in the client's omsg_q. Replies are sent in the order of that queue,
 so they keep the order of the requests, no matter who made the reply.
 """
 
 import logging
+from functools import partial
 
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
@@ -46,6 +49,9 @@ from cython.cimports.nutproxy.stats.slab import (
 )
 
 log = logging.getLogger("nutproxy")
+
+# Maximum local commands of one client in one turn: 1 to 2 ms.
+LOCAL_PER_TURN = cython.declare(cython.uint, 64)
 
 
 def answer(client, text, flags, error):
@@ -292,3 +298,62 @@ def ask(client, row, request, servers, finish, failure, flags):
         # INFO and stats must still work when every server is ejected.
         return answer(client, finished([]), flags, False)
     return send_all(client, row, request, len(request), servers, MERGE_QUERY, finished, flags, 0)
+
+
+def spare_others(client):
+    """Count a local command whose reply has been queued. After LOCAL_PER_TURN of them in one turn,
+    the client's next request waits until the next turn."""
+    if client.waiting:
+        # Its next request waits already, for the reply to this command.
+        return 0
+    if client.local_turn != client.loop.now_usec:
+        client.local_turn = client.loop.now_usec
+        client.local_count = 0
+    client.local_count += 1
+    if client.local_count == LOCAL_PER_TURN:
+        client.local_count = 0
+        later(client, None, 0, None)
+    return 0
+
+
+def later(client, parts, flags, failure):
+    """Make a reply in later turns; it is `failure` if that raises. The client's next request waits
+    until it is complete. If `parts` is None, only the next request is delayed."""
+    client.waiting = True
+    if not client.pool.chores:
+        # Schedule first: if it raised after the append, the queue would not be empty and no later
+        # chore would get a timer.
+        client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
+    client.pool.chores.append((client, parts, flags, failure))
+    return 0
+
+
+def step(pool: ServerPool) -> None:
+    """Make one part of one reply. Other replies in steps, and all other clients, get their turn
+    before the next part."""
+    client: ClientConn
+    client, parts, flags, failure = pool.chores.popleft()
+    # If the client has disconnected, drop the rest.
+    if client.fd >= 0:
+        try:
+            if parts is None:
+                client.resume()
+            else:
+                one_part(client, parts, flags, failure)
+        except Exception:
+            pool.context.failed(client)
+    if pool.chores:
+        pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
+
+
+def one_part(client: ClientConn, parts, flags: int, failure: bytes) -> None:
+    try:
+        reply = next(parts)
+    except Exception:
+        log.exception("%s: a reply could not be made", client)
+        reply = failure
+    if reply:
+        client.resume()
+        answer(client, reply, flags, False)
+    else:
+        client.pool.chores.append((client, parts, flags, failure))

@@ -36,6 +36,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     parent_of,
     send_all,
     send_frags,
+    spare_others,
 )
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
@@ -365,7 +366,7 @@ def local_command(
         reply = INTERNAL_ERROR
     if isinstance(reply, Query):
         servers: list = client.pool.live_servers()
-        return ask(
+        ask(
             client,
             command,
             b" ".join(reply.argv) + b"\r\n",
@@ -374,11 +375,12 @@ def local_command(
             INTERNAL_ERROR,
             flags,
         )
-    if reply:
-        return answer(client, reply, flags, False)
-    # quit: the connection closes when all outstanding replies have been sent, possibly now.
-    client.mark_flush()
-    return 0
+    elif reply:
+        answer(client, reply, flags, False)
+    else:
+        # quit: the connection closes when all outstanding replies have been sent, possibly now.
+        client.mark_flush()
+    return spare_others(client)
 
 
 @cython.cfunc

@@ -19,7 +19,6 @@ Only errors and LOCAL commands other than a plain PING use Python objects.
 """
 
 import logging
-from functools import partial
 
 import cython
 import hiredis
@@ -35,9 +34,11 @@ from cython.cimports.nutproxy.dispatch.forward import (
     forward_one,
     forward_one_aside,
     hash_keys,
+    later,
     parent_of,
     send_all,
     send_frags,
+    spare_others,
 )
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
@@ -95,8 +96,6 @@ key_table = cython.declare(cython.uint[256])
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # Maximum bytes of a key that is hashed: 1 to 2 ms.
 KEY_MAX = cython.declare(cython.size_t, 1 << 20)
-# Maximum local commands of one client in one turn: 1 to 2 ms.
-LOCAL_PER_TURN = cython.declare(cython.uint, 64)
 # The part of a request that an error repeats: the number of words, and the bytes of each.
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
@@ -399,7 +398,6 @@ def local_command(
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)
-    spare_others(client)
     try:
         reply = handlers[row.number](client, words_of(data, parser, parser.argc, parser.pos))
     except Exception:
@@ -407,9 +405,10 @@ def local_command(
         reply = INTERNAL_ERROR
     client.barrier = client.resp != resp
     if isinstance(reply, Query):
-        return query(client, row, reply, flags)
+        query(client, row, reply, flags)
+        return spare_others(client)
     if isinstance(reply, Steps):
-        return later(client, reply.parts, flags)
+        return later(client, reply.parts, flags, INTERNAL_ERROR)
     if (
         flags
         and client.mode == REPLY_ON
@@ -418,68 +417,8 @@ def local_command(
         # CLIENT REPLY ON is itself answered, and so is RESET unless it follows SKIP.
         flags = 0
     if reply:
-        return answer(client, reply, flags, reply[0] == 45)
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def spare_others(client: ClientConn) -> cython.int:
-    """Count the local commands of a client in this turn. After LOCAL_PER_TURN of them, the client's
-    next request waits until the next turn."""
-    if client.local_turn != client.loop.now_usec:
-        client.local_turn = client.loop.now_usec
-        client.local_count = 0
-    client.local_count += 1
-    if client.local_count == LOCAL_PER_TURN:
-        client.local_count = 0
-        later(client, None, 0)
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def later(client: ClientConn, parts: object, flags: cython.uint) -> cython.int:
-    """Make a reply in later turns. The client's next request waits until it is complete. If `parts`
-    is None, only the next request is delayed."""
-    client.waiting = True
-    if not client.pool.chores:
-        # Schedule first: if it raised after the append, the queue would not be empty and no later
-        # chore would get a timer.
-        client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
-    client.pool.chores.append((client, parts, flags))
-    return 0
-
-
-def step(pool: ServerPool) -> None:
-    """Make one part of one reply. Other replies in steps, and all other clients, get their turn
-    before the next part."""
-    client: ClientConn
-    client, parts, flags = pool.chores.popleft()
-    # If the client has disconnected, drop the rest.
-    if client.fd >= 0:
-        try:
-            if parts is None:
-                client.resume()
-            else:
-                one_part(client, parts, flags)
-        except Exception:
-            pool.context.failed(client)
-    if pool.chores:
-        pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
-
-
-def one_part(client: ClientConn, parts, flags: int) -> None:
-    try:
-        reply = next(parts)
-    except Exception:
-        log.exception("%s: a reply could not be made", client)
-        reply = INTERNAL_ERROR
-    if reply:
-        client.resume()
-        answer(client, reply, flags, False)
-    else:
-        client.pool.chores.append((client, parts, flags))
+        answer(client, reply, flags, reply[0] == 45)
+    return spare_others(client)
 
 
 @cython.cfunc

@@ -3,6 +3,7 @@
 Where Redis has a reply to the same request, the replies are compared with those of a real Redis.
 """
 
+import contextlib
 import random
 import re
 import threading
@@ -819,6 +820,44 @@ def test_quit_is_answered_after_earlier_requests_and_ends_the_connection(alpha, 
         assert replies == [b"OK", b"1", [b"1", None], b"OK"]
         assert client.closed()
     assert pipeline(shards[0].port, [("GET", A)]) == [b"1"]
+
+
+# Many commands in one packet that the proxy answers itself: after 64 in one turn of the loop, the
+# client's next request waits for the next turn.
+
+
+@pytest.mark.parametrize("before", range(60, 67))
+def test_a_reply_in_several_turns_keeps_its_place(proxy, alpha, before):
+    """A list of more than a hundred clients."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(101):
+            stack.enter_context(connect(alpha))
+        wait_until(lambda: proxy.stats()["alpha"]["client_connections"] >= 101, "the clients")
+        client = stack.enter_context(Client(alpha))
+        echoes = requests(*[f"ECHO {number}" for number in range(before)])
+        client.send_bytes(echoes + requests("CLIENT LIST", f"GET {A}", "ECHO last"))
+        assert client.replies(before) == [b"%d" % number for number in range(before)]
+        listed, value, last = client.replies(3)
+        assert listed.count(b"\n") >= 102
+        assert (value, last) == (None, b"last")
+
+
+@pytest.mark.parametrize("before", range(62, 66))
+def test_hello_decides_on_what_follows_it(shards, before):
+    """A server is asked for the reply to the first HELLO."""
+    with NutproxyServer(pool("alpha", shards)) as proxy:
+        received = talk(
+            proxy.port, requests("ECHO x") * before + requests("HELLO 3", "GET missing")
+        )
+        assert received.endswith(b"*0\r\n_\r\n")
+
+
+@pytest.mark.parametrize("before", range(62, 66))
+def test_quit_ends_the_connection(alpha, before):
+    with Client(alpha) as client:
+        client.send_bytes(requests("ECHO x") * before + requests("QUIT"))
+        assert client.replies(before + 1) == [b"x"] * before + [b"OK"]
+        assert client.closed()
 
 
 # AUTH -------------------------------------------------------------------------------------------
