@@ -184,7 +184,7 @@ def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cy
     name: cython.pointer(Arg) = cython.address(parser.argv[0])
     keys: cython.pointer(cython.uint)
     longest: cython.size_t = 0
-    count: cython.int
+    count: cython.int = 0
     index: cython.uint
     for index in range(parser.argc):
         longest = max(longest, parser.argv[index].length)
@@ -198,17 +198,44 @@ def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cy
             return 0
     if row.specs < 0:
         return 0
-    keys = cython.cast(
-        cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
-    )
+    keys = find_keys(row, data, parser, cython.address(count))
     if keys is cython.NULL:
         return longest
     longest = 0
-    count = row_keys(row, parser, data, keys, parser.argc)
     for index in range(max(count, 0)):
         longest = max(longest, parser.argv[keys[index]].length)
-    free(keys)
+    release_keys(keys)
     return longest
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def find_keys(
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    count: cython.pointer(cython.int),
+) -> cython.pointer(cython.uint):
+    """The positions of all keys, to be released by `release_keys`; NULL when memory has run out.
+    Sets `count` to their number, or to -1 if the arguments do not match the specification."""
+    keys: cython.pointer(cython.uint) = cython.address(key_table[0])
+    if parser.argc > KEYS:
+        keys = cython.cast(
+            cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
+        )
+        if keys is cython.NULL:
+            return cython.NULL
+    count[0] = row_keys(row, parser, data, keys, max(parser.argc, KEYS))
+    return keys
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def release_keys(keys: cython.pointer(cython.uint)) -> cython.void:
+    if keys != cython.address(key_table[0]):
+        free(keys)
 
 
 @cython.cfunc
@@ -482,9 +509,9 @@ def forward_keys(
     pool: ServerPool = client.pool
     server: Server
     arg: cython.pointer(Arg)
-    keys: cython.pointer(cython.uint) = cython.address(key_table[0])
+    keys: cython.pointer(cython.uint)
     hashed: cython.uint
-    count: cython.int
+    count: cython.int = 0
     index: cython.int
     if row.key:
         arg = cython.address(parser.argv[row.key])
@@ -495,19 +522,15 @@ def forward_keys(
         return answer(
             client, errors.not_supported(names[row.number], row.option.decode()), flags, True
         )
-    if parser.argc > KEYS:
-        keys = cython.cast(
-            cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
-        )
-        if keys is cython.NULL:
-            raise MemoryError
+    keys = find_keys(row, data, parser, cython.address(count))
+    if keys is cython.NULL:
+        raise MemoryError
     try:
-        count = row_keys(row, parser, data, keys, max(parser.argc, KEYS))
         if count <= 0:
             return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
         arg = cython.address(parser.argv[keys[0]])
         server = pool.route(data + arg.offset, arg.length)
-        if server is not None and not pool.any_route:
+        if server is not None and len(pool.servers) > 1 and not pool.any_route:
             hashed = key_hash(pool, data, arg)
             for index in range(1, count):
                 arg = cython.address(parser.argv[keys[index]])
@@ -517,16 +540,11 @@ def forward_keys(
                     and pool.route(data + arg.offset, arg.length) is not server
                 ):
                     return answer(client, crossslot(pool, row), flags, True)
-            if (
-                row.patterns
-                and len(pool.servers) > 1
-                and refuse_pattern(client, row, data, parser, server, flags)
-            ):
+            if row.patterns and refuse_pattern(client, row, data, parser, server, flags):
                 return 0
         return forward_one(client, row, data, parser.pos, server, flags)
     finally:
-        if keys != cython.address(key_table[0]):
-            free(keys)
+        release_keys(keys)
 
 
 @cython.cfunc

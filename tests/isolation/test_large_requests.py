@@ -14,6 +14,7 @@ import os
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,8 @@ from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
 from nutproxy.proto.memcache_commands import Kind
 from tests.client import Client, send_all
 from tests.integration.conftest import mc_pool, pool
-from tests.servers import MemcachedServer, NutproxyServer, RedisServer, connect
+from tests.scripted import bulk
+from tests.servers import MemcachedServer, NutproxyServer, RedisServer, closed_ports, connect
 
 ALL_ROWS = bool(os.environ.get("NUTPROXY_ALL_ROWS"))
 ARGUMENTS = 1_000_000
@@ -54,16 +56,19 @@ MEMCACHE_ROWS = chosen([*MEMCACHE_COMMANDS], lambda name: MEMCACHE_COMMANDS[name
 
 
 class Arena:
-    """Two pools under attack, and the pool `other`, whose client only sends PING."""
+    """Pools under attack, and the pool `other`, whose client only sends PING."""
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
             redis = [stack.enter_context(RedisServer()) for _ in range(3)]
             memcached = [stack.enter_context(MemcachedServer()) for _ in range(2)]
+            ports = stack.enter_context(closed_ports(100))
             self.proxy = stack.enter_context(
                 NutproxyServer(
                     pool("redis", redis)
                     + mc_pool("memcached", memcached)
+                    + mc_pool("many", [SimpleNamespace(port=port) for port in ports])
+                    + pool("one", redis[:1])
                     + pool("other", redis[:1])
                 )
             )
@@ -205,6 +210,21 @@ def test_what_is_not_a_command_holds_up_no_other_pool(arena, begun):
 )
 def test_a_pipeline_of_commands_that_the_proxy_answers_holds_up_no_other_pool(arena, command):
     assert arena.longest_wait("redis", command + b"\r\n", (command + b"\r\n") * 20_000) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("line", [b"stats\r\n", b"stats servers\r\n"])
+def test_a_pipeline_of_memcached_commands_that_the_proxy_answers_holds_up_no_other_pool(
+    arena, line
+):
+    assert arena.longest_wait("many", line, line * 3_000) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("command", [b"SINTERSTORE", b"SORT"])
+def test_keys_are_not_hashed_in_a_pool_of_one_server(arena, command):
+    words = [command, bytes(LARGE), *([b"STORE"] if command == b"SORT" else []), bytes(LARGE)]
+    assert arena.longest_wait("one", b"*%d\r\n" % len(words), *map(bulk, words)) < LIMIT
 
 
 @pytest.mark.measures
