@@ -96,6 +96,9 @@ key_table = cython.declare(cython.uint[256])
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # Maximum bytes of a key that is hashed: 1 to 2 ms.
 KEY_MAX = cython.declare(cython.size_t, 1 << 20)
+# Maximum bytes of all keys of a request, which are hashed and copied in one turn: 20 ms. Enough for
+# the largest number of keys that is split, with 64 bytes each.
+KEYS_MAX = cython.declare(cython.size_t, 16 << 20)
 # The part of a request that an error repeats: the number of words, and the bytes of each.
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
@@ -164,48 +167,60 @@ def redis_recv_done(conn, data, parser):
 
 def redis_recv_large(conn, data, parser):
     """Called instead of redis_recv_done for a request of a megabyte or more. Refuses keys that are
-    too long to hash."""
+    too long to hash, each or together."""
     client: ClientConn = cython.cast(ClientConn, conn)
-    length: cython.size_t
+    longest: cython.size_t = 0
+    total: cython.size_t = 0
+    text: bytes
     if not parser.line and len(client.pool.servers) > 1:
-        length = longest_key(data, parser)
-        if length > KEY_MAX:
+        measure_keys(data, parser, cython.address(longest), cython.address(total))
+        if longest > KEY_MAX or total > KEYS_MAX:
+            text = errors.key_too_long(longest, KEY_MAX)
+            if longest <= KEY_MAX:
+                text = errors.keys_too_long(total, KEYS_MAX)
             client.stats[POOL_CLIENT_REQUESTS] += 1
             client.last = client.loop.now
-            return answer(client, errors.key_too_long(length, KEY_MAX), reply_flags(client), True)
+            return answer(client, text, reply_flags(client), True)
     return redis_recv_done(conn, data, parser)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def longest_key(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cython.size_t:
-    """The length of the longest key if some argument is longer than KEY_MAX, else 0."""
+def measure_keys(
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    longest: cython.pointer(cython.size_t),
+    total: cython.pointer(cython.size_t),
+) -> cython.void:
+    """Set the length of the longest key, and the sum of all. They stay 0 if no argument is longer
+    than KEY_MAX and all together are not longer than KEYS_MAX."""
     row: cython.pointer(Row)
     name: cython.pointer(Arg) = cython.address(parser.argv[0])
     keys: cython.pointer(cython.uint)
-    longest: cython.size_t = 0
+    length: cython.size_t = 0
     count: cython.int = 0
     index: cython.uint
     for index in range(parser.argc):
-        longest = max(longest, parser.argv[index].length)
+        length = max(length, parser.argv[index].length)
     row = row_find(data + name.offset, name.length)
-    if longest <= KEY_MAX or row is cython.NULL:
-        return 0
+    if (length <= KEY_MAX and parser.pos <= KEYS_MAX) or row is cython.NULL:
+        return
     if row.container and parser.argc > 1:
         name = cython.address(parser.argv[1])
         row = row_find_sub(row, data + name.offset, name.length)
         if row is cython.NULL:
-            return 0
+            return
     if row.specs < 0:
-        return 0
+        return
     keys = find_keys(row, data, parser, cython.address(count))
     if keys is cython.NULL:
-        return longest
-    longest = 0
+        longest[0] = length
+        return
     for index in range(max(count, 0)):
-        longest = max(longest, parser.argv[keys[index]].length)
+        length = parser.argv[keys[index]].length
+        longest[0] = max(longest[0], length)
+        total[0] += length
     release_keys(keys)
-    return longest
 
 
 @cython.cfunc

@@ -53,6 +53,12 @@ ERRORS = {
         "nutproxy hashes every byte of a key to find its server, and all other clients would wait."
         " Use shorter keys.",
     ),
+    "keys_too_long": ErrorText(
+        b"ERR keys of %b bytes in one request are too long for a pool of several servers, at most"
+        b" %b are allowed",
+        "nutproxy hashes every byte of the keys, and all other clients would wait. Send several"
+        " requests.",
+    ),
     "syntax": ErrorText(
         b"ERR syntax error",
         "An option of a command that nutproxy handles itself is misspelt or incomplete.",
@@ -225,6 +231,10 @@ def too_long(name: str, length: int, most: int) -> bytes:
 
 def key_too_long(length: int, most: int) -> bytes:
     return error("key_too_long", b"%d" % length, b"%d" % most)
+
+
+def keys_too_long(length: int, most: int) -> bytes:
+    return error("keys_too_long", b"%d" % length, b"%d" % most)
 
 
 def not_supported(name: str, option: str = "") -> bytes:

@@ -675,7 +675,8 @@ ELSEWHERE = [
         ),
     ),
     Elsewhere(
-        "MGET, MSET, DEL with more than 262,144 arguments, a key of more than 1 MB, a `get` of more"
+        "MGET, MSET, DEL with more than 262,144 arguments, a key of more than 1 MB, keys of more"
+        " than 16 MB together, a `get` of more"
         " than 262,144 keys",
         "all other clients wait until the keys are hashed and copied",
         "refused with an error, those of Redis only in a pool of several servers; the connection"

@@ -221,6 +221,17 @@ def test_a_pipeline_of_memcached_commands_that_the_proxy_answers_holds_up_no_oth
 
 
 @pytest.mark.measures
+@pytest.mark.parametrize("count", [15, 300])
+@pytest.mark.parametrize("command", [b"DEL", b"MGET", b"SUNION", b"PFCOUNT"])
+def test_many_keys_of_a_megabyte_hold_up_no_other_pool(arena, command, count):
+    begun = b"*%d\r\n" % (count + 1) + bulk(command)
+    # Commands for one server only take keys that belong to it: here the same one again and again.
+    split = command in (b"DEL", b"MGET")
+    keys = [bulk(b"%d " % (number * split) + bytes(1_000_000)) for number in range(count)]
+    assert arena.longest_wait("redis", begun, *keys) < LIMIT
+
+
+@pytest.mark.measures
 @pytest.mark.parametrize("command", [b"SINTERSTORE", b"SORT"])
 def test_keys_are_not_hashed_in_a_pool_of_one_server(arena, command):
     words = [command, bytes(LARGE), *([b"STORE"] if command == b"SORT" else []), bytes(LARGE)]
