@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nutproxy.conn cimport Conn, parse_t
+from nutproxy.conn cimport Conn
+from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport Row
 
@@ -11,6 +12,7 @@ cdef enum ReplyMode:
 
 cdef class ClientConn(Conn):
     cdef readonly ServerPool pool
+    cdef readonly Protocol protocol
     cdef readonly uint64_t id
     cdef public int resp               # its protocol version: 2 or 3
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
@@ -21,8 +23,6 @@ cdef class ClientConn(Conn):
     cdef public bint barrier           # protocol switched: the queue must be empty before the next
     cdef bint broken                   # closed by nutproxy because its input is not a request
     cdef readonly bint lingering       # all replies are sent: further input is dropped
-    cdef uint64_t drain_end            # in a drain: recv_bytes from which on requests are ignored
-    cdef parse_t protocol              # in a drain: the parser for the requests before it
     cdef Row* row                      # its last command
     cdef int64_t last                  # when that came, milliseconds of the loop's clock
     cdef int64_t local_turn            # the last turn in which nutproxy answered a command itself

@@ -10,7 +10,7 @@ still accepted, otherwise a very large value could never pass. A request counts 
 size of its reply, which follows the sizes of recent replies. A new client starts with few requests
 in flight and may have more once its replies turn out to be small. If replies are far larger than
 expected and the client does not read them, those above four times `client_max_pending` are dropped:
-see msg/response.py.
+see client_refuses.
 
 **The end.** A client that has closed its sending side still gets the replies that it is owed. When
 a client has gone completely, its requests keep their places in the servers' queues. After broken
@@ -19,7 +19,7 @@ framing or QUIT nothing more is read; the connection closes after the last reply
 **The drain.** When nutproxy shuts down, a client still gets the replies to all requests that it has
 sent by then, including those that are still in its socket. A request that has begun is received to
 its end, and later ones are ignored. The boundary is exact even in the middle of a pipeline, because
-it is a position in the stream: requests that begin at `drain_end` bytes or later are ignored.
+it is a position in the stream: requests that begin at `read_end` bytes or later are ignored.
 """
 
 import fcntl
@@ -33,23 +33,33 @@ from functools import partial
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
-from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send
+from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
-from cython.cimports.nutproxy.msg.message import MSG_PIECE, Msg, freed_enough, msg_put
-from cython.cimports.nutproxy.msg.parse import PARSE_AGAIN, Parser, parser_reset
-from cython.cimports.nutproxy.msg.response import (
-    rsp_dequeue,
-    rsp_enqueue,
-    rsp_send_done,
-    rsp_send_next,
+from cython.cimports.nutproxy.msg.message import (
+    MSG_DONE,
+    MSG_FAILED,
+    MSG_NOREPLY,
+    MSG_PIECES,
+    Body,
+    Cursor,
+    Join,
+    Msg,
+    Owner,
+    client_append,
+    client_pop,
+    freed_enough,
+    msg_drop,
+    msg_put,
 )
-from cython.cimports.nutproxy.proto.memcache import memcache_parse_req
-from cython.cimports.nutproxy.proto.redis import ARGS_MAX, redis_parse_req
+from cython.cimports.nutproxy.msg.parse import Parser, parser_reset
+from cython.cimports.nutproxy.proto.redis import ARGS_MAX
 from cython.cimports.nutproxy.proto.table import STATE_AUTH
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
     POOL_CLIENT_RESPONSE_BYTES,
+    POOL_FORWARD_ERROR,
+    POOL_UNREAD_REPLIES_DROPPED,
 )
 
 log = logging.getLogger("nutproxy")
@@ -59,21 +69,6 @@ UNAUTHENTICATED_ARGS = 10
 UNAUTHENTICATED_BULK = 16384
 # Bytes of a whole request: Redis' client-query-buffer-limit, or twice the largest value if more.
 REQUEST_MAX = 1 << 30
-
-STALLED_REDIS = cython.declare(
-    cython.p_const_char, b"Protocol error: an unfinished request, see client_request_timeout"
-)
-STALLED_MEMCACHE = cython.declare(
-    cython.p_const_char,
-    b"CLIENT_ERROR an unfinished request, see client_request_timeout\r\n",
-)
-TOO_MUCH_REDIS = cython.declare(
-    cython.p_const_char, b"Protocol error: unfinished requests, see client_query_buffer_limit"
-)
-TOO_MUCH_MEMCACHE = cython.declare(
-    cython.p_const_char,
-    b"SERVER_ERROR unfinished requests, see client_query_buffer_limit\r\n",
-)
 
 # Requests of a client that has gone which are let go of in one turn: 3 ms.
 LET_GO_PER_TURN = cython.declare(cython.int, 16384)
@@ -111,12 +106,134 @@ def client_active(conn: Conn) -> cython.bint:
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
+def client_enqueue(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    """Append a request to the client's queue, which keeps the replies in order. Until its reply has
+    come, it counts with the size that replies to this client have had recently."""
+    msg.client = cython.cast(cython.p_void, conn)
+    msg.owner = cython.address(client_owner)
+    msg.held += conn.expected
+    conn.pending += msg.held
+    client_append(cython.address(conn.omsg_q), msg)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_dequeue(conn: Conn) -> cython.pointer(Msg):
+    msg: cython.pointer(Msg) = client_pop(cython.address(conn.omsg_q))
+    conn.pending -= msg.held
+    if msg.flags & MSG_DONE:
+        conn.unsent -= msg.held
+    msg.client = cython.NULL
+    return msg
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_answered(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    """A request in a client's queue has its reply, which took `size` bytes from servers."""
+    client: Conn
+    if msg.client is cython.NULL:
+        return
+    client = cython.cast(Conn, msg.client)
+    if msg.flags & MSG_FAILED:
+        client.stats[POOL_FORWARD_ERROR] += 1
+    if msg.row is not cython.NULL:
+        # Grows at once and shrinks by an eighth, so that one large reply among small ones counts.
+        if size > client.expected:
+            client.expected = size
+        else:
+            client.expected -= (client.expected - size + 7) >> 3
+        if msg.join is not cython.NULL:
+            # They have been counted as they arrived.
+            client.unsent -= size
+    if msg.flags & MSG_NOREPLY:
+        msg_drop(cython.address(msg.rsp))
+    client.unsent += msg.rsp.length
+    client.pending += msg.rsp.length - msg.held
+    msg.held = msg.rsp.length
+    if client.omsg_q.head == msg:
+        client.mark_flush()
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_arrived(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    """So many bytes of the reply to a request in parts have come."""
+    client: Conn
+    if msg.client is cython.NULL:
+        return
+    client = cython.cast(Conn, msg.client)
+    msg.held += size
+    client.pending += size
+    client.unsent += size
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_refuses(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
+    """A server connection is shared by clients, so it must be read even if one of them does not
+    read its replies. Has the client so much unread that a reply of this size is dropped? The
+    request whose turn is next always gets its reply: however large it is, it is only one."""
+    client: Conn
+    if msg.client is cython.NULL:
+        return False
+    client = cython.cast(Conn, msg.client)
+    return client.unsent > client.unsent_max and client.omsg_q.head != msg
+
+
+@cython.cfunc
+def client_refusal(msg: cython.pointer(Msg), size: cython.size_t) -> bytes:
+    """The error reply instead, in the same place; None when memory has run out."""
+    client: ClientConn = cython.cast(ClientConn, msg.client)
+    client.stats[POOL_UNREAD_REPLIES_DROPPED] += 1
+    try:
+        return (
+            f"{client.protocol.code} reply of {size} bytes dropped: {client.unsent} bytes of"
+            " replies are unread, more than 4 times client_max_pending\r\n"
+        ).encode()
+    except MemoryError:
+        return None
+
+
+client_owner = cython.declare(Owner)
+client_owner.answered = client_answered
+client_owner.arrived = client_arrived
+client_owner.refuses = client_refuses
+client_owner.refusal = client_refusal
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def client_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
+    """Replies leave in the order of the requests: the first one that is not done ends the write."""
+    msg: cython.pointer(Msg) = cursor.msg
+    join: cython.pointer(Join)
+    if msg is cython.NULL:
+        msg = conn.omsg_q.head
+    elif msg.flags & MSG_PIECES and cursor.piece + 1 < msg.join.npieces:
+        cursor.piece += 1
+        return cython.address(msg.join.pieces[cursor.piece])
+    else:
+        msg = msg.client_next
+    if msg is cython.NULL or not msg.flags & MSG_DONE:
+        return cython.NULL
+    cursor.msg = msg
+    if msg.flags & MSG_PIECES:
+        join = msg.join
+        cursor.piece = join.nsent
+        return cython.address(join.pieces[join.nsent])
+    return cython.address(msg.rsp)
+
+
+@cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_send_done(conn: Conn) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
-    if client.paused | client.barrier | client.pieces:
+    if client.paused | client.barrier or conn.omsg_q.head.flags & MSG_PIECES:
         return client_send_done_rare(client)
-    return rsp_send_done(conn)
+    msg_put(client_dequeue(conn))
+    return 0
 
 
 @cython.cfunc
@@ -124,9 +241,9 @@ def client_send_done(conn: Conn) -> cython.int:
 def client_send_done_rare(client: ClientConn) -> cython.int:
     """The same for a client that waits for replies to leave, or whose reply is in pieces."""
     conn: Conn = client
-    if conn.omsg_q.head.flags & MSG_PIECE:
-        conn.pieces -= 1
-    rsp_send_done(conn)
+    if conn.omsg_q.head.flags & MSG_PIECES and not last_piece(conn, conn.omsg_q.head):
+        return 0
+    msg_put(client_dequeue(conn))
     if client.barrier and conn.omsg_q.head is cython.NULL:
         conn.mark_ready()
     if client.paused:
@@ -134,6 +251,23 @@ def client_send_done_rare(client: ClientConn) -> cython.int:
         if not client.paused:
             conn.mark_ready()
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def last_piece(conn: Conn, msg: cython.pointer(Msg)) -> cython.bint:
+    """A piece of this reply has been written. Was it the last? If not, its bytes are freed and do
+    not count any more."""
+    join: cython.pointer(Join) = msg.join
+    body: cython.pointer(Body) = cython.address(join.pieces[join.nsent])
+    if join.nsent + 1 == join.npieces:
+        return True
+    join.nsent += 1
+    conn.pending -= body.length
+    conn.unsent -= body.length
+    msg.held -= body.length
+    msg_drop(body)
+    return False
 
 
 @cython.cfunc
@@ -199,9 +333,7 @@ def client_recv_part(
     pool: ServerPool = client.pool
     conn.count(length)
     if pool.unfinished > pool.max_unfinished:
-        cython.cast(ClientConn, pool.largest_unfinished()).give_up(
-            TOO_MUCH_REDIS if pool.config.redis else TOO_MUCH_MEMCACHE
-        )
+        cython.cast(ClientConn, pool.largest_unfinished()).give_up(client.protocol.too_much)
     return 0
 
 
@@ -230,19 +362,6 @@ def client_discard(conn: Conn) -> cython.int:
 
 
 @cython.cfunc
-@cython.exceptval(check=False)
-def client_drain_parse(
-    conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
-) -> cython.int:
-    """The protocol's parser, but only for requests that begin before `drain_end`."""
-    client: ClientConn = cython.cast(ClientConn, conn)
-    if conn.recv_bytes - length >= client.drain_end and conn.swallow == 0:
-        conn.closing = True
-        return PARSE_AGAIN
-    return client.protocol(conn, parser, data, length)
-
-
-@cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_drain_recv(conn: Conn) -> cython.int:
     client_recv(conn)
@@ -260,7 +379,7 @@ def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
 
 @cython.cclass
 class ClientConn(Conn):
-    """A client of `pool`. The accepting role sets recv_done and recv_error."""
+    """A client of `pool`."""
 
     letter = "c"
 
@@ -270,6 +389,7 @@ class ClientConn(Conn):
         self.id = next_id
         self.loop = pool.loop
         self.pool = pool
+        self.protocol = pool.protocol
         self.resp = 2
         self.name = ""
         self.lib_name = ""
@@ -283,18 +403,21 @@ class ClientConn(Conn):
         self.flush_list = cython.address(self.loop.flush_clients)
         self.recv = client_recv
         self.recv_next = client_recv_next
+        self.parse = self.protocol.parse_request
+        self.recv_done = cython.cast(recv_done_t, self.protocol.dispatch)
+        self.recv_large = cython.cast(recv_done_t, self.protocol.dispatch_large)
         self.recv_part = client_recv_part
+        self.recv_error = cython.cast(recv_error_t, self.protocol.refuse)
         self.unfinished = cython.address(pool.unfinished)
-        self.parse = redis_parse_req if pool.config.redis else memcache_parse_req
         self.send = client_send
-        self.send_next = rsp_send_next
+        self.send_next = client_send_next
         self.send_done = client_send_done
         self.close = client_close
         self.active = client_active
-        self.enqueue_inq = rsp_enqueue
+        self.enqueue_inq = client_enqueue
         self.dequeue_inq = client_no_dequeue
-        self.enqueue_outq = rsp_enqueue
-        self.dequeue_outq = rsp_dequeue
+        self.enqueue_outq = client_enqueue
+        self.dequeue_outq = client_dequeue
         pool.client_came(self)
 
     def breaks(self):
@@ -318,7 +441,7 @@ class ClientConn(Conn):
             or self.unread()
         ):
             return
-        self.give_up(STALLED_REDIS if self.pool.config.redis else STALLED_MEMCACHE)
+        self.give_up(self.protocol.stalled)
 
     def give_up(self, text):
         """Stop waiting for the rest of its request: send the error `text` and close."""
@@ -346,9 +469,8 @@ class ClientConn(Conn):
         """Answer the requests that it has sent, then close it."""
         if self.closing:
             return
-        self.drain_end = self.recv_bytes + self.unread()
-        self.protocol = self.parse
-        self.parse = client_drain_parse
+        self.read_end = self.recv_bytes + self.unread()
+        self.bounded = True
         self.recv = client_drain_recv
         self.mark_ready()
 
@@ -359,7 +481,7 @@ class ClientConn(Conn):
     def drained(self):
         """Called after each read in a drain: close the client after its last request."""
         if not self.closing:
-            if self.recv_bytes < self.drain_end or self.tail is not cython.NULL or self.swallow > 0:
+            if self.recv_bytes < self.read_end or self.tail is not cython.NULL or self.swallow > 0:
                 return 0
             self.closing = True
         if client_active(self):
@@ -372,7 +494,7 @@ class ClientConn(Conn):
     @property
     def owed(self) -> int:
         """The number of its requests in flight."""
-        return self.omsg_q.count - self.pieces
+        return self.omsg_q.count
 
     def log_close(self) -> None:
         how = "by nutproxy"
@@ -399,14 +521,10 @@ class ClientConn(Conn):
         pool: ServerPool = self.pool
         if self.paused:
             self.paused = (
-                self.omsg_q.count - self.pieces > pool.max_requests // 2
-                or self.pending > pool.max_pending // 2
+                self.omsg_q.count > pool.max_requests // 2 or self.pending > pool.max_pending // 2
             )
         else:
-            self.paused = self.pending >= pool.max_pending or (
-                self.omsg_q.count >= pool.max_requests
-                and self.omsg_q.count - self.pieces >= pool.max_requests
-            )
+            self.paused = self.pending >= pool.max_pending or self.omsg_q.count >= pool.max_requests
 
     @property
     def authenticated(self) -> bool:
@@ -419,10 +537,10 @@ class ClientConn(Conn):
         else:
             self.states |= STATE_AUTH
         bulk: cython.longlong = self.pool.config.proto_max_bulk_len
-        self.bulk_limit = bulk
-        self.max_args = ARGS_MAX if value else UNAUTHENTICATED_ARGS
-        self.max_bulk = bulk if value else min(UNAUTHENTICATED_BULK, bulk)
-        self.max_request = max(REQUEST_MAX, 2 * bulk)
+        self.limits.bulk_later = bulk
+        self.limits.args = ARGS_MAX if value else UNAUTHENTICATED_ARGS
+        self.limits.bulk = bulk if value else min(UNAUTHENTICATED_BULK, bulk)
+        self.limits.request = max(REQUEST_MAX, 2 * bulk)
 
     def enter(self, state: int, command: bytes, error: bytes) -> None:
         """This command was refused, so commands that depend on it are too: see

@@ -2,20 +2,19 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nutproxy.csys cimport iovec
 from nutproxy.event cimport Poller
-from nutproxy.msg.message cimport Body, Msg, MsgQueue
-from nutproxy.msg.parse cimport Parser
+from nutproxy.msg.message cimport Body, Cursor, Msg, MsgQueue
+from nutproxy.msg.parse cimport Limits, Parser, parse_t
 from nutproxy.stats.slab cimport Slab
 from nutproxy.timer cimport WaitQueue
 
 ctypedef int (*recv_t)(Conn conn) except -1
 ctypedef bint (*recv_next_t)(Conn conn) noexcept
-ctypedef int (*parse_t)(Conn conn, Parser* parser, const char* data, size_t length) noexcept
 ctypedef int (*recv_done_t)(Conn conn, char* data, Parser* parser) except -1
 ctypedef int (*recv_kept_t)(Conn conn) except -1
 ctypedef int (*recv_error_t)(Conn conn, Parser* parser) except -1
 ctypedef size_t (*recv_part_t)(Conn conn, char* data, size_t length, Parser* parser) except? 0
 ctypedef int (*send_t)(Conn conn) except -1
-ctypedef Body* (*send_next_t)(Conn conn, Msg** cursor) noexcept
+ctypedef Body* (*send_next_t)(Conn conn, Cursor* cursor) noexcept
 ctypedef int (*send_done_t)(Conn conn) except -1
 ctypedef int (*close_t)(Conn conn) except -1
 ctypedef bint (*active_t)(Conn conn) noexcept
@@ -90,11 +89,11 @@ cdef class Conn:
     cdef enqueue_t enqueue_outq
     cdef dequeue_t dequeue_outq
 
-    cdef int64_t max_args              # limits for the request parser
-    cdef int64_t max_bulk
-    cdef int64_t bulk_limit            # the value that max_bulk gets after AUTH
-    cdef size_t max_request
-    cdef int64_t swallow               # bytes still to come of a value that is too large to keep
+    cdef Limits limits                 # for the request parser
+    cdef bint bounded                  # `swallow` or `read_end` has been set
+    cdef size_t swallow                # bytes of input to drop before the next message
+    cdef uint64_t read_end             # messages that begin at this byte of input, or later, are
+                                       # ignored
     cdef size_t pending                # bytes of requests and replies in omsg_q
     cdef size_t unsent                 # bytes of replies that have been received and not sent
     cdef size_t unsent_max             # while `unsent` is above it, large replies are dropped
@@ -118,7 +117,6 @@ cdef class Conn:
     cdef readonly bint eof             # recv has returned the end of input
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
-    cdef int pieces                    # messages of omsg_q that are not the last of a reply
     cdef uint64_t* stats               # row of its pool (clients) or of its server
     cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
     cdef int64_t told                  # when it was last written to, or that was tried

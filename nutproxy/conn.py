@@ -76,6 +76,7 @@ from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
+    PARSE_SWALLOW,
     parser_reset,
 )
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
@@ -85,6 +86,8 @@ from cython.cimports.nutproxy.timer import WaitQueue
 LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
 # Gathered writes that one connection may make in one turn before it lets the others go on.
 SENDS_PER_TURN = cython.declare(cython.int, 4)
+# A stream never has this many bytes.
+NEVER_ENDS = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # Approximate heap bytes of a connection.
 CONN_SIZE = cython.declare(cython.size_t, 1024)
 # The shared parser's argument table is freed when it has room for more arguments than this.
@@ -231,6 +234,7 @@ class Conn:
     def __cinit__(self):
         self.fd = -1
         self.number = -1
+        self.read_end = NEVER_ENDS
 
     def __str__(self) -> str:
         return f"{self.letter} {self.number}"
@@ -424,12 +428,16 @@ def conn_parse(
     loop: Loop = conn.loop
     in_tail: cython.bint = data == conn.tail
     start: cython.size_t = 0
+    stop: cython.size_t = have
     left: cython.size_t
     size: cython.size_t
     result: cython.int
 
-    while start < have:
-        result = conn.parse(conn, parser, data + start, have - start)
+    if conn.bounded:
+        start = conn_swallow(conn, have)
+        stop = conn_stop(conn, have)
+    while start < stop:
+        result = conn.parse(parser, cython.address(conn.limits), data + start, have - start)
         if result == PARSE_AGAIN:
             break
         if result == PARSE_ERROR:
@@ -465,6 +473,13 @@ def conn_parse(
                 size = parser.pos
                 conn.recv_done(conn, data + start, parser)
                 start += size
+        elif result == PARSE_SWALLOW:
+            size = parser.pos
+            conn.bounded = True
+            conn.swallow = parser.rest
+            conn.recv_done(conn, data + start, parser)
+            start += size
+            start += conn_swallow(conn, have - start)
         else:
             start += parser.pos
         if conn.fd < 0:
@@ -484,11 +499,13 @@ def conn_parse(
             conn.held = start < have
             break
 
-    if conn.closing:
+    left = have - start
+    if left == 0 or conn.closing:
         conn.drop_tail()
         return 0
-    left = have - start
-    if left == 0:
+    if start >= stop:
+        # A message that begins here came too late.
+        conn.closing = True
         conn.drop_tail()
         return 0
     if conn.recv_part is not cython.NULL and (
@@ -505,6 +522,26 @@ def conn_parse(
     if conn.recv_kept is not cython.NULL:
         return conn.recv_kept(conn)
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def conn_swallow(conn: Conn, length: cython.size_t) -> cython.size_t:
+    """How many of the next `length` bytes of input belong to a message that was refused."""
+    count: cython.size_t = min(conn.swallow, length)
+    conn.swallow -= count
+    return count
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def conn_stop(conn: Conn, have: cython.size_t) -> cython.size_t:
+    """The place in the last `have` bytes of input from which on messages are ignored."""
+    late: cython.ulonglong
+    if conn.recv_bytes <= conn.read_end:
+        return have
+    late = conn.recv_bytes - conn.read_end
+    return have - late if late < have else 0
 
 
 def parser_discard(parser, data, length, text):
@@ -533,7 +570,7 @@ def conn_send(conn):
     """Write what is queued: one gathered write, and more only while the socket takes all of it."""
     loop: Loop = conn.loop
     body: cython.pointer(Body)
-    cursor: cython.pointer(Msg)
+    cursor: Cursor
     message: msghdr
     skip: cython.size_t
     length: cython.size_t
@@ -549,7 +586,7 @@ def conn_send(conn):
     if conn.fd < 0 or conn.blocked:
         return 0
     for _ in range(SENDS_PER_TURN):
-        cursor = cython.NULL
+        cursor.msg = cython.NULL
         skip = conn.sent
         total = packed = pieces = bodies = 0
         joined = False
@@ -605,7 +642,7 @@ def conn_send(conn):
 
         left = count
         while bodies > 0:
-            cursor = cython.NULL
+            cursor.msg = cython.NULL
             body = conn.send_next(conn, cython.address(cursor))
             length = body.length - conn.sent
             if left < length:

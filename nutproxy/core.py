@@ -48,15 +48,33 @@ import time
 import cython
 from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
+from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
+from cython.cimports.nutproxy.dispatch.redis import (
+    redis_recv_done,
+    redis_recv_error,
+    redis_recv_large,
+)
 from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim, messages_turn
+from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
 from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.protocols import memcached_protocol, redis_protocol
 from cython.cimports.nutproxy.proxy import ProxyConn
 from cython.cimports.nutproxy.stats.slab import Slab
 
 from nutproxy import __version__
+from nutproxy.handshake import MemcachedHandshake, RedisHandshake
 from nutproxy.log import NOTICE
 
 log = logging.getLogger("nutproxy")
+
+# What the roles add to the protocols.
+redis_protocol.handshake = RedisHandshake
+redis_protocol.dispatch = cython.cast(dispatch_t, redis_recv_done)
+redis_protocol.dispatch_large = cython.cast(dispatch_t, redis_recv_large)
+redis_protocol.refuse = cython.cast(refuse_t, redis_recv_error)
+memcached_protocol.handshake = MemcachedHandshake
+memcached_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
+memcached_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
 
 # Milliseconds between runs of `tidy`.
 TIDY_INTERVAL = 1000

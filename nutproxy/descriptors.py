@@ -26,8 +26,19 @@ CLIENTS_MIN = 16
 # A server that is down or slow is probed over a separate connection. The last probe of a slow one
 # is kept for a moment: it replaces a connection that turns out to be dead.
 PROBES = 2
-# Commands for a busy server (SCRIPT KILL) have a connection of their own in each version.
+# Commands for a busy Redis server (SCRIPT KILL) have a connection of their own in each version.
 ASIDES = 1
+
+
+class Lanes(NamedTuple):
+    """What connections to a server exist for."""
+
+    versions: int  # protocol versions that clients speak
+    asides: int
+
+
+# By `redis` of the pool. Redis has RESP2 and RESP3.
+LANES = {True: Lanes(2, ASIDES), False: Lanes(1, 0)}
 
 
 class Need(NamedTuple):
@@ -89,13 +100,11 @@ def _reserved(config: Config) -> Iterator[Need]:
 
 def _pool(pool: PoolConfig) -> Iterator[Need]:
     servers = len(pool.servers)
-    # Connections exist for each protocol version that clients speak: RESP2 and RESP3.
-    versions = 2 if pool.redis else 1
-    each = pool.server_connections * versions + PROBES
+    versions, asides = LANES[pool.redis]
+    each = (pool.server_connections + asides) * versions + PROBES
     connections = f"{pool.server_connections} server_connections"
-    if pool.redis:
-        each += ASIDES * versions
-        connections = f"({connections} + {ASIDES} for SCRIPT KILL) x {versions} protocol versions"
+    if asides:
+        connections = f"({connections} + {asides} for SCRIPT KILL) x {versions} protocol versions"
     yield Need(1, f"to listen for pool '{pool.name}'")
     yield Need(servers * each, f"for its {servers} servers x ({connections} + {PROBES} probes)")
     if pool.client_connections:

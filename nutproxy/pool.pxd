@@ -2,7 +2,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nutproxy.conn cimport Loop
 from nutproxy.hashkit.router cimport Router
-from nutproxy.msg.message cimport Msg
+from nutproxy.msg.deadline cimport DeadlineQueue
+from nutproxy.msg.protocol cimport Protocol
 from nutproxy.server cimport Server
 from nutproxy.timer cimport Timer
 
@@ -10,6 +11,7 @@ from nutproxy.timer cimport Timer
 cdef class ServerPool:
     cdef readonly Loop loop
     cdef readonly object config        # PoolConfig
+    cdef readonly Protocol protocol
     cdef readonly object context       # Context
     cdef readonly str name
     cdef readonly int index            # among the pools
@@ -35,7 +37,7 @@ cdef class ServerPool:
     cdef bint miss                     # on_dead_server: miss
     cdef uint8_t* denied               # by row number
     cdef uint32_t* scratch             # per server, for splitting
-    cdef Msg* deadlines                # ring of requests in order of their deadlines
+    cdef DeadlineQueue deadlines
     cdef int64_t timeout               # milliseconds, 0 without
     cdef size_t max_requests
     cdef size_t max_pending

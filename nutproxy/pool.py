@@ -7,10 +7,6 @@ The ring holds the servers that are not ejected. It is rebuilt when a server is 
 A small ring is rebuilt at once, but only once a turn. A large one is rebuilt in portions, with
 other work in between. The old ring stays in use until the new one is ready, and requests for an
 ejected server get an error until then.
-
-Deadlines: all requests of a pool have the same timeout, so they expire in the order in which they
-were queued. They are appended to one circular list, which costs a few pointers per request and no
-search.
 """
 
 import logging
@@ -19,12 +15,12 @@ from collections import deque
 import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.hashkit.router import Router
+from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_WRITTEN,
+    Msg,
     freed_enough,
-    msg_get,
-    msg_put,
 )
 from cython.cimports.nutproxy.msg.response import msg_fail
 from cython.cimports.nutproxy.server import Server
@@ -42,8 +38,7 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_SERVER_EJECTS,
 )
 
-from nutproxy.proto.commands import COMMANDS as redis_commands
-from nutproxy.proto.memcache_commands import COMMANDS as memcache_commands
+from nutproxy.proto.protocols import PROTOCOLS
 from nutproxy.server_conn import TIMED_OUT
 
 log = logging.getLogger("nutproxy")
@@ -71,6 +66,7 @@ class ServerPool:
         self.stats = loop.slab.row(loop.slab.pools[index])
         self.context = context
         self.config = config
+        self.protocol = PROTOCOLS[config.redis]
         self.resolve = resolve
         self.name = config.name
         self.client_conns = {}
@@ -96,21 +92,14 @@ class ServerPool:
             config.hash_tag,
             [(server.name.encode(), server.weight) for server in config.servers],
         )
-        commands = redis_commands if config.redis else memcache_commands
-        numbers = {name: number for number, name in enumerate(commands)}
+        numbers = {name: number for number, name in enumerate(self.protocol.commands)}
         self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
         self.scratch = cython.cast(
             cython.pointer(uint32_t), calloc(len(self.servers), cython.sizeof(uint32_t))
         )
-        self.deadlines = msg_get()
-        if (
-            self.denied is cython.NULL
-            or self.scratch is cython.NULL
-            or self.deadlines is cython.NULL
-        ):
+        deadlines_init(cython.address(self.deadlines))
+        if self.denied is cython.NULL or self.scratch is cython.NULL:
             raise MemoryError
-        self.deadlines.timeout_next = self.deadlines
-        self.deadlines.timeout_prev = self.deadlines
         for name in config.deny_commands:
             for row, number in numbers.items():
                 # Denying a container command denies its subcommands.
@@ -129,8 +118,6 @@ class ServerPool:
     def __dealloc__(self):
         free(self.denied)
         free(self.scratch)
-        if self.deadlines is not cython.NULL:
-            msg_put(self.deadlines)
 
     def route(self, key, length):
         """The server of a key, None if no server is live."""
@@ -164,14 +151,13 @@ class ServerPool:
 
     def dead_reply(self) -> bytes:
         """The error reply when every server is ejected."""
-        code = "-ERR" if self.config.redis else "SERVER_ERROR"
+        code = self.protocol.code
         return f"{code} pool '{self.name}' has no live server: Connection refused\r\n".encode()
 
     def next_deadline(self):
         """When the next request expires, in milliseconds of the loop's clock; -1 if none waits."""
-        if self.deadlines.timeout_next == self.deadlines:
-            return -1
-        return self.deadlines.timeout_next.deadline
+        msg: cython.pointer(Msg) = deadline_first(cython.address(self.deadlines))
+        return -1 if msg is cython.NULL else msg.deadline
 
     def expire(self):
         """Fail the requests whose deadline has passed. Others on their connection keep waiting."""
@@ -184,8 +170,8 @@ class ServerPool:
         for _ in range(EXPIRED_PER_TURN):
             if freed_enough():
                 return 0
-            msg = self.deadlines.timeout_next
-            if msg == self.deadlines or msg.deadline > self.loop.seen:
+            msg = deadline_first(cython.address(self.deadlines))
+            if msg is cython.NULL or msg.deadline > self.loop.seen:
                 return 0
             conn = cython.cast(ServerConn, msg.server)
             server = cython.cast(Server, conn.server)

@@ -6,7 +6,6 @@ cdef class ProxyConn(Conn):
     cdef readonly ServerPool pool
     cdef object sock                   # the Python socket that owns the descriptor
     cdef size_t most                   # client_connections, 0 if it is not set
-    cdef bytes full                    # the error for a client beyond the limit
     cdef readonly str address
     cdef object again                  # the timer that ends a pause in accepting, or None
 

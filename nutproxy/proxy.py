@@ -25,12 +25,6 @@ from cython.cimports.nutproxy.csys import (
     recv,
     send,
 )
-from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
-from cython.cimports.nutproxy.dispatch.redis import (
-    redis_recv_done,
-    redis_recv_error,
-    redis_recv_large,
-)
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.sockets import check_congestion, tcp_options
@@ -38,9 +32,6 @@ from nutproxy.sockets import check_congestion, tcp_options
 log = logging.getLogger("nutproxy")
 
 ACCEPTS_PER_TURN = cython.declare(cython.int, 64)
-# The errors that Redis and memcached send to a client beyond their limit.
-FULL_REDIS = b"-ERR max number of clients reached\r\n"
-FULL_MEMCACHED = b"ERROR Too many open connections\r\n"
 # Milliseconds until the next try when the process has no descriptor left.
 ACCEPT_PAUSE = 100
 
@@ -94,7 +85,6 @@ class ProxyConn(Conn):
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
         self.most = pool.config.client_connections
-        self.full = FULL_REDIS if pool.config.redis else FULL_MEMCACHED
         self.loop = pool.loop
         self.sock = sock
         self.address = str(pool.config.listen)
@@ -146,13 +136,6 @@ class ProxyConn(Conn):
         if client is None:
             self.refuse(fd, reason)
             return 0
-        if self.pool.config.redis:
-            client.recv_done = redis_recv_done
-            client.recv_large = redis_recv_large
-            client.recv_error = redis_recv_error
-        else:
-            client.recv_done = memcache_recv_done
-            client.recv_error = memcache_recv_error
         self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
             self.loop.open(client, fd)
@@ -165,7 +148,7 @@ class ProxyConn(Conn):
 
     def refuse(self, fd: int, reason: str) -> None:
         """Send a client the error of its protocol, close it, and log the reason."""
-        full: bytes = self.full
+        full: bytes = self.pool.protocol.full
         send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
         # Closing with unread input sends a reset, and the client could lose the error text.
         recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)

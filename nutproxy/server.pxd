@@ -6,13 +6,13 @@ from nutproxy.timer cimport Timer
 cdef class Server(Endpoint):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
-    cdef readonly str version          # memcached's, from the handshake; "" before
+    cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
     cdef list asides                   # by version: a ServerConn or None
-    cdef bint no_password              # the log says already that it needs no password
+    cdef public bint no_password              # the log says already that it needs no password
     cdef readonly bytes refusal        # why conn_for returned no connection: an error reply
     cdef dict refusals                 # by version and slot: when it may be tried again
     cdef readonly int64_t last_failure # when the last counted failure was noticed

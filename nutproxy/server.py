@@ -41,7 +41,6 @@ import time
 from functools import partial
 
 import cython
-import hiredis
 from cython.cimports.libc.errno import ECONNRESET, ENOMEM, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Loop
 from cython.cimports.nutproxy.server_conn import (
@@ -65,7 +64,7 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_TIMEDOUT,
 )
 
-from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT, UNASKED
+from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
@@ -88,15 +87,6 @@ BACKOFF_MAX = 1000
 RETRY_MIN = 10
 # Milliseconds for connect and handshake if the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
-# The expected replies to the steps of a handshake; the reply to HELLO is a map.
-STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
-# Errors in reply to PING from servers that still serve some requests and refuse the others.
-PING_ERRORS = ("BUSY ", "MISCONF ", "NOPERM ", "MASTERDOWN ", "ERR unknown command")
-# The reply to AUTH of a server without a password: Redis 6 and later, and older.
-NO_PASSWORD = (
-    "ERR AUTH <password> called without any password configured",
-    "ERR Client sent AUTH, but no password is set",
-)
 
 
 @cython.cclass
@@ -108,7 +98,7 @@ class Server(Endpoint):
         self.pool = pool
         self.config = config
         self.name = config.name
-        self.memcache = not pool.config.redis
+        self.protocol = pool.protocol
         self.index = index
         self.stats = loop.slab.row(loop.slab.servers[pool.index][index])
         self.connections = pool.config.server_connections
@@ -144,11 +134,9 @@ class Server(Endpoint):
     def error_reply(self, cause: str) -> bytes | None:
         """The error reply for a client; None when memory has run out. While a server is loading,
         the reply keeps the code LOADING, because clients know that they can wait and retry."""
-        code = "-ERR"
+        code = self.protocol.code
         try:
-            if self.memcache:
-                code = "SERVER_ERROR"
-            elif cause.startswith("LOADING "):
+            if cause.startswith("LOADING "):
                 code, cause = f"-{cause}".split(" ", 1)
             return f"{code} {self}: {cause}\r\n".encode()
         except MemoryError:
@@ -253,88 +241,18 @@ class Server(Endpoint):
         return None if conn.state == SERVER_CLOSED else conn
 
     def handshake(self, resp: int, aside: bool) -> tuple[list[str], bytes]:
-        """The steps of the handshake, in order, and their bytes. PING finds out whether the server
-        is ready: it is not while it loads its data or requires a password. With `aside`, only the
-        commands that a server accepts while it runs a script."""
-        if self.memcache:
-            return ["version"], b"version\r\n"
-        commands = []
-        if self.pool.config.redis_auth:
-            commands.append((b"AUTH", self.pool.config.redis_auth))
-        if resp == 3:
-            commands.append((b"HELLO", b"3"))
-        if self.pool.config.redis_db and not aside:
-            commands.append((b"SELECT", str(self.pool.config.redis_db).encode()))
-        if not aside:
-            commands.append((b"PING",))
-        steps = [command[0].decode() for command in commands]
-        return steps, b"".join([hiredis.pack_command(command) for command in commands])
+        """The steps of the handshake, in order, and their bytes."""
+        return self.protocol.handshake.steps(self, resp, aside)
 
-    def judge(self, step: str, reply: object) -> str | None:
+    def judge(self, step: str, data: bytes) -> str | None:
         """Check the reply to a step of the handshake: None if it is good, else the reason why the
         connection cannot be used."""
-        refused = isinstance(reply, hiredis.ReplyError)
-        text = str(reply)
-        if not step:
-            return text if refused else UNASKED
-        if not refused:
-            return self.judge_words(step, reply)
-        if text.startswith(("ERR max number of clients", "DENIED")):
-            return text
-        if step == "HELLO":
-            self.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
-            return f"HELLO 3 failed: {text}"
-        if step == "AUTH":
-            if text.startswith(NO_PASSWORD):
-                self.warn_no_password()
-                return None
-            return f"redis_auth failed: {text}"
-        if step == "SELECT":
-            return f"redis_db {self.pool.config.redis_db} failed: {text}"
-        if text.startswith("LOADING "):
-            return text
-        if text.startswith("NOAUTH"):
-            return f"redis_auth is not set, but the server wants it: {text}"
-        # It is up and answers.
-        return None if text.startswith(PING_ERRORS) else f"PING failed: {text}"
+        return self.protocol.handshake.judge(self, step, data)
 
-    def judge_words(self, step: str, reply: object) -> str | None:
-        """The same for a reply that is not an error. It must be the reply to this step: otherwise
-        later replies would be paired with the wrong requests."""
-        if step == "HELLO" and isinstance(reply, dict) and reply.get(b"proto") == 3:
-            version = reply.get(b"version")
-            if isinstance(version, bytes):
-                self.pool.server_version = version.decode(errors="replace") or None
-            return None
-        if step == "AUTH":
-            self.no_password = False
-        if reply == STEP_REPLIES.get(step):
-            return None
+    def unpaired(self, step: str, reply: object) -> str:
+        """Count a reply that is not the one to this step. Returns the reason."""
         self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         return f"not a reply to {step}: {reply!a:.100}"
-
-    def warn_no_password(self) -> None:
-        """Warn once, and again only if the server has had a password meanwhile."""
-        if not self.no_password:
-            log.warning(
-                "%s at %s has no password: redis_auth protects the pool, but not the server",
-                self,
-                self.address,
-            )
-        self.no_password = True
-
-    def judge_version(self, step: str, reply: str) -> str | None:
-        """The same for memcached. If it has too many clients or requires authentication, it sends
-        an error instead of its version."""
-        word, _, version = reply.partition(" ")
-        if step and word == "VERSION":
-            # Another proxy may have no version to tell.
-            self.version = version.strip()
-            return None
-        if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
-            return reply
-        self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-        return f"not a reply to version: {reply!a:.100}" if step else UNASKED
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has succeeded: requests can be sent."""

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.conn cimport Conn, Loop
+from nutproxy.msg.protocol cimport Protocol, fits_t
 from nutproxy.timer cimport Timer
 
 # The states of a server connection.
@@ -15,12 +16,12 @@ cdef enum ServerState:
 cdef class Endpoint:
     cdef readonly Loop loop
     cdef readonly object pool          # ServerPool
-    cdef readonly bint memcache        # speaks the Memcached protocol, not Redis
+    cdef readonly Protocol protocol
     cdef readonly bint down            # requests fail unless a probe finds it up soon
     cdef readonly bint ejected         # down, and out of the ring
     cdef bint stopped                  # the proxy is shutting down
     cdef readonly bint doubted         # down or slow, until the next reply
-    cdef readonly bint no_resp3        # too old for HELLO
+    cdef public bint no_resp3          # too old for HELLO
     cdef readonly bytes error          # the error reply to requests while it is down
     cdef readonly int failures
     cdef uint64_t* stats               # its row in the slab
@@ -30,6 +31,7 @@ cdef class Endpoint:
 
 cdef class ServerConn(Conn):
     cdef readonly Endpoint server
+    cdef fits_t fits                   # the protocol's
     cdef readonly int resp             # its protocol version: 2 or 3
     cdef bint aside                    # for commands to a busy server; has no slot
     cdef readonly int slot             # its slot among the connections of its version

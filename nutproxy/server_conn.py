@@ -32,45 +32,27 @@ from cython.cimports.nutproxy.csys import (
     send,
     socklen_t,
 )
+from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
     MSG_CANCELLED,
     MSG_DONE,
-    MSG_NOREPLY,
-    MSG_QUIET,
+    MSG_ERROR,
     MSG_RETRIED,
     MSG_SHUTDOWN,
+    MSG_WRITTEN,
+    Body,
+    Cursor,
     Msg,
     freed_enough,
     msg_awaited,
     msg_constant,
     msg_put,
+    server_append,
+    server_pop,
 )
 from cython.cimports.nutproxy.msg.parse import Parser
-from cython.cimports.nutproxy.msg.request import (
-    req_dequeue_inq,
-    req_dequeue_outq,
-    req_enqueue_inq,
-    req_enqueue_outq,
-    req_send_done,
-    req_send_next,
-)
-from cython.cimports.nutproxy.msg.response import (
-    msg_done,
-    msg_fail,
-    rsp_receive,
-    rsp_recv_done,
-)
-from cython.cimports.nutproxy.proto.memcache import (
-    GAT,
-    GET,
-    REPLY_ERROR,
-    REPLY_VALUES,
-    Command,
-    memcache_parse_rsp,
-)
-from cython.cimports.nutproxy.proto.memcache_pairing import value_fits, values_fit
-from cython.cimports.nutproxy.proto.redis import redis_parse_rsp
+from cython.cimports.nutproxy.msg.response import msg_done, msg_error, msg_fail
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
     SERVER_IN_QUEUE_BYTES,
@@ -92,7 +74,7 @@ from cython.cimports.nutproxy.stats.slab import (
     latency_record,
 )
 
-from nutproxy.proto.merge import decode
+from nutproxy.handshake import UNASKED
 from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
@@ -106,12 +88,14 @@ HANDSHAKE_MAX = cython.declare(cython.size_t, 65536)
 # The part of a server's error that is a cause, in bytes: every request that fails repeats it.
 QUOTED = 500
 OUT_OF_MEMORY = b"-ERR out of memory\r\n"
+# A reply up to this size is always kept: an error would be hardly smaller, and the reply may
+# confirm a write.
+REPLY_SMALL = cython.declare(cython.size_t, 512)
 # Requests of an ended connection that are answered in one turn: 4 ms.
 SETTLED_PER_TURN = cython.declare(cython.int, 8192)
 # The cause of an end that says nothing about the server.
 NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
-UNASKED = "the server sent a reply to no request"
 
 
 @cython.cfunc
@@ -147,12 +131,12 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         # An error while a request is being written is the reply to it. memcached then reads the
         # rest of the request and drops it; Redis closes the connection.
         if conn.sent > 0 and parser.kind == b"-":
-            if server.memcache and not conn.imsg_q.head.flags & MSG_ANSWERED:
+            if server.protocol.reads_on and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
                 server.failures = 0
                 count_reply(self, conn.imsg_q.head, data, parser)
-                rsp_receive(conn, conn.imsg_q.head, data, parser)
+                receive(conn, conn.imsg_q.head, data, parser)
                 return 0
             self.stats[SERVER_SERVER_REFUSALS] += 1
             self.cause = refusal_of(line_of(data, parser))
@@ -160,17 +144,37 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
             server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
             self.cause = UNASKED
         return conn.close(conn)
-    if server.memcache and not suits(conn.omsg_q.head, data, parser):
+    if self.fits is not cython.NULL and not self.fits(conn.omsg_q.head, data, parser):
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         self.cause = f"the reply does not match the request: {line_of(data, parser)[:100]}"
         return conn.close(conn)
     server.failures = 0
     count_reply(self, conn.omsg_q.head, data, parser)
-    rsp_recv_done(conn, data, parser)
+    receive(conn, conn.dequeue_outq(conn), data, parser)
     # After the pairing: `replied` may connect, and a failure of that may close this connection.
     if server.doubted:
         server.replied()
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def receive(
+    conn: Conn, msg: cython.pointer(Msg), data: cython.p_char, parser: cython.pointer(Parser)
+) -> cython.void:
+    """The reply to this request has come. Takes over one reference to the request."""
+    if msg_awaited(msg):
+        if parser.kind == b"-" or parser.kind == b"!":
+            msg.flags |= MSG_ERROR
+        if parser.pos > REPLY_SMALL and msg.owner.refuses(msg, parser.pos):
+            msg_error(msg, msg.owner.refusal(msg, parser.pos))
+        elif conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
+            msg_fail(msg, None)
+        else:
+            msg_done(msg)
+    else:
+        deadline_remove(msg)
+    msg_put(msg)
 
 
 @cython.cfunc
@@ -245,28 +249,6 @@ def note_last_words(
 
 
 @cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def suits(
-    msg: cython.pointer(Msg), data: cython.p_const_char, parser: cython.pointer(Parser)
-) -> cython.bint:
-    """Can this be memcached's reply to the request: are its form and its keys right? Also marks
-    replies that quiet mode leaves out."""
-    command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
-    form: cython.uint
-    if parser.kind == REPLY_ERROR:
-        return True
-    form = cython.cast(cython.uint, 1) << parser.kind
-    if msg.flags & MSG_QUIET and command.quiet & form:
-        msg.flags |= MSG_NOREPLY
-    if parser.kind == REPLY_VALUES and data[0] == b"V" and (command.kind in (GET, GAT)):
-        if parser.argc == 1 and value_fits(msg, data, parser.length):
-            return True
-        return values_fit(msg, data, parser.pos)
-    return (command.replies & form) != 0
-
-
-@cython.cfunc
 @cython.exceptval(0)
 def server_recv_part(
     conn: Conn, data: cython.p_char, length: cython.size_t, parser: cython.pointer(Parser)
@@ -288,7 +270,7 @@ def server_recv_part(
         )
         conn.discarding = True
         conn.recv_done = server_discarded
-    return parser_discard(parser, data, length, not self.server.memcache)
+    return parser_discard(parser, data, length, self.server.protocol.kind_byte)
 
 
 @cython.cfunc
@@ -314,8 +296,7 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
     self.cause = f"malformed reply ({text.decode()})"
     if self.state != SERVER_READY:
         # Memcached is the default, and `redis: true` is easy to forget.
-        other, key = ("Redis", "true") if self.server.memcache else ("Memcached", "false")
-        self.cause += f"; if this is a {other} server, the pool needs 'redis: {key}'"
+        self.cause += f"; {self.server.protocol.mistaken}"
     return conn.close(conn)
 
 
@@ -329,10 +310,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if parser.kind == b">":
         return 0
     step = self.steps.pop(0) if self.steps else ""
-    if server.memcache:
-        refusal = server.judge_version(step, line_of(data, parser))
-    else:
-        refusal = server.judge(step, decode([data[: parser.pos]])[0])
+    refusal = server.judge(step, data[: parser.pos])
     if refusal is not None:
         self.cause = refusal[:QUOTED]
         return conn.close(conn)
@@ -391,11 +369,32 @@ def server_connected(conn: Conn) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
+def server_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
+    msg: cython.pointer(Msg) = cursor.msg
+    msg = conn.imsg_q.head if msg is cython.NULL else msg.server_next
+    if msg is cython.NULL:
+        return cython.NULL
+    cursor.msg = msg
+    return cython.address(msg.req)
+
+
+@cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_send_done(conn: Conn) -> cython.int:
+    """The head of imsg_q has been written: it now waits for its reply. A request that was cancelled
+    before its first byte was written had no bytes left, so it has been skipped and leaves here. So
+    does one that the server answered before it had all of it."""
+    msg: cython.pointer(Msg)
     if conn.omsg_q.head is cython.NULL:
         cython.cast(ServerConn, conn).waiting_since = conn.loop.now
-    return req_send_done(conn)
+    msg = server_dequeue_inq(conn)
+    if msg.flags & (MSG_CANCELLED | MSG_ANSWERED):
+        msg_put(msg)
+        return 0
+    msg.flags |= MSG_WRITTEN
+    server_enqueue_outq(conn, msg)
+    return 0
 
 
 @cython.cfunc
@@ -418,13 +417,15 @@ def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     msg.queued = msg.req.length
     conn.stats[SERVER_IN_QUEUE] += 1
     conn.stats[SERVER_IN_QUEUE_BYTES] += msg.queued
-    req_enqueue_inq(conn, msg)
+    msg.server = cython.cast(cython.p_void, conn)
+    server_append(cython.address(conn.imsg_q), msg)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def server_dequeue_inq(conn: Conn) -> cython.pointer(Msg):
-    msg: cython.pointer(Msg) = req_dequeue_inq(conn)
+    msg: cython.pointer(Msg) = server_pop(cython.address(conn.imsg_q))
+    msg.server = cython.NULL
     conn.stats[SERVER_IN_QUEUE] -= 1
     conn.stats[SERVER_IN_QUEUE_BYTES] -= msg.queued
     return msg
@@ -435,13 +436,15 @@ def server_dequeue_inq(conn: Conn) -> cython.pointer(Msg):
 def server_enqueue_outq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     conn.stats[SERVER_OUT_QUEUE] += 1
     conn.stats[SERVER_OUT_QUEUE_BYTES] += msg.queued
-    req_enqueue_outq(conn, msg)
+    msg.server = cython.cast(cython.p_void, conn)
+    server_append(cython.address(conn.omsg_q), msg)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
-    msg: cython.pointer(Msg) = req_dequeue_outq(conn)
+    msg: cython.pointer(Msg) = server_pop(cython.address(conn.omsg_q))
+    msg.server = cython.NULL
     conn.stats[SERVER_OUT_QUEUE] -= 1
     conn.stats[SERVER_OUT_QUEUE_BYTES] -= msg.queued
     return msg
@@ -627,8 +630,7 @@ class Endpoint:
     """The server as its connections see it: a few values, `conn_for`, and these methods.
 
     1. `handshake(resp, aside)` returns the steps of a handshake and their bytes. `judge(step,
-       reply)` and `judge_version(step, line)` return what is wrong with the reply to a step, or
-       None.
+       data)` returns what is wrong with the reply to a step, or None.
     2. `ready(conn)` is called after the last step has succeeded. When the connection has ended,
        `leave(conn)` removes it, and then `closed(conn, was_ready, waited, probe)` is called before
        its requests are answered or moved.
@@ -664,14 +666,15 @@ class ServerConn(Conn):
         self.flush_list = cython.address(self.loop.flush_servers)
         self.recv = conn_recv
         self.recv_next = server_recv_next
-        self.parse = memcache_parse_rsp if server.memcache else redis_parse_rsp
+        self.parse = server.protocol.parse_reply
+        self.fits = server.protocol.fits
         self.recv_done = server_handshake
         self.recv_part = server_recv_part
         self.max_reply = server.pool.max_reply
         self.recv_kept = server_recv_kept
         self.recv_error = server_recv_error
         self.send = server_connected
-        self.send_next = req_send_next
+        self.send_next = server_send_next
         self.send_done = server_send_done
         self.close = server_close
         self.active = server_active

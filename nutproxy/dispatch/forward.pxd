@@ -2,7 +2,7 @@ from libc.stdint cimport uint32_t
 
 from nutproxy.client cimport ClientConn
 from nutproxy.hashkit.router cimport Router
-from nutproxy.msg.message cimport Merge, Msg
+from nutproxy.msg.message cimport Msg, finish_t
 from nutproxy.msg.parse cimport Arg
 from nutproxy.server cimport Server
 
@@ -17,11 +17,11 @@ cdef int forward_one_aside(ClientConn client, void* row, char* data, size_t leng
                      uint32_t flags) except -1
 cdef int hash_keys(Router router, const char* data, const Arg* arg, uint32_t step, uint32_t count,
                    uint32_t* hashes) except -1
-cdef int parent_of(ClientConn client, void* row, uint32_t nfrag, uint32_t nkeys, Merge merge,
-                   uint32_t flags, Msg** result) except -1
-cdef int send_frags(ClientConn client, Msg* msg, list servers) except -1
+cdef Msg* parent_of(ClientConn client, void* row, uint32_t count, uint32_t nkeys, finish_t finish,
+                    uint32_t flags) except NULL
+cdef int send_parts(ClientConn client, Msg* msg, list servers) except -1
 cdef int send_all(ClientConn client, void* row, const char* data, size_t length, list servers,
-                  Merge merge, object extra, uint32_t flags, uint32_t frag_flags) except -1
+                  finish_t finish, object extra, uint32_t flags, uint32_t part_flags) except -1
 cdef int ask(ClientConn client, void* row, bytes request, list servers, object finish,
              bytes failure, uint32_t flags) except -1
 cdef int later(ClientConn client, object parts, uint32_t flags, bytes failure) except -1

@@ -4,7 +4,7 @@
     answer        queue a complete reply
     forward_one   send the whole request to one server
     hash_keys     hash the keys of a request that may need several servers
-    send_frags    send the parts of a request to their servers and merge the replies
+    send_parts    send the parts of a request to their servers and merge the replies
     send_all      send the same bytes to several servers
     ask           the same for a local handler, which makes the reply from those of the servers
     later         make a local handler's reply in several turns
@@ -20,19 +20,23 @@ from functools import partial
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.nutproxy.client import ClientConn
+from cython.cimports.nutproxy.msg.deadline import deadline_append
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_QUERY,
     MSG_ASIDE,
     MSG_MISS,
-    Msg,
+    Body,
+    Join,
+    join_get,
     msg_constant,
     msg_copy,
     msg_get,
     msg_put,
-    split_get,
+    msg_share,
+    msg_view,
 )
-from cython.cimports.nutproxy.msg.response import deadline_append, msg_done, msg_fail
+from cython.cimports.nutproxy.msg.response import join_part_done, msg_done, msg_fail, part_owner
 from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.merge import merge_query
 from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
@@ -134,8 +138,7 @@ def queue(
     pool: ServerPool = client.pool
     msg.start = client.loop.now_usec
     if pool.timeout:
-        msg.deadline = client.loop.now + pool.timeout
-        deadline_append(pool.deadlines, msg)
+        deadline_append(cython.address(pool.deadlines), msg, client.loop.now + pool.timeout)
     server.stats[SERVER_REQUESTS] += 1
     server.stats[SERVER_REQUEST_BYTES] += msg.req.length
     msg.refs += 1
@@ -203,79 +206,84 @@ def hash_keys(router, data, arg, step, count, hashes):
     return 0
 
 
-def parent_of(client, row, nfrag, nkeys, merge, flags, result):
-    """Make the parent message of a command that is sent in `nfrag` parts. The parent goes into the
+def parent_of(client, row, count, nkeys, finish, flags):
+    """Make the message of a command that is sent in `count` parts. `send_parts` puts it into the
     client's queue."""
     msg: cython.pointer(Msg) = msg_get()
+    join: cython.pointer(Join)
     index: cython.uint
     if msg is cython.NULL:
         raise MemoryError
-    msg.split = split_get(nfrag, nkeys)
-    if msg.split is cython.NULL:
+    msg.row = row
+    msg.flags = flags
+    join = join_get(msg, count, nkeys)
+    if join is cython.NULL:
         msg_put(msg)
         raise MemoryError
-    for index in range(nfrag):
-        msg.split.frags[index] = msg_get()
-        if msg.split.frags[index] is cython.NULL:
-            msg_put(msg)
-            raise MemoryError
-        msg.split.frags[index].parent = msg
-        msg.split.frags[index].row = row
-    client.stats[POOL_FRAGMENTS] += nfrag
-    msg.split.merge = merge
-    msg.split.resp = client.resp
-    msg.flags = flags
-    msg.row = row
-    result[0] = msg
-    return 0
+    for index in range(count):
+        join.parts[index].owner = cython.address(part_owner)
+    join.part_done = join_part_done
+    join.finish = finish
+    join.resp = client.resp
+    client.stats[POOL_FRAGMENTS] += count
+    return msg
 
 
-def send_frags(client, msg, servers):
-    """Queue every fragment for its server. If all of them fail at once, `msg` may be complete on
+def send_parts(client, msg, servers):
+    """Queue every part for its server. If all of them fail at once, `msg` may be complete on
     return."""
     index: cython.uint
-    count: cython.uint = msg.split.nfrag
+    count: cython.uint = msg.join.count
     client.enqueue_outq(client, msg)
     for index in range(count):
-        forward(client, msg.split.frags[index], cython.cast(Server, servers[index]))
+        forward(client, msg.join.parts[index], cython.cast(Server, servers[index]))
     return 0
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def send_aside(client: ClientConn, msg: cython.pointer(Msg), servers: list) -> cython.int:
-    """Like `send_frags`, over separate connections that bypass the servers' queues."""
+    """Like `send_parts`, over separate connections that bypass the servers' queues."""
     index: cython.uint
-    count: cython.uint = msg.split.nfrag
+    count: cython.uint = msg.join.count
     client.enqueue_outq(client, msg)
     for index in range(count):
-        forward_aside(client, msg.split.frags[index], cython.cast(Server, servers[index]))
+        forward_aside(client, msg.join.parts[index], cython.cast(Server, servers[index]))
     return 0
 
 
-def send_all(client, row, data, length, servers, merge, extra, flags, frag_flags):
-    """Send the same request to these servers. Every fragment gets `frag_flags`. If `servers` is
-    empty, the reply is an error."""
-    msg: cython.pointer(Msg) = cython.NULL
-    frag: cython.pointer(Msg)
+def send_all(client, row, data, length, servers, finish, extra, flags, part_flags):
+    """Send the same request to these servers. Every part gets `part_flags`. If `servers` is empty,
+    the reply is an error."""
+    msg: cython.pointer(Msg)
+    part: cython.pointer(Msg)
+    first: cython.pointer(Body)
     index: cython.uint
     if not servers:
         return answer_dead(client, flags)
-    parent_of(client, row, len(servers), 0, merge, flags, cython.address(msg))
+    msg = parent_of(client, row, len(servers), 0, finish, flags)
     if extra is None:
         extra = servers
     Py_INCREF(extra)
-    msg.split.extra = cython.cast(cython.p_void, extra)
-    for index in range(msg.split.nfrag):
-        frag = msg.split.frags[index]
-        if msg_copy(frag, cython.address(frag.req), data, length) < 0:
+    msg.join.extra = cython.cast(cython.p_void, extra)
+    first = cython.address(msg.join.parts[0].req)
+    if msg_copy(msg.join.parts[0], first, data, length) < 0 or not msg_share(first):
+        msg_put(msg)
+        raise MemoryError
+    for index in range(msg.join.count):
+        part = msg.join.parts[index]
+        part.flags |= part_flags
+        if index == 0:
+            continue
+        if first.buffer is not cython.NULL:
+            msg_view(cython.address(part.req), first, first.data, length)
+        elif msg_copy(part, cython.address(part.req), data, length) < 0:
             msg_put(msg)
             raise MemoryError
-        frag.flags |= frag_flags
-    msg.held = length * msg.split.nfrag
-    if frag_flags & MSG_ASIDE:
+    msg.held = length if first.buffer is not cython.NULL else length * msg.join.count
+    if part_flags & MSG_ASIDE:
         return send_aside(client, msg, servers)
-    return send_frags(client, msg, servers)
+    return send_parts(client, msg, servers)
 
 
 def ask(client, row, request, servers, finish, failure, flags):
@@ -297,7 +305,7 @@ def ask(client, row, request, servers, finish, failure, flags):
     if not servers:
         # INFO and stats must still work when every server is ejected.
         return answer(client, finished([]), flags, False)
-    return send_all(client, row, request, len(request), servers, MERGE_QUERY, finished, flags, 0)
+    return send_all(client, row, request, len(request), servers, merge_query, finished, flags, 0)
 
 
 def spare_others(client):

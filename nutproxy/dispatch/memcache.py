@@ -35,14 +35,11 @@ from cython.cimports.nutproxy.dispatch.forward import (
     hash_keys,
     parent_of,
     send_all,
-    send_frags,
+    send_parts,
     spare_others,
 )
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_ALL,
-    MERGE_VALUES,
-    MSG_MEMCACHE,
     MSG_MISS,
     MSG_NOREPLY,
     MSG_QUIET,
@@ -68,6 +65,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     command_of,
     is_word,
 )
+from cython.cimports.nutproxy.proto.memcache_merge import memcache_all, memcache_values
 from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUSED_REQUESTS
 
@@ -91,7 +89,7 @@ def memcache_recv_done(conn, data, parser):
     client: ClientConn = cython.cast(ClientConn, conn)
     pool: ServerPool = client.pool
     command: cython.pointer(Command) = command_of(parser)
-    flags: cython.uint = parser.flags | MSG_MEMCACHE
+    flags: cython.uint = parser.flags
     kind: cython.int
 
     client.stats[POOL_CLIENT_REQUESTS] += 1
@@ -138,10 +136,10 @@ def memcache_recv_done(conn, data, parser):
             data + parser.argv[0].offset,
             parser.pos - parser.argv[0].offset,
             pool.live_servers(),
-            MERGE_ALL,
+            memcache_all,
             None,
             flags,
-            MSG_MEMCACHE,
+            0,
         )
     return forward_key(client, command, data, parser, cython.NULL, 0, flags)
 
@@ -152,7 +150,7 @@ def memcache_recv_error(conn, parser):
     client: ClientConn = cython.cast(ClientConn, conn)
     client.breaks()
     tell_broken(client, parser.error)
-    return answer_constant(client, parser.error, strlen(parser.error), MSG_MEMCACHE)
+    return answer_constant(client, parser.error, strlen(parser.error), 0)
 
 
 @cython.cfunc
@@ -304,7 +302,7 @@ def meta(
         elif data[arg.offset] == b"q" and command.quiet:
             if flags & MSG_QUIET:
                 # Only one q is blanked; a second one would make the server send no reply.
-                return answer(client, duplicate(command), MSG_MEMCACHE, True)
+                return answer(client, duplicate(command), 0, True)
             flags |= MSG_QUIET
             blank(data, arg)
         elif data[arg.offset] == b"N" and command.name[1] == b"g":
@@ -318,7 +316,7 @@ def meta(
             # Append or prepend.
             unmarked = True
         elif command.kind == META_STORE and not starts_flag(data[arg.offset]):
-            return answer(client, no_flag(data, parser, index), MSG_MEMCACHE, True)
+            return answer(client, no_flag(data, parser, index), 0, True)
     if flags & MSG_REWORD:
         plain_length(data, parser, 2)
     if base64:
@@ -327,11 +325,11 @@ def meta(
         length = base64_decode(data + arg.offset, arg.length, cython.address(key_buffer[0]))
         if length == 0 and has_padding(data + arg.offset, arg.length):
             # memcached also decodes keys with padding in the middle, but not to a defined result.
-            return answer(client, undecoded(command), MSG_MEMCACHE, True)
+            return answer(client, undecoded(command), 0, True)
         if unmarked and memchr(cython.address(key_buffer[0]), 10, length) is not cython.NULL:
             # Without the mark memcached shows the key unencoded. With a line feed in it, the client
             # could insert lines of its choice among the replies of all clients.
-            return answer(client, LINE_FEED, MSG_MEMCACHE, True)
+            return answer(client, LINE_FEED, 0, True)
         if length:
             key = cython.address(key_buffer[0])
     if client.pool.miss and command.name[1] == b"g":
@@ -452,7 +450,7 @@ def split_values(
     start: cython.size_t = parser.argv[0].offset
     place: cython.int
     arg: cython.pointer(Arg)
-    msg: cython.pointer(Msg) = cython.NULL
+    msg: cython.pointer(Msg)
     frag: cython.pointer(Msg)
     sequence: cython.pointer(cython.uint)
     sizes: cython.pointer(cython.size_t)
@@ -491,13 +489,13 @@ def split_values(
                 flags,
             )
 
-        parent_of(client, command, len(servers), nkeys, MERGE_VALUES, flags, cython.address(msg))
+        msg = parent_of(client, command, len(servers), nkeys, memcache_values, flags)
         # The merge reads the order of the keys from this line when all replies have arrived.
         if msg_copy(msg, cython.address(msg.req), data + start, parser.pos - start) < 0:
             msg_put(msg)
             raise MemoryError
-        for index in range(msg.split.nfrag):
-            frag = msg.split.frags[index]
+        for index in range(msg.join.count):
+            frag = msg.join.parts[index]
             frag.flags |= flags
             if msg_reserve(frag, cython.address(frag.req), sizes[index]) is cython.NULL:
                 msg_put(msg)
@@ -506,19 +504,19 @@ def split_values(
             put_word(frag, data, cython.address(parser.argv[0]))
             if command.kind == GAT:
                 put_word(frag, data, cython.address(parser.argv[1]))
-        memcpy(msg.split.sequence, sequence, nkeys * cython.sizeof(cython.uint))
+        memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
         for index in range(nkeys):
             put_word(
-                msg.split.frags[sequence[index]],
+                msg.join.parts[sequence[index]],
                 data,
                 cython.address(parser.argv[first + index]),
             )
-        for index in range(msg.split.nfrag):
-            frag = msg.split.frags[index]
+        for index in range(msg.join.count):
+            frag = msg.join.parts[index]
             memcpy(frag.req.data + frag.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
             frag.req.length += 2
         msg.held = 2 * parser.pos
-        return send_frags(client, msg, servers)
+        return send_parts(client, msg, servers)
     finally:
         free(sequence)
         free(sizes)

@@ -37,12 +37,11 @@ from cython.cimports.nutproxy.dispatch.forward import (
     later,
     parent_of,
     send_all,
-    send_frags,
+    send_parts,
     spare_others,
 )
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_KEYS,
     MSG_ASIDE,
     MSG_NOREPLY,
     MSG_SHUTDOWN,
@@ -50,7 +49,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_put,
     msg_reserve,
 )
-from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Parser, parser_reset
+from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
 from cython.cimports.nutproxy.proto.table import (
@@ -395,9 +394,8 @@ def inline_command(
     words = split_inline(data[: parser.pos].rstrip(b"\r\n"))
     array: bytes
     again: Parser
+    limits: Limits
     result: cython.int
-    max_args: cython.longlong = client.max_args
-    max_bulk: cython.longlong = client.max_bulk
     if words is None:
         parser.error = b"Protocol error: unbalanced quotes in request"
         return redis_recv_error(client, parser)
@@ -411,12 +409,10 @@ def inline_command(
     # The request is now in the array, not in the receive buffer.
     free(client.loop.block)
     client.loop.block = cython.NULL
+    # The limits before AUTH are for announced sizes. This line is complete and short.
+    limits.args = limits.bulk = limits.bulk_later = limits.request = INLINE_BOUND
     try:
-        # The limits before AUTH are for announced sizes. This line is complete and short.
-        client.max_args = client.max_bulk = INLINE_BOUND
-        result = redis_parse_req(client, cython.address(again), array, len(array))
-        client.max_args = max_args
-        client.max_bulk = max_bulk
+        result = redis_parse_req(cython.address(again), cython.address(limits), array, len(array))
         if result != PARSE_OK:
             return redis_recv_error(client, cython.address(again))
         return redis_recv_done(client, array, cython.address(again))
@@ -684,7 +680,7 @@ def to_live_servers(
         if parts & MSG_ASIDE:
             return forward_one_aside(client, row, data, parser.pos, server, flags | parts)
         return forward_one(client, row, data, parser.pos, server, flags | parts)
-    return send_all(client, row, data, parser.pos, servers, row.merge, None, flags, parts)
+    return send_all(client, row, data, parser.pos, servers, row.finish, None, flags, parts)
 
 
 @cython.cfunc
@@ -728,7 +724,7 @@ def split_keys(
     server: Server
     place: cython.int
     arg: cython.pointer(Arg)
-    msg: cython.pointer(Msg) = cython.NULL
+    msg: cython.pointer(Msg)
     frag: cython.pointer(Msg)
     sequence: cython.pointer(cython.uint)
     sizes: cython.pointer(cython.size_t)
@@ -786,20 +782,12 @@ def split_keys(
             )
 
         count = len(servers)
-        parent_of(
-            client,
-            row,
-            count,
-            nkeys if row.merge == MERGE_KEYS else 0,
-            row.merge,
-            flags,
-            cython.address(msg),
-        )
+        msg = parent_of(client, row, count, nkeys if row.by_key else 0, row.finish, flags)
         # The name of the command with its length line.
         arg = cython.address(parser.argv[0])
         start = header_of(arg)
         for index in range(count):
-            frag = msg.split.frags[index]
+            frag = msg.join.parts[index]
             # put_length writes at most 23 bytes.
             if (
                 msg_reserve(
@@ -814,19 +802,19 @@ def split_keys(
             size = put_length(frag.req.data, b"*", 1 + sizes[2 * index + 1] * step)
             memcpy(frag.req.data + size, data + start, end_of(arg) - start)
             frag.req.length = size + end_of(arg) - start
-        if row.merge == MERGE_KEYS:
-            memcpy(msg.split.sequence, sequence, nkeys * cython.sizeof(cython.uint))
+        if row.by_key:
+            memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
         arg = cython.address(parser.argv[0])
         start = end_of(arg)
         for index in range(nkeys):
             arg += step
-            frag = msg.split.frags[sequence[index]]
+            frag = msg.join.parts[sequence[index]]
             size = end_of(arg) - start
             memcpy(frag.req.data + frag.req.length, data + start, size)
             frag.req.length += size
             start += size
         msg.held = parser.pos
-        return send_frags(client, msg, servers)
+        return send_parts(client, msg, servers)
     finally:
         free(sequence)
         free(sizes)

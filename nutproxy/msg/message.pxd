@@ -10,64 +10,69 @@ cdef enum MsgFlag:
     MSG_CANCELLED = 32      # answered before it was written: the server's queue skips it
     MSG_TIMED = 64          # is in a deadline queue
     MSG_SHUTDOWN = 128      # SHUTDOWN: a server that closes the connection has obeyed
-    MSG_MEMCACHE = 256      # nutproxy's own errors have the form of the Memcached protocol
     MSG_QUIET = 512         # meta flag q: the reply is left out if it is one that q leaves out
     MSG_MISS = 1024         # on_dead_server: miss: if the server fails, the reply is a miss
     MSG_ANSWERED = 2048     # its reply came before all of it was written: no other is due
     MSG_FAILED = 4096       # no server has answered it, or a part of it
     MSG_REWORD = 8192       # a Memcached line that is rewritten in its plain form for the server
     MSG_ASIDE = 16384       # goes over a separate connection, because its server may be busy
-    MSG_PIECE = 32768       # its reply continues in the next message of the client's queue
+    MSG_PIECES = 32768      # its reply is in the pieces of its join; rsp.length is their sum
 
 # Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:
     MSG_INLINE = 224
 
+# A heap block that several bodies share. The last one frees it.
+cdef struct Buffer:
+    uint32_t refs
+    size_t size
+    char* data
+
 cdef struct Body:
-    char* data              # inside the message, on the heap, or constant
+    char* data
     size_t length
-    bint heap               # data is a heap block that the message must free
+    Buffer* buffer          # NULL: data is inside the message, or constant. BODY_OWN: data is a
+                            # heap block that this body must free. Else data is in this buffer
 
 cdef struct Msg             # (forward)
 
-# How the replies to a command's fragments are merged. From the response policies of the table.
-cdef enum Merge:
-    MERGE_NONE = 0
-    MERGE_KEYS              # mget: the elements, in the order of the keys
-    MERGE_SUM               # agg_sum
-    MERGE_MIN               # agg_min
-    MERGE_AND               # agg_logical_and
-    MERGE_ALL               # all_succeeded: an error if there is one, else the first reply
-    MERGE_ONE               # one_succeeded: the first reply that is not an error
-    MERGE_CONCAT            # no policy: the elements of all arrays
-    MERGE_FIRST             # first_non_null
-    MERGE_REPORT            # a function of proto.reports merges the replies
-    MERGE_QUERY             # a local handler merges the replies
-    MERGE_VALUES            # memcached's get: the values that were found, in the order of the keys
+# Who waits for a message: a client, or the command that it is a part of. `size` is in bytes.
+cdef struct Owner:
+    void (*answered)(Msg* msg, size_t size) noexcept    # its reply is complete; servers sent `size`
+    void (*arrived)(Msg* msg, size_t size) noexcept     # so much of its reply has come, in parts
+    bint (*refuses)(Msg* msg, size_t size) noexcept     # is a reply of this size to be dropped?
+    bytes (*refusal)(Msg* msg, size_t size)             # the error reply instead; None without memory
 
-# A command that was sent in parts. Owned by its message.
-cdef struct Split:
-    Msg** frags             # one for each server that gets a part
-    uint32_t nfrag
+# A command that was sent in parts, and how its reply is made from theirs. Owned by its message.
+cdef struct Join:
+    void (*part_done)(Msg* msg, Msg* part) noexcept     # a part has its reply
+    int (*finish)(Msg* msg) except -1                   # all have: make the reply of `msg`
+    Msg** parts
+    uint32_t count
     uint32_t ndone
-    size_t arrived          # bytes of their replies
-    uint32_t* sequence      # by key: which fragment holds it (MERGE_KEYS, MERGE_VALUES)
+    size_t arrived          # bytes of the replies so far
+    uint32_t* sequence      # by key: the number of the part that has it; empty if that is not needed
     uint32_t nkeys
-    Merge merge
     int resp                # the protocol version that the reply is built in
-    void* extra             # a reference: MERGE_QUERY's finish; else the list of the servers, if
-                            # all of them got the same command
+    void* extra             # a reference: for merge_query, a function; else the list of the
+                            # servers, if all of them got the same command
+    Body* pieces            # with MSG_PIECES: the bodies of the reply
+    uint32_t npieces
+    uint32_t nsent          # pieces that have been written
+
+ctypedef int (*finish_t)(Msg* msg) except -1
 
 cdef struct Msg:
     Msg* client_next        # in the client's omsg_q
     Msg* server_next        # in a server connection's imsg_q or omsg_q
     Msg* timeout_prev       # in its pool's deadline queue
     Msg* timeout_next
-    void* client            # ClientConn that waits for the reply; NULL once it has gone
-    void* server            # ServerConn whose queue it is in, or NULL
-    void* row               # the command's row in the protocol's table
-    Msg* parent             # the command that this is a fragment of, or NULL
-    Split* split            # set on a command that was sent in parts
+    const Owner* owner
+    void* client            # for its owner: the client that waits; NULL once it has gone
+    void* server            # the server connection whose queue it is in, or NULL
+    void* row               # the command's row in the protocol's table; NULL for a reply of our own
+    Msg* parent             # the command that this is a part of, or NULL
+    Join* join              # set on a command that was sent in parts
     int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
     size_t held             # its bytes in Conn.pending of its client
@@ -78,6 +83,11 @@ cdef struct Msg:
     Body rsp
     size_t room             # bytes of inline space in use
     char inline_[MSG_INLINE]
+
+# A place in a queue of replies: a message, and one of its pieces.
+cdef struct Cursor:
+    Msg* msg
+    uint32_t piece
 
 # A FIFO of messages, linked through one of the next pointers.
 cdef struct MsgQueue:
@@ -93,7 +103,9 @@ cdef void msg_constant(Msg* msg, Body* body, const char* data, size_t length) no
 cdef void msg_take(Msg* msg, Body* body, char* data, size_t length) noexcept
 cdef void msg_drop(Body* body) noexcept
 cdef void heap_free(char* data, size_t length) noexcept
-cdef Split* split_get(uint32_t nfrag, uint32_t nkeys) noexcept
+cdef bint msg_share(Body* body) noexcept
+cdef void msg_view(Body* body, Body* shared, char* data, size_t length) noexcept
+cdef Join* join_get(Msg* msg, uint32_t count, uint32_t nkeys) noexcept
 cdef int messages_setup() noexcept
 cdef void heap_freed(size_t size) noexcept
 cdef int messages_trim() noexcept

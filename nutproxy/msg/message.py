@@ -43,6 +43,9 @@ from cython.cimports.nutproxy.csys import (
     mallopt,
 )
 
+# No buffer: it says that a body has a heap block of its own.
+BODY_OWN = cython.declare(cython.pointer(Buffer), cython.cast(cython.pointer(Buffer), 1))
+
 free_list = cython.declare(cython.pointer(Msg), cython.NULL)
 free_count = cython.declare(cython.size_t, 0)
 live_count = cython.declare(cython.size_t, 0)
@@ -103,7 +106,7 @@ def msg_put(msg):
     if msg.refs > 0:
         return
     # freed_enough, without the call.
-    if freed_bytes >= free_until and msg.split is cython.NULL:
+    if freed_bytes >= free_until and msg.join is cython.NULL:
         msg.client_next = dead_list
         dead_list = msg
     else:
@@ -115,19 +118,10 @@ def msg_put(msg):
 @cython.exceptval(check=False)
 def msg_free(msg: cython.pointer(Msg)) -> cython.void:
     global free_list, free_count, live_count, freed_bytes
-    split: cython.pointer(Split)
-    index: cython.uint
     msg_drop(cython.address(msg.req))
     msg_drop(cython.address(msg.rsp))
-    split = msg.split
-    if split is not cython.NULL:
-        # Fragments have no fragments, so this is one level deep.
-        for index in range(split.nfrag):
-            if split.frags[index] is not cython.NULL:
-                split.frags[index].parent = cython.NULL
-                msg_put(split.frags[index])
-        Py_XDECREF(cython.cast(cython.pointer(PyObject), split.extra))
-        free(split)
+    if msg.join is not cython.NULL:
+        join_free(msg.join)
     live_count -= 1
     if free_count < FREE_MAX:
         msg.client_next = free_list
@@ -150,7 +144,7 @@ def msg_reserve(msg, body, length):
         body.data = cython.cast(cython.p_char, malloc(length))
         if body.data is cython.NULL:
             return cython.NULL
-        body.heap = True
+        body.buffer = BODY_OWN
         free_until += length
     body.length = length
     return body.data
@@ -178,18 +172,21 @@ def msg_take(msg, body, data, length):
     msg_drop(body)
     body.data = data
     body.length = length
-    body.heap = True
+    body.buffer = BODY_OWN
     # A larger block was received in many turns.
     free_until += min(length, FREE_PER_TURN)
 
 
 def msg_drop(body):
     """Free the bytes of a body and empty it: for example a request's, once its reply has come."""
-    if body.heap:
-        heap_free(body.data, body.length)
+    if body.buffer is not cython.NULL:
+        if body.buffer == BODY_OWN:
+            heap_free(body.data, body.length)
+        else:
+            buffer_put(body.buffer)
     body.data = cython.NULL
     body.length = 0
-    body.heap = False
+    body.buffer = cython.NULL
 
 
 def heap_free(data, length):
@@ -215,27 +212,85 @@ def free_later(data: cython.p_char, length: cython.size_t) -> cython.bint:
     holder.refs = 0
     holder.rsp.data = data
     holder.rsp.length = length
-    holder.rsp.heap = True
+    holder.rsp.buffer = BODY_OWN
     holder.client_next = dead_list
     dead_list = holder
     return True
 
 
-def split_get(nfrag, nkeys):
-    """A Split with its fragments and key sequence in one block; NULL when memory has run out."""
-    split: cython.pointer(Split)
-    head: cython.size_t = cython.sizeof(Split) + nfrag * cython.sizeof(cython.pointer(Msg))
-    split = cython.cast(cython.pointer(Split), calloc(1, head + nkeys * cython.sizeof(cython.uint)))
-    if split is cython.NULL:
+def msg_share(body):
+    """Let other bodies point into the block of this one. False when memory has run out."""
+    buffer: cython.pointer(Buffer)
+    if body.buffer != BODY_OWN:
+        return True
+    buffer = cython.cast(cython.pointer(Buffer), malloc(cython.sizeof(Buffer)))
+    if buffer is cython.NULL:
+        return False
+    buffer.refs = 1
+    buffer.size = body.length
+    buffer.data = body.data
+    body.buffer = buffer
+    return True
+
+
+def msg_view(body, shared, data, length):
+    """Set a body to bytes of a shared one, or of a constant."""
+    msg_drop(body)
+    body.data = data
+    body.length = length
+    body.buffer = shared.buffer
+    if body.buffer is not cython.NULL:
+        body.buffer.refs += 1
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def buffer_put(buffer: cython.pointer(Buffer)) -> cython.void:
+    buffer.refs -= 1
+    if buffer.refs == 0:
+        heap_free(buffer.data, buffer.size)
+        free(buffer)
+
+
+def join_get(msg, count, nkeys):
+    """Give a message `count` parts, which have no bytes yet, and room for the sequence of its keys.
+    NULL when memory has run out: the caller then releases the message."""
+    join: cython.pointer(Join)
+    head: cython.size_t = cython.sizeof(Join) + count * cython.sizeof(cython.pointer(Msg))
+    index: cython.uint
+    join = cython.cast(cython.pointer(Join), calloc(1, head + nkeys * cython.sizeof(cython.uint)))
+    if join is cython.NULL:
         return cython.NULL
-    split.frags = cython.cast(
+    msg.join = join
+    join.parts = cython.cast(
         cython.pointer(cython.pointer(Msg)),
-        cython.cast(cython.p_char, split) + cython.sizeof(Split),
+        cython.cast(cython.p_char, join) + cython.sizeof(Join),
     )
-    split.sequence = cython.cast(cython.pointer(uint32_t), cython.cast(cython.p_char, split) + head)
-    split.nfrag = nfrag
-    split.nkeys = nkeys
-    return split
+    join.sequence = cython.cast(cython.pointer(uint32_t), cython.cast(cython.p_char, join) + head)
+    join.count = count
+    join.nkeys = nkeys
+    for index in range(count):
+        join.parts[index] = msg_get()
+        if join.parts[index] is cython.NULL:
+            return cython.NULL
+        join.parts[index].parent = msg
+        join.parts[index].row = msg.row
+    return join
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def join_free(join: cython.pointer(Join)) -> cython.void:
+    index: cython.uint
+    for index in range(join.nsent, join.npieces):
+        msg_drop(cython.address(join.pieces[index]))
+    free(join.pieces)
+    for index in range(join.count):
+        if join.parts[index] is not cython.NULL:
+            join.parts[index].parent = cython.NULL
+            msg_put(join.parts[index])
+    Py_XDECREF(cython.cast(cython.pointer(PyObject), join.extra))
+    free(join)
 
 
 def messages_setup():
@@ -286,7 +341,7 @@ def shrink(body: cython.pointer(Body)) -> cython.bint:
     """Return the last pages of a large block before it is freed. Returns False once it is small."""
     end: cython.size_t
     start: cython.size_t
-    if not body.heap or body.length <= 2 * FREE_PER_TURN:
+    if body.buffer != BODY_OWN or body.length <= 2 * FREE_PER_TURN:
         return False
     end = (cython.cast(cython.size_t, body.data) + body.length) & ~(PAGE - 1)
     start = end - FREE_PER_TURN

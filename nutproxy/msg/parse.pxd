@@ -10,7 +10,15 @@ cdef enum ParseResult:
     PARSE_OK = 0            # a whole message: it ends at pos
     PARSE_AGAIN             # more bytes are needed
     PARSE_SKIP              # bytes up to pos have no meaning (an empty line): drop them
+    PARSE_SWALLOW           # a whole message, which is refused: drop the `rest` bytes after it too
     PARSE_ERROR             # broken framing: error says why
+
+# The limits of a request parser. Before AUTH, those of Redis requests are lower.
+cdef struct Limits:
+    int64_t args            # arguments of a command
+    int64_t bulk            # bytes of an argument or of a value
+    int64_t bulk_later      # what `bulk` becomes after AUTH
+    size_t request          # bytes of a whole request
 
 cdef struct Arg:
     size_t offset           # of its first byte, after the length line
@@ -21,7 +29,8 @@ cdef struct Parser:
     size_t pos
     size_t scan
     size_t need             # the message is at least this long; 0 while unknown
-    int64_t rest            # requests: arguments to come; replies: elements to come
+    int64_t rest            # requests: arguments to come; replies: elements to come;
+                            # PARSE_SWALLOW: bytes to drop
     int64_t length          # of the bulk that is being received
     Arg* argv               # requests: the arguments so far
     uint32_t argc
@@ -31,6 +40,11 @@ cdef struct Parser:
     uint32_t flags          # Memcached requests: flags for their message
     const char* error       # Redis: the text of the error; Memcached: the whole error reply
     char error_char         # the byte for the %c in error
+
+# Parses `length` bytes, all that has arrived of a message and of those after it. A parser of replies
+# has no limits of its own and ignores them.
+ctypedef int (*parse_t)(Parser* parser, const Limits* limits, const char* data,
+                        size_t length) noexcept
 
 cdef inline void parser_reset(Parser* parser) noexcept:
     parser.state = 0

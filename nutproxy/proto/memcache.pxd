@@ -1,7 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from nutproxy.conn cimport Conn
-from nutproxy.msg.parse cimport Arg, Parser
+from nutproxy.msg.parse cimport Arg, Limits, Parser
 
 # In the order of memcache_commands.Kind.
 cdef enum CommandKind:
@@ -52,6 +51,7 @@ cdef enum:
     COMMAND_NAME = 16
 
 cdef struct Command:
+    void* protocol          # memcached_protocol: see msg/protocol.pxd
     int number              # index in the table
     int kind
     uint32_t min_words
@@ -62,16 +62,13 @@ cdef struct Command:
     size_t length
     char name[COMMAND_NAME]
 
-cdef int memcache_parse_req(Conn conn, Parser* parser, const char* data, size_t length) noexcept
-cdef int memcache_parse_rsp(Conn conn, Parser* parser, const char* data, size_t length) noexcept
+cdef void commands_belong_to(void* protocol) noexcept
+cdef int memcache_parse_req(Parser* parser, const Limits* limits, const char* data,
+                            size_t length) noexcept
+cdef int memcache_parse_rsp(Parser* parser, const Limits* limits, const char* data,
+                            size_t length) noexcept
 cdef Command* command_of(Parser* parser) noexcept
 cdef bint is_word(const char* data, Arg* arg, const char* word, size_t length) noexcept
 cdef bint value_line(const char* line, size_t length, size_t* key, size_t* size) noexcept
 cdef bint value_numbers(const char* line, size_t start, size_t length, size_t* size) noexcept
 cdef size_t base64_decode(const char* data, size_t length, char* target) noexcept
-
-cdef class Framer:
-    cdef Conn conn
-    cdef Parser parser
-    cdef bint requests
-    cdef bytes buffer

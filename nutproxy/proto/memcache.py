@@ -2,7 +2,8 @@
 """Finds where a message ends and checks that it is well formed.
 
 Both parsers take the bytes of a message received so far. They return the same codes as the Redis
-parsers (proto/redis.py): PARSE_OK, PARSE_AGAIN, PARSE_SKIP or PARSE_ERROR.
+parsers (proto/redis.py): PARSE_OK, PARSE_AGAIN or PARSE_ERROR; and PARSE_SWALLOW for a
+refused storage line, whose data block must be dropped.
 
     get k1 k2\\r\\n                    argv = the words; kind = the command's number + 1
     set k 0 0 3\\r\\nabc\\r\\n            the same; a data block of `length` bytes follows the line
@@ -36,21 +37,19 @@ with END. An error line instead of a value or END also ends the reply.
 
 import cython
 from cython.cimports.libc.stdint import int32_t
-from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.stdlib import calloc
 from cython.cimports.libc.string import memchr, memcmp, memcpy
-from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.message import MSG_NOREPLY, MSG_REWORD
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
-    PARSE_SKIP,
+    PARSE_SWALLOW,
     Arg,
-    parser_reset,
 )
 from cython.cimports.nutproxy.proto.redis import parser_arg
 
-from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX, Reply
+from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX
 
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
 # Only get, gets, gat and gats may have a longer line.
@@ -111,6 +110,13 @@ def fill(number: cython.int, name: bytes, row: object):
 
 for _number, (_name, _row) in enumerate(COMMANDS.items()):
     fill(_number, _name.encode(), _row)
+
+
+def commands_belong_to(protocol):
+    """Set the protocol of all commands."""
+    number: cython.int
+    for number in range(count):
+        commands[number].protocol = protocol
 
 
 # Requests
@@ -453,7 +459,10 @@ def is_http(parser: cython.pointer(Parser), data: cython.p_const_char) -> cython
 @cython.cfunc
 @cython.exceptval(check=False)
 def parse_line(
-    conn: Conn, parser: cython.pointer(Parser), data: cython.p_const_char, length: cython.size_t
+    parser: cython.pointer(Parser),
+    limits: cython.pointer(cython.const[Limits]),
+    data: cython.p_const_char,
+    length: cython.size_t,
 ) -> cython.int:
     """Parse the command line. Also returns PARSE_AGAIN, with state MC_DATA, if a data block
     follows."""
@@ -498,27 +507,21 @@ def parse_line(
     parser.error = check_line(cython.address(commands[number]), parser, data, nul == 1)
     if parser.state != MC_DATA:
         return PARSE_OK
-    if parser.error is cython.NULL and parser.length > conn.max_bulk:
+    if parser.error is cython.NULL and parser.length > limits.bulk:
         parser.error = TOO_LARGE
     if parser.error is not cython.NULL:
         # Skip the data block of a refused request, so that it is not read as commands.
-        conn.swallow = parser.length + 2
-        return PARSE_OK
+        parser.rest = parser.length + 2
+        return PARSE_SWALLOW
     parser.need = parser.pos + parser.length + 2
     return PARSE_AGAIN
 
 
-def memcache_parse_req(conn, parser, data, length):
-    """Parse one request. `conn.max_bulk` is the maximum size of a value in bytes."""
+def memcache_parse_req(parser, limits, data, length):
+    """Parse one request. `limits.bulk` is the maximum size of a value in bytes."""
     result: cython.int
-    if conn.swallow > 0:
-        parser.pos = length
-        if cython.cast(cython.size_t, conn.swallow) < length:
-            parser.pos = conn.swallow
-        conn.swallow -= parser.pos
-        return PARSE_SKIP
     if parser.state == MC_LINE:
-        result = parse_line(conn, parser, data, length)
+        result = parse_line(parser, limits, data, length)
         if result != PARSE_AGAIN or parser.state == MC_LINE:
             return result
     if length < parser.need:
@@ -762,7 +765,7 @@ def reply_line(
     return PARSE_ERROR
 
 
-def memcache_parse_rsp(conn, parser, data, length):
+def memcache_parse_rsp(parser, limits, data, length):
     """Parse one reply. `parser.kind` is its form. For a reply with values, `argc` is the number of
     values and `length` the length of the last key."""
     found: cython.p_const_char
@@ -798,72 +801,3 @@ def memcache_parse_rsp(conn, parser, data, length):
         result = reply_line(parser, data + parser.pos, end - 1 - parser.pos)
         if result != PARSE_AGAIN:
             return result
-
-
-@cython.cclass
-class Framer:
-    """The parsers without a socket: bytes in, messages out, for tests and tools.
-
-    `requests` is True to parse requests, False to parse replies. `max_bulk` is in bytes.
-    """
-
-    def __init__(self, requests: bool, max_bulk: int = 512 * 1024 * 1024):
-        self.conn = Conn()
-        self.conn.max_bulk = max_bulk
-        self.requests = requests
-        self.buffer = b""
-
-    def __dealloc__(self):
-        free(self.parser.argv)
-
-    def feed(self, data: bytes) -> list:
-        """Add bytes and return the messages that they complete.
-
-        A request is a tuple (words, block, noreply, error): a list of bytes; the data block or
-        None; whether the client wants no reply; the error reply or None. A reply is a pair (form,
-        bytes), where the form is a Reply, or None for an error.
-
-        Raises ValueError with the parser's text if the bytes are not a message. Messages before the
-        malformed one are returned first, and the next call raises.
-        """
-        found: list = []
-        result: cython.int
-        index: cython.uint
-        arg: cython.pointer(Arg)
-        whole: bytes = self.buffer + data
-        text: cython.p_const_char = whole
-        length: cython.size_t = len(whole)
-        start: cython.size_t = 0
-        end: cython.size_t
-        parser: cython.pointer(Parser) = cython.address(self.parser)
-        while start < length:
-            if self.requests:
-                result = memcache_parse_req(self.conn, parser, text + start, length - start)
-            else:
-                result = memcache_parse_rsp(self.conn, parser, text + start, length - start)
-            if result == PARSE_AGAIN:
-                break
-            if result == PARSE_ERROR:
-                error: bytes = parser.error
-                parser_reset(parser)
-                if not found:
-                    raise ValueError(error.decode().rstrip())
-                break
-            end = start + parser.pos
-            if result == PARSE_OK and not self.requests:
-                kind = None if parser.kind == REPLY_ERROR else Reply(parser.kind)
-                found.append((kind, text[start:end]))
-            elif result == PARSE_OK:
-                words = []
-                for index in range(parser.argc):
-                    arg = cython.address(parser.argv[index])
-                    words.append(text[start + arg.offset : start + arg.offset + arg.length])
-                block = None
-                if parser.need:
-                    block = text[end - parser.length - 2 : end - 2]
-                answer = None if parser.error is cython.NULL else cython.cast(bytes, parser.error)
-                found.append((words, block, bool(parser.flags & MSG_NOREPLY), answer))
-            start = end
-            parser_reset(parser)
-        self.buffer = whole[start:]
-        return found

@@ -13,22 +13,19 @@ import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memchr, memcmp
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_QUERY,
-    MERGE_VALUES,
     MSG_ERROR,
     MSG_NOREPLY,
     MSG_QUIET,
     Body,
-    Msg,
-    Split,
+    Join,
     msg_constant,
 )
 from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
 from cython.cimports.nutproxy.proto.merge import (
     Pieces,
-    merge_query,
     pieces_begin,
+    pieces_copy,
     pieces_end,
     pieces_put,
     pieces_undo,
@@ -69,22 +66,30 @@ def meta_miss(words: list) -> bytes:
     return b" ".join(answer) + b"\r\n"
 
 
-def memcache_merge(parent):
-    """Build the reply of a command whose fragments are all done. Raises MemoryError."""
-    split: cython.pointer(Split) = parent.split
-    frag: cython.pointer(Msg)
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_failure(parent: cython.pointer(Msg)) -> cython.int:
+    """If a part has failed, its error is the reply. Returns 1 then, else 0."""
+    join: cython.pointer(Join) = parent.join
+    part: cython.pointer(Msg)
     index: cython.uint
-    if split.merge == MERGE_QUERY:
-        return merge_query(parent)
-    for index in range(split.nfrag):
-        frag = split.frags[index]
-        if frag.flags & MSG_ERROR:
+    for index in range(join.count):
+        part = join.parts[index]
+        if part.flags & MSG_ERROR:
             # The error is the last line; values may precede it.
-            text: bytes = frag.rsp.data[: frag.rsp.length]
-            return put_text(parent, text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
-    if split.merge == MERGE_VALUES:
-        return merge_values(parent)
-    return put_text(parent, split.frags[0].rsp.data[: split.frags[0].rsp.length])
+            text: bytes = part.rsp.data[: part.rsp.length]
+            put_text(parent, text[text.rfind(b"\n", 0, len(text) - 1) + 1 :])
+            return 1
+    return 0
+
+
+def memcache_all(parent):
+    """flush_all, verbosity: an error if there is one, else the first reply."""
+    part: cython.pointer(Msg)
+    if put_failure(parent):
+        return 0
+    part = parent.join.parts[0]
+    return put_text(parent, part.rsp.data[: part.rsp.length])
 
 
 @cython.cfunc
@@ -124,11 +129,9 @@ def value_of(
     return (end - line) + 1 + size + 2
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_values(parent: cython.pointer(Msg)) -> cython.int:
+def memcache_values(parent):
     """get, gets, gat, gats: the values of all fragments in the order of the keys."""
-    split: cython.pointer(Split) = parent.split
+    join: cython.pointer(Join) = parent.join
     line: cython.pointer(Body) = cython.address(parent.req)
     frag: cython.pointer(Msg)
     pieces: Pieces
@@ -138,14 +141,17 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
     size: cython.size_t
     index: cython.uint
     part: cython.uint
-    cursors: cython.pointer(cython.size_t) = cython.cast(
-        cython.pointer(cython.size_t), calloc(split.nfrag, cython.sizeof(cython.size_t))
+    cursors: cython.pointer(cython.size_t)
+    if put_failure(parent):
+        return 0
+    cursors = cython.cast(
+        cython.pointer(cython.size_t), calloc(join.count, cython.sizeof(cython.size_t))
     )
     if cursors is cython.NULL:
         raise MemoryError
     try:
-        for index in range(split.nfrag):
-            room += split.frags[index].rsp.length
+        for index in range(join.count):
+            room += join.parts[index].rsp.length
         pieces_begin(cython.address(pieces), parent, room)
         if line.data[end - 1] == b"\r":
             end -= 1
@@ -153,21 +159,21 @@ def merge_values(parent: cython.pointer(Msg)) -> cython.int:
         next_word(line, end, cython.address(word))
         if cython.cast(cython.pointer(Command), parent.row).kind == GAT:
             next_word(line, end, cython.address(word))
-        for index in range(split.nkeys):
+        for index in range(join.nkeys):
             next_word(line, end, cython.address(word))
-            part = split.sequence[index]
-            frag = split.frags[part]
+            part = join.sequence[index]
+            frag = join.parts[part]
             size = value_of(
                 cython.address(frag.rsp), cursors[part], line.data + word.offset, word.length
             )
             if size:
-                pieces_put(cython.address(pieces), frag.rsp.data + cursors[part], size)
+                pieces_put(cython.address(pieces), cython.address(frag.rsp), cursors[part], size)
                 cursors[part] += size
-        for index in range(split.nfrag):
-            if split.frags[index].rsp.length - cursors[index] != END_LENGTH:
+        for index in range(join.count):
+            if join.parts[index].rsp.length - cursors[index] != END_LENGTH:
                 pieces_undo(cython.address(pieces))
                 return put_text(parent, UNEXPECTED)
-        pieces_put(cython.address(pieces), END, END_LENGTH)
+        pieces_copy(cython.address(pieces), END, END_LENGTH)
         return pieces_end(cython.address(pieces))
     finally:
         free(cursors)

@@ -11,14 +11,58 @@ checks the others, and replies with an error if a value was not requested.
 
 import cython
 from cython.cimports.libc.string import memchr, memcmp
-from cython.cimports.nutproxy.msg.message import Body
-from cython.cimports.nutproxy.proto.memcache import GAT, Command, value_line
+from cython.cimports.nutproxy.msg.message import MSG_NOREPLY, MSG_QUIET, Body, Msg
+from cython.cimports.nutproxy.proto.memcache import (
+    GAT,
+    GET,
+    REPLY_ERROR,
+    REPLY_VALUES,
+    Command,
+    value_line,
+)
 
 # Maximum passes over the keys of a request. Bounds the work for one reply.
 PASSES = cython.declare(cython.int, 64)
 
 
-def values_fit(msg, data, length):
+def memcache_fits(msg, data, parser):
+    """Can this be memcached's reply to the request: are its form and its keys right? Also marks
+    replies that quiet mode leaves out."""
+    command: cython.pointer(Command) = cython.cast(cython.pointer(Command), msg.row)
+    form: cython.uint
+    if parser.kind == REPLY_ERROR:
+        return True
+    form = cython.cast(cython.uint, 1) << parser.kind
+    if msg.flags & MSG_QUIET and command.quiet & form:
+        msg.flags |= MSG_NOREPLY
+    if parser.kind == REPLY_VALUES and data[0] == b"V" and (command.kind in (GET, GAT)):
+        if parser.argc == 1 and value_fits(msg, data, parser.length):
+            return True
+        return values_fit(msg, data, parser.pos)
+    return (command.replies & form) != 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def value_fits(
+    msg: cython.pointer(Msg), data: cython.p_const_char, key: cython.size_t
+) -> cython.bint:
+    """Fast path for a request with a single key and a reply with a single value. `key` is the
+    length of the key in the reply. If this returns False, values_fit decides."""
+    start: cython.size_t = cython.cast(cython.pointer(Command), msg.row).length + 1
+    return (
+        msg.req.length == start + key + 2
+        and msg.req.data[start - 1] == b" "
+        and memcmp(msg.req.data + start, data + 6, key) == 0
+    )
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def values_fit(
+    msg: cython.pointer(Msg), data: cython.p_const_char, length: cython.size_t
+) -> cython.bint:
     """Whether a complete reply of `length` bytes belongs to this get, gets, gat or gats."""
     req: cython.pointer(Body) = cython.address(msg.req)
     pos: cython.size_t = 0

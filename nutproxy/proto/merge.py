@@ -3,36 +3,24 @@
 
 The replies of the fragments have passed the parser and came from connections with the client's
 protocol version, so their elements are used unchanged. Small elements are copied into one buffer. A
-large one is sent from where it was received (`piece_behind`). If a fragment failed, the reply is
-its error. The error of a server is passed through, and if other fragments may have changed data,
-the text says so. Every merge is linear in the number of bytes.
+large one is sent from where it was received: it is a piece of the reply (`put_large`). If a part
+failed, the reply is its error. The error of a server is passed through, and if other parts may have
+changed data, the text says so. Every merge is linear in the number of bytes.
 """
 
 import cython
 import hiredis
-from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcmp, memcpy
-from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.libc.stdlib import free, malloc, realloc
+from cython.cimports.libc.string import memcmp, memcpy, memset
 from cython.cimports.nutproxy.msg.message import (
-    MERGE_AND,
-    MERGE_CONCAT,
-    MERGE_FIRST,
-    MERGE_KEYS,
-    MERGE_MIN,
-    MERGE_ONE,
-    MERGE_QUERY,
-    MERGE_REPORT,
-    MERGE_SUM,
-    MSG_DONE,
     MSG_ERROR,
-    MSG_NOREPLY,
-    MSG_PIECE,
-    Split,
-    msg_constant,
+    MSG_PIECES,
+    Join,
     msg_copy,
-    msg_get,
-    msg_put,
+    msg_drop,
     msg_reserve,
+    msg_share,
+    msg_view,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
 from cython.cimports.nutproxy.proto.redis import (
@@ -46,9 +34,6 @@ from cython.cimports.nutproxy.proto.table import Row
 
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.reports import REPORTS
-
-# Elements of at least this size are not copied. Below it, a copy costs less than another message.
-PIECE_MIN = cython.declare(cython.size_t, 65536)
 
 UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
 UNDECODABLE = "ERR a server's reply does not have the expected form"
@@ -70,7 +55,7 @@ def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.siz
         value = read_length(data, cython.address(pos))
         return pos if value < 0 else pos + value + 2
     parser_reset(cython.address(parser))
-    if redis_parse_rsp(None, cython.address(parser), data, length) != PARSE_OK:
+    if redis_parse_rsp(cython.address(parser), cython.NULL, data, length) != PARSE_OK:
         return length
     return parser.pos
 
@@ -117,9 +102,9 @@ def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int
     sent the same request."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list
-    if parent.split.extra is cython.NULL:
+    if parent.join.extra is cython.NULL:
         return unexpected(parent)
-    servers = cython.cast(list, parent.split.extra)
+    servers = cython.cast(list, parent.join.extra)
     text = f"its reply to '{row.name.decode()}' does not have the expected form"
     return put_text(parent, servers[index].error_reply(text))
 
@@ -138,48 +123,53 @@ def not_busy(frag: cython.pointer(Msg)) -> cython.bint:
     return frag.rsp.length > 9 and memcmp(frag.rsp.data, b"-NOTBUSY ", 9) == 0
 
 
-def redis_merge(parent):
-    """Build the reply of a command whose fragments are all done. Raises MemoryError."""
-    split: cython.pointer(Split) = parent.split
-    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
-    failed: cython.pointer(Msg) = cython.NULL
-    good: cython.pointer(Msg) = cython.NULL
-    frag: cython.pointer(Msg)
-    index: cython.uint
-
-    if split.merge == MERGE_QUERY:
-        return merge_query(parent)
-    for index in range(split.nfrag):
-        frag = split.frags[index]
-        if not frag.flags & MSG_ERROR:
-            if good is cython.NULL:
-                good = frag
-        elif failed is cython.NULL or not_busy(failed):
-            failed = frag
-    if split.merge == MERGE_ONE and good is not cython.NULL:
-        return put_text(parent, good.rsp.data[: good.rsp.length])
-    if failed is not cython.NULL:
-        return put_error(parent, failed, row.partial and good is not cython.NULL)
-    if split.merge == MERGE_KEYS:
-        return merge_keys(parent)
-    if split.merge == MERGE_SUM or split.merge == MERGE_MIN:
-        return merge_numbers(parent)
-    if split.merge == MERGE_AND:
-        return merge_and(parent)
-    if split.merge == MERGE_CONCAT:
-        return merge_concat(parent)
-    if split.merge == MERGE_FIRST:
-        return merge_first(parent)
-    if split.merge == MERGE_REPORT:
-        return merge_report(parent)
-    return put_text(parent, good.rsp.data[: good.rsp.length])
-
-
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
+def put_failure(parent: cython.pointer(Msg)) -> cython.int:
+    """If a part has failed, its error is the reply. Returns 1 then, else 0."""
+    join: cython.pointer(Join) = parent.join
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
+    failed: cython.pointer(Msg) = cython.NULL
+    good: cython.bint = False
+    part: cython.pointer(Msg)
+    index: cython.uint
+    for index in range(join.count):
+        part = join.parts[index]
+        if not part.flags & MSG_ERROR:
+            good = True
+        elif failed is cython.NULL or not_busy(failed):
+            failed = part
+    if failed is cython.NULL:
+        return 0
+    put_error(parent, failed, row.partial and good)
+    return 1
+
+
+def merge_all(parent):
+    """all_succeeded: an error if there is one, else the first reply."""
+    frag: cython.pointer(Msg)
+    if put_failure(parent):
+        return 0
+    frag = parent.join.parts[0]
+    return put_text(parent, frag.rsp.data[: frag.rsp.length])
+
+
+def merge_one(parent):
+    """one_succeeded: the first reply that is not an error."""
+    join: cython.pointer(Join) = parent.join
+    frag: cython.pointer(Msg)
+    index: cython.uint
+    for index in range(join.count):
+        frag = join.parts[index]
+        if not frag.flags & MSG_ERROR:
+            return put_text(parent, frag.rsp.data[: frag.rsp.length])
+    put_failure(parent)
+    return 0
+
+
+def merge_keys(parent):
     """MGET: the elements of all fragments in the order of the keys."""
-    split: cython.pointer(Split) = parent.split
+    join: cython.pointer(Join) = parent.join
     frag: cython.pointer(Msg)
     pieces: Pieces
     size: cython.size_t = 32
@@ -187,33 +177,36 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
     index: cython.uint
     part: cython.uint
     elements: cython.longlong = 0
-    cursors: cython.pointer(cython.size_t) = cython.cast(
-        cython.pointer(cython.size_t), malloc(split.nfrag * cython.sizeof(cython.size_t))
+    cursors: cython.pointer(cython.size_t)
+    if put_failure(parent):
+        return 0
+    cursors = cython.cast(
+        cython.pointer(cython.size_t), malloc(join.count * cython.sizeof(cython.size_t))
     )
     if cursors is cython.NULL:
         raise MemoryError
     try:
-        for index in range(split.nfrag):
-            frag = split.frags[index]
+        for index in range(join.count):
+            frag = join.parts[index]
             cursors[index] = 0
             if frag.rsp.data[0] != b"*":
                 return unexpected(parent)
             elements += read_length(frag.rsp.data, cython.address(cursors[index]))
             size += frag.rsp.length
-        if elements != split.nkeys:
+        if elements != join.nkeys:
             return unexpected(parent)
         pieces_begin(cython.address(pieces), parent, size)
-        pieces.at = put_length(pieces.target, b"*", split.nkeys)
-        for index in range(split.nkeys):
-            part = split.sequence[index]
-            frag = split.frags[part]
+        pieces.at = put_length(pieces.buffer, b"*", join.nkeys)
+        for index in range(join.nkeys):
+            part = join.sequence[index]
+            frag = join.parts[part]
             at = cursors[part]
             if at >= frag.rsp.length:
                 # The total number of elements is right, but this fragment has too few.
                 pieces_undo(cython.address(pieces))
                 return unexpected(parent)
             size = element_size(frag.rsp.data + at, frag.rsp.length - at)
-            pieces_put(cython.address(pieces), frag.rsp.data + at, size)
+            pieces_put(cython.address(pieces), cython.address(frag.rsp), at, size)
             cursors[part] = at + size
         return pieces_end(cython.address(pieces))
     finally:
@@ -225,126 +218,123 @@ def merge_keys(parent: cython.pointer(Msg)) -> cython.int:
 
 
 def pieces_begin(pieces, parent, room):
-    """Begin a reply of at most `room` bytes, made of elements from fragments.
+    """Begin a reply of at most `room` bytes, made of elements from parts.
 
     The buffer is large enough for all elements, but only small ones are written to it. The system
     allocates the pages of a large block when they are first written, so the rest costs nothing."""
+    memset(pieces, 0, cython.sizeof(Pieces))
     pieces.parent = parent
-    pieces.last = parent
-    pieces.at = pieces.cut = 0
-    pieces.target = msg_reserve(parent, cython.address(parent.rsp), room)
-    if pieces.target is cython.NULL:
+    pieces.buffer = msg_reserve(parent, cython.address(parent.rsp), room)
+    if pieces.buffer is cython.NULL:
         raise MemoryError
     return 0
 
 
-def pieces_put(pieces, data, size):
-    """Add the next element. It is copied if it is small, and otherwise sent from where it is."""
-    if size >= PIECE_MIN and not pieces.parent.flags & MSG_NOREPLY:
-        return put_large(pieces, data, size)
-    memcpy(pieces.target + pieces.at, data, size)
-    pieces.at += size
-    return 0
+def put_large(pieces, source, start, size):
+    """Add an element without copying it: the reply shares the block that it was received into."""
+    if (
+        msg_share(source)
+        and put_buffer(pieces)
+        and add_piece(pieces, source, source.data + start, size)
+    ):
+        return 0
+    pieces_undo(pieces)
+    raise MemoryError
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
-def put_large(
-    pieces: cython.pointer(Pieces), data: cython.p_const_char, size: cython.size_t
-) -> cython.int:
-    """Add an element without copying it."""
-    parent: cython.pointer(Msg) = pieces.parent
-    try:
-        if pieces.last == parent:
-            parent.rsp.length = pieces.at
-        else:
-            pieces.last = piece_behind(
-                pieces.last, pieces.target + pieces.cut, pieces.at - pieces.cut
-            )
-        pieces.last = piece_behind(pieces.last, cython.cast(cython.p_char, data), size)
-    except MemoryError:
-        pieces_undo(pieces)
-        raise
+@cython.exceptval(check=False)
+def put_buffer(pieces: cython.pointer(Pieces)) -> cython.bint:
+    """Make a piece of what has been written to the buffer since the last piece. False when memory
+    has run out."""
+    buffer: cython.pointer(Body) = cython.address(pieces.parent.rsp)
+    start: cython.size_t = pieces.cut
+    if pieces.at == start:
+        return True
     pieces.cut = pieces.at
-    return 0
+    return msg_share(buffer) and add_piece(pieces, buffer, buffer.data + start, pieces.at - start)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def add_piece(
+    pieces: cython.pointer(Pieces),
+    source: cython.pointer(Body),
+    data: cython.p_char,
+    size: cython.size_t,
+) -> cython.bint:
+    room: cython.uint
+    grown: cython.pointer(Body)
+    if pieces.count == pieces.room:
+        room = max(8, 2 * pieces.room)
+        grown = cython.cast(
+            cython.pointer(Body), realloc(pieces.bodies, room * cython.sizeof(Body))
+        )
+        if grown is cython.NULL:
+            return False
+        pieces.bodies = grown
+        pieces.room = room
+    memset(cython.address(pieces.bodies[pieces.count]), 0, cython.sizeof(Body))
+    msg_view(cython.address(pieces.bodies[pieces.count]), source, data, size)
+    pieces.count += 1
+    return True
 
 
 def pieces_end(pieces):
-    """Complete the reply. Its pieces point into the buffer and into the fragments. The last piece
-    owns both, because it is sent last."""
+    """Complete the reply."""
     parent: cython.pointer(Msg) = pieces.parent
-    last: cython.pointer(Msg)
-    if pieces.last == parent:
+    total: cython.size_t = 0
+    index: cython.uint
+    if pieces.count == 0:
         parent.rsp.length = pieces.at
         return 0
-    try:
-        last = piece_behind(pieces.last, pieces.target + pieces.cut, pieces.at - pieces.cut)
-    except MemoryError:
+    if not put_buffer(pieces):
         pieces_undo(pieces)
-        raise
-    last.req = parent.rsp
-    last.split = parent.split
-    parent.rsp.heap = False
-    parent.split = cython.NULL
+        raise MemoryError
+    for index in range(pieces.count):
+        total += pieces.bodies[index].length
+    parent.join.pieces = pieces.bodies
+    parent.join.npieces = pieces.count
+    # The pieces keep the buffer.
+    msg_drop(cython.address(parent.rsp))
+    parent.rsp.length = total
+    parent.flags |= MSG_PIECES
     return 0
 
 
 def pieces_undo(pieces):
-    """Remove the pieces after the parent."""
-    parent: cython.pointer(Msg) = pieces.parent
-    piece: cython.pointer(Msg)
-    client: Conn
-    while pieces.last != parent:
-        client = cython.cast(Conn, parent.client)
-        piece = parent.client_next
-        parent.client_next = piece.client_next
-        if client.omsg_q.tail == piece:
-            client.omsg_q.tail = parent
-        client.omsg_q.count -= 1
-        client.pieces -= 1
-        client.pending -= piece.held
-        client.unsent -= piece.held
-        if piece == pieces.last:
-            pieces.last = parent
-        msg_put(piece)
-    parent.flags &= ~MSG_PIECE
+    """Give up this reply."""
+    index: cython.uint
+    for index in range(pieces.count):
+        msg_drop(cython.address(pieces.bodies[index]))
+    free(pieces.bodies)
+    pieces.bodies = cython.NULL
+    pieces.count = pieces.room = 0
 
 
-def piece_behind(msg, data, length):
-    """Add the next piece of a reply, as a completed message after `msg` in its client's queue."""
-    client: Conn = cython.cast(Conn, msg.client)
-    piece: cython.pointer(Msg) = msg_get()
-    if piece is cython.NULL:
-        raise MemoryError
-    msg_constant(piece, cython.address(piece.rsp), data, length)
-    piece.flags = MSG_DONE
-    piece.client = msg.client
-    piece.held = length
-    client.pending += length
-    client.unsent += length
-    piece.client_next = msg.client_next
-    msg.client_next = piece
-    # The last piece represents the request: it counts as answered when that piece is written.
-    msg.flags |= MSG_PIECE
-    client.pieces += 1
-    if client.omsg_q.tail == msg:
-        client.omsg_q.tail = piece
-    client.omsg_q.count += 1
-    return piece
+def merge_sum(parent):
+    """agg_sum."""
+    return merge_numbers(parent, True)
+
+
+def merge_min(parent):
+    """agg_min."""
+    return merge_numbers(parent, False)
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
-    """agg_sum, agg_min."""
-    split: cython.pointer(Split) = parent.split
+def merge_numbers(parent: cython.pointer(Msg), add: cython.bint) -> cython.int:
+    join: cython.pointer(Join) = parent.join
     total: cython.longlong = 0
     value: cython.longlong = 0
     index: cython.uint
-    for index in range(split.nfrag):
-        if not read_integer(split.frags[index].rsp.data, cython.address(value)):
+    if put_failure(parent):
+        return 0
+    for index in range(join.count):
+        if not read_integer(join.parts[index].rsp.data, cython.address(value)):
             return unexpected_of(parent, index)
-        if split.merge == MERGE_SUM:
+        if add:
             total += value
         elif index == 0 or value < total:
             total = value
@@ -354,11 +344,11 @@ def merge_numbers(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 def texts(parent: cython.pointer(Msg)) -> list:
     """The raw replies of the fragments."""
-    split: cython.pointer(Split) = parent.split
+    join: cython.pointer(Join) = parent.join
     index: cython.uint
     replies: list = []
-    for index in range(split.nfrag):
-        replies.append(split.frags[index].rsp.data[: split.frags[index].rsp.length])
+    for index in range(join.count):
+        replies.append(join.parts[index].rsp.data[: join.parts[index].rsp.length])
     return replies
 
 
@@ -392,22 +382,21 @@ def put_numbers(parent: cython.pointer(Msg), numbers: list) -> cython.int:
     )
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_and(parent: cython.pointer(Msg)) -> cython.int:
+def merge_and(parent):
     """agg_logical_and: an element of SCRIPT EXISTS is 1 if it is 1 on every server."""
-    replies: list = decode(texts(parent))
+    replies: list
+    if put_failure(parent):
+        return 0
+    replies = decode(texts(parent))
     for index, reply in enumerate(replies):
         if not isinstance(reply, list) or len(reply) != len(replies[0]):
             return unexpected_of(parent, index)
     return put_numbers(parent, [int(all(column)) for column in zip(*replies, strict=True)])
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
+def merge_concat(parent):
     """No response policy: one array of all elements (KEYS). Sets are merged into a set."""
-    split: cython.pointer(Split) = parent.split
+    join: cython.pointer(Join) = parent.join
     frag: cython.pointer(Msg)
     target: cython.p_char
     size: cython.size_t = 32
@@ -415,12 +404,14 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
     at: cython.size_t
     index: cython.uint
     elements: cython.longlong = 0
-    kind: cython.char = split.frags[0].rsp.data[0]
+    kind: cython.char = join.parts[0].rsp.data[0]
+    if put_failure(parent):
+        return 0
     if kind == b"+":
         # ACL LOG RESET.
-        return put_text(parent, split.frags[0].rsp.data[: split.frags[0].rsp.length])
-    for index in range(split.nfrag):
-        frag = split.frags[index]
+        return put_text(parent, join.parts[0].rsp.data[: join.parts[0].rsp.length])
+    for index in range(join.count):
+        frag = join.parts[index]
         if frag.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
             return unexpected_of(parent, index)
         pos = 0
@@ -430,8 +421,8 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
     if target is cython.NULL:
         raise MemoryError
     at = put_length(target, kind, elements)
-    for index in range(split.nfrag):
-        frag = split.frags[index]
+    for index in range(join.count):
+        frag = join.parts[index]
         pos = 0
         read_length(frag.rsp.data, cython.address(pos))
         memcpy(target + at, frag.rsp.data + pos, frag.rsp.length - pos)
@@ -440,30 +431,30 @@ def merge_concat(parent: cython.pointer(Msg)) -> cython.int:
     return 0
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_first(parent: cython.pointer(Msg)) -> cython.int:
+def merge_first(parent):
     """RANDOMKEY: the first reply that is not null, if there is one."""
-    split: cython.pointer(Split) = parent.split
-    frag: cython.pointer(Msg) = split.frags[0]
+    join: cython.pointer(Join) = parent.join
+    frag: cython.pointer(Msg) = join.parts[0]
     index: cython.uint
-    for index in range(split.nfrag):
-        frag = split.frags[index]
+    if put_failure(parent):
+        return 0
+    for index in range(join.count):
+        frag = join.parts[index]
         if frag.rsp.data[0] != b"_" and not (frag.rsp.data[0] == b"$" and frag.rsp.data[1] == b"-"):
             break
     return put_text(parent, frag.rsp.data[: frag.rsp.length])
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def merge_report(parent: cython.pointer(Msg)) -> cython.int:
+def merge_report(parent):
     """Reports of servers about themselves, merged by the functions in reports.py."""
-    split: cython.pointer(Split) = parent.split
+    join: cython.pointer(Join) = parent.join
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
-    servers: list = cython.cast(list, split.extra)
+    servers: list = cython.cast(list, join.extra)
     names: list = [server.name for server in servers]
+    if put_failure(parent):
+        return 0
     try:
-        reply = reports[row.number](decode(texts(parent)), names, split.resp)
+        reply = reports[row.number](decode(texts(parent)), names, join.resp)
     except (TypeError, ValueError, LookupError, AttributeError):
         return unexpected(parent)
     return put_text(parent, reply)
@@ -476,4 +467,4 @@ def merge_query(parent):
         replies = texts(parent)
     except MemoryError:
         replies = None
-    return put_text(parent, cython.cast(object, parent.split.extra)(replies))
+    return put_text(parent, cython.cast(object, parent.join.extra)(replies))

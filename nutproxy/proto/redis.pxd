@@ -1,7 +1,6 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn
-from nutproxy.msg.parse cimport Parser
+from nutproxy.msg.parse cimport Limits, Parser
 
 cdef enum:
     ARGS_MAX = 1048576      # arguments of one command, as in Redis before 7.0: a table of 16 MB
@@ -17,8 +16,10 @@ cdef enum ReplyState:
     RSP_ELEMENT             # the first byte of an element
     RSP_BULK                # a bulk's bytes
 
-cdef int redis_parse_req(Conn conn, Parser* parser, const char* data, size_t length) noexcept
-cdef int redis_parse_rsp(Conn conn, Parser* parser, const char* data, size_t length) noexcept
+cdef int redis_parse_req(Parser* parser, const Limits* limits, const char* data,
+                         size_t length) noexcept
+cdef int redis_parse_rsp(Parser* parser, const Limits* limits, const char* data,
+                         size_t length) noexcept
 cdef int parser_arg(Parser* parser, size_t offset, size_t length) noexcept
 cdef size_t put_length(char* target, char kind, int64_t value) noexcept
 cdef bint read_integer(const char* data, long long* value) noexcept
@@ -48,9 +49,3 @@ cdef inline size_t short_bulk(const char* data, size_t left) noexcept:
     if size > left or data[size - 2] != c'\r' or data[size - 1] != c'\n':
         return 0
     return size
-
-cdef class Framer:
-    cdef Conn conn
-    cdef Parser parser
-    cdef bint requests
-    cdef bytes buffer

@@ -28,16 +28,14 @@ connection that other clients share.
 """
 
 import cython
-from cython.cimports.libc.stdlib import free, realloc
+from cython.cimports.libc.stdlib import realloc
 from cython.cimports.libc.string import memchr
-from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
     PARSE_SKIP,
     Arg,
-    parser_reset,
 )
 
 # PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
@@ -205,9 +203,8 @@ def short_args(
     parser.pos = pos
 
 
-def redis_parse_req(conn, parser, data, length):
-    """Parse one request. The limits are in `conn`: max_args and max_bulk, which are smaller before
-    AUTH, and max_request, the bytes of a whole request."""
+def redis_parse_req(parser, limits, data, length):
+    """Parse one request."""
     value: cython.longlong = 0
     end: cython.size_t = 0
     result: cython.int
@@ -228,9 +225,9 @@ def redis_parse_req(conn, parser, data, length):
                     b"Protocol error: invalid multibulk length",
                     b"Protocol error: too big mbulk count string",
                 )
-        if value > conn.max_args:
+        if value > limits.args:
             # The lower limit before AUTH has its own error text.
-            if value <= INT_MAX and conn.max_args < ARGS_MAX:
+            if value <= INT_MAX and limits.args < ARGS_MAX:
                 parser.error = b"Protocol error: unauthenticated multibulk length"
             else:
                 parser.error = b"Protocol error: invalid multibulk length"
@@ -245,7 +242,7 @@ def redis_parse_req(conn, parser, data, length):
 
     while True:
         if parser.state == REQ_LENGTH:
-            if conn.max_bulk >= SHORT_MAX and length <= conn.max_request:
+            if limits.bulk >= SHORT_MAX and length <= limits.request:
                 short_args(parser, data, length)
                 if parser.rest == 0:
                     return PARSE_OK
@@ -276,9 +273,9 @@ def redis_parse_req(conn, parser, data, length):
                         b"Protocol error: invalid bulk length",
                         b"Protocol error: too big bulk count string",
                     )
-            if value < 0 or value > conn.max_bulk:
+            if value < 0 or value > limits.bulk:
                 # The lower limit before AUTH has its own error text.
-                if 0 <= value <= conn.bulk_limit:
+                if 0 <= value <= limits.bulk_later:
                     parser.error = b"Protocol error: unauthenticated bulk length"
                 else:
                     parser.error = b"Protocol error: invalid bulk length"
@@ -286,7 +283,7 @@ def redis_parse_req(conn, parser, data, length):
             parser.pos = end
             parser.length = value
             parser.need = end + value + 2
-            if parser.need > conn.max_request:
+            if parser.need > limits.request:
                 parser.error = b"Protocol error: too big request"
                 return PARSE_ERROR
             parser.state = REQ_BULK
@@ -442,7 +439,7 @@ def short_elements(
     parser.rest = rest
 
 
-def redis_parse_rsp(conn, parser, data, length):
+def redis_parse_rsp(parser, limits, data, length):
     """Parse one reply, RESP2 or RESP3. `parser.kind` is its type byte; attributes before it are
     skipped."""
     value: cython.longlong = 0
@@ -586,77 +583,3 @@ def read_length(data, pos):
         at += 1
     pos[0] = at + 2
     return -value if negative else value
-
-
-@cython.cclass
-class Framer:
-    """The parsers without a socket: bytes in, messages out, for tests and tools.
-
-    `requests` is True to parse requests, False to parse replies. `max_bulk` and `max_request` are
-    in bytes.
-    """
-
-    def __init__(
-        self, requests: bool, max_bulk: int = 512 * 1024 * 1024, max_request: int = 1 << 40
-    ):
-        self.conn = Conn()
-        self.conn.max_args = ARGS_MAX
-        self.conn.max_bulk = max_bulk
-        self.conn.bulk_limit = max_bulk
-        self.conn.max_request = max_request
-        self.requests = requests
-        self.buffer = b""
-
-    def __dealloc__(self):
-        free(self.parser.argv)
-
-    def feed(self, data: bytes) -> list:
-        """Add bytes and return the messages that they complete.
-
-        A request is a list of its arguments. An inline command is a list of its words, or None if
-        its quotes are unbalanced. A reply is returned as its bytes.
-
-        Raises ValueError with the parser's text for malformed framing. Messages before the
-        malformed one are returned first, and the next call raises.
-        """
-        found: list = []
-        result: cython.int
-        index: cython.uint
-        arg: cython.pointer(Arg)
-        whole: bytes = self.buffer + data
-        text: cython.p_const_char = whole
-        length: cython.size_t = len(whole)
-        start: cython.size_t = 0
-        end: cython.size_t
-        while start < length:
-            if self.requests:
-                result = redis_parse_req(
-                    self.conn, cython.address(self.parser), text + start, length - start
-                )
-            else:
-                result = redis_parse_rsp(
-                    self.conn, cython.address(self.parser), text + start, length - start
-                )
-            if result == PARSE_AGAIN:
-                break
-            if result == PARSE_ERROR:
-                error: bytes = self.parser.error
-                parser_reset(cython.address(self.parser))
-                if not found:
-                    raise ValueError(error.decode())
-                break
-            end = start + self.parser.pos
-            if result == PARSE_OK and not self.requests:
-                found.append(text[start:end])
-            elif result == PARSE_OK and self.parser.line:
-                found.append(split_inline(text[start:end].rstrip(b"\r\n")))
-            elif result == PARSE_OK:
-                argv = []
-                for index in range(self.parser.argc):
-                    arg = cython.address(self.parser.argv[index])
-                    argv.append(text[start + arg.offset : start + arg.offset + arg.length])
-                found.append(argv)
-            start = end
-            parser_reset(cython.address(self.parser))
-        self.buffer = whole[start:]
-        return found

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from nutproxy.msg.message cimport Merge
+from nutproxy.msg.message cimport finish_t
 from nutproxy.msg.parse cimport Arg, Parser
 
 # What the proxy does with a command, in the order of proto.commands.Behaviour.
@@ -45,10 +45,12 @@ cdef struct Option:
     char word[16]
 
 cdef struct Row:
+    void* protocol          # redis_protocol: see msg/protocol.pxd
     int number              # index in the table
     int arity               # words including the command; a minimum when negative
     int behaviour
-    Merge merge
+    finish_t finish         # how the replies to the parts are merged; NULL: there are no parts
+    bint by_key             # the reply has an element for each key, in their order
     int key                 # position of the only key; 0 when specs must be evaluated
     int specs               # -1: the command has no keys
     int refused_in          # bit mask of the States in which it is refused
@@ -68,6 +70,7 @@ cdef struct Row:
     int noptions
     Option options[ROW_OPTIONS]
 
+cdef void rows_belong_to(void* protocol) noexcept
 cdef Row* row_find(const char* name, size_t length) noexcept
 cdef Row* row_find_sub(Row* row, const char* name, size_t length) noexcept
 cdef int row_keys(Row* row, Parser* parser, const char* data, uint32_t* keys,

@@ -9,17 +9,16 @@ https://redis.io/docs/latest/develop/reference/key-specs/
 import cython
 from cython.cimports.libc.stdlib import calloc
 from cython.cimports.libc.string import memcmp, memcpy, strlen
-from cython.cimports.nutproxy.msg.message import (
-    MERGE_ALL,
-    MERGE_AND,
-    MERGE_CONCAT,
-    MERGE_FIRST,
-    MERGE_KEYS,
-    MERGE_MIN,
-    MERGE_NONE,
-    MERGE_ONE,
-    MERGE_REPORT,
-    MERGE_SUM,
+from cython.cimports.nutproxy.proto.merge import (
+    merge_all,
+    merge_and,
+    merge_concat,
+    merge_first,
+    merge_keys,
+    merge_min,
+    merge_one,
+    merge_report,
+    merge_sum,
 )
 
 from nutproxy.proto.commands import COMMANDS, LIMITS, OPEN, Limits
@@ -32,20 +31,35 @@ slots = cython.declare(cython.pointer(cython.pointer(Row)))
 sub_slots = cython.declare(cython.pointer(cython.pointer(Row)))
 lower = cython.declare(cython.uchar[256])
 
-MERGES = {
-    "all_succeeded": MERGE_ALL,
-    "one_succeeded": MERGE_ONE,
-    "agg_sum": MERGE_SUM,
-    "agg_min": MERGE_MIN,
-    "agg_logical_and": MERGE_AND,
-    "first_non_null": MERGE_FIRST,
-    **dict.fromkeys(REPORTS, MERGE_REPORT),
-    None: MERGE_CONCAT,
-}
 # For behaviours that have only the limits of the parser.
 NO_LIMITS = Limits(0xFFFFFFFF, None)
 # Commands that are sent in parts and change data. If one part fails, others may have been applied.
 PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
+
+
+@cython.cfunc
+@cython.exceptval(-1)
+def set_finish(row: cython.pointer(Row), policy: str | None) -> cython.int:
+    """Set how the replies to the parts of a command with this response policy are merged."""
+    if policy in REPORTS:
+        row.finish = merge_report
+    elif policy == "all_succeeded":
+        row.finish = merge_all
+    elif policy == "one_succeeded":
+        row.finish = merge_one
+    elif policy == "agg_sum":
+        row.finish = merge_sum
+    elif policy == "agg_min":
+        row.finish = merge_min
+    elif policy == "agg_logical_and":
+        row.finish = merge_and
+    elif policy == "first_non_null":
+        row.finish = merge_first
+    elif policy is None:
+        row.finish = merge_concat
+    else:
+        raise ValueError(policy)
+    return 0
 
 
 @cython.cfunc
@@ -74,6 +88,13 @@ def same(
 def same_word(data, length, word):
     """Whether this argument equals `word`, ignoring case. `word` must be lower case."""
     return strlen(word) == length and same(data, word, length)
+
+
+def rows_belong_to(protocol):
+    """Set the protocol of all rows."""
+    number: cython.int
+    for number in range(cython.cast(cython.int, len(COMMANDS))):
+        rows[number].protocol = protocol
 
 
 def row_find(name, length):
@@ -261,11 +282,11 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))
     memcpy(row.option, cython.cast(cython.p_const_char, option), len(option))
-    row.merge = MERGE_NONE
-    if command.behaviour.name == "SPLIT":
-        row.merge = MERGE_KEYS if policy is None else MERGES[policy]
-    elif command.request_policy:
-        row.merge = MERGES[policy]
+    row.by_key = command.behaviour.name == "SPLIT" and policy is None
+    if row.by_key:
+        row.finish = merge_keys
+    elif command.behaviour.name == "SPLIT" or command.request_policy:
+        set_finish(row, policy)
     row.specs = len(command.keys) if command.keys else -1
     for index, key in enumerate(command.keys):
         word: bytes = (key.keyword or "").lower().encode()

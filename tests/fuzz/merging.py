@@ -16,7 +16,8 @@ import random
 import re
 from collections.abc import Callable, Hashable, Iterator
 
-from nutproxy.proto import memcache, redis
+from nutproxy.proto import protocols
+from nutproxy.proto.framer import Framer
 from nutproxy.proto.memcache_commands import Reply
 from tests.client import Client
 from tests.fuzz.engine import Target
@@ -102,14 +103,14 @@ def parts(data: bytes, commands: list, good: Callable[[int, bytes], bool], error
 
 
 def redis_good(index: int, reply: bytes) -> bool:
-    return reply[:1] != b">" and outcome_with(lambda: redis.Framer(False), [reply]) == (
+    return reply[:1] != b">" and outcome_with(lambda: Framer(protocols.REDIS, False), [reply]) == (
         [reply],
         None,
     )
 
 
 def memcache_good(index: int, reply: bytes) -> bool:
-    found, error = outcome_with(lambda: memcache.Framer(False), [reply])
+    found, error = outcome_with(lambda: Framer(protocols.MEMCACHED, False), [reply])
     return (
         error is None
         and [text for _, text in found] == [reply]
@@ -141,7 +142,7 @@ class RedisMerge(Merge):
         resp = draw.randrange(2)
         client = self.clients[resp]
         client.pipeline(REDIS_COMMANDS[index], ("ECHO", "in step"))
-        framer = redis.Framer(False)
+        framer = Framer(protocols.REDIS, False)
         found: list[bytes] = []
         while len(found) < 2:
             received = client.socket.recv(1 << 20)
@@ -193,7 +194,7 @@ def elements_of(array: bytes) -> list[bytes]:
     found = []
     for _ in range(int(line[1:])):
         # The first message in the rest is the next element.
-        [element, *_] = redis.Framer(False).feed(rest)
+        [element, *_] = Framer(protocols.REDIS, False).feed(rest)
         found.append(element)
         rest = rest[len(element) :]
     return found

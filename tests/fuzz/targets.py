@@ -20,8 +20,9 @@ import hiredis
 
 from nutproxy.config import load
 from nutproxy.config.model import GlobalConfig, PoolKeys
-from nutproxy.proto import memcache, redis
+from nutproxy.proto.framer import Framer
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
+from nutproxy.proto.protocols import MEMCACHED, REDIS
 from tests.fuzz import strict
 from tests.fuzz.engine import Target
 from tests.memcache import MemcacheReader
@@ -59,8 +60,8 @@ def some(count: int) -> int:
 
 
 def redis_request(data: bytes, draw: random.Random) -> Hashable:
-    def framer() -> redis.Framer:
-        return redis.Framer(True, MAX_BULK)
+    def framer() -> Framer:
+        return Framer(REDIS, True, MAX_BULK)
 
     found, error = same_at_every_cut(framer, data, draw)
     assert (found, error is not None) == strict.redis_requests(data, MAX_BULK), (found, error)
@@ -76,8 +77,8 @@ NOT_FOR_HIREDIS = re.compile(rb"\||[*%~>][0-9]{6}")
 
 
 def redis_reply(data: bytes, draw: random.Random) -> Hashable:
-    def framer() -> redis.Framer:
-        return redis.Framer(False)
+    def framer() -> Framer:
+        return Framer(REDIS, False)
 
     found, error = same_at_every_cut(framer, data, draw)
     assert data.startswith(b"".join(found))
@@ -96,8 +97,8 @@ MEMCACHE_NAMES = frozenset(name.encode() for name in MEMCACHE_COMMANDS)
 
 
 def memcache_request(data: bytes, draw: random.Random) -> Hashable:
-    def framer() -> memcache.Framer:
-        return memcache.Framer(True, MAX_BULK)
+    def framer() -> Framer:
+        return Framer(MEMCACHED, True, MAX_BULK)
 
     found, error = same_at_every_cut(framer, data, draw)
     expected, broken = strict.memcache_requests(data, MAX_BULK, MEMCACHE_NAMES)
@@ -123,8 +124,8 @@ def split_at_nul(words: list[bytes]) -> list[bytes]:
 
 
 def memcache_reply(data: bytes, draw: random.Random) -> Hashable:
-    def framer() -> memcache.Framer:
-        return memcache.Framer(False)
+    def framer() -> Framer:
+        return Framer(MEMCACHED, False)
 
     found, error = same_at_every_cut(framer, data, draw)
     texts = [text for _, text in found]

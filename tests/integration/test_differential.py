@@ -23,7 +23,8 @@ import hiredis
 import pytest
 
 from nutproxy.proto.commands import COMMANDS, KeySpec
-from nutproxy.proto.redis import Framer
+from nutproxy.proto.framer import Framer
+from nutproxy.proto.protocols import REDIS
 from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, connect, pipeline
 
@@ -406,7 +407,7 @@ class Session:
 
     def __init__(self, port):
         self.connection = connect(port)
-        self.framer = Framer(False)
+        self.framer = Framer(REDIS, False)
 
     def ask(self, commands):
         self.connection.sendall(b"".join(hiredis.pack_command(command) for command in commands))

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nutproxy.proto.redis import Framer
+from nutproxy.proto.framer import Framer
+from nutproxy.proto.protocols import REDIS
 from tests.unit.framing import check_with, name, outcome_with
 
 KB = 1024
@@ -29,11 +30,11 @@ LONG_INLINE = "Protocol error: too big inline request"
 
 
 def outcome(requests, pieces):
-    return outcome_with(lambda: Framer(requests), pieces)
+    return outcome_with(lambda: Framer(REDIS, requests), pieces)
 
 
 def check(requests, data, messages, error=None):
-    check_with(lambda: Framer(requests), data, messages, error)
+    check_with(lambda: Framer(REDIS, requests), data, messages, error)
 
 
 # Requests
@@ -197,9 +198,9 @@ def test_a_length_line_of_64_kb_is_awaited_and_a_longer_one_is_refused():
 
 
 def test_max_bulk_is_the_longest_argument():
-    assert Framer(True, 10).feed(b"*1\r\n$10\r\n0123456789\r\n") == [[b"0123456789"]]
+    assert Framer(REDIS, True, 10).feed(b"*1\r\n$10\r\n0123456789\r\n") == [[b"0123456789"]]
     with pytest.raises(ValueError, match=BULK):
-        Framer(True, 10).feed(b"*2\r\n$1\r\na\r\n$11\r\n0123456789a\r\n")
+        Framer(REDIS, True, 10).feed(b"*2\r\n$1\r\na\r\n$11\r\n0123456789a\r\n")
 
 
 @pytest.mark.parametrize("argument", [b"a", b"x" * 900], ids=["many", "long"])
@@ -208,18 +209,18 @@ def test_max_request_is_the_size_of_a_request(argument):
     words = [argument] * (850 // len(argument) or 1)
     data = hiredis.pack_command(tuple(words))
     size = len(data)
-    check_with(lambda: Framer(True, max_request=size), data * 2, [words] * 2)
-    check_with(lambda: Framer(True, max_request=size - 1), data * 2, [], TOO_BIG)
+    check_with(lambda: Framer(REDIS, True, max_request=size), data * 2, [words] * 2)
+    check_with(lambda: Framer(REDIS, True, max_request=size - 1), data * 2, [], TOO_BIG)
 
 
 def test_a_hundred_thousand_requests_in_one_buffer():
     request = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"
-    assert Framer(True).feed(request * 100_000) == [[b"GET", b"k"]] * 100_000
+    assert Framer(REDIS, True).feed(request * 100_000) == [[b"GET", b"k"]] * 100_000
 
 
 def test_a_request_of_a_hundred_thousand_arguments():
     data = b"*100000\r\n" + b"$1\r\na\r\n" * 100_000
-    assert Framer(True).feed(data) == [[b"a"] * 100_000]
+    assert Framer(REDIS, True).feed(data) == [[b"a"] * 100_000]
 
 
 arguments = st.lists(
@@ -282,7 +283,7 @@ def words_by_redis(path, line):
 @given(st.lists(inline_pieces, max_size=8).map(b"".join))
 @example(b"")
 def test_words_of_inline_commands_are_those_of_a_real_redis(reference_path, line):
-    [words] = Framer(True).feed(b"EVAL 'return ARGV' 0 " + line + b"\n")
+    [words] = Framer(REDIS, True).feed(b"EVAL 'return ARGV' 0 " + line + b"\n")
     assert (words and words[3:]) == words_by_redis(reference_path, line)
 
 

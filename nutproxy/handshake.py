@@ -1,0 +1,127 @@
+# nutproxy/handshake.py: the first requests on a server connection
+"""What nutproxy sends on a new connection to a server, and what it makes of the replies. There is a
+class for each protocol: `Protocol.handshake`.
+
+    steps(server, resp, aside)   the names of the steps in their order, and the bytes of all
+    judge(server, step, data)    what is wrong with the reply to a step, or None
+
+The reply to a step must be the one that belongs to it: otherwise later replies would be paired with
+the wrong requests. What a reply says about the server is set there: `version`, `no_resp3`,
+`no_password`. A step "" means that a reply came that nothing had asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import hiredis
+
+from nutproxy.proto.merge import decode
+
+log = logging.getLogger("nutproxy")
+
+UNASKED = "the server sent a reply to no request"
+# The expected replies to the steps of Redis' handshake; the reply to HELLO is a map.
+STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
+# Errors in reply to PING from servers that still serve some requests and refuse the others.
+PING_ERRORS = ("BUSY ", "MISCONF ", "NOPERM ", "MASTERDOWN ", "ERR unknown command")
+# The reply to AUTH of a server without a password: Redis 6 and later, and older.
+NO_PASSWORD = (
+    "ERR AUTH <password> called without any password configured",
+    "ERR Client sent AUTH, but no password is set",
+)
+
+
+class RedisHandshake:
+    @staticmethod
+    def steps(server: Any, resp: int, aside: bool) -> tuple[list[str], bytes]:
+        """AUTH, HELLO 3, SELECT and PING, as far as they are needed. PING finds out whether the
+        server is ready: it is not while it loads its data or requires a password. With `aside`,
+        only the commands that a server accepts while it runs a script."""
+        config = server.pool.config
+        commands: list[tuple[bytes, ...]] = []
+        if config.redis_auth:
+            commands.append((b"AUTH", config.redis_auth))
+        if resp == 3:
+            commands.append((b"HELLO", b"3"))
+        if config.redis_db and not aside:
+            commands.append((b"SELECT", b"%d" % config.redis_db))
+        if not aside:
+            commands.append((b"PING",))
+        steps = [command[0].decode() for command in commands]
+        return steps, b"".join([hiredis.pack_command(command) for command in commands])
+
+    @staticmethod
+    def judge(server: Any, step: str, data: bytes) -> str | None:
+        [reply] = decode([data])
+        refused = isinstance(reply, hiredis.ReplyError)
+        text = str(reply)
+        if not step:
+            return text if refused else UNASKED
+        if not refused:
+            return RedisHandshake.judge_words(server, step, reply)
+        if text.startswith(("ERR max number of clients", "DENIED")):
+            return text
+        if step == "HELLO":
+            server.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
+            return f"HELLO 3 failed: {text}"
+        if step == "AUTH":
+            if text.startswith(NO_PASSWORD):
+                warn_no_password(server)
+                return None
+            return f"redis_auth failed: {text}"
+        if step == "SELECT":
+            return f"redis_db {server.pool.config.redis_db} failed: {text}"
+        if text.startswith("LOADING "):
+            return text
+        if text.startswith("NOAUTH"):
+            return f"redis_auth is not set, but the server wants it: {text}"
+        # It is up and answers.
+        return None if text.startswith(PING_ERRORS) else f"PING failed: {text}"
+
+    @staticmethod
+    def judge_words(server: Any, step: str, reply: object) -> str | None:
+        """The same for a reply that is not an error."""
+        if step == "HELLO" and isinstance(reply, dict) and reply.get(b"proto") == 3:
+            version = reply.get(b"version")
+            if isinstance(version, bytes):
+                server.pool.server_version = version.decode(errors="replace") or None
+            return None
+        if step == "AUTH":
+            server.no_password = False
+        if reply == STEP_REPLIES.get(step):
+            return None
+        return str(server.unpaired(step, reply))
+
+
+def warn_no_password(server: Any) -> None:
+    """Warn once, and again only if the server has had a password meanwhile."""
+    if not server.no_password:
+        log.warning(
+            "%s at %s has no password: redis_auth protects the pool, but not the server",
+            server,
+            server.address,
+        )
+    server.no_password = True
+
+
+class MemcachedHandshake:
+    @staticmethod
+    def steps(server: Any, resp: int, aside: bool) -> tuple[list[str], bytes]:
+        return ["version"], b"version\r\n"
+
+    @staticmethod
+    def judge(server: Any, step: str, data: bytes) -> str | None:
+        """A server that has too many clients, or requires authentication, sends an error instead of
+        its version."""
+        reply = data.decode(errors="replace").partition("\r\n")[0].rstrip()
+        word, _, version = reply.partition(" ")
+        if step and word == "VERSION":
+            # Another proxy may have no version to tell.
+            server.version = version.strip()
+            return None
+        if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
+            return reply
+        refusal = str(server.unpaired(step, reply))
+        return refusal if step else UNASKED
