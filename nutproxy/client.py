@@ -188,10 +188,7 @@ def client_refusal(msg: cython.pointer(Msg), size: cython.size_t) -> bytes:
     client: ClientConn = cython.cast(ClientConn, msg.client)
     client.stats[POOL_UNREAD_REPLIES_DROPPED] += 1
     try:
-        return (
-            f"{client.protocol.code} reply of {size} bytes dropped: {client.unsent} bytes of"
-            " replies are unread, more than 4 times client_max_pending\r\n"
-        ).encode()
+        return client.protocol.error("dropped", b"%d" % size, b"%d" % client.unsent)
     except MemoryError:
         return None
 

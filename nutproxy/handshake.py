@@ -17,11 +17,12 @@ from typing import Any
 
 import hiredis
 
+from nutproxy.proto import errors
 from nutproxy.proto.merge import decode
 
 log = logging.getLogger("nutproxy")
 
-UNASKED = "the server sent a reply to no request"
+UNASKED = errors.cause("unasked")
 # The expected replies to the steps of Redis' handshake; the reply to HELLO is a map.
 STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
 # Errors in reply to PING from servers that still serve some requests and refuse the others.
@@ -65,20 +66,20 @@ class RedisHandshake:
             return text
         if step == "HELLO":
             server.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
-            return f"HELLO 3 failed: {text}"
+            return errors.cause("hello", text)
         if step == "AUTH":
             if text.startswith(NO_PASSWORD):
                 warn_no_password(server)
                 return None
-            return f"redis_auth failed: {text}"
+            return errors.cause("auth", text)
         if step == "SELECT":
-            return f"redis_db {server.pool.config.redis_db} failed: {text}"
+            return errors.cause("select", server.pool.config.redis_db, text)
         if text.startswith("LOADING "):
             return text
         if text.startswith("NOAUTH"):
-            return f"redis_auth is not set, but the server wants it: {text}"
+            return errors.cause("auth_wanted", text)
         # It is up and answers.
-        return None if text.startswith(PING_ERRORS) else f"PING failed: {text}"
+        return None if text.startswith(PING_ERRORS) else errors.cause("ping", text)
 
     @staticmethod
     def judge_words(server: Any, step: str, reply: object) -> str | None:

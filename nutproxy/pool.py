@@ -151,8 +151,7 @@ class ServerPool:
 
     def dead_reply(self) -> bytes:
         """The error reply when every server is ejected."""
-        code = self.protocol.code
-        return f"{code} pool '{self.name}' has no live server: Connection refused\r\n".encode()
+        return self.protocol.error("no_live_server", self.name.encode())
 
     def next_deadline(self):
         """When the next request expires, in milliseconds of the loop's clock; -1 if none waits."""

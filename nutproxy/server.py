@@ -64,6 +64,7 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_TIMEDOUT,
 )
 
+from nutproxy.proto import errors
 from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
@@ -132,13 +133,9 @@ class Server(Endpoint):
         return {**self.pool.about, "server": self.name}
 
     def error_reply(self, cause: str) -> bytes | None:
-        """The error reply for a client; None when memory has run out. While a server is loading,
-        the reply keeps the code LOADING, because clients know that they can wait and retry."""
-        code = self.protocol.code
+        """The error reply for a client; None when memory has run out."""
         try:
-            if cause.startswith("LOADING "):
-                code, cause = f"-{cause}".split(" ", 1)
-            return f"{code} {self}: {cause}\r\n".encode()
+            return errors.server_error(self.protocol.error, self.name, self.pool.name, cause)
         except MemoryError:
             return None
 
@@ -252,7 +249,7 @@ class Server(Endpoint):
     def unpaired(self, step: str, reply: object) -> str:
         """Count a reply that is not the one to this step. Returns the reason."""
         self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-        return f"not a reply to {step}: {reply!a:.100}"
+        return errors.cause("handshake_reply", step, f"{reply!a:.100}")
 
     def ready(self, conn: ServerConn) -> None:
         """The handshake has succeeded: requests can be sent."""
@@ -562,7 +559,7 @@ class Server(Endpoint):
         if silence < self.grace():
             row: cython.longlong = self.loop.now - max(conn.timed_out_since, conn.waiting_since)
             if conn.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
-                conn.fail(f"bytes come, but no whole reply for {row} ms")
+                conn.fail(errors.cause("silent_bytes", row))
             return 0
         self.failed(start, TIMED_OUT)
         if silence >= 2 * self.grace():
@@ -599,7 +596,7 @@ class Server(Endpoint):
         """The proxy is shutting down: close all connections, and open no more."""
         conn: ServerConn
         self.down = self.stopped = True
-        self.error = self.error_reply("nutproxy stops")
+        self.error = self.error_reply(errors.cause("stops"))
         if self.retry is not None:
             self.retry.cancel()
         conns = self.open_conns()

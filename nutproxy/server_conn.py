@@ -75,19 +75,19 @@ from cython.cimports.nutproxy.stats.slab import (
 )
 
 from nutproxy.handshake import UNASKED
+from nutproxy.proto import errors
 from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
 
 # The reply to a RESP3 client when the server is too old for HELLO.
-NOPROTO = b"-NOPROTO unsupported protocol version\r\n"
+NOPROTO = errors.REDIS_REPLIES["noproto"]
 # Longest line of text in a reply, in bytes. Those of Redis are short; scripts can return any.
 LINE_MAX = cython.declare(cython.size_t, 16 << 20)
 # Longest reply to a step of the handshake, in bytes: it becomes Python objects.
 HANDSHAKE_MAX = cython.declare(cython.size_t, 65536)
 # The part of a server's error that is a cause, in bytes: every request that fails repeats it.
 QUOTED = 500
-OUT_OF_MEMORY = b"-ERR out of memory\r\n"
 # A reply up to this size is always kept: an error would be hardly smaller, and the reply may
 # confirm a write.
 REPLY_SMALL = cython.declare(cython.size_t, 512)
@@ -96,6 +96,10 @@ SETTLED_PER_TURN = cython.declare(cython.int, 8192)
 # The cause of an end that says nothing about the server.
 NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
+# Causes that are made in advance: memory may have run out when they are needed.
+REPLY_LENGTH = errors.cause("reply_length")
+HANDSHAKE_LENGTH = errors.cause("handshake_length")
+INTERNAL_ERROR = errors.cause("internal")
 
 
 @cython.cfunc
@@ -146,7 +150,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         return conn.close(conn)
     if self.fits is not cython.NULL and not self.fits(conn.omsg_q.head, data, parser):
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-        self.cause = f"the reply does not match the request: {line_of(data, parser)[:100]}"
+        self.cause = errors.cause("unsuited", line_of(data, parser)[:100])
         return conn.close(conn)
     server.failures = 0
     count_reply(self, conn.omsg_q.head, data, parser)
@@ -205,9 +209,8 @@ def server_recv_kept(conn: Conn) -> cython.int:
 
 def refusal_of(error: str) -> str:
     """The cause when a server ends the connection because of a request, with the server's error."""
-    if error.endswith("invalid bulk length"):
-        error += " (it needs a proto-max-bulk-len as large as the pool's proto_max_bulk_len)"
-    return f"refused the request: {error}"
+    too_long = error.endswith("invalid bulk length")
+    return errors.cause("refused_length" if too_long else "refused", error)
 
 
 @cython.cfunc
@@ -261,7 +264,7 @@ def server_recv_part(
         if max(length, parser.need) <= limit and parser.scan <= parser.pos + LINE_MAX:
             return 0
         if self.state != SERVER_READY:
-            self.cause = "its reply to the handshake is too long"
+            self.cause = HANDSHAKE_LENGTH
             conn.close(conn)
             return 0
         log.warning(
@@ -278,7 +281,9 @@ def server_recv_part(
 def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """The end of a reply that was dropped: its request gets an error."""
     self: ServerConn = cython.cast(ServerConn, conn)
-    text: bytes = self.server.error_reply("its reply is too long") or OUT_OF_MEMORY
+    text: bytes = self.server.error_reply(REPLY_LENGTH)
+    if text is None:
+        text = self.server.protocol.memory_error
     conn.discarding = False
     conn.recv_done = aside_recv_done if self.aside else server_recv_done
     if parser.kind != b">":
@@ -293,10 +298,11 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
     self: ServerConn = cython.cast(ServerConn, conn)
     text: bytes = parser.error
     conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
-    self.cause = f"malformed reply ({text.decode()})"
+    self.cause = errors.cause("malformed", text.decode())
     if self.state != SERVER_READY:
         # Memcached is the default, and `redis: true` is easy to forget.
-        self.cause += f"; {self.server.protocol.mistaken}"
+        other, key = self.server.protocol.other
+        self.cause = errors.cause("wrong_protocol", text.decode(), other, key)
     return conn.close(conn)
 
 
@@ -726,7 +732,7 @@ class ServerConn(Conn):
         if self.state != SERVER_RESOLVING:
             return
         if isinstance(answer, OSError):
-            self.fail(f"cannot resolve host: {answer.strerror or answer}")
+            self.fail(errors.cause("host", answer.strerror or answer))
             return
         self.start(answer)
 
@@ -750,7 +756,7 @@ class ServerConn(Conn):
                     return
         except Exception:
             log.exception("%s %s: internal error while connecting", self, self.server)
-            cause = "internal error of nutproxy, see its log"
+            cause = INTERNAL_ERROR
         self.fail(cause)
 
     def open(self, family: int, address: object) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from nutproxy.local.interface import Client
+from nutproxy.proto.errors import MEMCACHED_REPLIES, PROTOCOL_ERRORS
 
 log = logging.getLogger("nutproxy")
 
@@ -26,12 +27,12 @@ TEXTS = {
 
 # The protocol by the error text of the parsers.
 ERRORS = {
-    b"CLIENT_ERROR the binary protocol is not supported\r\n": "binary",
-    b"CLIENT_ERROR TLS is not supported\r\n": "tls",
-    b"ERROR\r\n": "http",
-    b"-ERR this pool speaks the Memcached protocol\r\n": "redis",
-    b"Protocol error: the binary Memcached protocol is not supported": "binary",
-    b"Protocol error: TLS is not supported": "tls",
+    MEMCACHED_REPLIES["memcached_binary"]: "binary",
+    MEMCACHED_REPLIES["memcached_tls"]: "tls",
+    MEMCACHED_REPLIES["memcached_unknown"]: "http",
+    MEMCACHED_REPLIES["memcached_redis"]: "redis",
+    PROTOCOL_ERRORS["binary"]: "binary",
+    PROTOCOL_ERRORS["tls"]: "tls",
 }
 
 # Commands that Redis does not have.

@@ -52,10 +52,13 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_REQUESTS_UNAVAILABLE,
 )
 
+from nutproxy.proto.errors import cause
+
 log = logging.getLogger("nutproxy")
 
 # Maximum local commands of one client in one turn: 1 to 2 ms.
 LOCAL_PER_TURN = cython.declare(cython.uint, 64)
+QUEUE_FULL = cause("queue_full")
 
 
 def answer(client, text, flags, error):
@@ -109,7 +112,7 @@ def forward(client, msg, server):
     queued = server.stats[SERVER_IN_QUEUE_BYTES] + server.stats[SERVER_OUT_QUEUE_BYTES]
     if queued > 0 and queued + msg.req.length > pool.max_queue:
         server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
-        msg_fail(msg, server.error_reply("its queue is full (server_max_queue)"))
+        msg_fail(msg, server.error_reply(QUEUE_FULL))
         return 0
     queue(client, msg, server, conn)
     return 0

@@ -70,7 +70,8 @@ from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUSED_REQUESTS
 
 from nutproxy.local.interface import Query
-from nutproxy.local.memcache import HANDLERS, INTERNAL_ERROR
+from nutproxy.local.memcache import HANDLERS
+from nutproxy.proto.errors import MEMCACHED_REPLIES, memcached_error
 from nutproxy.strangers import tell_broken
 
 log = logging.getLogger("nutproxy")
@@ -79,7 +80,9 @@ log = logging.getLogger("nutproxy")
 # this length arrives in two pieces.
 LINE_MAX = cython.declare(cython.size_t, 2048)
 DELETE_NOREPLY = cython.declare(cython.p_const_char, b"delete noreply 0\r\n")
-LINE_FEED = b"CLIENT_ERROR nutproxy cannot add to an item whose key has a line feed\r\n"
+LINE_FEED = MEMCACHED_REPLIES["memcached_line_feed"]
+# The reply when a local handler raises an exception. The log has the details.
+INTERNAL_ERROR = MEMCACHED_REPLIES["internal"]
 # A base64 key is never longer decoded than encoded.
 key_buffer = cython.declare(cython.char[256])
 
@@ -109,7 +112,7 @@ def memcache_recv_done(conn, data, parser):
     if kind == UNSUPPORTED:
         return answer(
             client,
-            b"CLIENT_ERROR '%s' is not supported by nutproxy\r\n" % command.name[: command.length],
+            memcached_error("memcached_not_supported", command.name[: command.length]),
             flags,
             True,
         )
@@ -155,28 +158,25 @@ def memcache_recv_error(conn, parser):
 
 @cython.cfunc
 def denied(command: cython.pointer(Command), pool: ServerPool) -> bytes:
-    return b"CLIENT_ERROR '%s' is denied by deny_commands of pool '%s'\r\n" % (
-        command.name[: command.length],
-        pool.name.encode(),
-    )
+    return memcached_error("memcached_denied", command.name[: command.length], pool.name.encode())
 
 
 @cython.cfunc
 def duplicate(command: cython.pointer(Command)) -> bytes:
     """memcached's text for a repeated flag."""
     if command.name[1] == b"d" or command.name[1] == b"a":
-        return b"CLIENT_ERROR invalid or duplicate flag\r\n"
-    return b"CLIENT_ERROR duplicate flag\r\n"
+        return MEMCACHED_REPLIES["memcached_flag_or_duplicate"]
+    return MEMCACHED_REPLIES["memcached_duplicate_flag"]
 
 
 @cython.cfunc
 def undecoded(command: cython.pointer(Command)) -> bytes:
     """memcached's text for a key that is not valid base64."""
     if command.name[1] == b"e":
-        return b"CLIENT_ERROR bad command line format\r\n"
+        return MEMCACHED_REPLIES["memcached_format"]
     if command.name[1] == b"d" or command.name[1] == b"a":
-        return b"CLIENT_ERROR invalid or duplicate flag\r\n"
-    return b"CLIENT_ERROR error decoding key\r\n"
+        return MEMCACHED_REPLIES["memcached_flag_or_duplicate"]
+    return MEMCACHED_REPLIES["memcached_base64"]
 
 
 @cython.cfunc
@@ -196,8 +196,8 @@ def no_flag(data: cython.p_const_char, parser: cython.pointer(Parser), index: cy
     for before in range(3, index):
         seen.add(data[parser.argv[before].offset])
     if char >= 127 or len(seen) < index - 3:
-        return b"CLIENT_ERROR duplicate flag\r\n"
-    return b"CLIENT_ERROR invalid flag\r\n"
+        return MEMCACHED_REPLIES["memcached_duplicate_flag"]
+    return MEMCACHED_REPLIES["memcached_flag"]
 
 
 @cython.cfunc

@@ -102,7 +102,8 @@ KEYS_MAX = cython.declare(cython.size_t, 16 << 20)
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
 # The reply when a local handler raises an exception. The log has the details.
-INTERNAL_ERROR = b"-ERR internal error of nutproxy, see its log\r\n"
+INTERNAL_ERROR = errors.REDIS_REPLIES["internal"]
+UNBALANCED_QUOTES = cython.declare(cython.p_const_char, errors.PROTOCOL_ERRORS["unbalanced_quotes"])
 
 
 def redis_recv_done(conn, data, parser):
@@ -277,7 +278,7 @@ def redis_recv_error(conn, parser):
         text = text.replace(b"%c", PyBytes_FromStringAndSize(cython.address(char), 1))
     client.breaks()
     tell_broken(client, text)
-    return answer(client, b"-ERR " + text + b"\r\n", reply_flags(client), False)
+    return answer(client, errors.protocol_error(text), reply_flags(client), False)
 
 
 # Replies made by the proxy
@@ -397,7 +398,7 @@ def inline_command(
     limits: Limits
     result: cython.int
     if words is None:
-        parser.error = b"Protocol error: unbalanced quotes in request"
+        parser.error = UNBALANCED_QUOTES
         return redis_recv_error(client, parser)
     if not words:
         return 0
@@ -550,7 +551,8 @@ def forward_keys(
                     key_hash(pool, data, arg) != hashed
                     and pool.route(data + arg.offset, arg.length) is not server
                 ):
-                    return answer(client, crossslot(pool, row), flags, True)
+                    text = errors.crossslot(names[row.number], pool.name, pool.config.hash_tag)
+                    return answer(client, text, flags, True)
             if row.patterns and refuse_pattern(client, row, data, parser, server, flags):
                 return 0
         return forward_one(client, row, data, parser.pos, server, flags)
@@ -565,19 +567,6 @@ def key_hash(pool: ServerPool, data: cython.p_const_char, arg: cython.pointer(Ar
     return pool.router.hash(
         cython.cast(cython.pointer(cython.const[cython.uchar]), data + arg.offset), arg.length
     )
-
-
-@cython.cfunc
-def crossslot(pool: ServerPool, row: cython.pointer(Row)) -> bytes:
-    tag = pool.config.hash_tag
-    if tag:
-        way = f"keys with the same text between {tag.decode()!r} share a server"
-    else:
-        way = "with hash_tag: '{}' keys with the same text between the braces share a server"
-    return (
-        f"-CROSSSLOT Keys of '{names[row.number].upper()}' are on different servers of pool "
-        f"'{pool.name}'; {way}\r\n"
-    ).encode()
 
 
 @cython.cfunc

@@ -20,8 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nutproxy import __version__
 from nutproxy.local.interface import Client, Query
-
-INTERNAL_ERROR = b"SERVER_ERROR internal error of nutproxy, see its log\r\n"
+from nutproxy.proto.errors import cause, memcached_error
 
 Handler = Callable[[Client, list[bytes]], bytes | Query]
 
@@ -77,7 +76,7 @@ def stats(client: Client, words: list[bytes]) -> bytes | Query:
         if len(set(texts)) == 1 and not texts[0].endswith(b"END\r\n"):
             return texts[0]
         parts = [_prefixed(name, text) for name, text in zip(names, texts, strict=True)]
-        return b"".join(parts) + b"END\r\n" if parts else NO_SERVER % client.pool.name.encode()
+        return b"".join(parts) + b"END\r\n" if parts else _no_server(client)
 
     return Query("all", words, finish)
 
@@ -94,7 +93,7 @@ def _merged(
             if not text.endswith(b"END\r\n") or not text.startswith((b"STAT ", b"ITEM ", b"END\r")):
                 return text[text.rfind(b"\n", 0, -1) + 1 :]
         if not texts:
-            return NO_SERVER % client.pool.name.encode()
+            return _no_server(client)
         return merge([text.removesuffix(b"END\r\n") for text in texts]) + b"END\r\n"
 
     return finish
@@ -124,8 +123,11 @@ def _dump(texts: list[bytes], limit: bytes) -> bytes:
     return b"".join(line + b"\n" for line in lines[:most])
 
 
-NO_FIGURES = b"the server's reply holds no statistics"
-NO_SERVER = b"SERVER_ERROR pool '%b' has no live server: Connection refused\r\n"
+NO_FIGURES = cause("no_statistics").encode()
+
+
+def _no_server(client: Client) -> bytes:
+    return memcached_error("no_live_server", client.pool.name.encode())
 
 
 def _prefixed(name: bytes, text: bytes) -> bytes:

@@ -11,7 +11,7 @@ cdef class Protocol:
     cdef readonly str name             # Redis or Memcached
     cdef public object handshake       # makes the handshake of a server: see handshake.py
     cdef public tuple commands         # their names, in the order of the rows
-    cdef readonly str mistaken         # what to change if the servers speak the other protocol
+    cdef readonly tuple other          # the other protocol, and its value of `redis`
 
     # Requests.
     cdef parse_t parse_request
@@ -26,9 +26,10 @@ cdef class Protocol:
     cdef bint kind_byte                # its first byte tells its kind: the rest of a line can be dropped
     cdef bint reads_on                 # a server reads the rest of a request that it has refused
 
-    # Error replies, complete unless said otherwise.
-    cdef readonly str code             # their first word
-    cdef const char* out_of_memory
+    # Error replies, from proto/error_table.py; complete unless said otherwise.
+    cdef readonly object error         # error(key, *words): makes one
+    cdef readonly bytes memory_error
+    cdef const char* out_of_memory     # the same
     cdef const char* internal_error
     cdef tuple kept                    # keeps the texts alive
     cdef readonly bytes full           # to a client beyond the limit on clients

@@ -10,14 +10,14 @@ import cython
 
 @cython.cclass
 class Protocol:
-    """`code` is the first word of its error replies. The other texts are complete, except `stalled`
-    and `too_much`, which `refuse` completes."""
+    """The texts are complete error replies, except `stalled` and `too_much`, which `refuse`
+    completes. `error(key, *words)` makes other error replies."""
 
     def __init__(
         self,
         name: str,
-        mistaken: str,
-        code: str,
+        other: tuple,
+        error: object,
         *,
         out_of_memory: bytes,
         internal_error: bytes,
@@ -26,11 +26,12 @@ class Protocol:
         too_much: bytes,
     ):
         # The C members point into these.
-        self.kept = (out_of_memory, internal_error, stalled, too_much)
+        self.kept = (internal_error, stalled, too_much)
         self.name = name
-        self.mistaken = mistaken
-        self.code = code
+        self.other = other
+        self.error = error
         self.full = full
+        self.memory_error = out_of_memory
         self.out_of_memory = out_of_memory
         self.internal_error = internal_error
         self.stalled = stalled

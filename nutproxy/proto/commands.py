@@ -29,8 +29,6 @@ from enum import IntEnum, IntFlag
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
-from nutproxy.proto.errors import ERRORS
-
 
 class Behaviour(IntEnum):
     """What nutproxy does with a request. The numbers are those of the compiled router's enum."""
@@ -712,8 +710,9 @@ connection, always ends this state.
 _ERRORS = """
 ## Errors
 
-These are nutproxy's own errors about a command. The connection stays open. A pool's `deny_commands`
-refuses further commands by name. A server's error reply is passed on unchanged.
+[errors.md](errors.md) lists nutproxy's own errors, with what to do about each. After an error about
+a command the connection stays open. A pool's `deny_commands` refuses further commands by name. A
+server's error reply is passed on unchanged.
 """
 
 
@@ -750,12 +749,8 @@ def document() -> str:
             ),
         ),
         _ERRORS,
-        *_table(
-            ("Reply", "When"),
-            ((f"`-{row.text.replace(b'%b', b'X').decode()}`", row.help) for row in ERRORS.values()),
-        ),
     ]
-    parts += ["\n## INFO\n", _INFO, *_table(("Section", "Fields", "Value"), _info_rows())]
+    parts += ["## INFO\n", _INFO, *_table(("Section", "Fields", "Value"), _info_rows())]
     for group, title in _GROUPS.items():
         rows = (row for row in COMMANDS.values() if row.group == group)
         parts.append(f"\n## {title}\n")

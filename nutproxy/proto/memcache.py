@@ -49,6 +49,7 @@ from cython.cimports.nutproxy.msg.parse import (
 )
 from cython.cimports.nutproxy.proto.redis import parser_arg
 
+from nutproxy.proto.errors import MEMCACHED_REPLIES
 from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX
 
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
@@ -71,10 +72,19 @@ VALUE_MAX = cython.declare(cython.longlong, 2147483647 - 2)
 BINARY = cython.declare(cython.uchar, 0x80)
 TLS = cython.declare(cython.p_const_char, b"\x16\x03")
 
-BAD_FORMAT = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad command line format\r\n")
-BAD_CHUNK = cython.declare(cython.p_const_char, b"CLIENT_ERROR bad data chunk\r\n")
-TOO_LARGE = cython.declare(cython.p_const_char, b"SERVER_ERROR object too large for cache\r\n")
-UNKNOWN = cython.declare(cython.p_const_char, b"ERROR\r\n")
+# The replies to malformed requests.
+BAD_FORMAT = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_format"])
+BAD_CHUNK = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_data"])
+BAD_EXPTIME = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_exptime"])
+TOO_LARGE = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_value_length"])
+UNKNOWN = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_unknown"])
+MANY_FLAGS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_many_flags"])
+MANY_KEYS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_many_keys"])
+LONG_LINE = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_line_length"])
+NO_MEMORY = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["out_of_memory"])
+IS_BINARY = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_binary"])
+IS_TLS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_tls"])
+IS_REDIS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_redis"])
 
 # The bytes at which split_line stops to check for the end of a word. A CR may be part of a word; a
 # NUL may not.
@@ -277,7 +287,7 @@ def check_line(
             parser.argv[1].length <= KEY_LENGTH
             and number_of(data, cython.address(parser.argv[1]), True, cython.address(value))
         ):
-            return b"CLIENT_ERROR invalid exptime argument\r\n"
+            return BAD_EXPTIME
     if not keys_fit(parser, 2 if kind == GAT else 1, last):
         return BAD_FORMAT
     return cython.NULL
@@ -317,7 +327,7 @@ def check_meta_store(
     """check_line for `ms <key> <bytes> <flag>*`."""
     good: cython.bint = parser.argc > 2 and data_follows(parser, data, 2)
     if parser.argc > META_WORDS and parser.argv[1].length <= KEY_LENGTH:
-        return b"CLIENT_ERROR options flags too long\r\n"
+        return MANY_FLAGS
     if nul or not good or not keys_fit(parser, 1, 2):
         return BAD_FORMAT
     return cython.NULL
@@ -421,10 +431,10 @@ def is_foreign(
 ) -> cython.bint:
     """Whether this is the start of another protocol, whose messages may contain no line feed."""
     if data[0] == cython.cast(cython.char, BINARY):
-        parser.error = b"CLIENT_ERROR the binary protocol is not supported\r\n"
+        parser.error = IS_BINARY
         return True
     if length > 1 and memcmp(data, TLS, 2) == 0:
-        parser.error = b"CLIENT_ERROR TLS is not supported\r\n"
+        parser.error = IS_TLS
         return True
     return False
 
@@ -477,7 +487,7 @@ def parse_line(
     )
     end = length if found is cython.NULL else found - data
     if end > LINE_MAX and (end > LONG_LINE_MAX or not may_be_long(data, end)):
-        parser.error = b"CLIENT_ERROR line too long\r\n"
+        parser.error = LONG_LINE
         return PARSE_ERROR
     if found is cython.NULL:
         parser.scan = length
@@ -487,10 +497,10 @@ def parse_line(
         end -= 1
     nul = split_line(parser, data, end)
     if nul == -2:
-        parser.error = b"CLIENT_ERROR too many keys\r\n"
+        parser.error = MANY_KEYS
         return PARSE_OK
     if nul < 0:
-        parser.error = b"SERVER_ERROR out of memory\r\n"
+        parser.error = NO_MEMORY
         return PARSE_ERROR
     if parser.argc > 0:
         number = command_find(data + parser.argv[0].offset, parser.argv[0].length)
@@ -498,7 +508,7 @@ def parse_line(
         parser.error = UNKNOWN
         if is_redis(parser, data):
             # A Redis error, which the client understands.
-            parser.error = b"-ERR this pool speaks the Memcached protocol\r\n"
+            parser.error = IS_REDIS
             return PARSE_ERROR
         # A browser may have been tricked into sending this, so the lines that follow must not be
         # run as commands.

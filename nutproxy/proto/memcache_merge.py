@@ -32,9 +32,11 @@ from cython.cimports.nutproxy.proto.merge import (
     put_text,
 )
 
+from nutproxy.proto.errors import MEMCACHED_REPLIES
+
 END = cython.declare(cython.p_const_char, b"END\r\n")
 END_LENGTH = cython.declare(cython.size_t, 5)
-UNEXPECTED = b"SERVER_ERROR a server's reply to a part of this command does not belong to it\r\n"
+UNEXPECTED = MEMCACHED_REPLIES["memcached_part_form"]
 
 
 def memcache_miss(msg):

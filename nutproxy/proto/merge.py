@@ -32,11 +32,11 @@ from cython.cimports.nutproxy.proto.redis import (
 )
 from cython.cimports.nutproxy.proto.table import Row
 
+from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.reports import REPORTS
 
-UNEXPECTED = b"-ERR a server's reply to a part of '%s' does not have the expected form\r\n"
-UNDECODABLE = "ERR a server's reply does not have the expected form"
+UNDECODABLE = errors.ERRORS["reply_form"].text.decode()
 # By row number: the function that merges decoded replies, or None.
 reports: list = [REPORTS.get(command.response_policy) for command in COMMANDS.values()]
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -81,10 +81,7 @@ def put_error(
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     text: bytes = failed.rsp.data[: failed.rsp.length]
     if written and text[:1] == b"-":
-        others: bytes = b"other servers may have executed this '%s'"
-        if row.specs > 0:
-            others = b"other keys of this '%s' may have been changed"
-        text = text[: len(text) - 2] + b"; " + others % row.name + b"\r\n"
+        text = errors.add(text, "other_keys" if row.specs > 0 else "other_servers", row.name)
     return put_text(parent, text)
 
 
@@ -92,7 +89,7 @@ def put_error(
 @cython.exceptval(-1, check=False)
 def unexpected(parent: cython.pointer(Msg)) -> cython.int:
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
-    return put_text(parent, UNEXPECTED % row.name)
+    return put_text(parent, errors.error("part_form", row.name))
 
 
 @cython.cfunc
@@ -105,7 +102,7 @@ def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int
     if parent.join.extra is cython.NULL:
         return unexpected(parent)
     servers = cython.cast(list, parent.join.extra)
-    text = f"its reply to '{row.name.decode()}' does not have the expected form"
+    text = errors.cause("form", row.name.decode())
     return put_text(parent, servers[index].error_reply(text))
 
 

@@ -15,18 +15,20 @@ from cython.cimports.nutproxy.proto.memcache_pairing import memcache_fits
 from cython.cimports.nutproxy.proto.redis import redis_parse_req, redis_parse_rsp
 from cython.cimports.nutproxy.proto.table import rows_belong_to
 
+from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS as REDIS_COMMANDS
+from nutproxy.proto.errors import MEMCACHED_REPLIES, PROTOCOL_ERRORS, REDIS_REPLIES
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHED_COMMANDS
 
 redis_protocol = Protocol(
     "Redis",
-    "if this is a Memcached server, the pool needs 'redis: false'",
-    "-ERR",
-    out_of_memory=b"-ERR out of memory\r\n",
-    internal_error=b"-ERR internal error of nutproxy, see its log\r\n",
-    full=b"-ERR max number of clients reached\r\n",
-    stalled=b"Protocol error: an unfinished request, see client_request_timeout",
-    too_much=b"Protocol error: unfinished requests, see client_query_buffer_limit",
+    ("Memcached", "false"),
+    errors.error,
+    out_of_memory=REDIS_REPLIES["out_of_memory"],
+    internal_error=REDIS_REPLIES["internal"],
+    full=REDIS_REPLIES["max_clients"],
+    stalled=PROTOCOL_ERRORS["stalled"],
+    too_much=PROTOCOL_ERRORS["unfinished"],
 )
 redis_protocol.commands = tuple(REDIS_COMMANDS)
 redis_protocol.parse_request = redis_parse_req
@@ -36,13 +38,13 @@ rows_belong_to(cython.cast(cython.p_void, redis_protocol))
 
 memcached_protocol = Protocol(
     "Memcached",
-    "if this is a Redis server, the pool needs 'redis: true'",
-    "SERVER_ERROR",
-    out_of_memory=b"SERVER_ERROR out of memory\r\n",
-    internal_error=b"SERVER_ERROR internal error of nutproxy, see its log\r\n",
-    full=b"ERROR Too many open connections\r\n",
-    stalled=b"CLIENT_ERROR an unfinished request, see client_request_timeout\r\n",
-    too_much=b"SERVER_ERROR unfinished requests, see client_query_buffer_limit\r\n",
+    ("Redis", "true"),
+    errors.memcached_error,
+    out_of_memory=MEMCACHED_REPLIES["out_of_memory"],
+    internal_error=MEMCACHED_REPLIES["internal"],
+    full=MEMCACHED_REPLIES["memcached_max_clients"],
+    stalled=MEMCACHED_REPLIES["memcached_stalled"],
+    too_much=MEMCACHED_REPLIES["memcached_unfinished"],
 )
 memcached_protocol.commands = tuple(MEMCACHED_COMMANDS)
 memcached_protocol.parse_request = memcache_parse_req

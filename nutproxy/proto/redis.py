@@ -38,6 +38,8 @@ from cython.cimports.nutproxy.msg.parse import (
     Arg,
 )
 
+from nutproxy.proto.errors import PROTOCOL_ERRORS
+
 # PROTO_INLINE_MAX_SIZE of Redis: the longest inline command, and the longest line of a length.
 LINE_MAX = cython.declare(cython.size_t, 64 * 1024)
 # A full argument table grows by a factor of four below this size, and by two above it, because
@@ -50,6 +52,25 @@ INT_MAX = cython.declare(cython.longlong, 2147483647)
 ELEMENTS_MAX = cython.declare(cython.longlong, 4294967295)
 # Larger than any bulk that a server sends. A longer one means that the reply is malformed.
 REPLY_BULK_MAX = cython.declare(cython.longlong, 1 << 40)
+
+# The texts of malformed requests.
+ARRAY_LENGTH = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["array_length"])
+ARRAY_LENGTH_LINE = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["array_length_line"])
+ARRAY_LENGTH_UNAUTHENTICATED = cython.declare(
+    cython.p_const_char, PROTOCOL_ERRORS["array_length_unauthenticated"]
+)
+NO_DOLLAR = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["no_dollar"])
+BULK_LENGTH = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["bulk_length"])
+BULK_LENGTH_LINE = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["bulk_length_line"])
+BULK_LENGTH_UNAUTHENTICATED = cython.declare(
+    cython.p_const_char, PROTOCOL_ERRORS["bulk_length_unauthenticated"]
+)
+BULK_END = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["bulk_end"])
+REQUEST_LENGTH = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["request_length"])
+REQUEST_MEMORY = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["request_memory"])
+INLINE_LENGTH = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["inline_length"])
+BINARY = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["binary"])
+TLS = cython.declare(cython.p_const_char, PROTOCOL_ERRORS["tls"])
 
 
 @cython.cfunc
@@ -222,15 +243,15 @@ def redis_parse_req(parser, limits, data, length):
                     parser,
                     data,
                     length,
-                    b"Protocol error: invalid multibulk length",
-                    b"Protocol error: too big mbulk count string",
+                    ARRAY_LENGTH,
+                    ARRAY_LENGTH_LINE,
                 )
         if value > limits.args:
             # The lower limit before AUTH has its own error text.
             if value <= INT_MAX and limits.args < ARGS_MAX:
-                parser.error = b"Protocol error: unauthenticated multibulk length"
+                parser.error = ARRAY_LENGTH_UNAUTHENTICATED
             else:
-                parser.error = b"Protocol error: invalid multibulk length"
+                parser.error = ARRAY_LENGTH
             return PARSE_ERROR
         parser.pos = end
         if value <= 0:
@@ -254,8 +275,8 @@ def redis_parse_req(parser, limits, data, length):
                     parser,
                     data,
                     length,
-                    b"Protocol error: expected '$', got '%c'",
-                    b"Protocol error: too big bulk count string",
+                    NO_DOLLAR,
+                    BULK_LENGTH_LINE,
                 )
             if not short_length(
                 data, parser.pos + 1, length, cython.address(value), cython.address(end)
@@ -270,30 +291,30 @@ def redis_parse_req(parser, limits, data, length):
                         parser,
                         data,
                         length,
-                        b"Protocol error: invalid bulk length",
-                        b"Protocol error: too big bulk count string",
+                        BULK_LENGTH,
+                        BULK_LENGTH_LINE,
                     )
             if value < 0 or value > limits.bulk:
                 # The lower limit before AUTH has its own error text.
                 if 0 <= value <= limits.bulk_later:
-                    parser.error = b"Protocol error: unauthenticated bulk length"
+                    parser.error = BULK_LENGTH_UNAUTHENTICATED
                 else:
-                    parser.error = b"Protocol error: invalid bulk length"
+                    parser.error = BULK_LENGTH
                 return PARSE_ERROR
             parser.pos = end
             parser.length = value
             parser.need = end + value + 2
             if parser.need > limits.request:
-                parser.error = b"Protocol error: too big request"
+                parser.error = REQUEST_LENGTH
                 return PARSE_ERROR
             parser.state = REQ_BULK
         if parser.need > length:
             return PARSE_AGAIN
         if data[parser.need - 2] != b"\r" or data[parser.need - 1] != b"\n":
-            parser.error = b"Protocol error: expected CR LF after bulk"
+            parser.error = BULK_END
             return PARSE_ERROR
         if parser_arg(parser, parser.pos, parser.length) < 0:
-            parser.error = b"Protocol error: out of memory"
+            parser.error = REQUEST_MEMORY
             return PARSE_ERROR
         parser.pos = parser.need
         parser.rest -= 1
@@ -311,10 +332,10 @@ def redis_parse_line(
     Other protocols are recognised by their first bytes, because a line end may never arrive."""
     found: cython.p_const_char
     if data[0] == cython.cast(cython.char, 0x80):
-        parser.error = b"Protocol error: the binary Memcached protocol is not supported"
+        parser.error = BINARY
         return PARSE_ERROR
     if length > 1 and data[0] == 0x16 and data[1] == 3:
-        parser.error = b"Protocol error: TLS is not supported"
+        parser.error = TLS
         return PARSE_ERROR
     found = cython.cast(
         cython.p_const_char, memchr(data + parser.scan, b"\n", length - parser.scan)
@@ -323,7 +344,7 @@ def redis_parse_line(
         parser.scan = length
         if length <= LINE_MAX:
             return PARSE_AGAIN
-        parser.error = b"Protocol error: too big inline request"
+        parser.error = INLINE_LENGTH
         return PARSE_ERROR
     parser.pos = found - data + 1
     if parser.pos == 1 or (parser.pos == 2 and data[0] == b"\r"):

@@ -522,17 +522,6 @@ def test_noauth_has_redis_text(reference):
         connection("CONFIG", "SET", "requirepass", "")
 
 
-def test_every_error_is_one_line_that_begins_with_a_code():
-    for key, row in errors.ERRORS.items():
-        reply = errors.error(key, *[b"a\r\nb"] * row.text.count(b"%b"))
-        assert reply.startswith(b"-")
-        assert reply[1:].split()[0].isupper()
-        assert reply.endswith(b"\r\n")
-        assert b"\r" not in reply[:-2]
-        assert b"\n" not in reply[:-2]
-        assert row.help.endswith(".")
-
-
 def test_documentation_is_generated_from_the_table():
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     assert written == commands.document(), "run: python -m nutproxy.proto.commands"
