@@ -42,7 +42,6 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_PIECES,
     Body,
     Cursor,
-    Join,
     Msg,
     Owner,
     client_append,
@@ -52,6 +51,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_put,
 )
 from cython.cimports.nutproxy.msg.parse import Parser, parser_reset
+from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX
 from cython.cimports.nutproxy.proto.table import STATE_AUTH
 from cython.cimports.nutproxy.stats.slab import (
@@ -205,21 +205,20 @@ client_owner.refusal = client_refusal
 def client_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
     """Replies leave in the order of the requests: the first one that is not done ends the write."""
     msg: cython.pointer(Msg) = cursor.msg
-    join: cython.pointer(Join)
+    body: cython.pointer(Body)
     if msg is cython.NULL:
         msg = conn.omsg_q.head
-    elif msg.flags & MSG_PIECES and cursor.piece + 1 < msg.join.npieces:
-        cursor.piece += 1
-        return cython.address(msg.join.pieces[cursor.piece])
     else:
+        if msg.flags & MSG_PIECES:
+            body = piece_next(msg, cursor)
+            if body is not cython.NULL:
+                return body
         msg = msg.client_next
     if msg is cython.NULL or not msg.flags & MSG_DONE:
         return cython.NULL
     cursor.msg = msg
     if msg.flags & MSG_PIECES:
-        join = msg.join
-        cursor.piece = join.nsent
-        return cython.address(join.pieces[join.nsent])
+        return piece_first(msg, cursor)
     return cython.address(msg.rsp)
 
 
@@ -255,16 +254,11 @@ def client_send_done_rare(client: ClientConn) -> cython.int:
 def last_piece(conn: Conn, msg: cython.pointer(Msg)) -> cython.bint:
     """A piece of this reply has been written. Was it the last? If not, its bytes are freed and do
     not count any more."""
-    join: cython.pointer(Join) = msg.join
-    body: cython.pointer(Body) = cython.address(join.pieces[join.nsent])
-    if join.nsent + 1 == join.npieces:
-        return True
-    join.nsent += 1
-    conn.pending -= body.length
-    conn.unsent -= body.length
-    msg.held -= body.length
-    msg_drop(body)
-    return False
+    length: cython.size_t = pieces_written(msg)
+    conn.pending -= length
+    conn.unsent -= length
+    msg.held -= length
+    return length == 0
 
 
 @cython.cfunc

@@ -24,7 +24,7 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.response import msg_fail
 from cython.cimports.nutproxy.server import Server
-from cython.cimports.nutproxy.server_conn import ServerConn
+from cython.cimports.nutproxy.server_conn import ServerConn, begun
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
     POOL_CLIENT_CONNECTIONS,
@@ -175,7 +175,7 @@ class ServerPool:
             conn = cython.cast(ServerConn, msg.server)
             server = cython.cast(Server, conn.server)
             text = server.error_reply(TIMED_OUT)
-            if msg == conn.imsg_q.head and conn.sent > 0:
+            if msg == conn.imsg_q.head and begun(conn):
                 pass
             elif not msg.flags & MSG_WRITTEN:
                 # Not a byte of it has been written: it will not be sent.

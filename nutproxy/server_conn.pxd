@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.conn cimport Conn, Loop
+from nutproxy.msg.message cimport MSG_REQ_PIECES
 from nutproxy.msg.protocol cimport Protocol, fits_t
 from nutproxy.timer cimport Timer
 
@@ -50,6 +51,14 @@ cdef class ServerConn(Conn):
 
     cdef int64_t silence(self) noexcept
     cdef bint awaited(self) noexcept
+
+cdef inline bint begun(Conn conn) noexcept:
+    """Has the first request been written in part?"""
+    return conn.sent > 0 or (
+        conn.imsg_q.head is not NULL
+        and conn.imsg_q.head.flags & MSG_REQ_PIECES
+        and conn.imsg_q.head.pieces.sent > 0
+    )
 
 cdef inline bint idle(Conn conn) noexcept:
     """No request to write and no reply due."""

@@ -38,6 +38,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
     MSG_DONE,
     MSG_ERROR,
+    MSG_REQ_PIECES,
     MSG_RETRIED,
     MSG_SHUTDOWN,
     MSG_WRITTEN,
@@ -52,6 +53,7 @@ from cython.cimports.nutproxy.msg.message import (
     server_pop,
 )
 from cython.cimports.nutproxy.msg.parse import Parser
+from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
 from cython.cimports.nutproxy.msg.response import msg_done, msg_error, msg_fail
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
@@ -134,7 +136,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if conn.omsg_q.head is cython.NULL:
         # An error while a request is being written is the reply to it. memcached then reads the
         # rest of the request and drops it; Redis closes the connection.
-        if conn.sent > 0 and parser.kind == b"-":
+        if begun(conn) and parser.kind == b"-":
             if server.protocol.reads_on and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
@@ -198,7 +200,7 @@ def server_recv_kept(conn: Conn) -> cython.int:
     paired with the next request. A push may come at any time, and a server may send an error before
     it has received the whole request."""
     self: ServerConn = cython.cast(ServerConn, conn)
-    if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or conn.sent > 0:
+    if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or begun(conn):
         return 0
     if conn.tail[0] == b">":
         return 0
@@ -378,10 +380,20 @@ def server_connected(conn: Conn) -> cython.int:
 @cython.exceptval(check=False)
 def server_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
     msg: cython.pointer(Msg) = cursor.msg
-    msg = conn.imsg_q.head if msg is cython.NULL else msg.server_next
+    body: cython.pointer(Body)
+    if msg is cython.NULL:
+        msg = conn.imsg_q.head
+    else:
+        if msg.flags & MSG_REQ_PIECES:
+            body = piece_next(msg, cursor)
+            if body is not cython.NULL:
+                return body
+        msg = msg.server_next
     if msg is cython.NULL:
         return cython.NULL
     cursor.msg = msg
+    if msg.flags & MSG_REQ_PIECES:
+        return piece_first(msg, cursor)
     return cython.address(msg.req)
 
 
@@ -391,10 +403,12 @@ def server_send_done(conn: Conn) -> cython.int:
     """The head of imsg_q has been written: it now waits for its reply. A request that was cancelled
     before its first byte was written had no bytes left, so it has been skipped and leaves here. So
     does one that the server answered before it had all of it."""
-    msg: cython.pointer(Msg)
+    msg: cython.pointer(Msg) = conn.imsg_q.head
     if conn.omsg_q.head is cython.NULL:
         cython.cast(ServerConn, conn).waiting_since = conn.loop.now
-    msg = server_dequeue_inq(conn)
+    if msg.flags & MSG_REQ_PIECES and pieces_written(msg):
+        return 0
+    server_dequeue_inq(conn)
     if msg.flags & (MSG_CANCELLED | MSG_ANSWERED):
         msg_put(msg)
         return 0
@@ -464,7 +478,7 @@ def server_close(conn: Conn) -> cython.int:
     self: ServerConn = cython.cast(ServerConn, conn)
     server: Endpoint = self.server
     was_ready: cython.bint = self.state == SERVER_READY
-    waited: cython.bint = conn.omsg_q.head is not cython.NULL or conn.sent > 0
+    waited: cython.bint = conn.omsg_q.head is not cython.NULL or begun(conn)
     text: bytes
 
     if self.state == SERVER_CLOSED:
@@ -480,7 +494,7 @@ def server_close(conn: Conn) -> cython.int:
     conn.shut()
     text = tell_end(self, was_ready, waited, server.leave(self))
 
-    if conn.sent > 0:
+    if begun(conn):
         # The head was written in part.
         conn.sent = 0
         settle(server, conn.dequeue_inq(conn), text, SERVER_REQUESTS_LOST)

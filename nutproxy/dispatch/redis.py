@@ -23,7 +23,7 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memchr, memcpy, memset
 from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.dispatch.forward import (
@@ -44,12 +44,23 @@ from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
     MSG_NOREPLY,
+    MSG_REQ_PIECES,
     MSG_SHUTDOWN,
     Msg,
+    msg_drop,
     msg_put,
     msg_reserve,
+    msg_take,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
+from cython.cimports.nutproxy.msg.pieces import (
+    PIECE_MIN,
+    Builder,
+    builder_begin,
+    builder_end,
+    builder_put,
+    builder_undo,
+)
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
 from cython.cimports.nutproxy.proto.table import (
@@ -91,6 +102,8 @@ names: list = list(COMMANDS)
 # Positions of keys. A command with more arguments than this needs a table of its own.
 KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
+# Parts of a request of at least this size share its large values. It has a block of its own.
+SHARE_MIN = cython.declare(cython.size_t, 1 << 20)
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # Maximum bytes of a key that is hashed: 1 to 2 ms.
@@ -714,7 +727,6 @@ def split_keys(
     place: cython.int
     arg: cython.pointer(Arg)
     msg: cython.pointer(Msg)
-    frag: cython.pointer(Msg)
     sequence: cython.pointer(cython.uint)
     sizes: cython.pointer(cython.size_t)
     start: cython.size_t
@@ -722,7 +734,6 @@ def split_keys(
     index: cython.uint
     part: cython.uint
     size: cython.size_t
-    count: cython.uint
     if (parser.argc - 1) % step:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
     if nkeys == 1 or len(pool.servers) == 1:
@@ -770,40 +781,148 @@ def split_keys(
                 client, row, data, parser.pos, cython.cast(Server, servers[0]), flags
             )
 
-        count = len(servers)
-        msg = parent_of(client, row, count, nkeys if row.by_key else 0, row.finish, flags)
-        # The name of the command with its length line.
-        arg = cython.address(parser.argv[0])
-        start = header_of(arg)
-        for index in range(count):
-            frag = msg.join.parts[index]
-            # put_length writes at most 23 bytes.
-            if (
-                msg_reserve(
-                    frag,
-                    cython.address(frag.req),
-                    23 + end_of(arg) - start + sizes[2 * index],
-                )
-                is cython.NULL
-            ):
-                msg_put(msg)
-                raise MemoryError
-            size = put_length(frag.req.data, b"*", 1 + sizes[2 * index + 1] * step)
-            memcpy(frag.req.data + size, data + start, end_of(arg) - start)
-            frag.req.length = size + end_of(arg) - start
+        msg = parent_of(client, row, len(servers), nkeys if row.by_key else 0, row.finish, flags)
         if row.by_key:
             memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        arg = cython.address(parser.argv[0])
-        start = end_of(arg)
-        for index in range(nkeys):
-            arg += step
-            frag = msg.join.parts[sequence[index]]
-            size = end_of(arg) - start
-            memcpy(frag.req.data + frag.req.length, data + start, size)
-            frag.req.length += size
-            start += size
+        if parser.pos >= SHARE_MIN and client.loop.block == data:
+            msg_take(msg, cython.address(msg.req), client.loop.block, parser.pos)
+            client.loop.block = cython.NULL
+            share_keys(msg, parser, step, nkeys, sequence, sizes)
+        else:
+            copy_keys(msg, data, parser, step, nkeys, sequence, sizes)
         msg.held = parser.pos
         return send_parts(client, msg, servers)
     finally:
         free(sequence)
         free(sizes)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def put_name(
+    target: cython.p_char,
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    argc: cython.size_t,
+) -> cython.size_t:
+    """Write the beginning of a request of `argc` arguments: their number, and the command's name
+    with its length line. Returns its size, at most `name_size` bytes."""
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    start: cython.size_t = header_of(name)
+    size: cython.size_t = put_length(target, b"*", argc)
+    memcpy(target + size, data + start, end_of(name) - start)
+    return size + end_of(name) - start
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def name_size(parser: cython.pointer(Parser)) -> cython.size_t:
+    # put_length writes at most 23 bytes.
+    return 23 + end_of(parser.argv) - header_of(parser.argv)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def copy_keys(
+    msg: cython.pointer(Msg),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    step: cython.uint,
+    nkeys: cython.uint,
+    sequence: cython.pointer(cython.uint),
+    sizes: cython.pointer(cython.size_t),
+) -> cython.int:
+    """Make the requests of the parts, with copies of their keys and values. Releases `msg` if
+    memory has run out."""
+    arg: cython.pointer(Arg) = parser.argv
+    part: cython.pointer(Msg)
+    start: cython.size_t = end_of(arg)
+    size: cython.size_t
+    index: cython.uint
+    for index in range(msg.join.count):
+        part = msg.join.parts[index]
+        if (
+            msg_reserve(part, cython.address(part.req), name_size(parser) + sizes[2 * index])
+            is cython.NULL
+        ):
+            msg_put(msg)
+            raise MemoryError
+        part.req.length = put_name(part.req.data, data, parser, 1 + sizes[2 * index + 1] * step)
+    for index in range(nkeys):
+        arg += step
+        part = msg.join.parts[sequence[index]]
+        size = end_of(arg) - start
+        memcpy(part.req.data + part.req.length, data + start, size)
+        part.req.length += size
+        start += size
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def share_keys(
+    msg: cython.pointer(Msg),
+    parser: cython.pointer(Parser),
+    step: cython.uint,
+    nkeys: cython.uint,
+    sequence: cython.pointer(cython.uint),
+    sizes: cython.pointer(cython.size_t),
+) -> cython.int:
+    """The same for a large request, whose bytes are `msg.req`: large values are not copied, the
+    parts share the request's block. Releases `msg` if memory has run out."""
+    count: cython.uint = msg.join.count
+    builders: cython.pointer(Builder) = cython.cast(
+        cython.pointer(Builder), calloc(count, cython.sizeof(Builder))
+    )
+    arg: cython.pointer(Arg) = parser.argv
+    part: cython.pointer(Msg)
+    start: cython.size_t = end_of(arg)
+    size: cython.size_t
+    index: cython.uint
+    try:
+        if builders is cython.NULL:
+            raise MemoryError
+        # Of the sizes, only what is copied.
+        for index in range(nkeys):
+            arg += step
+            size = end_of(arg) - start
+            if size >= PIECE_MIN:
+                sizes[2 * sequence[index]] -= size
+            start += size
+        for index in range(count):
+            part = msg.join.parts[index]
+            builder_begin(
+                cython.address(builders[index]),
+                part,
+                cython.address(part.req),
+                name_size(parser) + sizes[2 * index],
+            )
+            builders[index].at = put_name(
+                builders[index].buffer, msg.req.data, parser, 1 + sizes[2 * index + 1] * step
+            )
+        arg = parser.argv
+        start = end_of(arg)
+        for index in range(nkeys):
+            arg += step
+            size = end_of(arg) - start
+            builder_put(
+                cython.address(builders[sequence[index]]), cython.address(msg.req), start, size
+            )
+            start += size
+        for index in range(count):
+            builder_end(cython.address(builders[index]), MSG_REQ_PIECES)
+            # It belongs to its part now.
+            builders[index].bodies = cython.NULL
+            builders[index].count = 0
+        # The parts keep the block.
+        msg_drop(cython.address(msg.req))
+        return 0
+    except MemoryError:
+        for index in range(count if builders is not cython.NULL else 0):
+            builder_undo(cython.address(builders[index]))
+        msg_put(msg)
+        raise
+    finally:
+        free(builders)

@@ -16,7 +16,8 @@ cdef enum MsgFlag:
     MSG_FAILED = 4096       # no server has answered it, or a part of it
     MSG_REWORD = 8192       # a Memcached line that is rewritten in its plain form for the server
     MSG_ASIDE = 16384       # goes over a separate connection, because its server may be busy
-    MSG_PIECES = 32768      # its reply is in the pieces of its join; rsp.length is their sum
+    MSG_PIECES = 32768      # its reply is in `pieces`; rsp.length is their sum
+    MSG_REQ_PIECES = 65536  # its request is in `pieces`; req.length is their sum
 
 # Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:
@@ -33,6 +34,12 @@ cdef struct Body:
     size_t length
     Buffer* buffer          # NULL: data is inside the message, or constant. BODY_OWN: data is a
                             # heap block that this body must free. Else data is in this buffer
+
+# The bodies of a request or reply that has several. Each is dropped when it has been written.
+cdef struct Pieces:
+    Body* bodies
+    uint32_t count
+    uint32_t sent           # how many have been written
 
 cdef struct Msg             # (forward)
 
@@ -56,9 +63,6 @@ cdef struct Join:
     int resp                # the protocol version that the reply is built in
     void* extra             # a reference: for merge_query, a function; else the list of the
                             # servers, if all of them got the same command
-    Body* pieces            # with MSG_PIECES: the bodies of the reply
-    uint32_t npieces
-    uint32_t nsent          # pieces that have been written
 
 ctypedef int (*finish_t)(Msg* msg) except -1
 
@@ -73,6 +77,8 @@ cdef struct Msg:
     void* row               # the command's row in the protocol's table; NULL for a reply of our own
     Msg* parent             # the command that this is a part of, or NULL
     Join* join              # set on a command that was sent in parts
+    Pieces* pieces          # NULL without MSG_PIECES and MSG_REQ_PIECES. Never both: a command in
+                            # parts has no request of its own
     int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
     size_t held             # its bytes in Conn.pending of its client
@@ -105,6 +111,7 @@ cdef void msg_drop(Body* body) noexcept
 cdef void heap_free(char* data, size_t length) noexcept
 cdef bint msg_share(Body* body) noexcept
 cdef void msg_view(Body* body, Body* shared, char* data, size_t length) noexcept
+cdef void pieces_free(Msg* msg) noexcept
 cdef Join* join_get(Msg* msg, uint32_t count, uint32_t nkeys) noexcept
 cdef int messages_setup() noexcept
 cdef void heap_freed(size_t size) noexcept

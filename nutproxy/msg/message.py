@@ -122,6 +122,8 @@ def msg_free(msg: cython.pointer(Msg)) -> cython.void:
     msg_drop(cython.address(msg.rsp))
     if msg.join is not cython.NULL:
         join_free(msg.join)
+    if msg.pieces is not cython.NULL:
+        pieces_free(msg)
     live_count -= 1
     if free_count < FREE_MAX:
         msg.client_next = free_list
@@ -252,6 +254,17 @@ def buffer_put(buffer: cython.pointer(Buffer)) -> cython.void:
         free(buffer)
 
 
+def pieces_free(msg):
+    """Drop the pieces of a message that have not been written."""
+    index: cython.uint
+    for index in range(msg.pieces.sent, msg.pieces.count):
+        msg_drop(cython.address(msg.pieces.bodies[index]))
+    free(msg.pieces.bodies)
+    free(msg.pieces)
+    msg.pieces = cython.NULL
+    msg.flags &= ~(MSG_PIECES | MSG_REQ_PIECES)
+
+
 def join_get(msg, count, nkeys):
     """Give a message `count` parts, which have no bytes yet, and room for the sequence of its keys.
     NULL when memory has run out: the caller then releases the message."""
@@ -282,9 +295,6 @@ def join_get(msg, count, nkeys):
 @cython.exceptval(check=False)
 def join_free(join: cython.pointer(Join)) -> cython.void:
     index: cython.uint
-    for index in range(join.nsent, join.npieces):
-        msg_drop(cython.address(join.pieces[index]))
-    free(join.pieces)
     for index in range(join.count):
         if join.parts[index] is not cython.NULL:
             join.parts[index].parent = cython.NULL

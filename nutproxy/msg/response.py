@@ -27,11 +27,13 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
     MSG_FAILED,
     MSG_MISS,
+    MSG_REQ_PIECES,
     Join,
     Msg,
     msg_constant,
     msg_copy,
     msg_drop,
+    pieces_free,
 )
 from cython.cimports.nutproxy.msg.protocol import protocol_of
 
@@ -45,6 +47,8 @@ def msg_done(msg):
     if msg.server is cython.NULL or msg.flags & MSG_CANCELLED:
         # The request's bytes are not needed any more: it is not in a server's queue, or cancelled.
         msg_drop(cython.address(msg.req))
+        if msg.flags & MSG_REQ_PIECES:
+            pieces_free(msg)
     msg.owner.answered(msg, msg.rsp.length)
 
 

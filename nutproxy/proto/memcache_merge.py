@@ -15,22 +15,23 @@ from cython.cimports.libc.string import memchr, memcmp
 from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
     MSG_NOREPLY,
+    MSG_PIECES,
     MSG_QUIET,
     Body,
     Join,
     msg_constant,
 )
 from cython.cimports.nutproxy.msg.parse import Arg
-from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
-from cython.cimports.nutproxy.proto.merge import (
-    Pieces,
-    pieces_begin,
-    pieces_copy,
-    pieces_end,
-    pieces_put,
-    pieces_undo,
-    put_text,
+from cython.cimports.nutproxy.msg.pieces import (
+    Builder,
+    builder_begin,
+    builder_copy,
+    builder_end,
+    builder_put,
+    builder_undo,
 )
+from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
+from cython.cimports.nutproxy.proto.merge import put_text
 
 from nutproxy.proto.errors import MEMCACHED_REPLIES
 
@@ -136,7 +137,7 @@ def memcache_values(parent):
     join: cython.pointer(Join) = parent.join
     line: cython.pointer(Body) = cython.address(parent.req)
     frag: cython.pointer(Msg)
-    pieces: Pieces
+    builder: Builder
     room: cython.size_t = END_LENGTH
     word: Arg
     end: cython.size_t = line.length - 1
@@ -154,7 +155,7 @@ def memcache_values(parent):
     try:
         for index in range(join.count):
             room += join.parts[index].rsp.length
-        pieces_begin(cython.address(pieces), parent, room)
+        builder_begin(cython.address(builder), parent, cython.address(parent.rsp), room)
         if line.data[end - 1] == b"\r":
             end -= 1
         word.offset = word.length = 0
@@ -169,13 +170,13 @@ def memcache_values(parent):
                 cython.address(frag.rsp), cursors[part], line.data + word.offset, word.length
             )
             if size:
-                pieces_put(cython.address(pieces), cython.address(frag.rsp), cursors[part], size)
+                builder_put(cython.address(builder), cython.address(frag.rsp), cursors[part], size)
                 cursors[part] += size
         for index in range(join.count):
             if join.parts[index].rsp.length - cursors[index] != END_LENGTH:
-                pieces_undo(cython.address(pieces))
+                builder_undo(cython.address(builder))
                 return put_text(parent, UNEXPECTED)
-        pieces_copy(cython.address(pieces), END, END_LENGTH)
-        return pieces_end(cython.address(pieces))
+        builder_copy(cython.address(builder), END, END_LENGTH)
+        return builder_end(cython.address(builder), MSG_PIECES)
     finally:
         free(cursors)

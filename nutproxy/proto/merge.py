@@ -3,26 +3,30 @@
 
 The replies of the fragments have passed the parser and came from connections with the client's
 protocol version, so their elements are used unchanged. Small elements are copied into one buffer. A
-large one is sent from where it was received: it is a piece of the reply (`put_large`). If a part
+large one is sent from where it was received: it is a piece of the reply. If a part
 failed, the reply is its error. The error of a server is passed through, and if other parts may have
 changed data, the text says so. Every merge is linear in the number of bytes.
 """
 
 import cython
 import hiredis
-from cython.cimports.libc.stdlib import free, malloc, realloc
-from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
     MSG_PIECES,
     Join,
     msg_copy,
-    msg_drop,
     msg_reserve,
-    msg_share,
-    msg_view,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
+from cython.cimports.nutproxy.msg.pieces import (
+    Builder,
+    builder_begin,
+    builder_end,
+    builder_put,
+    builder_undo,
+)
 from cython.cimports.nutproxy.proto.redis import (
     put_length,
     read_integer,
@@ -168,7 +172,7 @@ def merge_keys(parent):
     """MGET: the elements of all fragments in the order of the keys."""
     join: cython.pointer(Join) = parent.join
     frag: cython.pointer(Msg)
-    pieces: Pieces
+    builder: Builder
     size: cython.size_t = 32
     at: cython.size_t
     index: cython.uint
@@ -192,121 +196,22 @@ def merge_keys(parent):
             size += frag.rsp.length
         if elements != join.nkeys:
             return unexpected(parent)
-        pieces_begin(cython.address(pieces), parent, size)
-        pieces.at = put_length(pieces.buffer, b"*", join.nkeys)
+        builder_begin(cython.address(builder), parent, cython.address(parent.rsp), size)
+        builder.at = put_length(builder.buffer, b"*", join.nkeys)
         for index in range(join.nkeys):
             part = join.sequence[index]
             frag = join.parts[part]
             at = cursors[part]
             if at >= frag.rsp.length:
                 # The total number of elements is right, but this fragment has too few.
-                pieces_undo(cython.address(pieces))
+                builder_undo(cython.address(builder))
                 return unexpected(parent)
             size = element_size(frag.rsp.data + at, frag.rsp.length - at)
-            pieces_put(cython.address(pieces), cython.address(frag.rsp), at, size)
+            builder_put(cython.address(builder), cython.address(frag.rsp), at, size)
             cursors[part] = at + size
-        return pieces_end(cython.address(pieces))
+        return builder_end(cython.address(builder), MSG_PIECES)
     finally:
         free(cursors)
-
-
-# A reply in pieces
-# -------------------------------------------------------------------------------
-
-
-def pieces_begin(pieces, parent, room):
-    """Begin a reply of at most `room` bytes, made of elements from parts.
-
-    The buffer is large enough for all elements, but only small ones are written to it. The system
-    allocates the pages of a large block when they are first written, so the rest costs nothing."""
-    memset(pieces, 0, cython.sizeof(Pieces))
-    pieces.parent = parent
-    pieces.buffer = msg_reserve(parent, cython.address(parent.rsp), room)
-    if pieces.buffer is cython.NULL:
-        raise MemoryError
-    return 0
-
-
-def put_large(pieces, source, start, size):
-    """Add an element without copying it: the reply shares the block that it was received into."""
-    if (
-        msg_share(source)
-        and put_buffer(pieces)
-        and add_piece(pieces, source, source.data + start, size)
-    ):
-        return 0
-    pieces_undo(pieces)
-    raise MemoryError
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def put_buffer(pieces: cython.pointer(Pieces)) -> cython.bint:
-    """Make a piece of what has been written to the buffer since the last piece. False when memory
-    has run out."""
-    buffer: cython.pointer(Body) = cython.address(pieces.parent.rsp)
-    start: cython.size_t = pieces.cut
-    if pieces.at == start:
-        return True
-    pieces.cut = pieces.at
-    return msg_share(buffer) and add_piece(pieces, buffer, buffer.data + start, pieces.at - start)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def add_piece(
-    pieces: cython.pointer(Pieces),
-    source: cython.pointer(Body),
-    data: cython.p_char,
-    size: cython.size_t,
-) -> cython.bint:
-    room: cython.uint
-    grown: cython.pointer(Body)
-    if pieces.count == pieces.room:
-        room = max(8, 2 * pieces.room)
-        grown = cython.cast(
-            cython.pointer(Body), realloc(pieces.bodies, room * cython.sizeof(Body))
-        )
-        if grown is cython.NULL:
-            return False
-        pieces.bodies = grown
-        pieces.room = room
-    memset(cython.address(pieces.bodies[pieces.count]), 0, cython.sizeof(Body))
-    msg_view(cython.address(pieces.bodies[pieces.count]), source, data, size)
-    pieces.count += 1
-    return True
-
-
-def pieces_end(pieces):
-    """Complete the reply."""
-    parent: cython.pointer(Msg) = pieces.parent
-    total: cython.size_t = 0
-    index: cython.uint
-    if pieces.count == 0:
-        parent.rsp.length = pieces.at
-        return 0
-    if not put_buffer(pieces):
-        pieces_undo(pieces)
-        raise MemoryError
-    for index in range(pieces.count):
-        total += pieces.bodies[index].length
-    parent.join.pieces = pieces.bodies
-    parent.join.npieces = pieces.count
-    # The pieces keep the buffer.
-    msg_drop(cython.address(parent.rsp))
-    parent.rsp.length = total
-    parent.flags |= MSG_PIECES
-    return 0
-
-
-def pieces_undo(pieces):
-    """Give up this reply."""
-    index: cython.uint
-    for index in range(pieces.count):
-        msg_drop(cython.address(pieces.bodies[index]))
-    free(pieces.bodies)
-    pieces.bodies = cython.NULL
-    pieces.count = pieces.room = 0
 
 
 def merge_sum(parent):

@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import statistics
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import redis
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context
-from tests.scripted import ScriptedServer, keys_of
+from tests.scripted import ScriptedServer, answer, keys_of, reset, value_of
 from tests.servers import DEADLINE, MemcachedServer, NutproxyServer, connect, pipeline, wait_until
 
 
@@ -46,6 +47,87 @@ def test_large_and_small_values_keep_their_places(shards, arguments, protocol):
             before, found, after = pipeline.execute()
             assert (before, after) == (b"before", b"after")
             assert found == [values[key] for key in keys]
+
+
+@pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
+def test_large_and_small_values_of_one_request_get_to_their_servers(shards, arguments):
+    """Some are copied, some are sent from the block that the request was received into."""
+    chance = random.Random(f"{arguments}")
+    sizes = [0, 1, 200, 5000, 65000, 65528, 65536, 70000, 300000, 3_000_000]
+    with NutproxyServer(pool("alpha", shards), *arguments) as proxy, Client(proxy.port) as client:
+        for _ in range(10):
+            client("FLUSHALL")
+            count = chance.randint(2, 40)
+            values = {
+                b"k%d" % number: chance.randbytes(chance.choice(sizes)) for number in range(count)
+            }
+            values[b"large"] = chance.randbytes(1_000_000)
+            words = [word for pair in values.items() for word in pair]
+            client.pipeline(
+                ("ECHO", "before"), ("MSET", *words), ("MGET", *values), ("ECHO", "after")
+            )
+            assert client.replies(4) == [b"before", b"OK", list(values.values()), b"after"]
+            assert client("DEL", b"x" * 1_000_000, b"y" * 100_000, *values) == len(values)
+
+
+def test_a_server_that_dies_in_the_middle_of_large_values_fails_its_part_alone():
+    """Its part is written up to the end of one of its pieces, and no further."""
+
+    def script(session):
+        session.shake()
+        received = 0
+        while received < 2_000_000:
+            received += len(session.sock.recv(65536))
+        session.close()
+
+    with (
+        ScriptedServer(script) as bad,
+        ScriptedServer() as good,
+        NutproxyServer(pool("alpha", [bad, good])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        mine, others = keys_of(1, (1, 2), 6), keys_of(2, (1, 2), 6)
+        words = [word for key in (*mine, *others) for word in (key, key * 50_000)]
+        reply = str(client.error("MSET", *words))
+        assert "server 's1' of pool 'alpha': Connection reset by peer" in reply
+        [[command, *stored]] = [request for request in good.requests if request[0] == b"MSET"]
+        assert dict(zip(stored[::2], stored[1::2], strict=True)) == {
+            key: key * 50_000 for key in others
+        }
+        assert command == b"MSET"
+        bad.script = answer
+        assert client("GET", mine[0]) == value_of(mine[0])
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_large_values_leaves_whole_requests():
+    """The parts keep the block of the request: what one server has of it is not cut short."""
+    go = threading.Event()
+
+    def slowly(session):
+        session.shake()
+        session.wait(go)
+        answer(session)
+
+    with (
+        ScriptedServer(slowly) as one,
+        ScriptedServer(slowly) as two,
+        NutproxyServer(pool("alpha", [one, two])) as proxy,
+    ):
+        keys = keys_of(1, (1, 2), 4) + keys_of(2, (1, 2), 4)
+        values = {key: key * 100_000 for key in keys}
+        with Client(proxy.port) as client:
+            client.send("MSET", *[word for pair in values.items() for word in pair])
+            wait_until(lambda: proxy.stats()["alpha"]["fragments"] == 2, "the parts")
+            reset(client.socket)
+        wait_until(lambda: proxy.stats()["alpha"]["client_connections"] == 0, "the client to go")
+        go.set()
+        wait_until(lambda: one.requests and two.requests, "the requests")
+        stored = {}
+        for server in (one, two):
+            [[command, *words]] = server.requests
+            assert command == b"MSET"
+            stored |= dict(zip(words[::2], words[1::2], strict=True))
+        assert stored == values
 
 
 def memory(proxy, field):

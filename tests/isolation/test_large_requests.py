@@ -232,6 +232,16 @@ def test_many_keys_of_a_megabyte_hold_up_no_other_pool(arena, command, count):
 
 
 @pytest.mark.measures
+@pytest.mark.parametrize(("count", "size"), [(2, 200_000_000), (20, 5_000_000), (800, 100_000)])
+def test_large_values_of_one_request_are_not_copied_for_their_servers(arena, count, size):
+    value = bulk(bytes(size))
+    pairs = [bulk(b"large%d" % number) + value for number in range(count)]
+    request = b"*%d\r\n" % (1 + 2 * count) + bulk(b"MSET")
+    assert arena.longest_wait("redis", request, *pairs) < LIMIT
+    assert arena.longest_wait("redis", b"FLUSHALL\r\n") < LIMIT
+
+
+@pytest.mark.measures
 @pytest.mark.parametrize("command", [b"SINTERSTORE", b"SORT"])
 def test_keys_are_not_hashed_in_a_pool_of_one_server(arena, command):
     words = [command, bytes(LARGE), *([b"STORE"] if command == b"SORT" else []), bytes(LARGE)]
