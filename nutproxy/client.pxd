@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 from nutproxy.conn cimport Conn
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
-from nutproxy.proto.table cimport Row
+from nutproxy.proto.row cimport Row
 
 cdef enum ReplyMode:
     REPLY_ON = 0

@@ -63,6 +63,7 @@ from cython.cimports.nutproxy.msg.pieces import (
 )
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
+from cython.cimports.nutproxy.proto.row import Option, Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
@@ -72,8 +73,6 @@ from cython.cimports.nutproxy.proto.table import (
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
-    Option,
-    Row,
     option_at,
     row_find,
     row_find_sub,

@@ -34,7 +34,7 @@ from cython.cimports.nutproxy.proto.redis import (
     redis_parse_rsp,
     short_bulk,
 )
-from cython.cimports.nutproxy.proto.table import Row
+from cython.cimports.nutproxy.proto.row import Row
 
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS

@@ -9,6 +9,7 @@ https://redis.io/docs/latest/develop/reference/key-specs/
 import cython
 from cython.cimports.libc.stdlib import calloc
 from cython.cimports.libc.string import memcmp, memcpy, strlen
+from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.proto.merge import (
     merge_all,
     merge_and,
@@ -20,6 +21,7 @@ from cython.cimports.nutproxy.proto.merge import (
     merge_report,
     merge_sum,
 )
+from cython.cimports.nutproxy.proto.row import ROW_NAME, ROW_OPTIONS, ROW_SPECS, Option, Row, Spec
 
 from nutproxy.proto.commands import COMMANDS, LIMITS, OPEN, Limits
 from nutproxy.proto.reports import REPORTS
