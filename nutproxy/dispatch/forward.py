@@ -192,11 +192,11 @@ def hash_keys(router, data, arg, step, count, hashes):
     keys = cython.declare(cython.pointer(cython.const[cython.uchar])[4])
     lengths = cython.declare(cython.size_t[4])
     index: cython.uint = 0
-    part: cython.uint
+    place: cython.uint
     while count - index >= 4:
-        for part in range(4):
-            keys[part] = cython.cast(cython.pointer(cython.uchar), data) + arg.offset
-            lengths[part] = arg.length
+        for place in range(4):
+            keys[place] = cython.cast(cython.pointer(cython.uchar), data) + arg.offset
+            lengths[place] = arg.length
             arg += step
         router.hash_four(keys, lengths, hashes + index)
         index += 4

@@ -4,10 +4,10 @@
     memcache_recv_done ── the parser found an error: that is the reply
          │
          ├─ GET, GAT     all keys on one server ──────────────────────────> forward
-         │               a fragment for each server that holds keys ──────> forward, … ─> merged
+         │               a part for each server that holds keys ──────────> forward, … ─> merged
          ├─ STORE, KEY   ─────────────────────────────────────────────────> forward
          ├─ META         quiet mode noted; base64 keys decoded for routing > forward
-         ├─ ALL          flush_all, verbosity: a fragment for each server > forward, … ─> merged
+         ├─ ALL          flush_all, verbosity: a part for each server ──> forward, … ─> merged
          ├─ LOCAL        mn, version, quit, stats: nutproxy.local.memcache
          └─ UNSUPPORTED, denied ──────────────────────────────────────────> an error reply
 
@@ -414,14 +414,14 @@ def get_values(
 @cython.cfunc
 @cython.exceptval(check=False)
 def put_word(
-    frag: cython.pointer(Msg), data: cython.p_const_char, arg: cython.pointer(Arg)
+    part: cython.pointer(Msg), data: cython.p_const_char, arg: cython.pointer(Arg)
 ) -> cython.void:
-    """Append a word to the line of a fragment, which must have room for it."""
-    if frag.req.length:
-        frag.req.data[frag.req.length] = 32
-        frag.req.length += 1
-    memcpy(frag.req.data + frag.req.length, data + arg.offset, arg.length)
-    frag.req.length += arg.length
+    """Append a word to the line of a part, which must have room for it."""
+    if part.req.length:
+        part.req.data[part.req.length] = 32
+        part.req.length += 1
+    memcpy(part.req.data + part.req.length, data + arg.offset, arg.length)
+    part.req.length += arg.length
 
 
 @cython.cfunc
@@ -434,16 +434,16 @@ def split_values(
     first: cython.uint,
     flags: cython.uint,
 ) -> cython.int:
-    """Make a fragment for each server that holds keys, with the keys in their order. For gat and
-    gats, a server gets several fragments if one line would be too long.
+    """Make a part for each server that holds keys, with the keys in their order. For gat and gats,
+    a server gets several parts if one line would be too long.
 
     There are three linear passes over the keys: the first hashes them, the second routes them and
     adds up sizes, and the third copies them."""
     pool: ServerPool = client.pool
     ring: Ring = pool.router.ring
     nkeys: cython.uint = parser.argc - first
-    # An upper bound for the number of fragments. A server gets another fragment only when a line
-    # has reached LINE_MAX less the key that did not fit. Less the exptime too, that is at least
+    # An upper bound for the number of parts. A server gets another part only when a line has
+    # reached LINE_MAX less the key that did not fit. Less the exptime too, that is at least
     # LINE_MAX - 512 bytes of keys: both have at most 250 bytes.
     most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
     head: cython.size_t = parser.argv[0].length
@@ -451,12 +451,12 @@ def split_values(
     place: cython.int
     arg: cython.pointer(Arg)
     msg: cython.pointer(Msg)
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     sequence: cython.pointer(cython.uint)
     sizes: cython.pointer(cython.size_t)
     servers: list = []
     index: cython.uint
-    part: cython.uint
+    number: cython.uint
     if command.kind == GAT:
         head += 1 + parser.argv[1].length
     sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
@@ -469,16 +469,18 @@ def split_values(
         for index in range(nkeys):
             arg = cython.address(parser.argv[first + index])
             place = ring.dispatch(sequence[index])
-            part = pool.scratch[place]
-            if part == 0 or (command.kind == GAT and sizes[part - 1] + 1 + arg.length > LINE_MAX):
+            number = pool.scratch[place]
+            if number == 0 or (
+                command.kind == GAT and sizes[number - 1] + 1 + arg.length > LINE_MAX
+            ):
                 servers.append(pool.servers[place])
-                part = len(servers)
-                pool.scratch[place] = part
+                number = len(servers)
+                pool.scratch[place] = number
                 # The command, the exptime and CR LF.
-                sizes[part - 1] = head + 2
-            part -= 1
-            sequence[index] = part
-            sizes[part] += 1 + arg.length
+                sizes[number - 1] = head + 2
+            number -= 1
+            sequence[index] = number
+            sizes[number] += 1 + arg.length
         if len(servers) == 1 and (command.kind == GET or parser.pos - start <= LINE_MAX):
             return forward_one(
                 client,
@@ -495,15 +497,15 @@ def split_values(
             msg_put(msg)
             raise MemoryError
         for index in range(msg.join.count):
-            frag = msg.join.parts[index]
-            frag.flags |= flags
-            if msg_reserve(frag, cython.address(frag.req), sizes[index]) is cython.NULL:
+            part = msg.join.parts[index]
+            part.flags |= flags
+            if msg_reserve(part, cython.address(part.req), sizes[index]) is cython.NULL:
                 msg_put(msg)
                 raise MemoryError
-            frag.req.length = 0
-            put_word(frag, data, cython.address(parser.argv[0]))
+            part.req.length = 0
+            put_word(part, data, cython.address(parser.argv[0]))
             if command.kind == GAT:
-                put_word(frag, data, cython.address(parser.argv[1]))
+                put_word(part, data, cython.address(parser.argv[1]))
         memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
         for index in range(nkeys):
             put_word(
@@ -512,9 +514,9 @@ def split_values(
                 cython.address(parser.argv[first + index]),
             )
         for index in range(msg.join.count):
-            frag = msg.join.parts[index]
-            memcpy(frag.req.data + frag.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
-            frag.req.length += 2
+            part = msg.join.parts[index]
+            memcpy(part.req.data + part.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
+            part.req.length += 2
         msg.held = 2 * parser.pos
         return send_parts(client, msg, servers)
     finally:

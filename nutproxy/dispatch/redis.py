@@ -4,8 +4,8 @@
     redis_recv_done ── row of the command table ── arity, AUTH, deny_commands
          │
          ├─ FORWARD   one key, or several on one server ───────────────> forward
-         ├─ SPLIT     a fragment for each server that holds keys ──────> forward, …  ┐
-         ├─ ALL       a fragment for each live server ─────────────────> forward, …  ├─> merged
+         ├─ SPLIT     a part for each server that holds keys ──────────> forward, …  ┐
+         ├─ ALL       a part for each live server ─────────────────────> forward, …  ├─> merged
          ├─ ADMIN     the same, if the pool allows it                                ┘
          ├─ ANY       no key: any live server ─────────────────────────> forward
          ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
@@ -500,7 +500,7 @@ def query(
 def part_flags(
     row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
 ) -> cython.uint:
-    """The flags of the fragments of a command for all servers.
+    """The flags of the parts of a command for all servers.
 
     A command that a busy server accepts gets MSG_ASIDE, so that it overtakes waiting requests.
     SHUTDOWN gets it only with NOSAVE, the form that a busy Redis obeys."""
@@ -713,8 +713,7 @@ def split_keys(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """MGET, MSET, DEL, …: make a fragment for each server that holds keys, with the keys in their
-    order.
+    """MGET, MSET, DEL, …: make a part for each server that holds keys, with its keys in order.
 
     There are three linear passes over the keys: the first hashes them, the second routes them and
     adds up sizes, and the third copies them."""
@@ -731,7 +730,7 @@ def split_keys(
     start: cython.size_t
     servers: list = []
     index: cython.uint
-    part: cython.uint
+    number: cython.uint
     size: cython.size_t
     if (parser.argc - 1) % step:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
@@ -742,8 +741,8 @@ def split_keys(
     if parser.argc > row.max_args:
         return too_long(client, row, parser, flags)
 
-    # sequence: the hash of each key, later its fragment. sizes: the bytes of each fragment and its
-    # number of keys.
+    # sequence: the hash of each key, later the number of its part. sizes: the bytes of each part
+    # and its number of keys.
     sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
     sizes = cython.cast(
         cython.pointer(cython.size_t),
@@ -760,20 +759,20 @@ def split_keys(
             place = ring.dispatch(sequence[index])
             if place < 0:
                 return answer_dead(client, flags)
-            part = pool.scratch[place]
-            if part == 0:
+            number = pool.scratch[place]
+            if number == 0:
                 servers.append(pool.servers[place])
-                part = len(servers)
-                pool.scratch[place] = part
-                sizes[2 * (part - 1)] = 0
-                sizes[2 * (part - 1) + 1] = 0
-            part -= 1
-            sequence[index] = part
+                number = len(servers)
+                pool.scratch[place] = number
+                sizes[2 * (number - 1)] = 0
+                sizes[2 * (number - 1) + 1] = 0
+            number -= 1
+            sequence[index] = number
             # A key and its value are adjacent.
             arg += step
             size = end_of(arg)
-            sizes[2 * part] += size - start
-            sizes[2 * part + 1] += 1
+            sizes[2 * number] += size - start
+            sizes[2 * number + 1] += 1
             start = size
         if len(servers) == 1:
             return forward_one(

@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 # The state of a message, and how its reply is handled.
 cdef enum MsgFlag:
     MSG_DONE = 1            # its reply is complete: the client's queue may send it
-    MSG_ERROR = 2           # its reply is an error: merging needs to know that of fragments
+    MSG_ERROR = 2           # its reply is an error: merging needs to know that of a part
     MSG_NOREPLY = 4         # the client wants no reply (CLIENT REPLY OFF or SKIP, noreply, q)
     MSG_WRITTEN = 8         # completely written to a server: waits for its reply
     MSG_RETRIED = 16        # has been moved to a new connection once

@@ -12,12 +12,14 @@ server connection. Each of the two holds a reference, and releasing the last one
 When a client leaves, it releases its reference early. The server's queue keeps the message, so that
 the reply that still comes is paired with its own request and no other.
 
-A command for several servers is a parent in the client's queue. Its fragments are in the servers'
+A command for several servers is a parent in the client's queue. Its parts are in the servers'
 queues, and the parent holds them until their replies have been merged.
 
-Bytes: a body is inside the message if there is room, else in one heap block of its own (possibly
-the block that it was received into), or it is a constant. Only the message owns its bodies. A
-request keeps its bytes until its reply has come.
+Bytes: a body is inside the message if there is room, else in a heap block of its own (possibly the
+block that it was received into), or it is a constant. If other bodies need bytes of a block, they
+share it as a Buffer: the parts of a command that is sent to every server, and the pieces of a large
+request or reply (pieces.py). The last one frees it. A request keeps its bytes until its reply has
+come.
 
 A message is never passed from one worker to another, so nothing here is locked. Freed messages are
 kept in a free list.
@@ -100,7 +102,7 @@ def msg_get():
 
 
 def msg_put(msg):
-    """Release one reference; the last one frees the message, its bytes and its fragments."""
+    """Release one reference; the last one frees the message, its bytes and its parts."""
     global dead_list
     msg.refs -= 1
     if msg.refs > 0:

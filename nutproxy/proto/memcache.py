@@ -282,7 +282,7 @@ def check_line(
     if kind in (GET, GAT):
         last = words
         # The key limit also bounds an exptime, because leading zeros could make it arbitrarily long
-        # and every fragment repeats it.
+        # and every part repeats it.
         if kind == GAT and not (
             parser.argv[1].length <= KEY_LENGTH
             and number_of(data, cython.address(parser.argv[1]), True, cython.address(value))

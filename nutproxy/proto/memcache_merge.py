@@ -1,12 +1,12 @@
 # nutproxy/proto/memcache_merge.py: merges several memcached replies into one
 """Makes the reply to a command that was sent in parts, and the reply "miss" for a failed server.
 
-The parent's `req` holds the line of a get with keys on several servers. Each fragment's reply has
-the values found on its server, in the order of the fragment's keys. One pass over all keys, with a
-cursor in each reply, finds every value. It also detects a value that was not requested. A key that
-is requested twice is returned twice, as memcached does.
+The parent's `req` holds the line of a get with keys on several servers. Each part's reply has the
+values found on its server, in the order of the part's keys. One pass over all keys, with a cursor
+in each reply, finds every value. It also detects a value that was not requested. A key that is
+requested twice is returned twice, as memcached does.
 
-If a fragment failed, the reply to the command is that error.
+If a part failed, the reply to the command is that error.
 """
 
 import cython
@@ -133,17 +133,17 @@ def value_of(
 
 
 def memcache_values(parent):
-    """get, gets, gat, gats: the values of all fragments in the order of the keys."""
+    """get, gets, gat, gats: the values of all parts in the order of the keys."""
     join: cython.pointer(Join) = parent.join
     line: cython.pointer(Body) = cython.address(parent.req)
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     builder: Builder
     room: cython.size_t = END_LENGTH
     word: Arg
     end: cython.size_t = line.length - 1
     size: cython.size_t
     index: cython.uint
-    part: cython.uint
+    number: cython.uint
     cursors: cython.pointer(cython.size_t)
     if put_failure(parent):
         return 0
@@ -164,14 +164,16 @@ def memcache_values(parent):
             next_word(line, end, cython.address(word))
         for index in range(join.nkeys):
             next_word(line, end, cython.address(word))
-            part = join.sequence[index]
-            frag = join.parts[part]
+            number = join.sequence[index]
+            part = join.parts[number]
             size = value_of(
-                cython.address(frag.rsp), cursors[part], line.data + word.offset, word.length
+                cython.address(part.rsp), cursors[number], line.data + word.offset, word.length
             )
             if size:
-                builder_put(cython.address(builder), cython.address(frag.rsp), cursors[part], size)
-                cursors[part] += size
+                builder_put(
+                    cython.address(builder), cython.address(part.rsp), cursors[number], size
+                )
+                cursors[number] += size
         for index in range(join.count):
             if join.parts[index].rsp.length - cursors[index] != END_LENGTH:
                 builder_undo(cython.address(builder))

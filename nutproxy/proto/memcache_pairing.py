@@ -5,8 +5,8 @@ a client receives another client's data.
 
 Every key in the reply must be in the request. memcached sends values in the order of the request.
 A proxy between nutproxy and memcached may group them by server; each group costs one more pass over
-the keys of the request. For a fragment, only the first key of the reply is checked here. The merge
-checks the others, and replies with an error if a value was not requested.
+the keys of the request. For a part of a get, only the first key of the reply is checked here. The
+merge checks the others, and replies with an error if a value was not requested.
 """
 
 import cython

@@ -1,11 +1,11 @@
 # nutproxy/proto/merge.py: merges several replies into one
 """Makes the reply to a command that was sent in parts, by the response policy of its row.
 
-The replies of the fragments have passed the parser and came from connections with the client's
-protocol version, so their elements are used unchanged. Small elements are copied into one buffer. A
-large one is sent from where it was received: it is a piece of the reply. If a part
-failed, the reply is its error. The error of a server is passed through, and if other parts may have
-changed data, the text says so. Every merge is linear in the number of bytes.
+The replies to the parts have passed the parser and came from connections with the client's protocol
+version, so their elements are used unchanged. Small elements are copied into one buffer. A large
+one is sent from where it was received: it is a piece of the reply. If a part failed, the reply is
+its error. The error of a server is passed through, and if other parts may have changed data, the
+text says so. Every merge is linear in the number of bytes.
 """
 
 import cython
@@ -80,7 +80,7 @@ def put_text(parent, text):
 def put_error(
     parent: cython.pointer(Msg), failed: cython.pointer(Msg), written: cython.bint
 ) -> cython.int:
-    """Use the error of one fragment as the reply. `written` says that other fragments may have
+    """Use the error of one part as the reply. `written` says that other parts may have
     changed data."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     text: bytes = failed.rsp.data[: failed.rsp.length]
@@ -99,7 +99,7 @@ def unexpected(parent: cython.pointer(Msg)) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int:
-    """Like `unexpected`, for the reply of a known fragment. Names the server if all servers were
+    """Like `unexpected`, for the reply of a known part. Names the server if all servers were
     sent the same request."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list
@@ -118,10 +118,10 @@ def put_number(parent: cython.pointer(Msg), value: cython.longlong) -> cython.in
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def not_busy(frag: cython.pointer(Msg)) -> cython.bint:
+def not_busy(part: cython.pointer(Msg)) -> cython.bint:
     """Whether this error says that no script is running. The error of a server on which one runs is
     preferred to it."""
-    return frag.rsp.length > 9 and memcmp(frag.rsp.data, b"-NOTBUSY ", 9) == 0
+    return part.rsp.length > 9 and memcmp(part.rsp.data, b"-NOTBUSY ", 9) == 0
 
 
 @cython.cfunc
@@ -148,35 +148,35 @@ def put_failure(parent: cython.pointer(Msg)) -> cython.int:
 
 def merge_all(parent):
     """all_succeeded: an error if there is one, else the first reply."""
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     if put_failure(parent):
         return 0
-    frag = parent.join.parts[0]
-    return put_text(parent, frag.rsp.data[: frag.rsp.length])
+    part = parent.join.parts[0]
+    return put_text(parent, part.rsp.data[: part.rsp.length])
 
 
 def merge_one(parent):
     """one_succeeded: the first reply that is not an error."""
     join: cython.pointer(Join) = parent.join
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     index: cython.uint
     for index in range(join.count):
-        frag = join.parts[index]
-        if not frag.flags & MSG_ERROR:
-            return put_text(parent, frag.rsp.data[: frag.rsp.length])
+        part = join.parts[index]
+        if not part.flags & MSG_ERROR:
+            return put_text(parent, part.rsp.data[: part.rsp.length])
     put_failure(parent)
     return 0
 
 
 def merge_keys(parent):
-    """MGET: the elements of all fragments in the order of the keys."""
+    """MGET: the elements of all parts in the order of the keys."""
     join: cython.pointer(Join) = parent.join
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     builder: Builder
     size: cython.size_t = 32
     at: cython.size_t
     index: cython.uint
-    part: cython.uint
+    number: cython.uint
     elements: cython.longlong = 0
     cursors: cython.pointer(cython.size_t)
     if put_failure(parent):
@@ -188,27 +188,27 @@ def merge_keys(parent):
         raise MemoryError
     try:
         for index in range(join.count):
-            frag = join.parts[index]
+            part = join.parts[index]
             cursors[index] = 0
-            if frag.rsp.data[0] != b"*":
+            if part.rsp.data[0] != b"*":
                 return unexpected(parent)
-            elements += read_length(frag.rsp.data, cython.address(cursors[index]))
-            size += frag.rsp.length
+            elements += read_length(part.rsp.data, cython.address(cursors[index]))
+            size += part.rsp.length
         if elements != join.nkeys:
             return unexpected(parent)
         builder_begin(cython.address(builder), parent, cython.address(parent.rsp), size)
         builder.at = put_length(builder.buffer, b"*", join.nkeys)
         for index in range(join.nkeys):
-            part = join.sequence[index]
-            frag = join.parts[part]
-            at = cursors[part]
-            if at >= frag.rsp.length:
-                # The total number of elements is right, but this fragment has too few.
+            number = join.sequence[index]
+            part = join.parts[number]
+            at = cursors[number]
+            if at >= part.rsp.length:
+                # The total number of elements is right, but this part has too few.
                 builder_undo(cython.address(builder))
                 return unexpected(parent)
-            size = element_size(frag.rsp.data + at, frag.rsp.length - at)
-            builder_put(cython.address(builder), cython.address(frag.rsp), at, size)
-            cursors[part] = at + size
+            size = element_size(part.rsp.data + at, part.rsp.length - at)
+            builder_put(cython.address(builder), cython.address(part.rsp), at, size)
+            cursors[number] = at + size
         return builder_end(cython.address(builder), MSG_PIECES)
     finally:
         free(cursors)
@@ -245,7 +245,7 @@ def merge_numbers(parent: cython.pointer(Msg), add: cython.bint) -> cython.int:
 
 @cython.cfunc
 def texts(parent: cython.pointer(Msg)) -> list:
-    """The raw replies of the fragments."""
+    """The raw replies to the parts."""
     join: cython.pointer(Join) = parent.join
     index: cython.uint
     replies: list = []
@@ -299,7 +299,7 @@ def merge_and(parent):
 def merge_concat(parent):
     """No response policy: one array of all elements (KEYS). Sets are merged into a set."""
     join: cython.pointer(Join) = parent.join
-    frag: cython.pointer(Msg)
+    part: cython.pointer(Msg)
     target: cython.p_char
     size: cython.size_t = 32
     pos: cython.size_t
@@ -313,22 +313,22 @@ def merge_concat(parent):
         # ACL LOG RESET.
         return put_text(parent, join.parts[0].rsp.data[: join.parts[0].rsp.length])
     for index in range(join.count):
-        frag = join.parts[index]
-        if frag.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
+        part = join.parts[index]
+        if part.rsp.data[0] != kind or (kind != b"*" and kind != b"~"):
             return unexpected_of(parent, index)
         pos = 0
-        elements += max(0, read_length(frag.rsp.data, cython.address(pos)))
-        size += frag.rsp.length
+        elements += max(0, read_length(part.rsp.data, cython.address(pos)))
+        size += part.rsp.length
     target = msg_reserve(parent, cython.address(parent.rsp), size)
     if target is cython.NULL:
         raise MemoryError
     at = put_length(target, kind, elements)
     for index in range(join.count):
-        frag = join.parts[index]
+        part = join.parts[index]
         pos = 0
-        read_length(frag.rsp.data, cython.address(pos))
-        memcpy(target + at, frag.rsp.data + pos, frag.rsp.length - pos)
-        at += frag.rsp.length - pos
+        read_length(part.rsp.data, cython.address(pos))
+        memcpy(target + at, part.rsp.data + pos, part.rsp.length - pos)
+        at += part.rsp.length - pos
     parent.rsp.length = at
     return 0
 
@@ -336,15 +336,15 @@ def merge_concat(parent):
 def merge_first(parent):
     """RANDOMKEY: the first reply that is not null, if there is one."""
     join: cython.pointer(Join) = parent.join
-    frag: cython.pointer(Msg) = join.parts[0]
+    part: cython.pointer(Msg) = join.parts[0]
     index: cython.uint
     if put_failure(parent):
         return 0
     for index in range(join.count):
-        frag = join.parts[index]
-        if frag.rsp.data[0] != b"_" and not (frag.rsp.data[0] == b"$" and frag.rsp.data[1] == b"-"):
+        part = join.parts[index]
+        if part.rsp.data[0] != b"_" and not (part.rsp.data[0] == b"$" and part.rsp.data[1] == b"-"):
             break
-    return put_text(parent, frag.rsp.data[: frag.rsp.length])
+    return put_text(parent, part.rsp.data[: part.rsp.length])
 
 
 def merge_report(parent):
