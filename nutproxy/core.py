@@ -1,26 +1,7 @@
 # nutproxy/core.py: the loop
 """The Context of a worker, and the loop that drives everything in it.
 
-The path of one GET, with the handlers that it passes:
-
-      client c 7                                                       server s 9
-    ──────────────                                                   ──────────────
-     conn_recv        recv into the scratch
-     redis_parse_req  find the request's end
-     redis_recv_done  find its row, key and server
-        │
-        ├─ enqueue_outq ──> c 7 omsg_q   (keeps the place of its reply)
-        └─ enqueue_inq ─────────────────────────────────────────────>  imsg_q
-                                                     end of the turn:  conn_send
-                                                                       req_send_next
-                                                       imsg_q ─> omsg_q  req_send_done
-                                                        a later turn:  conn_recv
-                                                                       redis_parse_rsp
-                          the head of omsg_q gets the reply  <───────  server_recv_done
-     msg_done         marks c 7 to be flushed          <─────────────  rsp_recv_done
-     conn_send        at the end of that turn
-     rsp_send_next    the head of omsg_q, while it is done
-     client_send_done removes it from the queue
+docs/architecture.md follows one GET through it, file by file.
 
 One turn:
 

@@ -1,4 +1,4 @@
-"""Links in the documents have a target."""
+"""Links in the documents have a target, and so have names of the code."""
 
 import configparser
 import re
@@ -51,3 +51,47 @@ def test_every_row_of_a_table_has_all_cells():
             cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
             assert not cells or not columns or cells == columns, f"{document.name}: {line}"
             columns = cells
+
+
+def sources(folder, *suffixes):
+    """All text of these files."""
+    paths = [path for suffix in suffixes for path in ROOT.glob(f"{folder}/**/*{suffix}")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
+
+
+def spans(document):
+    """The code in a document: what stands between backticks, in one line."""
+    return re.findall(r"`([^`\n]+)`", (ROOT / document).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_names_and_files_in_the_description_of_the_code_exist(document):
+    code = sources("nutproxy", ".py", ".pxd") + sources("tests", ".py") + sources("bench", ".py")
+    words = set(re.findall(r"\w+", code))
+    names = {name for name in spans(document) if re.fullmatch(r"[A-Za-z]\w*_\w+", name)}
+    assert names
+    assert not names - words
+    paths = {path for path in spans(document) if re.fullmatch(r"[\w/]+\.(py|pxd|json|md)", path)}
+    for path in paths:
+        assert (ROOT / path).is_file() or list(ROOT.glob(f"nutproxy/**/{path}")), path
+
+
+def defines(path, function):
+    """Is this function of the file, or a method?"""
+    text = (ROOT / "nutproxy" / path).read_text(encoding="utf-8")
+    start = r"^ *def " if path.endswith(".py") else r"^ *cdef [^#\n]*\b"
+    return re.search(rf"{start}{function}\(", text, re.M) is not None
+
+
+def test_path_of_one_get_names_functions_of_its_files():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = text.split("## The path of one request\n")[1].split("###")[0]
+    ways = re.split(r"^\*\*The way (?:out|back)\*\*$", section, flags=re.M)[1:]
+    assert len(ways) == 2
+    for way in ways:
+        rows = re.findall(r"^\| `([\w/.]+)` \| (`[^|]+`) \|", way, re.M)
+        files = [file for file, _ in rows]
+        assert len(files) == len(set(files)) > 5, "a file is opened twice on one way"
+        for file, functions in rows:
+            for function in functions.strip("`").split("`, `"):
+                assert defines(file, function), f"{file} has no {function}"

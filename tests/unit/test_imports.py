@@ -191,6 +191,12 @@ def test_every_module_has_a_row_and_every_row_a_module():
     assert sorted({row_of(module_of(path)) for path in FILES}) == sorted(rows)
 
 
+def test_the_picture_in_the_documents_has_the_same_rows():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    picture = text.split("## The house\n")[1].split("```")[1]
+    assert re.findall(r"^(\S.*?)(?: {2,}.*)?$", picture, re.M) == HOUSE
+
+
 def test_no_import_points_upward():
     for each in upward(IMPORTS):
         pytest.fail(f"{each}, which is not below it")
