@@ -24,5 +24,5 @@ cdef int send_all(ClientConn client, void* row, const char* data, size_t length,
                   finish_t finish, object extra, uint32_t flags, uint32_t part_flags) except -1
 cdef int ask(ClientConn client, void* row, bytes request, list servers, object finish,
              bytes failure, uint32_t flags) except -1
-cdef int later(ClientConn client, object parts, uint32_t flags, bytes failure) except -1
+cdef int later(ClientConn client, object steps, uint32_t flags, bytes failure) except -1
 cdef int spare_others(ClientConn client) except -1

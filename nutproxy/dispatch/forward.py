@@ -327,39 +327,39 @@ def spare_others(client):
     return 0
 
 
-def later(client, parts, flags, failure):
+def later(client, steps, flags, failure):
     """Make a reply in later turns; it is `failure` if that raises. The client's next request waits
-    until it is complete. If `parts` is None, only the next request is delayed."""
+    until it is complete. If `steps` is None, only the next request is delayed."""
     client.waiting = True
     if not client.pool.chores:
         # Schedule first: if it raised after the append, the queue would not be empty and no later
         # chore would get a timer.
         client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
-    client.pool.chores.append((client, parts, flags, failure))
+    client.pool.chores.append((client, steps, flags, failure))
     return 0
 
 
 def step(pool: ServerPool) -> None:
-    """Make one part of one reply. Other replies in steps, and all other clients, get their turn
-    before the next part."""
+    """Take one step of one reply. Other replies in steps, and all other clients, get their turn
+    before the next step."""
     client: ClientConn
-    client, parts, flags, failure = pool.chores.popleft()
+    client, steps, flags, failure = pool.chores.popleft()
     # If the client has disconnected, drop the rest.
     if client.fd >= 0:
         try:
-            if parts is None:
+            if steps is None:
                 client.resume()
             else:
-                one_part(client, parts, flags, failure)
+                one_step(client, steps, flags, failure)
         except Exception:
             pool.context.failed(client)
     if pool.chores:
         pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
 
 
-def one_part(client: ClientConn, parts, flags: int, failure: bytes) -> None:
+def one_step(client: ClientConn, steps, flags: int, failure: bytes) -> None:
     try:
-        reply = next(parts)
+        reply = next(steps)
     except Exception:
         log.exception("%s: a reply could not be made", client)
         reply = failure
@@ -367,4 +367,4 @@ def one_part(client: ClientConn, parts, flags: int, failure: bytes) -> None:
         client.resume()
         answer(client, reply, flags, False)
     else:
-        client.pool.chores.append((client, parts, flags, failure))
+        client.pool.chores.append((client, steps, flags, failure))

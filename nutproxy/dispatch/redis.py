@@ -459,7 +459,7 @@ def local_command(
         query(client, row, reply, flags)
         return spare_others(client)
     if isinstance(reply, Steps):
-        return later(client, reply.parts, flags, INTERNAL_ERROR)
+        return later(client, reply.steps, flags, INTERNAL_ERROR)
     if (
         flags
         and client.mode == REPLY_ON

@@ -3,7 +3,7 @@
 
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
                                      └──> Query ──> servers ──> finish(replies) ──> bytes
-                                     └──> Steps ──> a part in each turn ──> bytes
+                                     └──> Steps ──> a step in each turn ──> bytes
 
 A handler never waits, and never takes more than a millisecond or two of the event loop. If a reply
 takes longer to make, the handler returns Steps, and one step runs in each turn of the loop. If it

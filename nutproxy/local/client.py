@@ -97,8 +97,8 @@ def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
         return errors.error("syntax")
     else:
         found = pool.clients()
-    parts = _list(client, found)
-    return Steps(parts) if len(found) > LINES_PER_STEP else next(parts)
+    steps = _list(client, found)
+    return Steps(steps) if len(found) > LINES_PER_STEP else next(steps)
 
 
 def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:

@@ -105,7 +105,7 @@ class Query:
 class Steps:
     """A reply that would block the event loop for too long if it were made in one turn.
 
-    One item is taken from `parts` in each turn. Every item is b"" except the last, which is the
+    One item is taken from `steps` in each turn. Every item is b"" except the last, which is the
     reply. The client's next request waits for it."""
 
-    parts: Iterator[bytes]
+    steps: Iterator[bytes]

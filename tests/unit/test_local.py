@@ -889,10 +889,10 @@ def test_time_is_seconds_and_microseconds(client):
 
 def test_client_list_of_many_is_made_in_steps(pool, client):
     others = [connect(pool) for _ in range(250)]
-    steps = ask(client, "CLIENT", "LIST")
+    answer = ask(client, "CLIENT", "LIST")
     others[-1].fd = -1
-    *parts, reply = steps.parts
-    assert parts == [b"", b""]
+    *before, reply = answer.steps
+    assert before == [b"", b""]
     ids = [
         int(line.split()[0].removeprefix(b"id=")) for line in reply.split(b"\n") if b"id=" in line
     ]
