@@ -41,7 +41,8 @@ class RedisHandshake:
         server is ready: it is not while it loads its data or requires a password. With `aside`,
         only the commands that a server accepts while it runs a script."""
         config = server.pool.config
-        commands: list[tuple[bytes, ...]] = []
+        # Tuples of bytes. The types of hiredis allow only one word in a command.
+        commands: list[Any] = []
         if config.redis_auth:
             commands.append((b"AUTH", config.redis_auth))
         if resp == 3:
