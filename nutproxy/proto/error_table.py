@@ -50,6 +50,11 @@ COMMANDS = {
         "nutproxy handles the command itself, or copies it for every server. Send a shorter"
         " request.",
     ),
+    "report_too_long": ErrorText(
+        b"ERR the replies of the servers to '%b' have %b lines, at most %b are merged",
+        "All other clients would wait while nutproxy merges the replies, as those to SLOWLOG GET"
+        " with a large count. Ask for fewer entries, or ask each server.",
+    ),
     "key_too_long": ErrorText(
         b"ERR a key of %b bytes is too long for a pool of several servers, at most %b are allowed",
         "nutproxy hashes every byte of a key to find its server, and all other clients would wait."

@@ -115,6 +115,10 @@ def too_long(name: str, length: int, most: int) -> bytes:
     return error("too_long", name.upper().encode(), b"%d" % length, b"%d" % most)
 
 
+def report_too_long(name: str, lines: int, most: int) -> bytes:
+    return error("report_too_long", name.upper().encode(), b"%d" % lines, b"%d" % most)
+
+
 def key_too_long(length: int, most: int) -> bytes:
     return error("key_too_long", b"%d" % length, b"%d" % most)
 

@@ -40,6 +40,9 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.reports import REPORTS
 
+# Lines of all servers' replies that are merged as Python objects: 20 to 30 ms.
+REPORT_LINES = 20000
+
 UNDECODABLE = errors.ERRORS["reply_form"].text.decode()
 # By row number: the function that merges decoded replies, or None.
 reports: list = [REPORTS.get(command.response_policy) for command in COMMANDS.values()]
@@ -353,10 +356,16 @@ def merge_report(parent):
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     servers: list = cython.cast(list, join.extra)
     names: list = [server.name for server in servers]
+    lines: cython.Py_ssize_t = 0
     if put_failure(parent):
         return 0
+    replies = texts(parent)
+    for reply in replies:
+        lines += reply.count(b"\r\n")
+    if lines > REPORT_LINES:
+        return put_text(parent, errors.report_too_long(row.name.decode(), lines, REPORT_LINES))
     try:
-        reply = reports[row.number](decode(texts(parent)), names, join.resp)
+        reply = reports[row.number](decode(replies), names, join.resp)
     except (TypeError, ValueError, LookupError, AttributeError):
         return unexpected(parent)
     return put_text(parent, reply)

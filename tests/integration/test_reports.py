@@ -318,3 +318,19 @@ def test_function_stats_show_the_script_that_runs():
 
 def test_texts_are_below_the_names_of_their_servers():
     assert merge("texts", b"good", b"bad") == b"s1:\ngood\ns2:\nbad"
+
+
+def test_a_report_that_takes_too_long_to_merge_is_refused():
+    """The client chooses its length: merging 20,000 entries of SLOWLOG holds the loop for 0.4 s."""
+    with RedisServer() as one, RedisServer() as two:
+        for server in (one, two):
+            settings = ("slowlog-max-len", "9999", "slowlog-log-slower-than", "0")
+            pipeline(server.port, [("CONFIG", "SET", *settings), *[("PING",)] * 2000])
+        with (
+            NutproxyServer(pool("alpha", [one, two], admin_commands="true")) as proxy,
+            Client(proxy.port) as client,
+        ):
+            assert len(client("SLOWLOG", "GET", "100")) == 200
+            error = client.error("SLOWLOG", "GET", "9999")
+            assert error.startswith("ERR the replies of the servers to 'SLOWLOG GET' have ")
+            assert error.endswith(" lines, at most 20000 are merged")
