@@ -226,7 +226,9 @@ def odd_number_of(
             return False
         number = number * 10 + digit
         pos += 1
-    if pos == start or (pos < end and not is_space(data[pos])):
+    # memcached up to 1.6.39 stops at a NUL and reads the data block. The line is refused here, and
+    # its data block is skipped.
+    if pos == start or (pos < end and not is_space(data[pos]) and data[pos] != 0):
         return False
     if negative:
         number = 0 - number

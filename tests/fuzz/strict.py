@@ -129,7 +129,8 @@ STORAGE = {
     b"cas": 6,
 }
 REDIS = re.compile(rb"\*[0-9]+\Z")
-SIGNED = re.compile(rb"[\t-\r]*([+-]?[0-9]+)(?:[\t-\r][^\0]*)?\Z", re.S)
+# The end of a C string ends a number, too.
+SIGNED = re.compile(rb"[\t-\r]*([+-]?[0-9]+)(?:[\t-\r\0].*)?\Z", re.S)
 
 
 def memcache_requests(

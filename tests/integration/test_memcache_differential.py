@@ -36,7 +36,7 @@ DIFFERENCES = {
     "server must agree on where a line ends.": {
         "get: NUL in the key": STORED + FORMAT + FORMAT + END,
         "set: NUL in the key": FORMAT + END,
-        "set: NUL behind the length": ERROR + END,
+        "set: NUL behind the length": END,
         "spelling: NUL": ERROR + ERROR,
         "mg: NUL in the key": FORMAT,
     },

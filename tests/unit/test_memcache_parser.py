@@ -106,7 +106,7 @@ ANSWERED = {
 }
 # memcached accepts none of these as a length or as flags.
 BAD_NUMBERS = [
-    *(b"x", b"1x", b"-", b"+", b"-1", b"--1", b"1.0", b"0x1", b"1\x001", b"\x00"),
+    *(b"x", b"1x", b"-", b"+", b"-1", b"--1", b"1.0", b"0x1", b"\x00", b"\x001"),
     *(b"18446744073709551616", b"18446744073709551617", b"9" * 30, b"\xb2", b"\t", b"\t-"),
 ]
 # Lengths that need more than plain digits or 32 bits, each with the number that memcached reads.
@@ -180,6 +180,10 @@ def test_an_invalid_number_is_refused_with_the_data_block(line, number):
         (b"cas k 0 0 9", ERROR),
         (b"ms " + b"k" * 251 + b" 9", FORMAT),
         (b"ms a\0b 9", FORMAT),
+        # memcached up to 1.6.39 reads these lengths, and later versions refuse them.
+        (b"set k 0 0 9\0", FORMAT),
+        (b"set k 0 0 9\0001", FORMAT),
+        (b"ms k 9\r\0 T0", FORMAT),
         (b"ms k 9" + b" q" * 17, b"CLIENT_ERROR options flags too long\r\n"),
     ],
 )
