@@ -252,8 +252,9 @@ ONE, TWO = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
     [
         (padded(6144, "SET", ONE), False),
         (padded(6144, "MSET", ONE, "v", TWO), False),
-        # The next two are counted once for each server.
-        (padded(3072, "SCRIPT", "LOAD"), False),
+        # The servers share its bytes.
+        (padded(6144, "SCRIPT", "LOAD"), False),
+        # It is counted twice: the merge reads the keys from a copy of the line.
         (get_of_size(3072), True),
     ],
     ids=["one server", "parts", "all servers", "get"],
