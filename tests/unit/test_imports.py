@@ -21,7 +21,7 @@ HOUSE = [
     "__main__",
     "cli",
     "daemon, demo, examples, manual, spread",
-    "worker",
+    "stepped, worker",
     "core",
     "proxy",
     "dispatch/",

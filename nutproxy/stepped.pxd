@@ -1,0 +1,22 @@
+from libc.stdint cimport int64_t
+
+from nutproxy.conn cimport Conn, Loop
+from nutproxy.core cimport Context
+from nutproxy.event cimport Poller
+from nutproxy.msg.message cimport Body, Msg, MsgQueue
+
+
+cdef class SteppedPoller(Poller):
+    cdef readonly int found            # events of the last wait
+
+    cdef int wait(self, int timeout) except -1
+
+cdef class SteppedLoop(Loop):
+    cdef public int64_t clock          # milliseconds
+
+    cdef void tick(self) noexcept
+
+cdef class SteppedContext(Context):
+    cdef bint waits                    # the last turn would have waited for events
+
+    cdef int timeout(self)
