@@ -15,13 +15,12 @@ cdef class Server(Endpoint):
     cdef public bint no_password              # the log says already that it needs no password
     cdef readonly bytes refusal        # why conn_for returned no connection: an error reply
     cdef dict refusals                 # by version and slot: when it may be tried again
-    cdef readonly int64_t last_failure # when the last counted failure was noticed
-    cdef readonly int64_t backoff      # milliseconds until the next probe
-    cdef readonly int64_t tried        # when the last connect began
-    cdef readonly int64_t slow_since   # no sign of life since then; -1 while it is not slow
-    cdef Timer retry                   # starts the next probe, or None
+    cdef Timer retry                   # for health.probe_at, or None
     cdef ServerConn probing            # the probe in progress, or None
     cdef ServerConn spare              # an answered probe whose slot has a silent connection
 
     cdef ServerConn conn_aside(self, int resp)
     cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1
+    cdef bint replies_since(self) noexcept
+    cdef int carry_out(self, int todo, str cause=*) except -1
+    cdef int follow_probe_at(self) except -1

@@ -5,23 +5,8 @@
 
 Slots exist once for each protocol version that clients speak (RESP2, RESP3).
 
-**Health.** A server is up, slow, down, or ejected.
-
-    up <── a reply ─── slow <─── a connection was silent for a whole timeout
-    ^                   │
-    │                   └─ silent for GONE_AFTER ─┐
-    │     cannot be reached, fails a handshake ───┴──> down ─── failures reach ───> ejected
-    │                                                   │       server_failure_limit    │
-    └───── a probe connects, shakes hands, PINGs ───────┴───────────────────────────────┘
-
-A slow server keeps its requests, and each waits for its own deadline. A probe finds out whether
-only the old connection is dead.
-
-Nothing is written to a server that is down until a probe has found that it is back. Probes are sent
-with a growing back-off. A request brings the next probe forward, to DEMAND_GAP after the last
-connect, and waits for it for at most DEMAND_WAIT. Then it fails with the known cause. All requests
-share one probe, so a dead server is not probed more often than that. An ejected server is probed
-every `server_retry_timeout`. A reply on an old connection ends "slow" and "down" as well.
+**Health.** Whether the server is up, slow, down or ejected is decided in health.py. Events are
+reported to `self.health`, and `carry_out` does what follows from them.
 
 If a connection is refused while other connections to the same server are in use (maxclients), only
 its slot is affected: it is tried again after BACKOFF_MIN, and the requests of that slot wait.
@@ -29,9 +14,6 @@ its slot is affected: it is tried again after BACKOFF_MIN, and the requests of t
 A connection may receive bytes and never a complete reply. It is not silent, but it is useless. When
 ROW_MIN requests in a row have timed out on it, over ROW_TIMEOUTS timeouts, it is closed, and this
 counts as a failure of the server.
-
-A failure counts only if the connect or request that failed began after the last counted failure.
-One event is thus counted once, however many connections and requests it affects.
 """
 
 import logging
@@ -43,6 +25,28 @@ from functools import partial
 import cython
 from cython.cimports.libc.errno import ECONNRESET, ENOMEM, ETIMEDOUT
 from cython.cimports.nutproxy.conn import Loop
+from cython.cimports.nutproxy.health import (
+    BACKOFF_MAX,
+    BACKOFF_MIN,
+    DEMAND_GAP,
+    DEMAND_WAIT,
+    DOWN,
+    DROP_PROBE,
+    EJECT,
+    EJECTED,
+    HOLD,
+    PROBE,
+    REFUSE,
+    REJOIN,
+    RESUME,
+    TELL_CALM,
+    TELL_DOWN,
+    TELL_REPLIED,
+    TELL_RETURNED,
+    TELL_SLOW,
+    UP,
+    Machine,
+)
 from cython.cimports.nutproxy.server_conn import (
     SERVER_CLOSED,
     SERVER_READY,
@@ -69,23 +73,11 @@ from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
-# Minimum milliseconds from one connect to the next probe of a server that is down, however many
-# requests there are.
-DEMAND_GAP = 10
-# Milliseconds that a request waits for a probe that gets no reply.
-DEMAND_WAIT = 20
-# A server without a sign of life for this many milliseconds, and for two timeouts, is down.
-GONE_AFTER = 5000
 # Milliseconds that an old connection has to reply after a probe has been answered.
 PATIENCE = 100
 # A connection is closed when this many requests in a row have timed out, over this many timeouts.
 ROW_MIN = 4
 ROW_TIMEOUTS = 4
-# Milliseconds until a server that is down is probed: the first delay, and the largest.
-BACKOFF_MIN = 100
-BACKOFF_MAX = 1000
-# Smallest server_retry_timeout that is used: 0 must not keep the processor busy.
-RETRY_MIN = 10
 # Milliseconds for connect and handshake if the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
 
@@ -108,9 +100,11 @@ class Server(Endpoint):
         self.asides = [None, None]
         self.refusals = {}
         self.version = ""
-        self.backoff = BACKOFF_MIN
-        self.last_failure = -1
-        self.slow_since = -1
+        self.health = Machine(
+            pool.config.timeout or 0,
+            max(pool.config.server_failure_limit, 1) if pool.config.auto_eject_hosts else 0,
+            pool.config.server_retry_timeout,
+        )
 
     @property
     def address(self) -> str:
@@ -160,7 +154,7 @@ class Server(Endpoint):
         """While the server is down: the connection in which a request waits for the next probe,
         which is brought forward. None if the probe has been without a reply for too long."""
         conn: ServerConn = self.conns(resp)[slot]
-        now: int = self.loop.now
+        todo: cython.int
         if conn is not None and conn.state == SERVER_READY and idle(conn):
             # It may be dead as well: it was idle when the server went down.
             conn.drop()
@@ -168,13 +162,9 @@ class Server(Endpoint):
         if conn is not None:
             return conn
         self.refusal = self.error
-        if self.ejected or self.stopped:
-            return None
-        if self.probing is None:
-            due: int = max(self.tried + DEMAND_GAP, now)
-            if self.retry is None or self.retry.expires > due:
-                self.probe_in(due - now)
-        elif now - self.probing.begun >= DEMAND_WAIT:
+        todo = self.health.request(self.loop.now)
+        self.carry_out(todo)
+        if not todo & HOLD:
             return None
         return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, False)
 
@@ -203,6 +193,7 @@ class Server(Endpoint):
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = conn
+            self.health.probe_started(self.loop.now)
         else:
             self.conns(resp)[slot] = conn
         self.begin(conn)
@@ -218,7 +209,8 @@ class Server(Endpoint):
     def begin(self, conn: ServerConn) -> None:
         address = self.config.address
         conn.state = SERVER_RESOLVING
-        self.tried = conn.begun = self.loop.now
+        conn.begun = self.loop.now
+        self.health.connecting(self.loop.now)
         self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         if address.family == "unix":
             conn.start([(socket.AF_UNIX, address.path)])
@@ -262,12 +254,13 @@ class Server(Endpoint):
             return
         log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
         if self.doubted:
-            self.replied("has returned")
+            self.carry_out(self.health.connected())
 
     def probe_answered(self, probe: ServerConn) -> None:
         """The server is up. The probe becomes a normal connection if its slot is free."""
         old: ServerConn
         self.probing = None
+        self.health.probe_ended()
         for old in self.open_conns():
             # An idle connection may have died with the server.
             if self.down and old.state == SERVER_READY and idle(old):
@@ -288,10 +281,7 @@ class Server(Endpoint):
         if self.silent_conns(self.grace()):
             # Their replies may arrive just after the probe's.
             self.loop.timers.schedule(self.loop.now + PATIENCE, self.replace_silent)
-        if self.down:
-            self.set_up("has returned")
-        else:
-            self.settle_doubt()
+        self.carry_out(self.health.probe_answered())
 
     def replace_silent(self) -> None:
         """A probe was answered PATIENCE ago: connections that are still silent are dead."""
@@ -334,6 +324,7 @@ class Server(Endpoint):
         if conn is not self.probing:
             return False
         self.probing = None
+        self.health.probe_ended()
         return True
 
     def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
@@ -381,11 +372,12 @@ class Server(Endpoint):
             if not self.down and conn.recv_bytes:
                 # A slow server that gives a reason for refusing the connection is up.
                 return
-        self.failed(conn.begun, conn.cause)
-        if conn.cause == TIMED_OUT and not self.down:
-            self.set_slow(conn.begun)
-        else:
-            self.set_down(conn.cause)
+        self.carry_out(
+            self.health.connect_failed(
+                conn.begun, self.loop.now, self.replies_since(), conn.cause == TIMED_OUT
+            ),
+            conn.cause,
+        )
 
     def serves(self) -> bool:
         """Is there a ready connection that is not silent?"""
@@ -406,139 +398,106 @@ class Server(Endpoint):
             if not self.down and self.conns2[slot] is None:
                 self.open_slot(2, slot)
 
-    def failed(self, begun: int, cause: str) -> None:
-        """Count a failure of a connect or request that began at `begun` (milliseconds of the loop's
-        clock), unless it belongs to a failure that has been counted already."""
-        if begun <= self.last_failure:
-            return
-        self.last_failure = self.loop.now
-        self.failures += 1
-        if (
-            self.pool.config.auto_eject_hosts
-            and not self.ejected
-            and self.failures >= self.pool.config.server_failure_limit
-        ):
-            self.eject(cause)
+    def replies_since(self):
+        """Have there been replies since this was last called?"""
+        replied: cython.bint = self.has_replied
+        self.has_replied = False
+        return replied
 
-    def eject(self, cause: str) -> None:
-        self.ejected = True
-        self.stats[SERVER_SERVER_EJECTED] = 1
-        self.stats[SERVER_SERVER_EJECTED_AT] = time.time_ns() // 1000
-        self.failures = 0
-        if self.retry is not None:
+    def failed(self, began: int, cause: str) -> None:
+        """A request that began at `began` (milliseconds of the loop's clock) has failed."""
+        self.carry_out(self.health.failed(began, self.loop.now, self.replies_since()), cause)
+
+    def replied(self) -> None:
+        """A complete reply was received while the server was slow or down."""
+        self.carry_out(self.health.reply())
+
+    def carry_out(self, todo, cause=None):
+        """Carry out the actions of an event, in the order of health.Action. `cause`: of a failure.
+        An action may lead to another event and so to another call of this."""
+        health: Machine = self.health
+        self.down = health.state >= DOWN
+        self.ejected = health.state == EJECTED
+        self.doubted = health.state != UP
+        try:
+            if todo & (EJECT | TELL_SLOW | TELL_DOWN | REFUSE):
+                self.suffer(todo, cause)
+            elif todo & (TELL_CALM | RESUME):
+                self.recover(todo)
+            elif todo & PROBE:
+                self.connect(2, 0, True)
+        finally:
+            self.follow_probe_at()
+        return 0
+
+    def suffer(self, todo: int, cause: str) -> None:
+        """Carry out the actions that follow from a failure."""
+        conn: ServerConn
+        if todo & REFUSE:
+            self.error = self.refusal = self.error_reply(cause)
+        if todo & EJECT:
+            self.stats[SERVER_SERVER_EJECTED] = 1
+            self.stats[SERVER_SERVER_EJECTED_AT] = time.time_ns() // 1000
+            retry_timeout = self.pool.config.server_retry_timeout
+            log.warning("%s ejected for at least %d ms: %s", self, retry_timeout, cause)
+        if todo & TELL_SLOW:
+            silence = self.loop.now - self.health.slow_since
+            log.warning("%s is slow: no reply for %d ms (%s)", self, silence, self.address)
+        if todo & TELL_DOWN:
+            self.stats[SERVER_SERVER_DOWN] = 1
+            log.warning("%s is down: %s (%s)", self, cause, self.address)
+        if todo & REFUSE:
+            for conn in self.open_conns():
+                if conn.state == SERVER_WAITING:
+                    conn.expire()
+        if todo & EJECT:
+            self.pool.ejected(self)
+            for conn in self.open_conns():
+                conn.fail(cause)
+
+    def recover(self, todo: int) -> None:
+        """Carry out the actions that follow from a sign of life."""
+        conn: ServerConn
+        if todo & TELL_CALM:
+            log.warning("%s replies after %d ms", self, self.loop.now - self.health.slow_since)
+        if todo & RESUME:
+            self.stats[SERVER_SERVER_DOWN] = 0
+            self.refusals.clear()
+            self.error = None
+        if todo & DROP_PROBE:
+            self.probing.drop()
+        if todo & (TELL_RETURNED | TELL_REPLIED):
+            how = "has returned" if todo & TELL_RETURNED else "has replied again"
+            log.warning("%s %s", self, how)
+        if todo & REJOIN:
+            self.stats[SERVER_SERVER_EJECTED] = 0
+            self.pool.returned(self)
+        if todo & RESUME:
+            for conn in self.open_conns():
+                if conn.state == SERVER_WAITING:
+                    self.begin_waiting(conn)
+            if self.pool.config.preconnect:
+                self.preconnect()
+
+    def follow_probe_at(self):
+        """Keep a timer for the next probe."""
+        due: cython.longlong = self.health.probe_at
+        if self.retry is not None and self.retry.expires != due:
             self.retry.cancel()
             self.retry = None
-        log.warning(
-            "%s ejected for at least %d ms: %s", self, self.pool.config.server_retry_timeout, cause
-        )
-        self.set_down(cause)
-        self.pool.ejected(self)
-        for conn in self.open_conns():
-            conn.fail(cause)
-
-    def set_down(self, cause: str) -> None:
-        """From now on requests fail unless a probe succeeds soon. Schedule the next probe."""
-        self.error = self.refusal = self.error_reply(cause)
-        if not self.down:
-            self.down = self.doubted = True
-            self.stats[SERVER_SERVER_DOWN] = 1
-            self.backoff = BACKOFF_MIN
-            log.warning("%s is down: %s (%s)", self, cause, self.address)
-        self.refuse_waiting()
-        if self.retry is not None or self.probing is not None:
-            # A probe is scheduled or in progress: other failures do not postpone it.
-            return
-        delay = self.backoff
-        if self.ejected:
-            delay = max(self.pool.config.server_retry_timeout, RETRY_MIN)
-        self.backoff = min(self.backoff * 2, BACKOFF_MAX)
-        self.probe_in(delay)
-
-    def refuse_waiting(self) -> None:
-        """Fail the requests that waited for a probe: it has failed."""
-        conn: ServerConn
-        for conn in self.open_conns():
-            if conn.state == SERVER_WAITING:
-                conn.expire()
-
-    def probe_in(self, delay: int) -> None:
-        if self.retry is not None:
-            self.retry.cancel()
-        self.retry = self.loop.timers.schedule(self.loop.now + delay, self.probe)
-
-    def keep_probing(self) -> None:
-        """Schedule the next probe if the server is down and none is scheduled or in progress:
-        memory had run out when it should have been scheduled."""
-        if self.down and self.retry is None and self.probing is None:
-            self.probe_in(self.backoff)
+        if self.retry is None and due >= 0:
+            self.retry = self.loop.timers.schedule(due, self.probe)
+        return 0
 
     def probe(self) -> None:
         """Find out over a new connection whether the server is back."""
         self.retry = None
-        if self.doubted and self.probing is None and not self.stopped:
-            delay: int = self.pool.connect_delay()
-            if delay:
-                self.probe_in(delay)
-            else:
-                self.connect(2, 0, True)
+        self.carry_out(self.health.probe_due(self.loop.now, self.pool.connect_delay()))
 
-    def set_slow(self, since: int) -> None:
-        """The server has given no sign of life since `since`. It may only be slow, so its requests
-        keep waiting."""
-        if self.slow_since < 0:
-            self.slow_since = since
-            self.doubted = True
-            log.warning(
-                "%s is slow: no reply for %d ms (%s)", self, self.loop.now - since, self.address
-            )
-        if self.loop.now - self.slow_since >= max(GONE_AFTER, 2 * (self.pool.config.timeout or 0)):
-            self.set_down(TIMED_OUT)
-
-    def settle_doubt(self) -> None:
-        """The server has given a sign of life: it is not slow any more."""
-        if self.slow_since >= 0:
-            log.warning("%s replies after %d ms", self, self.loop.now - self.slow_since)
-        self.slow_since = -1
-        self.doubted = self.down
-        if self.retry is not None and not self.down:
-            self.retry.cancel()
-            self.retry = None
-
-    def replied(self, how: str = "has replied again") -> None:
-        """A complete reply was received while the server was slow or down."""
-        if self.ejected:
-            return
-        if self.down:
-            self.set_up(how)
-            return
-        self.settle_doubt()
-        if self.probing is not None:
-            self.probing.drop()
-
-    def set_up(self, how: str) -> None:
-        conn: ServerConn
-        self.down = self.doubted = False
-        self.slow_since = -1
-        self.stats[SERVER_SERVER_DOWN] = 0
-        self.failures = 0
-        self.refusals.clear()
-        self.error = None
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        if self.probing is not None:
-            # An older connection got its reply first.
-            self.probing.drop()
-        log.warning("%s %s", self, how)
-        if self.ejected:
-            self.ejected = False
-            self.stats[SERVER_SERVER_EJECTED] = 0
-            self.pool.returned(self)
-        for conn in self.open_conns():
-            if conn.state == SERVER_WAITING:
-                self.begin_waiting(conn)
-        if self.pool.config.preconnect:
-            self.preconnect()
+    def keep_probing(self) -> None:
+        """Schedule the next probe if memory had run out when it should have been scheduled."""
+        self.health.tidy(self.loop.now)
+        self.follow_probe_at()
 
     def request_timed_out(self, conn, start):
         """A request has timed out. What that says about its connection and about the server depends
@@ -565,10 +524,10 @@ class Server(Endpoint):
         if silence >= 2 * self.grace():
             # Dead, even if TCP still reports it as connected.
             conn.fail(TIMED_OUT)
-        if not self.down:
-            self.set_slow(self.loop.now - silence)
-            if silence < 2 * self.grace() and self.probing is None and self.spare is None:
-                self.probe_in(0)
+        probe: cython.bint = silence < 2 * self.grace() and self.spare is None
+        self.carry_out(
+            self.health.silence(self.loop.now - silence, self.loop.now, probe), TIMED_OUT
+        )
         return 0
 
     def close_silent(self) -> bool:
@@ -595,10 +554,8 @@ class Server(Endpoint):
     def close(self) -> None:
         """The proxy is shutting down: close all connections, and open no more."""
         conn: ServerConn
-        self.down = self.stopped = True
         self.error = self.error_reply(errors.cause("stops"))
-        if self.retry is not None:
-            self.retry.cancel()
+        self.carry_out(self.health.stop())
         conns = self.open_conns()
         conns += [conn for conn in (self.probing, self.spare, *self.asides) if conn is not None]
         for conn in conns:

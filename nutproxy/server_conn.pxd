@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.conn cimport Conn, Loop
+from nutproxy.health cimport Machine
 from nutproxy.msg.message cimport MSG_REQ_PIECES
 from nutproxy.msg.protocol cimport Protocol, fits_t
 from nutproxy.timer cimport Timer
@@ -18,13 +19,14 @@ cdef class Endpoint:
     cdef readonly Loop loop
     cdef readonly object pool          # ServerPool
     cdef readonly Protocol protocol
+    cdef readonly Machine health
+    # Copies of its state, for the data path:
     cdef readonly bint down            # requests fail unless a probe finds it up soon
     cdef readonly bint ejected         # down, and out of the ring
-    cdef bint stopped                  # the proxy is shutting down
     cdef readonly bint doubted         # down or slow, until the next reply
+    cdef bint has_replied              # since the last failure of which `health` knows
     cdef public bint no_resp3          # too old for HELLO
     cdef readonly bytes error          # the error reply to requests while it is down
-    cdef readonly int failures
     cdef uint64_t* stats               # its row in the slab
 
     cdef ServerConn conn_for(self, uint64_t client, int resp)

@@ -140,7 +140,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
             if server.protocol.reads_on and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
-                server.failures = 0
+                server.has_replied = True
                 count_reply(self, conn.imsg_q.head, data, parser)
                 receive(conn, conn.imsg_q.head, data, parser)
                 return 0
@@ -154,7 +154,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
         server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         self.cause = errors.cause("unsuited", line_of(data, parser)[:100])
         return conn.close(conn)
-    server.failures = 0
+    server.has_replied = True
     count_reply(self, conn.omsg_q.head, data, parser)
     receive(conn, conn.dequeue_outq(conn), data, parser)
     # After the pairing: `replied` may connect, and a failure of that may close this connection.
@@ -506,7 +506,7 @@ def server_close(conn: Conn) -> cython.int:
 
 def settle_queues(self: ServerConn, text: bytes | None) -> None:
     """Answer the requests left in the queues, a limited number each turn."""
-    if not self.server.stopped and settle_some(self, text, False):
+    if not self.server.health.stopped and settle_some(self, text, False):
         try:
             self.loop.timers.schedule(self.loop.now, partial(settle_queues, self, text))
             return
