@@ -29,6 +29,7 @@ HOUSE = [
     "pool",
     "server",
     "server_conn",
+    "health",
     "handshake, strangers",
     "local/",
     "conn",
