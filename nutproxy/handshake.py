@@ -2,6 +2,7 @@
 """What nutproxy sends on a new connection to a server, and what it makes of the replies. There is a
 class for each protocol: `Protocol.handshake`.
 
+    versions                     the protocol versions that clients speak
     steps(server, resp, aside)   the names of the steps in their order, and the bytes of all
     judge(server, step, data)    what is wrong with the reply to a step, or None
 
@@ -35,6 +36,8 @@ NO_PASSWORD = (
 
 
 class RedisHandshake:
+    versions = (2, 3)
+
     @staticmethod
     def steps(server: Any, resp: int, aside: bool) -> tuple[list[str], bytes]:
         """AUTH, HELLO 3, SELECT and PING, as far as they are needed. PING finds out whether the
@@ -109,6 +112,8 @@ def warn_no_password(server: Any) -> None:
 
 
 class MemcachedHandshake:
+    versions = (2,)
+
     @staticmethod
     def steps(server: Any, resp: int, aside: bool) -> tuple[list[str], bytes]:
         return ["version"], b"version\r\n"

@@ -251,10 +251,12 @@ class Server(Endpoint):
         self.no_resp3 = False
         if conn is self.probing:
             self.probe_answered(conn)
-            return
-        log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
-        if self.doubted:
-            self.carry_out(self.health.connected())
+        else:
+            log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
+            if self.doubted:
+                self.carry_out(self.health.connected())
+        if self.pool.config.preconnect and not self.has_resp3:
+            self.preconnect_resp3(conn)
 
     def probe_answered(self, probe: ServerConn) -> None:
         """The server is up. The probe becomes a normal connection if its slot is free."""
@@ -335,9 +337,14 @@ class Server(Endpoint):
             self.refusal = self.error_reply(conn.cause)
             log.info("%s %s: %s", conn, self, conn.cause)
             return
-        if conn.resp == 3 and self.no_resp3 and not was_ready:
-            # The server is up, but too old for this protocol version.
-            log.warning("%s %s: %s", conn, self, conn.cause)
+        unused: cython.bint = conn.steps is not None and idle(conn)
+        if conn.resp == 3 and not was_ready and (self.no_resp3 or unused):
+            # The server is up, but too old for this protocol version. Or it refuses HELLO in some
+            # other way on a connection that no request needs.
+            self.has_resp3 = False
+            log.log(
+                logging.INFO if unused else logging.WARNING, "%s %s: %s", conn, self, conn.cause
+            )
             return
         if was_ready:
             # The end of an idle connection is normal, unless there was an error.
@@ -355,9 +362,7 @@ class Server(Endpoint):
             if self.pool.config.preconnect and not self.down:
                 # A server that closes a connection just after accepting it would do so again.
                 young = self.loop.now - conn.begun < BACKOFF_MAX
-                self.loop.timers.schedule(
-                    self.loop.now + (BACKOFF_MIN if young else 0), self.preconnect
-                )
+                self.preconnect_in(BACKOFF_MIN if young else 0)
             return
         if not probe and self.serves():
             # It accepts no more connections (maxclients), but the existing ones work.
@@ -392,11 +397,36 @@ class Server(Endpoint):
         """The cause of a connection that the server closed without an error."""
         return os.strerror(ECONNRESET)
 
+    def preconnect_in(self, delay: int) -> None:
+        """Open the connections that are missing after `delay` milliseconds, or before."""
+        due: cython.longlong = self.loop.now + delay
+        if self.reconnect is not None:
+            if self.reconnect.expires <= due:
+                return
+            self.reconnect.cancel()
+        self.reconnect = self.loop.timers.schedule(due, self.preconnect)
+
     def preconnect(self) -> None:
-        """Open every connection that is missing."""
-        for slot in range(self.connections):
-            if not self.down and self.conns2[slot] is None:
-                self.open_slot(2, slot)
+        """Open every connection that is missing: RESP3 too, if the server is known to have it."""
+        if self.reconnect is not None:
+            self.reconnect.cancel()
+            self.reconnect = None
+        for resp in [2, 3] if self.has_resp3 else [2]:
+            for slot in range(self.connections):
+                if not self.down and self.conns(resp)[slot] is None:
+                    self.open_slot(resp, slot)
+
+    def preconnect_resp3(self, conn: ServerConn) -> None:
+        """A connection is ready, and it is not known yet whether the server accepts HELLO 3. One
+        RESP3 connection finds out, and the others follow it."""
+        if conn.resp == 3:
+            self.has_resp3 = True
+            self.preconnect()
+            return
+        if 3 not in self.protocol.handshake.versions or conn.slot != 0 or self.down:
+            return
+        if self.conns3[0] is None:
+            self.open_slot(3, 0)
 
     def replies_since(self):
         """Have there been replies since this was last called?"""

@@ -292,7 +292,9 @@ class PoolSettings(Keys):
     )
     preconnect: Flag = key(
         False,
-        "Open all `server_connections` of every server at the start, not at the first request.",
+        "Open all `server_connections` of every server at the start, not at the first request, and"
+        " open them again when they have ended. To Redis servers nutproxy opens as many for clients"
+        " that speak RESP3 (redis-py 8 does by default), once the server has accepted `HELLO 3`.",
         example=True,
     )
     redis: Flag = key(

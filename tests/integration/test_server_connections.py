@@ -1,5 +1,6 @@
 """When server connections are opened and renewed, and the checks of the handshake."""
 
+import re
 import threading
 import time
 
@@ -39,7 +40,8 @@ def test_preconnect_opens_all_connections_of_every_server_at_the_start():
     with ScriptedServer() as one, ScriptedServer() as two:
         servers = [one, two]
         with NutproxyServer(pool("alpha", servers, preconnect="true", server_connections=4)):
-            wait_until(lambda: [server.accepted for server in servers] == [4, 4], "preconnect")
+            # Four for each of RESP2 and RESP3.
+            wait_until(lambda: [server.accepted for server in servers] == [8, 8], "preconnect")
 
 
 def test_preconnect_opens_the_connections_of_a_server_that_comes_up_later():
@@ -47,7 +49,123 @@ def test_preconnect_opens_the_connections_of_a_server_that_comes_up_later():
         late.refuse()
         with NutproxyServer(pool("alpha", [late], preconnect="true", server_connections=4)):
             late.listen()
-            wait_until(lambda: late.accepted >= 4, "preconnect of a server that comes up later")
+            wait_until(lambda: late.accepted >= 8, "preconnect of a server that comes up later")
+
+
+def lanes(redis, *login):
+    """The protocol version of each of nutproxy's connections, by their ids in the server. Tests use
+    its unix socket."""
+    clients = pipeline(redis.unix_path, [*login, ("CLIENT", "LIST")])[-1].decode()
+    return dict(re.findall(r"^id=(\d+) addr=127.* resp=(\d)", clients, re.MULTILINE))
+
+
+@pytest.mark.parametrize("password", ["", "s3cret"])
+def test_preconnect_opens_the_connections_that_clients_of_both_protocol_versions_use(password):
+    options = {"preconnect": "true", "server_connections": 2}
+    arguments, login, hello_auth = [], [], []
+    if password:
+        options |= {"redis_auth": password, "redis_db": 2}
+        arguments = ["--requirepass", password]
+        login = [("AUTH", password)]
+        hello_auth = ["AUTH", "default", password]
+    with (
+        RedisServer(*arguments) as redis,
+        NutproxyServer(pool("alpha", [redis], **options)) as proxy,
+    ):
+        wait_until(
+            lambda: sorted(lanes(redis, *login).values()) == ["2", "2", "3", "3"],
+            "connections of both versions",
+        )
+        before = lanes(redis, *login)
+        # Clients use the slots in turn.
+        for version in ("2", "3", "2", "3", "3", "2", "2", "3"):
+            with Client(proxy.port) as client:
+                client("HELLO", version, *hello_auth)
+                assert client("SET", "a", "1") == b"OK"
+        assert lanes(redis, *login) == before
+
+
+def quiet(proxy):
+    """Nothing was logged above `info`, and the server is up."""
+    assert "WARNING" not in proxy.log()
+    assert proxy.stats()["alpha"]["s1"]["server_down"] == 0
+
+
+def test_preconnect_of_a_server_without_hello_warns_about_nothing():
+    options = {"preconnect": "true", "server_connections": 2}
+    with (
+        RedisServer("--rename-command", "HELLO", "") as redis,
+        NutproxyServer(pool("alpha", [redis], **options), "-v", "6") as proxy,
+    ):
+        wait_until(lambda: "HELLO 3 failed: ERR unknown command" in proxy.output, "the refusal")
+        wait_until(lambda: list(lanes(redis).values()) == ["2", "2"], "RESP2 only")
+        quiet(proxy)
+        before = lanes(redis)
+        with Client(proxy.port) as client:
+            assert client("SET", "a", "1") == b"OK"
+            assert client.error("HELLO", "3").startswith("ERR unknown command")
+            assert client("GET", "a") == b"1"
+        assert lanes(redis) == before
+
+
+def close_on_hello(session):
+    """As twemproxy does, and other servers that do not know the command."""
+    while (request := session.next_request()) is not None and request[0] != b"HELLO":
+        session.send(session.server.handshake[request[0]])
+
+
+def ignore_hello(session):
+    while (request := session.next_request()) is not None:
+        if request[0] != b"HELLO":
+            session.send(session.server.handshake[request[0]])
+        else:
+            session.wait(session.server.released)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (answer, "HELLO 3 failed: NOPERM"),
+        (close_on_hello, "Connection reset by peer"),
+        (ignore_hello, "Connection timed out"),
+    ],
+)
+def test_preconnect_of_a_server_that_refuses_hello_in_any_way_warns_about_nothing(script, words):
+    with ScriptedServer(script) as server:
+        server.released = threading.Event()
+        server.handshake[b"HELLO"] = b"-NOPERM this user has no permissions to run 'hello'\r\n"
+        options = {"preconnect": "true", "server_connections": 2, "timeout": 400}
+        with NutproxyServer(pool("alpha", [server], **options), "-v", "6") as proxy:
+            wait_until(lambda: words in proxy.output, "the end of the RESP3 connection")
+            server.released.set()
+            wait_until(
+                lambda: [session.open for session in server.sessions].count(True) == 2, "RESP2"
+            )
+            quiet(proxy)
+            assert server.accepted == 3
+
+
+def test_preconnect_opens_resp3_connections_once_the_server_has_hello():
+    with ScriptedServer() as server:
+        greeting = server.handshake[b"HELLO"]
+        server.handshake[b"HELLO"] = UNKNOWN
+        options = {"preconnect": "true", "server_connections": 2}
+        with NutproxyServer(pool("alpha", [server], **options), "-v", "6") as proxy:
+            wait_until(lambda: "HELLO 3 failed" in proxy.output, "the refusal")
+            server.handshake[b"HELLO"] = greeting
+            server.close_all()
+            wait_until(lambda: proxy.output.count("connected, RESP3") == 2, "RESP3")
+
+
+def test_preconnect_opens_one_kind_of_connection_to_memcached():
+    with ScriptedMemcached(answer_memcache) as server:
+        options = {"preconnect": "true", "server_connections": 2}
+        with NutproxyServer(mc_pool("alpha", [server], **options), "-v", "6") as proxy:
+            wait_until(lambda: proxy.output.count("connected, RESP2") == 2, "the connections")
+            with MemcacheClient(proxy.port) as client:
+                client(b"version")
+            quiet(proxy)
+            assert server.accepted == 2
 
 
 def test_without_preconnect_only_the_server_of_a_request_is_connected():
@@ -88,16 +206,17 @@ def test_a_preconnected_server_that_is_restarted_is_connected_again_without_a_re
     with ScriptedServer() as server:
         options = {"preconnect": "true", "server_connections": 2}
         with NutproxyServer(pool("alpha", [server], **options)):
-            wait_until(lambda: server.accepted == 2, "preconnect")
+            wait_until(lambda: server.accepted == 4, "preconnect")
             server.close_all()
-            wait_until(lambda: server.accepted >= 4, "reconnect")
+            wait_until(lambda: server.accepted >= 8, "reconnect")
 
 
 def by_name(config):
     return config.replace("   - 127.0.0.1:", "   - localhost:")
 
 
-def test_reconnects_to_a_server_that_closes_at_once_are_limited_in_rate():
+@pytest.mark.parametrize("count", [1, 4])
+def test_reconnects_to_a_server_that_closes_at_once_are_limited_in_rate(count):
     times = []
 
     def slam(session):
@@ -106,10 +225,12 @@ def test_reconnects_to_a_server_that_closes_at_once_are_limited_in_rate():
 
     with (
         ScriptedServer(slam) as server,
-        NutproxyServer(pool("alpha", [server], preconnect="true")),
+        NutproxyServer(pool("alpha", [server], preconnect="true", server_connections=count)),
     ):
-        wait_until(lambda: len(times) > 10, "reconnects")
-        assert times[10] - times[0] > 0.5
+        # All connections of both versions at once, every 100 ms.
+        last = 6 * 2 * count
+        wait_until(lambda: len(times) > last, "reconnects")
+        assert times[last] - times[0] > 0.5
 
 
 def test_a_server_with_a_host_name_works_and_is_connected_again():
