@@ -586,6 +586,8 @@ class Server(Endpoint):
         conn: ServerConn
         self.error = self.error_reply(errors.cause("stops"))
         self.carry_out(self.health.stop())
+        if self.reconnect is not None:
+            self.reconnect.cancel()
         conns = self.open_conns()
         conns += [conn for conn in (self.probing, self.spare, *self.asides) if conn is not None]
         for conn in conns:
