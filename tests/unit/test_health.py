@@ -364,6 +364,23 @@ def test_replies_end_a_row_of_failures():
     assert health.failures == 0
 
 
+@pytest.mark.parametrize(
+    ("state", "method"),
+    [
+        (DOWN, "reply"),
+        (DOWN, "connected"),
+        (DOWN, "probe_answered"),
+        (EJECTED, "probe_answered"),
+    ],
+)
+def test_a_return_ends_a_row_of_failures(state, method):
+    health = machine(state, limit=3 if state == DOWN else 2)
+    health.connect_failed(NOW, NOW, False, False)
+    assert health.failures == (2 if state == DOWN else 1)
+    getattr(health, method)()
+    assert (health.state, health.failures) == (UP, 0)
+
+
 def test_a_limit_of_0_never_ejects():
     health = Machine(TIMEOUT, 0, RETRY)
     assert not any(health.failed(now, now, False) for now in range(NOW, NOW + 100))
