@@ -54,6 +54,7 @@ def test_a_thousand_servers_at_rest_cost_no_processor_time(listener):
         assert cpu_seconds(proxy.pid) - spent <= 0.05 * (time.monotonic() - began)
 
 
+@pytest.mark.measures
 def test_a_thousand_servers_that_die_at_once_delay_no_other_pool():
     """Each failed server caused a rebuild of the ring, which stopped all pools for 13 s. A long
     wait must occur in every attempt: a pause of this process may cause a single one."""
