@@ -434,7 +434,8 @@ def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     self: ServerConn = cython.cast(ServerConn, conn)
     if self.state == SERVER_READY and idle(conn):
         self.waiting_since = conn.loop.now
-    msg.queued = msg.req.length
+    if msg.queued == 0:
+        msg.queued = msg.req.length
     conn.stats[SERVER_IN_QUEUE] += 1
     conn.stats[SERVER_IN_QUEUE_BYTES] += msg.queued
     msg.server = cython.cast(cython.p_void, conn)

@@ -110,7 +110,7 @@ def forward(client, msg, server):
         msg_fail(msg, server.refusal)
         return 0
     queued = server.stats[SERVER_IN_QUEUE_BYTES] + server.stats[SERVER_OUT_QUEUE_BYTES]
-    if queued > 0 and queued + msg.req.length > pool.max_queue:
+    if queued > 0 and queued + max(msg.req.length, msg.queued) > pool.max_queue:
         server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
         msg_fail(msg, server.error_reply(QUEUE_FULL))
         return 0

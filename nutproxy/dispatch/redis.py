@@ -911,6 +911,10 @@ def share_keys(
             start += size
         for index in range(count):
             builder_end(cython.address(builders[index]), MSG_REQ_PIECES)
+            part = msg.join.parts[index]
+            if part.flags & MSG_REQ_PIECES:
+                # However small its pieces are, they keep the whole block.
+                part.queued = parser.pos
             # It belongs to its part now.
             builders[index].bodies = cython.NULL
             builders[index].count = 0

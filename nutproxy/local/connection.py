@@ -81,7 +81,7 @@ def reset(client: Client, argv: list[bytes]) -> bytes:
     client.name = ""
     client.reply_mode = "on"
     client.no_evict = client.no_touch = False
-    # As a number: up to Python 3.11.3, ~ of such a flag is the next one alone.
+    # As a number: in Python 3.11.2, ~ of such a flag is only one of the others.
     client.leave(~int(State.AUTH))
     client.authenticated = client.pool.redis_auth is None
     return b"+RESET\r\n"

@@ -82,7 +82,8 @@ cdef struct Msg:
     int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
     size_t held             # its bytes in Conn.pending of its client
-    size_t queued           # its bytes in the queue counters of its server
+    size_t queued           # its bytes in the queue counters of its server: its length, or what
+                            # its pieces keep in memory; 0 before
     uint32_t refs           # held by the client's queue or the parent, and by the server's queue
     uint32_t flags
     Body req

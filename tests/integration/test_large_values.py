@@ -20,7 +20,15 @@ from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_context
 from tests.scripted import ScriptedServer, answer, keys_of, reset, value_of
-from tests.servers import DEADLINE, MemcachedServer, NutproxyServer, connect, pipeline, wait_until
+from tests.servers import (
+    DEADLINE,
+    MemcachedServer,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    pipeline,
+    wait_until,
+)
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -128,6 +136,30 @@ def test_a_client_that_leaves_in_the_middle_of_its_large_values_leaves_whole_req
             assert command == b"MSET"
             stored |= dict(zip(words[::2], words[1::2], strict=True))
         assert stored == values
+
+
+def test_a_small_part_of_a_large_request_counts_with_all_that_it_keeps_in_memory():
+    """It shares the block of the request. Clients that send large values to one server and leave
+    could otherwise fill the memory with what waits for another, which is stopped."""
+    large, small = (keys_of(number, (1, 2), 1)[0] for number in (1, 2))
+    request = ("MSET", large, b"x" * 9_000_000, small, b"x" * 70_000)
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        NutproxyServer(pool("alpha", [one, two], server_max_queue="20mb")) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(Client(proxy.port)) for _ in range(3)]
+        assert clients[0](*request) == b"OK"
+        two.stop()
+        for number, client in enumerate(clients[:2], 2):
+            client.send(*request)
+            wait_until(lambda n=number: proxy.stats()["alpha"]["s2"]["requests"] == n, "the part")
+        assert "its queue is full" in str(clients[2].error(*request))
+        two.cont()
+        assert [client.reply() for client in clients[:2]] == [b"OK", b"OK"]
+        stats = proxy.stats()["alpha"]["s2"]
+        assert stats["in_queue_bytes"] == stats["out_queue_bytes"] == 0
 
 
 def memory(proxy, field):
