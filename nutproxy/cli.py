@@ -31,8 +31,8 @@ from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
 from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
 from nutproxy.examples import EXAMPLES
 from nutproxy.examples import read as read_example
+from nutproxy.io.sockets import check_congestion
 from nutproxy.manual import SHELLS, command_line, man
-from nutproxy.sockets import check_congestion
 from nutproxy.stats.table import describe
 
 PROG = "nutproxy"

@@ -1,11 +1,11 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from nutproxy.csys cimport iovec
-from nutproxy.event cimport Poller
+from nutproxy.io.event cimport Poller
 from nutproxy.msg.message cimport Body, Cursor, Msg, MsgQueue
 from nutproxy.msg.parse cimport Limits, Parser, parse_t
 from nutproxy.stats.slab cimport Slab
-from nutproxy.timer cimport WaitQueue
+from nutproxy.io.timer cimport WaitQueue
 
 ctypedef int (*recv_t)(Conn conn) except -1
 ctypedef bint (*recv_next_t)(Conn conn) noexcept
@@ -26,17 +26,17 @@ cdef enum:
     LARGE_MIN = 1048576     # messages from this size on go to recv_large
     TAKE_MIN = 8192         # messages from this size on keep the block they were received into
     IOV_MAX = 256           # pieces of one gathered write
-    OUT_SIZE = 65536        # size of Loop.out, where small bodies are gathered
+    OUT_SIZE = 65536        # size of Reactor.out, where small bodies are gathered
     OUT_SMALL = 2048        # bodies up to this size are small
     SEND_MAX = 1048576      # a gathered write takes no more bodies once it has this many bytes
 
-# Connections, in order of arrival. Borrowed: Loop.conns and Loop.closed keep them alive.
+# Connections, in order of arrival. Borrowed: Reactor.conns and Reactor.closed_conns keep them alive.
 cdef struct ConnList:
     void** items
     size_t count
     size_t room
 
-cdef class Loop:
+cdef class Reactor:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
@@ -51,11 +51,11 @@ cdef class Loop:
     cdef Parser parser                 # shared by connections that have no partial message
     cdef char* block                   # heap block of the message in recv_done, which may take it
     cdef ConnList ready                # still have input: read first in the next turn
-    cdef ConnList ready_now
+    cdef ConnList ready_before
     cdef ConnList flush_servers
     cdef ConnList flush_clients
     cdef readonly set conns            # every open listener, client and server connection
-    cdef Conn closed                   # closed in this turn, kept until it ends: a list, last first
+    cdef Conn closed_conns                 # closed in this turn, kept until it ends: a list, last first
     cdef size_t closed_count
 
     cdef void tick(self) noexcept
@@ -65,7 +65,7 @@ cdef class Loop:
     cdef void sweep(self) noexcept
 
 cdef class Conn:
-    cdef readonly Loop loop
+    cdef readonly Reactor reactor
     cdef readonly int fd               # -1 once closed
     cdef readonly int number           # its descriptor, kept after the close: its name in the log
     cdef MsgQueue imsg_q
@@ -98,8 +98,8 @@ cdef class Conn:
     cdef size_t unsent                 # bytes of replies that have been received and not sent
     cdef size_t unsent_max             # while `unsent` is above it, large replies are dropped
     cdef size_t expected               # estimated bytes of a reply that has not been received
-    cdef Conn closed_before            # next in the list Loop.closed
-    cdef ConnList* flush_list          # Loop.flush_servers or Loop.flush_clients
+    cdef Conn closed_before            # next in the list Reactor.closed_conns
+    cdef ConnList* flush_list          # Reactor.flush_servers or Reactor.flush_clients
     cdef char* tail                    # unparsed bytes of a partial message
     cdef size_t tail_length
     cdef size_t tail_size
@@ -108,18 +108,18 @@ cdef class Conn:
     cdef size_t* unfinished            # clients only: the sum for all clients of the pool
     cdef bint discarding               # the message is too long: its bytes are dropped as they come
     cdef size_t sent                   # bytes of the first message to send that are already out
-    cdef bint held                     # the tail may hold whole messages: parse before receiving
+    cdef bint unparsed                   # the tail may hold whole messages: parse before receiving
     cdef bint in_ready
     cdef bint in_flush
     cdef bint blocked                  # the socket buffer is full: wait for EPOLLOUT
     cdef bint hup                      # the poller reported that the peer sends no more
-    cdef unsigned int sockets          # sockets it has had: a server's has one for each address
+    cdef unsigned int open_count        # sockets it has had: a server's has one for each address
     cdef readonly bint eof             # recv has returned the end of input
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef readonly int err              # errno that ends the connection
     cdef uint64_t* stats               # row of its pool (clients) or of its server
-    cdef int64_t heard                 # when it last sent a byte, milliseconds of the loop's clock
-    cdef int64_t told                  # when it was last written to, or that was tried
+    cdef int64_t last_recv               # when it last sent a byte, milliseconds of the loop's clock
+    cdef int64_t last_send                # when it was last written to, or that was tried
     cdef readonly uint64_t recv_bytes
     cdef readonly uint64_t send_bytes
 

@@ -42,8 +42,8 @@ input is split.
 **Output.** Each connection makes one gathered write a turn. Small bodies are copied side by side,
 large ones are written from where they are. Write interest is requested only after a short write.
 
-A connection that is closed in the middle of a turn stays in `Loop.closed` until the turn ends.
-Events that were already fetched for it then find a closed connection and not freed memory.
+A connection that is closed in the middle of a turn stays in `Reactor.closed_conns` until the turn
+ends. Events that were already fetched for it then find a closed connection and not freed memory.
 """
 
 import cython
@@ -70,7 +70,8 @@ from cython.cimports.nutproxy.csys import (
     socklen_t,
     timespec,
 )
-from cython.cimports.nutproxy.event import Poller
+from cython.cimports.nutproxy.io.event import Poller
+from cython.cimports.nutproxy.io.timer import WaitQueue
 from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
@@ -80,7 +81,6 @@ from cython.cimports.nutproxy.msg.parse import (
     parser_reset,
 )
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
-from cython.cimports.nutproxy.timer import WaitQueue
 
 # Bytes of a large message that one recv takes: a limit for one turn, and few system calls.
 LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
@@ -119,7 +119,7 @@ def list_reserve(items: cython.pointer(ConnList), count: cython.size_t) -> cytho
 @cython.inline
 @cython.exceptval(check=False)
 def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.void:
-    """Append without a check: `Loop.reserve` has made room."""
+    """Append without a check: `Reactor.reserve` has made room."""
     items.items[items.count] = conn
     items.count += 1
 
@@ -138,7 +138,7 @@ def list_sweep(items: cython.pointer(ConnList)) -> cython.void:
 
 
 @cython.cclass
-class Loop:
+class Reactor:
     """State that the connections of one worker share: clock, poller, scratch, and the lists of
     connections with work to do. `mbuf_size` is the receive chunk in bytes; counters are in `slab`.
     """
@@ -162,7 +162,7 @@ class Loop:
         free(self.out)
         free(self.parser.argv)
         free(self.ready.items)
-        free(self.ready_now.items)
+        free(self.ready_before.items)
         free(self.flush_servers.items)
         free(self.flush_clients.items)
 
@@ -177,10 +177,10 @@ class Loop:
     def reserve(self):
         """Make room in the lists for one more connection, so that mark_ready and mark_flush never
         fail: a reply that is not flushed would never leave. A connection is in each list once, but
-        twice in a flush list while `Context.flush` walks it. The waker is not in `conns`."""
+        twice in a flush list while `Worker.flush` walks it. The waker is not in `conns`."""
         count: cython.size_t = 2 * (len(self.conns) + self.closed_count + 2)
         list_reserve(cython.address(self.ready), count)
-        list_reserve(cython.address(self.ready_now), count)
+        list_reserve(cython.address(self.ready_before), count)
         list_reserve(cython.address(self.flush_servers), count)
         list_reserve(cython.address(self.flush_clients), count)
         return 0
@@ -190,7 +190,7 @@ class Loop:
         from now on, even if this raises."""
         conn.fd = fd
         conn.number = fd
-        conn.sockets += 1
+        conn.open_count += 1
         # These were set for the connection's previous socket.
         conn.hup = conn.eof = False
         self.reserve()
@@ -211,22 +211,22 @@ class Loop:
     def sweep(self):
         """At the end of a turn: release the connections that were closed in it."""
         conn: Conn
-        if self.closed is None:
+        if self.closed_conns is None:
             return
         list_sweep(cython.address(self.ready))
         list_sweep(cython.address(self.flush_servers))
         list_sweep(cython.address(self.flush_clients))
-        while self.closed is not None:
-            conn = self.closed
-            self.closed = conn.closed_before
+        while self.closed_conns is not None:
+            conn = self.closed_conns
+            self.closed_conns = conn.closed_before
             conn.closed_before = None
         self.closed_count = 0
 
 
 @cython.cclass
 class Conn:
-    """The part of a connection that all roles share. A role sets its handlers before `Loop.open`.
-    The log names a connection by the `letter` of its role and its descriptor."""
+    """The part of a connection that all roles share. A role sets its handlers before it calls
+    `Reactor.open`. The log names a connection by the `letter` of its role and its descriptor."""
 
     letter = "w"
     after_fault = "the connection is closed"
@@ -252,7 +252,7 @@ class Conn:
         """Call `recv` again in the next turn: there may be more input, or it may be read again."""
         if not self.in_ready and self.fd >= 0:
             self.in_ready = True
-            list_append(cython.address(self.loop.ready), cython.cast(cython.p_void, self))
+            list_append(cython.address(self.reactor.ready), cython.cast(cython.p_void, self))
 
     def mark_flush(self):
         """Call `send` at the end of this turn."""
@@ -293,7 +293,7 @@ class Conn:
     def keep_tail(self, data, length, parser):
         """Keep the unparsed start of a message, with its parser. `data` may lie in the tail itself.
         -1 when memory has run out."""
-        loop: Loop = self.loop
+        reactor: Reactor = self.reactor
         size: cython.size_t = length
         before: cython.p_char
         before_size: cython.size_t
@@ -308,11 +308,11 @@ class Conn:
             parser.argv_room = 0
         if self.discarding:
             # A tail is needed, because the parser goes with it, but not one of the announced size.
-            size = length + loop.mbuf_size if length > TAIL_SMALL else TAIL_SMALL
-        elif parser.need > loop.mbuf_size or length > TAIL_SMALL:
+            size = length + reactor.mbuf_size if length > TAIL_SMALL else TAIL_SMALL
+        elif parser.need > reactor.mbuf_size or length > TAIL_SMALL:
             # Further bytes are received directly after these: into a block of the announced size,
             # or, if the size is unknown, into one that doubles, so that copying stays linear.
-            size = parser.need if parser.need > length else length + loop.mbuf_size
+            size = parser.need if parser.need > length else length + reactor.mbuf_size
             if self.tail_size and size > self.tail_size:
                 size = max(size, self.tail_size * 2)
         if data == self.tail:
@@ -322,7 +322,7 @@ class Conn:
             self.tail is not cython.NULL
             and data > self.tail
             and data < self.tail + self.tail_size
-            and self.tail_size <= 2 * (size + loop.mbuf_size)
+            and self.tail_size <= 2 * (size + reactor.mbuf_size)
         ):
             memmove(self.tail, data, length)
             if self.grow_tail(size) < 0:
@@ -343,24 +343,24 @@ class Conn:
         return 0
 
     def shut(self):
-        """Close the descriptor and leave the loop. The role empties the queues. This allocates no
+        """Close the descriptor and leave the reactor. The role empties the queues. Allocates no
         memory. A server connection may have no socket at this point: its last address failed."""
         if self.fd >= 0:
             close(self.fd)
             self.fd = -1
-        elif self not in self.loop.conns:
+        elif self not in self.reactor.conns:
             return
         self.drop_tail()
-        self.loop.conns.discard(self)
-        self.loop.stats[GLOBAL_CURR_CONNECTIONS] = len(self.loop.conns)
-        self.closed_before = self.loop.closed
-        self.loop.closed = self
-        self.loop.closed_count += 1
+        self.reactor.conns.discard(self)
+        self.reactor.stats[GLOBAL_CURR_CONNECTIONS] = len(self.reactor.conns)
+        self.closed_before = self.reactor.closed_conns
+        self.reactor.closed_conns = self
+        self.reactor.closed_count += 1
 
 
 def conn_recv(conn):
     """Make one bounded recv and handle every message that is complete. Nothing is written yet."""
-    loop: Loop = conn.loop
+    reactor: Reactor = conn.reactor
     parser: cython.pointer(Parser)
     data: cython.p_char
     have: cython.size_t
@@ -370,11 +370,11 @@ def conn_recv(conn):
     if conn.fd < 0 or not conn.recv_next(conn):
         return 0
     if conn.tail is cython.NULL:
-        parser = cython.address(loop.parser)
+        parser = cython.address(reactor.parser)
         parser_reset(parser)
-        data = loop.scratch
+        data = reactor.scratch
         have = 0
-        room = loop.mbuf_size
+        room = reactor.mbuf_size
     else:
         parser = conn.partial
         have = conn.tail_length
@@ -386,14 +386,14 @@ def conn_recv(conn):
                 room = min(room, parser.need - have, LARGE_RECV)
             else:
                 # Then the bytes after the end of the message fit into the scratch.
-                room = min(room, loop.mbuf_size)
+                room = min(room, reactor.mbuf_size)
         else:
-            data = loop.scratch
+            data = reactor.scratch
             memcpy(data, conn.tail, have)
-            room = loop.mbuf_size
+            room = reactor.mbuf_size
 
-    if conn.held:
-        conn.held = False
+    if conn.unparsed:
+        conn.unparsed = False
         conn.mark_ready()
     else:
         count = recv(conn.fd, data + have, room, 0)
@@ -411,7 +411,7 @@ def conn_recv(conn):
                 return conn.close(conn)
             return 0
         conn.recv_bytes += count
-        conn.heard = loop.now
+        conn.last_recv = reactor.now
         have += count
         if cython.cast(cython.size_t, count) == room or conn.hup:
             conn.mark_ready()
@@ -425,7 +425,7 @@ def conn_parse(
 ) -> cython.int:
     """Pass every complete message to recv_done and keep the rest. `data` is the scratch, or the
     tail itself if that is a large one."""
-    loop: Loop = conn.loop
+    reactor: Reactor = conn.reactor
     in_tail: cython.bint = data == conn.tail
     start: cython.size_t = 0
     stop: cython.size_t = have
@@ -447,11 +447,11 @@ def conn_parse(
             return 0
         left = have - start - parser.pos
         if result == PARSE_OK:
-            if in_tail and start == 0 and parser.pos >= TAKE_MIN and left <= loop.mbuf_size:
+            if in_tail and start == 0 and parser.pos >= TAKE_MIN and left <= reactor.mbuf_size:
                 # The message may keep the block, so the bytes after it move to the scratch first.
                 # After an announced bulk there are none.
-                memcpy(loop.scratch, data + parser.pos, left)
-                loop.block = data
+                memcpy(reactor.scratch, data + parser.pos, left)
+                reactor.block = data
                 size = conn.tail_size
                 conn.tail = cython.NULL
                 conn.tail_size = 0
@@ -463,10 +463,10 @@ def conn_parse(
                     else:
                         conn.recv_done(conn, data, parser)
                 finally:
-                    heap_free(loop.block, size)
-                    loop.block = cython.NULL
+                    heap_free(reactor.block, size)
+                    reactor.block = cython.NULL
                 in_tail = False
-                data = loop.scratch
+                data = reactor.scratch
                 have = left
             else:
                 # Closing the connection frees its parser.
@@ -488,7 +488,7 @@ def conn_parse(
             free(parser.argv)
             free(parser)
             conn.partial = cython.NULL
-            parser = cython.address(loop.parser)
+            parser = cython.address(reactor.parser)
         parser_reset(parser)
         if parser.argv_room > ARGV_KEEP:
             free(parser.argv)
@@ -496,7 +496,7 @@ def conn_parse(
             parser.argv_room = 0
         if not conn.recv_next(conn):
             # Back-pressure: the rest of the input is parsed once recv_next allows it.
-            conn.held = start < have
+            conn.unparsed = start < have
             break
 
     left = have - start
@@ -509,7 +509,7 @@ def conn_parse(
         conn.drop_tail()
         return 0
     if conn.recv_part is not cython.NULL and (
-        left > TAIL_SMALL or parser.need > loop.mbuf_size or conn.discarding or conn.counted
+        left > TAIL_SMALL or parser.need > reactor.mbuf_size or conn.discarding or conn.counted
     ):
         start += conn.recv_part(conn, data + start, left, parser)
         if conn.fd < 0 or conn.closing:
@@ -568,7 +568,7 @@ def parser_discard(parser, data, length, text):
 
 def conn_send(conn):
     """Write what is queued: one gathered write, and more only while the socket takes all of it."""
-    loop: Loop = conn.loop
+    reactor: Reactor = conn.reactor
     body: cython.pointer(Body)
     cursor: Cursor
     message: msghdr
@@ -604,18 +604,18 @@ def conn_send(conn):
                 if packed + length > OUT_SIZE:
                     bodies -= 1
                     break
-                memcpy(loop.out + packed, base, length)
+                memcpy(reactor.out + packed, base, length)
                 if joined:
-                    loop.iov[pieces - 1].iov_len += length
+                    reactor.iov[pieces - 1].iov_len += length
                 else:
-                    loop.iov[pieces].iov_base = loop.out + packed
-                    loop.iov[pieces].iov_len = length
+                    reactor.iov[pieces].iov_base = reactor.out + packed
+                    reactor.iov[pieces].iov_len = length
                     pieces += 1
                     joined = True
                 packed += length
             else:
-                loop.iov[pieces].iov_base = base
-                loop.iov[pieces].iov_len = length
+                reactor.iov[pieces].iov_base = base
+                reactor.iov[pieces].iov_len = length
                 pieces += 1
                 joined = False
             total += length
@@ -623,11 +623,11 @@ def conn_send(conn):
             break
         count = 0
         if pieces == 1:
-            count = send(conn.fd, loop.iov[0].iov_base, loop.iov[0].iov_len, MSG_NOSIGNAL)
+            count = send(conn.fd, reactor.iov[0].iov_base, reactor.iov[0].iov_len, MSG_NOSIGNAL)
         elif pieces > 1:
             # msghdr has members that csys.pxd does not declare.
             memset(cython.address(message), 0, cython.sizeof(msghdr))
-            message.msg_iov = cython.address(loop.iov[0])
+            message.msg_iov = cython.address(reactor.iov[0])
             message.msg_iovlen = pieces
             count = sendmsg(conn.fd, cython.address(message), MSG_NOSIGNAL)
         if count < 0:
@@ -638,7 +638,7 @@ def conn_send(conn):
                 return conn.close(conn)
             count = 0
         conn.send_bytes += count
-        conn.told = loop.now
+        conn.last_send = reactor.now
 
         left = count
         while bodies > 0:
@@ -656,7 +656,7 @@ def conn_send(conn):
             return 0
         if cython.cast(cython.size_t, count) < total:
             conn.blocked = True
-            loop.poller.add_out(conn.fd, cython.cast(cython.p_void, conn))
+            reactor.poller.add_out(conn.fd, cython.cast(cython.p_void, conn))
             return 0
     else:
         conn.mark_flush()
@@ -672,7 +672,7 @@ def conn_events(conn, events):
     replies, or the reason for the error."""
     length: socklen_t = cython.sizeof(cython.int)
     err: cython.int = 0
-    sockets: cython.uint = conn.sockets
+    sockets: cython.uint = conn.open_count
     if conn.fd < 0:
         return 0
     if events & EPOLLERR and not (
@@ -687,11 +687,11 @@ def conn_events(conn, events):
             # The edge is reported once: read until recv returns the end, even after a short read.
             conn.hup = True
         conn.recv(conn)
-        if conn.fd < 0 or conn.sockets != sockets:
+        if conn.fd < 0 or conn.open_count != sockets:
             # It was closed or went on to its next address: the events belong to the old socket.
             return 0
     if events & EPOLLOUT and conn.blocked:
         conn.blocked = False
-        conn.loop.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
+        conn.reactor.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
         conn.mark_flush()
     return 0

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn, ConnList, Loop
+from nutproxy.conn cimport Conn, ConnList, Reactor
 
 
 cdef class WakeConn(Conn):
@@ -8,8 +8,8 @@ cdef class WakeConn(Conn):
     cdef object callback               # called with the bytes that were received
 
 
-cdef class Context:
-    cdef readonly Loop loop
+cdef class Worker:
+    cdef readonly Reactor reactor
     cdef readonly list pools
     cdef readonly list proxies
     cdef readonly WakeConn waker

@@ -1,5 +1,5 @@
 # nutproxy/core.py: the loop
-"""The Context of a worker, and the loop that drives everything in it.
+"""The Worker, and the loop that drives everything in it.
 
 docs/architecture.md follows one GET through it, file by file.
 
@@ -16,7 +16,7 @@ One turn:
 Signals and the results of name lookups arrive through a socket pair and are read like all other
 input.
 
-An exception in a connection's handler ends that connection and never the loop. Python's cyclic
+An exception in a connection's handler ends that connection and never the reactor. Python's cyclic
 garbage collector is off while the loop runs: messages are not Python objects, and connections leave
 no reference cycles.
 """
@@ -28,22 +28,22 @@ import time
 
 import cython
 from cython.cimports.libc.string import memmove
-from cython.cimports.nutproxy.conn import Conn, ConnList, Loop, conn_events
+from cython.cimports.nutproxy.conn import Conn, ConnList, Reactor, conn_events
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import (
     redis_recv_done,
     redis_recv_error,
     redis_recv_large,
 )
+from cython.cimports.nutproxy.front.listener import Listener
 from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim, messages_turn
 from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
 from cython.cimports.nutproxy.pool import ServerPool
-from cython.cimports.nutproxy.proto.protocols import memcached_protocol, redis_protocol
-from cython.cimports.nutproxy.proxy import ProxyConn
+from cython.cimports.nutproxy.proto.protocols import memcache_protocol, redis_protocol
 from cython.cimports.nutproxy.stats.slab import Slab
 
 from nutproxy import __version__
-from nutproxy.handshake import MemcachedHandshake, RedisHandshake
+from nutproxy.back.handshake import MemcacheHandshake, RedisHandshake
 from nutproxy.log import NOTICE
 
 log = logging.getLogger("nutproxy")
@@ -53,9 +53,9 @@ redis_protocol.handshake = RedisHandshake
 redis_protocol.dispatch = cython.cast(dispatch_t, redis_recv_done)
 redis_protocol.dispatch_large = cython.cast(dispatch_t, redis_recv_large)
 redis_protocol.refuse = cython.cast(refuse_t, redis_recv_error)
-memcached_protocol.handshake = MemcachedHandshake
-memcached_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
-memcached_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
+memcache_protocol.handshake = MemcacheHandshake
+memcache_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
+memcache_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
 
 # Milliseconds between runs of `tidy`.
 TIDY_INTERVAL = 1000
@@ -104,28 +104,28 @@ def wake_close(conn: Conn) -> cython.int:
 
 @cython.cclass
 class WakeConn(Conn):
-    """The reading end of the socket pair through which signals and threads wake the loop."""
+    """The reading end of the socket pair through which signals and threads wake the reactor."""
 
-    def __init__(self, loop: Loop, sock, callback):
-        self.loop = loop
+    def __init__(self, reactor: Reactor, sock, callback):
+        self.reactor = reactor
         self.sock = sock
         self.callback = callback
-        self.flush_list = cython.address(loop.flush_clients)
+        self.flush_list = cython.address(reactor.flush_clients)
         self.recv = wake_recv
         self.send = wake_send
         self.close = wake_close
-        # Not added to loop.conns: it must not be counted as a connection.
+        # Not added to reactor.conns: it must not be counted as a connection.
         self.fd = sock.fileno()
-        loop.poller.add(self.fd, cython.cast(cython.p_void, self))
+        reactor.poller.add(self.fd, cython.cast(cython.p_void, self))
 
 
 @cython.cclass
-class Context:
-    """A worker: its loop, its pools and their listeners. `mbuf_size` is in bytes. `slab` has the
+class Worker:
+    """Its reactor, its pools and their listeners. `mbuf_size` is in bytes. `slab` has the
     rows of the pools that will be added, in the order in which they will be added."""
 
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
-        self.loop = Loop(mbuf_size, slab)
+        self.reactor = Reactor(mbuf_size, slab)
         self.pools = []
         self.proxies = []
         self.started = time.monotonic()
@@ -136,13 +136,13 @@ class Context:
 
     def add_pool(self, config, sock, resolve) -> None:
         """Add a pool and its listener. `resolve(host, port, callback)` must not block."""
-        pool = ServerPool(self.loop, self, len(self.pools), config, resolve)
+        pool = ServerPool(self.reactor, self, len(self.pools), config, resolve)
         self.pools.append(pool)
-        self.proxies.append(ProxyConn(pool, sock))
+        self.proxies.append(Listener(pool, sock))
 
     def wake_with(self, sock, callback) -> None:
         """Call `callback(data)` in the loop with the bytes written to the other end of `sock`."""
-        self.waker = WakeConn(self.loop, sock, callback)
+        self.waker = WakeConn(self.reactor, sock, callback)
 
     def run(self) -> None:
         """Serve until `stop` is called."""
@@ -155,18 +155,18 @@ class Context:
     def drain(self, limit: int) -> None:
         """Accept no more clients, finish the requests that have arrived, and close each client
         after its last reply. Leave the loop when that is done, or after `limit` milliseconds."""
-        proxy: ProxyConn
+        proxy: Listener
         # Scheduled first: the drain must end even if something below fails.
-        self.loop.timers.schedule(self.loop.now + limit, self.cut)
+        self.reactor.timers.schedule(self.reactor.now + limit, self.cut)
         self.draining = True
-        self.drain_began = self.loop.now
+        self.drain_began = self.reactor.now
         for proxy in self.proxies:
             proxy.drain()
         for client in self.clients():
             try:
                 client.drain()
             except Exception:
-                self.failed(client)
+                self.end_faulty(client)
 
     def clients(self) -> list:
         return [client for pool in self.pools for client in pool.client_conns.values()]
@@ -180,12 +180,14 @@ class Context:
         if self.clients() or self.orphans():
             return 0
         if not self.stopped:
-            self.drained()
+            self.end_drain()
         return 0
 
-    def drained(self) -> None:
+    def end_drain(self) -> None:
         """Leave the loop: nothing is in flight."""
-        log.log(NOTICE, "drained in %d ms, nothing was cut off", self.loop.now - self.drain_began)
+        log.log(
+            NOTICE, "drained in %d ms, nothing was cut off", self.reactor.now - self.drain_began
+        )
         self.stop()
 
     def cut(self) -> None:
@@ -201,11 +203,11 @@ class Context:
                 clients += 1
                 requests += client.owed
         if not clients and not requests:
-            self.drained()
+            self.end_drain()
             return
         log.warning(
             "drain ended after %d ms: clients cut off: %d, requests cut off: %d",
-            self.loop.now - self.drain_began,
+            self.reactor.now - self.drain_began,
             clients,
             requests,
         )
@@ -213,11 +215,11 @@ class Context:
 
     def timeout(self):
         """The poller's timeout in milliseconds. Sets `due` to the next timer or deadline."""
-        loop: Loop = self.loop
+        reactor: Reactor = self.reactor
         pool: ServerPool
         expires: cython.longlong
         first: cython.longlong
-        first = loop.timers.next_expiry()
+        first = reactor.timers.next_expiry()
         for pool in self.pools:
             expires = pool.next_deadline()
             if expires >= 0 and (first < 0 or expires < first):
@@ -229,20 +231,25 @@ class Context:
         self.due = first
         if self.stopped:
             return 0
-        if loop.ready.count or loop.flush_servers.count or loop.flush_clients.count or self.unfreed:
+        if (
+            reactor.ready.count
+            or reactor.flush_servers.count
+            or reactor.flush_clients.count
+            or self.unfreed
+        ):
             # There is input to read, output to flush or memory to free already.
             return 0
         if first == NEVER:
             return -1
-        return min(max(first - loop.now, 0), 60000)
+        return min(max(first - reactor.now, 0), 60000)
 
     def paused(self, waited, count):
         """Called after a long turn. If it took longer than the poller's timeout, nutproxy was not
         running. Servers are not at fault for that, so they get extra time before deadlines run."""
-        loop: Loop = self.loop
-        over: cython.longlong = loop.now - loop.seen - waited
+        reactor: Reactor = self.reactor
+        over: cython.longlong = reactor.now - reactor.seen - waited
         if waited >= 0 and (over > PAUSE_SLACK or (count > 0 and over >= 0)):
-            self.judge_from = loop.now + min(max(over, PAUSE_GRACE_MIN), PAUSE_GRACE_MAX)
+            self.judge_from = reactor.now + min(max(over, PAUSE_GRACE_MIN), PAUSE_GRACE_MAX)
             self.due = max(self.due, self.judge_from)
 
     def flush(self, conns):
@@ -259,14 +266,14 @@ class Context:
                 try:
                     conn.send(conn)
                 except Exception:
-                    self.failed(conn)
+                    self.end_faulty(conn)
         if count == 0:
             return 0
         conns.count -= count
         memmove(conns.items, conns.items + count, conns.count * cython.sizeof(cython.p_void))
         return 0
 
-    def failed(self, conn: Conn) -> None:
+    def end_faulty(self, conn: Conn) -> None:
         """A handler raised an exception: close its connection and keep the loop running. `close`
         empties the queues even if it raises as well."""
         whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
@@ -280,7 +287,7 @@ class Context:
     def judge(self):
         """Run expired timers and deadlines. Replies that came before them have been read."""
         pool: ServerPool
-        self.loop.timers.run(self.loop.seen)
+        self.reactor.timers.run(self.reactor.seen)
         for pool in self.pools:
             if pool.timeout:
                 try:
@@ -290,7 +297,7 @@ class Context:
         return 0
 
     def turn(self):
-        loop: Loop = self.loop
+        reactor: Reactor = self.reactor
         conn: Conn
         again: ConnList
         index: cython.size_t
@@ -298,48 +305,48 @@ class Context:
         wait: cython.int
         events: cython.uint
 
-        if loop.seen >= self.due:
+        if reactor.seen >= self.due:
             self.judge()
 
-        again = loop.ready_now
-        loop.ready_now = loop.ready
-        loop.ready = again
-        for index in range(loop.ready_now.count):
-            conn = cython.cast(Conn, loop.ready_now.items[index])
+        again = reactor.ready_before
+        reactor.ready_before = reactor.ready
+        reactor.ready = again
+        for index in range(reactor.ready_before.count):
+            conn = cython.cast(Conn, reactor.ready_before.items[index])
             conn.in_ready = False
             if conn.fd >= 0:
                 try:
                     conn.recv(conn)
                 except Exception:
-                    self.failed(conn)
-        loop.ready_now.count = 0
+                    self.end_faulty(conn)
+        reactor.ready_before.count = 0
 
         if self.draining:
             # Before the wait: a timer may have ended the last client.
             self.check_drained()
         wait = self.timeout()
-        count = loop.poller.wait(wait)
-        loop.tick()
-        if loop.now - loop.seen >= PAUSE_MIN:
+        count = reactor.poller.wait(wait)
+        reactor.tick()
+        if reactor.now - reactor.seen >= PAUSE_MIN:
             self.paused(wait, count)
         for index in range(cython.cast(cython.size_t, count)):
-            conn = cython.cast(Conn, loop.poller.events[index].data.ptr)
-            events = loop.poller.events[index].events
+            conn = cython.cast(Conn, reactor.poller.events[index].data.ptr)
+            events = reactor.poller.events[index].events
             try:
                 conn_events(conn, events)
             except Exception:
-                self.failed(conn)
+                self.end_faulty(conn)
 
-        self.flush(cython.address(loop.flush_servers))
-        self.flush(cython.address(loop.flush_clients))
-        loop.sweep()
-        self.unfreed = messages_turn(loop.now)
+        self.flush(cython.address(reactor.flush_servers))
+        self.flush(cython.address(reactor.flush_clients))
+        reactor.sweep()
+        self.unfreed = messages_turn(reactor.now)
         return 0
 
     def tidy(self) -> None:
         """Run every TIDY_INTERVAL: return memory after a burst, go on probing servers where that
         was interrupted, and end clients with requests that stay incomplete."""
-        self.loop.timers.schedule(self.loop.now + TIDY_INTERVAL, self.tidy)
+        self.reactor.timers.schedule(self.reactor.now + TIDY_INTERVAL, self.tidy)
         messages_trim()
         for pool in self.pools:
             pool.keep_probing()
@@ -347,34 +354,34 @@ class Context:
 
     def close(self) -> None:
         """Close every listener, client and server connection."""
-        proxy: ProxyConn
+        proxy: Listener
         conn: Conn
         for proxy in self.proxies:
             proxy.end()
         for pool in self.pools:
             pool.close()
-        for conn in list(self.loop.conns):
+        for conn in list(self.reactor.conns):
             conn.close(conn)
             if conn.fd >= 0:
                 # A client that lingers after the first close.
                 conn.close(conn)
         if self.waker is not None:
             wake_close(self.waker)
-        self.loop.sweep()
+        self.reactor.sweep()
 
 
-def core_loop(context: Context) -> None:
-    """Run turns until the context is stopped."""
+def core_loop(worker: Worker) -> None:
+    """Run turns until the worker is stopped."""
     collected = gc.isenabled()
     gc.disable()
     messages_setup()
     try:
-        context.tidy()
-        for pool in context.pools:
+        worker.tidy()
+        for pool in worker.pools:
             if pool.config.preconnect:
                 pool.preconnect()
-        while not context.stopped:
-            context.turn()
+        while not worker.stopped:
+            worker.turn()
     finally:
         if collected:
             gc.enable()

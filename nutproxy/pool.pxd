@@ -1,18 +1,18 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from nutproxy.conn cimport Loop
+from nutproxy.conn cimport Reactor
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
 from nutproxy.msg.protocol cimport Protocol
-from nutproxy.server cimport Server
-from nutproxy.timer cimport Timer
+from nutproxy.back.server cimport Server
+from nutproxy.io.timer cimport Timer
 
 
 cdef class ServerPool:
-    cdef readonly Loop loop
+    cdef readonly Reactor reactor
     cdef readonly object config        # PoolConfig
     cdef readonly Protocol protocol
-    cdef readonly object context       # Context
+    cdef readonly object worker        # Worker
     cdef readonly str name
     cdef readonly int index            # among the pools
     cdef readonly dict client_conns    # its open clients by id, in ascending order

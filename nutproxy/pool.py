@@ -14,6 +14,8 @@ from collections import deque
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.nutproxy.back.link import Link, begun
+from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
 from cython.cimports.nutproxy.msg.message import (
@@ -23,8 +25,6 @@ from cython.cimports.nutproxy.msg.message import (
     freed_enough,
 )
 from cython.cimports.nutproxy.msg.response import msg_fail
-from cython.cimports.nutproxy.server import Server
-from cython.cimports.nutproxy.server_conn import ServerConn, begun
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
     POOL_CLIENT_CONNECTIONS,
@@ -38,8 +38,8 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_SERVER_EJECTS,
 )
 
+from nutproxy.back.link import TIMED_OUT
 from nutproxy.proto.protocols import PROTOCOLS
-from nutproxy.server_conn import TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
@@ -60,11 +60,11 @@ RING_PORTION = 6400
 class ServerPool:
     """A pool as configured. `resolve(host, port, callback)` looks up names without blocking."""
 
-    def __init__(self, loop: Loop, context, index: cython.int, config, resolve):
-        self.loop = loop
+    def __init__(self, reactor: Reactor, worker, index: cython.int, config, resolve):
+        self.reactor = reactor
         self.index = index
-        self.stats = loop.slab.row(loop.slab.pools[index])
-        self.context = context
+        self.stats = reactor.slab.row(reactor.slab.pools[index])
+        self.worker = worker
         self.config = config
         self.protocol = PROTOCOLS[config.redis]
         self.resolve = resolve
@@ -84,7 +84,7 @@ class ServerPool:
         self.max_unfinished = config.client_query_buffer_limit
         self.request_timeout = config.client_request_timeout or 0
         self.servers = [
-            Server(loop, self, server, index) for index, server in enumerate(config.servers)
+            Server(reactor, self, server, index) for index, server in enumerate(config.servers)
         ]
         self.router = Router(
             config.hash,
@@ -161,7 +161,7 @@ class ServerPool:
     def expire(self):
         """Fail the requests whose deadline has passed. Others on their connection keep waiting."""
         msg: cython.pointer(Msg)
-        conn: ServerConn
+        conn: Link
         server: Server
         start: cython.longlong
         text: bytes
@@ -170,9 +170,9 @@ class ServerPool:
             if freed_enough():
                 return 0
             msg = deadline_first(cython.address(self.deadlines))
-            if msg is cython.NULL or msg.deadline > self.loop.seen:
+            if msg is cython.NULL or msg.deadline > self.reactor.seen:
                 return 0
-            conn = cython.cast(ServerConn, msg.server)
+            conn = cython.cast(Link, msg.server)
             server = cython.cast(Server, conn.server)
             text = server.error_reply(TIMED_OUT)
             if msg == conn.imsg_q.head and begun(conn):
@@ -188,8 +188,8 @@ class ServerPool:
     def connect_delay(self) -> int:
         """The milliseconds to wait before one more connect. Spreads them out, so that hundreds of
         servers that go or return at once do not block the loop."""
-        if self.connects_turn != self.loop.now_usec:
-            self.connects_turn = self.loop.now_usec
+        if self.connects_turn != self.reactor.now_usec:
+            self.connects_turn = self.reactor.now_usec
             self.connects = 0
         self.connects += 1
         return (self.connects - 1) // CONNECTS_PER_TURN * CONNECTS_APART
@@ -198,8 +198,8 @@ class ServerPool:
         """Watch a server on which a request has timed out: the connection may be dead."""
         self.suspects.add(server)
         if self.watch_timer is None:
-            self.watch_timer = self.loop.timers.schedule(
-                self.loop.now + max(self.timeout // 2, 10), self.watch_silence
+            self.watch_timer = self.reactor.timers.schedule(
+                self.reactor.now + max(self.timeout // 2, 10), self.watch_silence
             )
 
     def watch_silence(self) -> None:
@@ -216,15 +216,15 @@ class ServerPool:
         self.ring_stale = True
         if self.ring_timer is not None:
             return
-        if len(self.servers) <= RING_SMALL and self.ring_turn != self.loop.now_usec:
-            self.ring_turn = self.loop.now_usec
+        if len(self.servers) <= RING_SMALL and self.ring_turn != self.reactor.now_usec:
+            self.ring_turn = self.reactor.now_usec
             self.router.set_live(self.live_flags())
             self.ring_stale = False
         else:
             self.rebuild_soon()
 
     def rebuild_soon(self) -> None:
-        self.ring_timer = self.loop.timers.schedule(self.loop.now, self.rebuild_portion)
+        self.ring_timer = self.reactor.timers.schedule(self.reactor.now, self.rebuild_portion)
 
     def rebuild_portion(self) -> None:
         """Build one portion of the new ring. If servers leave or return meanwhile, the ring is

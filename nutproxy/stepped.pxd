@@ -1,8 +1,8 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn, Loop
-from nutproxy.core cimport Context
-from nutproxy.event cimport Poller
+from nutproxy.conn cimport Conn, Reactor
+from nutproxy.core cimport Worker
+from nutproxy.io.event cimport Poller
 from nutproxy.msg.message cimport Body, Msg, MsgQueue
 
 
@@ -11,12 +11,12 @@ cdef class SteppedPoller(Poller):
 
     cdef int wait(self, int timeout) except -1
 
-cdef class SteppedLoop(Loop):
+cdef class SteppedReactor(Reactor):
     cdef public int64_t clock          # milliseconds
 
     cdef void tick(self) noexcept
 
-cdef class SteppedContext(Context):
+cdef class SteppedWorker(Worker):
     cdef bint waits                    # the last turn would have waited for events
 
     cdef int timeout(self)

@@ -1,19 +1,21 @@
 # nutproxy/stepped.py: a worker that a test drives by hand
-"""A Context whose turns never wait and whose clock stands still, and functions that look into it.
+"""A Worker whose turns never wait and whose clock stands still, and functions that look into it.
 
-    context.step()              one turn
-    context.loop.clock += 50    time passes; 100 ms and more in one turn are a pause of the process
-    check(context)              every queue, sum and reference count is right
-    queued(conn)                the messages in the queues of a connection
+    worker.step()                 one turn
+    worker.reactor.clock += 50    time passes; 100 ms and more in one turn are a pause
+    check(worker)                 every queue, sum and reference count is right
+    queued(conn)                  the messages in the queues of a connection
 
 For tests only. The worker's own loop is unchanged by it: these are subclasses of its classes.
 """
 
 import cython
-from cython.cimports.nutproxy.client import ClientConn
-from cython.cimports.nutproxy.conn import Conn, Loop
-from cython.cimports.nutproxy.core import Context
-from cython.cimports.nutproxy.event import Poller
+from cython.cimports.nutproxy.back.link import Link
+from cython.cimports.nutproxy.back.server import Server
+from cython.cimports.nutproxy.conn import Conn, Reactor
+from cython.cimports.nutproxy.core import Worker
+from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.io.event import Poller
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
     MSG_CANCELLED,
@@ -30,8 +32,6 @@ from cython.cimports.nutproxy.msg.message import (
     MsgQueue,
 )
 from cython.cimports.nutproxy.pool import ServerPool
-from cython.cimports.nutproxy.server import Server
-from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
     SERVER_IN_QUEUE_BYTES,
@@ -65,7 +65,7 @@ class SteppedPoller(Poller):
 
 
 @cython.cclass
-class SteppedLoop(Loop):
+class SteppedReactor(Reactor):
     def __init__(self, mbuf_size: cython.size_t, slab: Slab):
         self.poller = SteppedPoller()
         self.clock = START
@@ -79,44 +79,44 @@ class SteppedLoop(Loop):
 
 
 @cython.cclass
-class SteppedContext(Context):
+class SteppedWorker(Worker):
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
-        Context.__init__(self, mbuf_size, config_file, slab)
-        self.loop = SteppedLoop(mbuf_size, slab)
+        Worker.__init__(self, mbuf_size, config_file, slab)
+        self.reactor = SteppedReactor(mbuf_size, slab)
 
     def timeout(self):
-        self.waits = Context.timeout(self) != 0
+        self.waits = Worker.timeout(self) != 0
         return 0
 
     def step(self) -> bool:
-        """Run one turn, unless the Context is stopped. Returns whether it, or the next one, has
+        """Run one turn, unless the Worker is stopped. Returns whether it, or the next one, has
         something to do."""
-        loop: Loop = self.loop
+        reactor: Reactor = self.reactor
         if self.stopped:
             return False
         self.turn()
         return (
             not self.waits
-            or cython.cast(SteppedPoller, loop.poller).found > 0
-            or loop.now != loop.seen
-            or loop.ready.count + loop.flush_servers.count + loop.flush_clients.count > 0
+            or cython.cast(SteppedPoller, reactor.poller).found > 0
+            or reactor.now != reactor.seen
+            or reactor.ready.count + reactor.flush_servers.count + reactor.flush_clients.count > 0
         )
 
     def free(self) -> None:
-        """Break the cycle of Context, pools and servers, after `close`. What is not freed then is
+        """Break the cycle of Worker, pools and servers, after `close`. What is not freed then is
         part of another cycle, or is held by the caller."""
         pool: ServerPool
         if self.stopped:
             # They will never run. Some hold connections.
-            self.loop.timers.heap.clear()
+            self.reactor.timers.heap.clear()
         self.proxies.clear()
         for pool in self.pools:
             pool.servers.clear()
         self.pools.clear()
 
 
-def running(context: Context) -> bool:
-    return not context.stopped
+def running(worker: Worker) -> bool:
+    return not worker.stopped
 
 
 @cython.cfunc
@@ -207,7 +207,7 @@ def wrong(what: str, *values) -> None:
     raise AssertionError(f"{what}: {values}")
 
 
-def check(context: Context) -> int:
+def check(worker: Worker) -> int:
     """Every queue, sum and reference count agrees with the messages that the connections hold.
     Returns the number of these messages: no other may be live."""
     client: ClientConn
@@ -215,12 +215,12 @@ def check(context: Context) -> int:
     pool: ServerPool
     holders: dict = {}
     timed: int = 0
-    for pool in context.pools:
+    for pool in worker.pools:
         for client in pool.client_conns.values():
             check_client(client, holders)
         for server in pool.servers:
             check_server(server, holders)
-    for pool in context.pools:
+    for pool in worker.pools:
         timed += check_deadlines(pool, holders)
     for address, (refs, flags, expected) in holders.items():
         if refs != expected:
@@ -259,10 +259,10 @@ def check_client(client: ClientConn, holders: dict) -> cython.int:
         if msg.client != cython.cast(cython.p_void, client):
             wrong("a message in the queue of a client that is not its own")
         if msg.flags & MSG_DONE:
-            unsent += msg.held
+            unsent += msg.charge
         elif msg.join is not cython.NULL:
             unsent += msg.join.arrived
-        held += msg.held
+        held += msg.charge
         count += 1
         last = msg
         msg = msg.client_next
@@ -278,7 +278,7 @@ def check_client(client: ClientConn, holders: dict) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1)
 def check_server(server: Server, holders: dict) -> cython.int:
-    conn: ServerConn
+    conn: Link
     counts: list = [0, 0, 0, 0]
     for conn in links(server):
         check_queue(conn, cython.address(conn.imsg_q), holders, counts, 0)
@@ -299,7 +299,7 @@ def check_server(server: Server, holders: dict) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1)
 def check_queue(
-    conn: ServerConn,
+    conn: Link,
     queue: cython.pointer(MsgQueue),
     holders: dict,
     counts: list,

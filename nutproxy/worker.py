@@ -1,5 +1,5 @@
 # nutproxy/worker.py: one event-loop process
-"""Builds a Context from a Config and runs it.
+"""Builds a Worker from a Config and runs it.
 
     run                 the process: pid file, listening sockets, log, supervisor
       serve             the worker: signals and the loop, until it is drained
@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from nutproxy import descriptors
 from nutproxy.config import Config, Options, PoolConfig, Problem
-from nutproxy.core import Context
+from nutproxy.core import Worker
+from nutproxy.front.listener import listen
 from nutproxy.log import ALWAYS, NOTICE, STDERR, Log, log, reason
 from nutproxy.notify import Notifier
 from nutproxy.pidfile import PidFile
-from nutproxy.proxy import listen
 from nutproxy.resolver import Resolver
 from nutproxy.stats import port
 from nutproxy.stats.report import Report
@@ -106,18 +106,18 @@ def ignore(number: int, frame: object) -> None:
 
 
 def act_on(
-    number: int, context: Context, shutdown_timeout: int, output: Log, notify: Notifier
+    number: int, worker: Worker, shutdown_timeout: int, output: Log, notify: Notifier
 ) -> None:
     """Handle a signal, in the loop. It is logged at every level."""
     came = f"signal {number} ({signal.Signals(number).name}) received"
     if number in END_SIGNALS:
-        if context.draining:
+        if worker.draining:
             log.log(ALWAYS, "%s again, ending at once", came)
-            context.cut()
+            worker.cut()
         else:
             log.log(ALWAYS, "%s, draining for at most %d ms", came, shutdown_timeout)
             notify(STOPPING=1, STATUS="draining: answering the requests that have come")
-            context.drain(shutdown_timeout)
+            worker.drain(shutdown_timeout)
     elif number == signal.SIGHUP:
         log.log(ALWAYS, "%s, reopening log file", came, extra={"reopen": True})
     elif number in LEVEL_SIGNALS:
@@ -140,8 +140,8 @@ def serve(
 ) -> None:
     """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
     descriptor of the memory for its counters."""
-    context = Context(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
-    context.max_clients = max_clients
+    worker = Worker(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
+    worker.max_clients = max_clients
     reading, writing = wakeup
 
     def wake() -> None:
@@ -152,18 +152,18 @@ def serve(
     def woken(data: bytes) -> None:
         for number in data:
             if number:
-                act_on(number, context, config.globals.shutdown_timeout, output, notify)
+                act_on(number, worker, config.globals.shutdown_timeout, output, notify)
         resolver.deliver()
 
-    context.wake_with(reading, woken)
+    worker.wake_with(reading, woken)
     for pool in config.pools:
-        context.add_pool(pool, sockets[pool.name], resolver.resolve)
+        worker.add_pool(pool, sockets[pool.name], resolver.resolve)
     try:
-        context.run()
+        worker.run()
     finally:
         # First, because the socket that signal numbers are written to is closed next.
         ignore_signals()
-        context.close()
+        worker.close()
 
 
 def open_log(config: Config) -> Log:

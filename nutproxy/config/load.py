@@ -38,7 +38,7 @@ from nutproxy.config.model import (
     accepted,
 )
 from nutproxy.config.values import (
-    MEMCACHED_COMMANDS,
+    MEMCACHE_COMMANDS,
     Address,
     Fields,
     Items,
@@ -341,9 +341,7 @@ class _Loader:
         defaults = by_name.get(DEFAULTS, Table(DEFAULTS, 0))
         process = self._validate(GlobalConfig, by_name.get(GLOBAL, Table(GLOBAL, 0)))
         self._validate(PoolSettings, defaults)
-        self._unknown_commands(
-            defaults, redis_commands() | MEMCACHED_COMMANDS, "Redis or Memcached"
-        )
+        self._unknown_commands(defaults, redis_commands() | MEMCACHE_COMMANDS, "Redis or Memcached")
         listens: dict[Address, Table] = {}
         named = [table for table in tables if table.pool is not None]
         pools = [self._pool(table, defaults, listens) for table in named]
@@ -415,7 +413,7 @@ class _Loader:
         if keys.redis:
             self._unknown_commands(table, redis_commands(), "Redis")
         else:
-            self._unknown_commands(table, MEMCACHED_COMMANDS, "Memcached")
+            self._unknown_commands(table, MEMCACHE_COMMANDS, "Memcached")
             # twemproxy ignores redis_db in such a pool, so this is only a warning.
             for key in ("redis_db", "admin_commands"):
                 if key in table.values and getattr(keys, key):
@@ -595,7 +593,7 @@ def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
         settings["on_dead_server"] = "error"
     else:
         settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
-    known = redis_commands() if keys.redis else MEMCACHED_COMMANDS
+    known = redis_commands() if keys.redis else MEMCACHE_COMMANDS
     settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(
         **settings,

@@ -40,7 +40,7 @@ LISTEN_FORMS = "host:port, [IPv6]:port or /path [permissions]"
 SERVER_FORMS = "host:port:weight [name], [IPv6]:port:weight [name] or /path:weight [name]"
 
 # memcached's commands, classic and meta.
-MEMCACHED_COMMANDS = frozenset(memcache_commands.COMMANDS)
+MEMCACHE_COMMANDS = frozenset(memcache_commands.COMMANDS)
 
 _SIZE_UNITS = {
     "": 1,

@@ -1,10 +1,10 @@
 from libc.stdint cimport uint32_t
 
-from nutproxy.client cimport ClientConn
+from nutproxy.front.client cimport ClientConn
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.message cimport Msg, finish_t
 from nutproxy.msg.parse cimport Arg
-from nutproxy.server cimport Server
+from nutproxy.back.server cimport Server
 
 cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
 cdef int answer_constant(ClientConn client, const char* text, size_t length,

@@ -19,7 +19,9 @@ from functools import partial
 
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
-from cython.cimports.nutproxy.client import ClientConn
+from cython.cimports.nutproxy.back.link import Link
+from cython.cimports.nutproxy.back.server import Server
+from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.msg.deadline import deadline_append
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
@@ -37,8 +39,6 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.response import join_part_done, msg_done, msg_fail, part_owner
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.merge import merge_query
-from cython.cimports.nutproxy.server import Server
-from cython.cimports.nutproxy.server_conn import ServerConn
 from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
     POOL_FRAGMENTS,
@@ -103,7 +103,7 @@ def forward(client, msg, server):
     """Queue a request for this server, or fail it if it cannot be queued. The bytes of the request
     must be in `msg.req`."""
     pool: ServerPool = client.pool
-    conn: ServerConn = server.conn_for(client.id, client.resp)
+    conn: Link = server.conn_for(client.id, client.protover)
     queued: cython.size_t
     if conn is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
@@ -122,7 +122,7 @@ def forward(client, msg, server):
 @cython.exceptval(-1, check=False)
 def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
     """Like `forward`, over a separate connection that bypasses the server's queues."""
-    conn: ServerConn = server.conn_aside(client.resp)
+    conn: Link = server.conn_aside(client.protover)
     if conn is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
         msg_fail(msg, server.refusal)
@@ -134,14 +134,12 @@ def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def queue(
-    client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: ServerConn
-) -> cython.void:
+def queue(client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: Link) -> cython.void:
     """Queue a request on this connection and set its deadline."""
     pool: ServerPool = client.pool
-    msg.start = client.loop.now_usec
+    msg.start = client.reactor.now_usec
     if pool.timeout:
-        deadline_append(cython.address(pool.deadlines), msg, client.loop.now + pool.timeout)
+        deadline_append(cython.address(pool.deadlines), msg, client.reactor.now + pool.timeout)
     server.stats[SERVER_REQUESTS] += 1
     server.stats[SERVER_REQUEST_BYTES] += msg.req.length
     msg.refs += 1
@@ -159,10 +157,10 @@ def forward_one(client, row, data, length, server, flags):
     msg.row = row
     # With MSG_MISS the reply may repeat words of the request, so keep it even without a server.
     if server is not None or flags & MSG_MISS:
-        if client.loop.body_receive(msg, cython.address(msg.req), data, length) < 0:
+        if client.reactor.body_receive(msg, cython.address(msg.req), data, length) < 0:
             msg_put(msg)
             raise MemoryError
-        msg.held = msg.req.length
+        msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
     if server is None:
         client.stats[POOL_NO_LIVE_SERVER] += 1
@@ -181,7 +179,7 @@ def forward_one_aside(client, row, data, length, server, flags):
     if msg_copy(msg, cython.address(msg.req), data, length) < 0:
         msg_put(msg)
         raise MemoryError
-    msg.held = length
+    msg.charge = length
     client.enqueue_outq(client, msg)
     return forward_aside(client, msg, server)
 
@@ -227,7 +225,7 @@ def parent_of(client, row, count, nkeys, finish, flags):
         join.parts[index].owner = cython.address(part_owner)
     join.part_done = join_part_done
     join.finish = finish
-    join.resp = client.resp
+    join.protover = client.protover
     client.stats[POOL_FRAGMENTS] += count
     return msg
 
@@ -283,7 +281,7 @@ def send_all(client, row, data, length, servers, finish, extra, flags, part_flag
         elif msg_copy(part, cython.address(part.req), data, length) < 0:
             msg_put(msg)
             raise MemoryError
-    msg.held = length if first.buffer is not cython.NULL else length * msg.join.count
+    msg.charge = length if first.buffer is not cython.NULL else length * msg.join.count
     if part_flags & MSG_ASIDE:
         return send_aside(client, msg, servers)
     return send_parts(client, msg, servers)
@@ -317,8 +315,8 @@ def spare_others(client):
     if client.waiting:
         # Its next request waits already, for the reply to this command.
         return 0
-    if client.local_turn != client.loop.now_usec:
-        client.local_turn = client.loop.now_usec
+    if client.local_turn != client.reactor.now_usec:
+        client.local_turn = client.reactor.now_usec
         client.local_count = 0
     client.local_count += 1
     if client.local_count == LOCAL_PER_TURN:
@@ -334,7 +332,7 @@ def later(client, steps, flags, failure):
     if not client.pool.chores:
         # Schedule first: if it raised after the append, the queue would not be empty and no later
         # chore would get a timer.
-        client.loop.timers.schedule(client.loop.now, partial(step, client.pool))
+        client.reactor.timers.schedule(client.reactor.now, partial(step, client.pool))
     client.pool.chores.append((client, steps, flags, failure))
     return 0
 
@@ -352,9 +350,9 @@ def step(pool: ServerPool) -> None:
             else:
                 one_step(client, steps, flags, failure)
         except Exception:
-            pool.context.failed(client)
+            pool.worker.end_faulty(client)
     if pool.chores:
-        pool.loop.timers.schedule(pool.loop.now, partial(step, pool))
+        pool.reactor.timers.schedule(pool.reactor.now, partial(step, pool))
 
 
 def one_step(client: ClientConn, steps, flags: int, failure: bytes) -> None:

@@ -8,7 +8,7 @@
          ├─ STORE, KEY   ─────────────────────────────────────────────────> forward
          ├─ META         quiet mode noted; base64 keys decoded for routing > forward
          ├─ ALL          flush_all, verbosity: a part for each server ──> forward, … ─> merged
-         ├─ LOCAL        mn, version, quit, stats: nutproxy.local.memcache
+         ├─ LOCAL        mn, version, quit, stats: nutproxy.builtin.memcache
          └─ UNSUPPORTED, denied ──────────────────────────────────────────> an error reply
 
 **noreply and q.** They are overwritten with spaces before a request is forwarded. The server then
@@ -26,7 +26,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memchr, memcpy, memset, strlen
-from cython.cimports.nutproxy.client import ClientConn
+from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
@@ -38,6 +38,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     send_parts,
     spare_others,
 )
+from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_MISS,
@@ -66,13 +67,12 @@ from cython.cimports.nutproxy.proto.memcache import (
     is_word,
 )
 from cython.cimports.nutproxy.proto.memcache_merge import memcache_all, memcache_values
-from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUSED_REQUESTS
 
-from nutproxy.local.interface import Query
-from nutproxy.local.memcache import HANDLERS
-from nutproxy.proto.errors import MEMCACHED_REPLIES, memcached_error
-from nutproxy.strangers import tell_broken
+from nutproxy.builtin.interface import Query
+from nutproxy.builtin.memcache import HANDLERS
+from nutproxy.front.strangers import tell_broken
+from nutproxy.proto.errors import MEMCACHE_REPLIES, memcache_error
 
 log = logging.getLogger("nutproxy")
 
@@ -80,9 +80,9 @@ log = logging.getLogger("nutproxy")
 # this length arrives in two pieces.
 LINE_MAX = cython.declare(cython.size_t, 2048)
 DELETE_NOREPLY = cython.declare(cython.p_const_char, b"delete noreply 0\r\n")
-LINE_FEED = MEMCACHED_REPLIES["memcached_line_feed"]
+LINE_FEED = MEMCACHE_REPLIES["memcache_line_feed"]
 # The reply when a local handler raises an exception. The log has the details.
-INTERNAL_ERROR = MEMCACHED_REPLIES["internal"]
+INTERNAL_ERROR = MEMCACHE_REPLIES["internal"]
 # A base64 key is never longer decoded than encoded.
 key_buffer = cython.declare(cython.char[256])
 
@@ -96,7 +96,7 @@ def memcache_recv_done(conn, data, parser):
     kind: cython.int
 
     client.stats[POOL_CLIENT_REQUESTS] += 1
-    client.last = client.loop.now
+    client.last_request = client.reactor.now
     if parser.error is not cython.NULL:
         client.stats[POOL_REFUSED_REQUESTS] += 1
         return answer_constant(client, parser.error, strlen(parser.error), flags)
@@ -112,7 +112,7 @@ def memcache_recv_done(conn, data, parser):
     if kind == UNSUPPORTED:
         return answer(
             client,
-            memcached_error("memcached_not_supported", command.name[: command.length]),
+            memcache_error("memcache_not_supported", command.name[: command.length]),
             flags,
             True,
         )
@@ -158,25 +158,25 @@ def memcache_recv_error(conn, parser):
 
 @cython.cfunc
 def denied(command: cython.pointer(Command), pool: ServerPool) -> bytes:
-    return memcached_error("memcached_denied", command.name[: command.length], pool.name.encode())
+    return memcache_error("memcache_denied", command.name[: command.length], pool.name.encode())
 
 
 @cython.cfunc
 def duplicate(command: cython.pointer(Command)) -> bytes:
     """memcached's text for a repeated flag."""
     if command.name[1] == b"d" or command.name[1] == b"a":
-        return MEMCACHED_REPLIES["memcached_flag_or_duplicate"]
-    return MEMCACHED_REPLIES["memcached_duplicate_flag"]
+        return MEMCACHE_REPLIES["memcache_flag_or_duplicate"]
+    return MEMCACHE_REPLIES["memcache_duplicate_flag"]
 
 
 @cython.cfunc
 def undecoded(command: cython.pointer(Command)) -> bytes:
     """memcached's text for a key that is not valid base64."""
     if command.name[1] == b"e":
-        return MEMCACHED_REPLIES["memcached_format"]
+        return MEMCACHE_REPLIES["memcache_format"]
     if command.name[1] == b"d" or command.name[1] == b"a":
-        return MEMCACHED_REPLIES["memcached_flag_or_duplicate"]
-    return MEMCACHED_REPLIES["memcached_base64"]
+        return MEMCACHE_REPLIES["memcache_flag_or_duplicate"]
+    return MEMCACHE_REPLIES["memcache_base64"]
 
 
 @cython.cfunc
@@ -196,8 +196,8 @@ def no_flag(data: cython.p_const_char, parser: cython.pointer(Parser), index: cy
     for before in range(3, index):
         seen.add(data[parser.argv[before].offset])
     if char >= 127 or len(seen) < index - 3:
-        return MEMCACHED_REPLIES["memcached_duplicate_flag"]
-    return MEMCACHED_REPLIES["memcached_flag"]
+        return MEMCACHE_REPLIES["memcache_duplicate_flag"]
+    return MEMCACHE_REPLIES["memcache_flag"]
 
 
 @cython.cfunc
@@ -517,7 +517,7 @@ def split_values(
             part = msg.join.parts[index]
             memcpy(part.req.data + part.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
             part.req.length += 2
-        msg.held = 2 * parser.pos
+        msg.charge = 2 * parser.pos
         return send_parts(client, msg, servers)
     finally:
         free(sequence)

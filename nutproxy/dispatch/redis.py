@@ -25,7 +25,7 @@ import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memchr, memcpy, memset
-from cython.cimports.nutproxy.client import REPLY_ON, REPLY_SKIP, ClientConn
+from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
@@ -40,6 +40,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     send_parts,
     spare_others,
 )
+from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
@@ -79,17 +80,16 @@ from cython.cimports.nutproxy.proto.table import (
     row_keys,
     same_word,
 )
-from cython.cimports.nutproxy.server import Server
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
-from nutproxy.local import HANDLERS, Query, Steps
-from nutproxy.local.resp import OK
-from nutproxy.local.transaction import abort, not_carried_out, refused
+from nutproxy.builtin import HANDLERS, Query, Steps
+from nutproxy.builtin.resp import OK
+from nutproxy.builtin.transaction import abort, not_carried_out, refused
+from nutproxy.front.strangers import tell_broken, tell_inline, tell_stranger
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
 from nutproxy.proto.redis import split_inline
-from nutproxy.strangers import tell_broken, tell_inline, tell_stranger
 
 log = logging.getLogger("nutproxy")
 
@@ -130,7 +130,7 @@ def redis_recv_done(conn, data, parser):
     if parser.line:
         return inline_command(client, data, parser)
     client.stats[POOL_CLIENT_REQUESTS] += 1
-    client.last = client.loop.now
+    client.last_request = client.reactor.now
     flags = reply_flags(client)
     name = cython.address(parser.argv[0])
     row = row_find(data + name.offset, name.length)
@@ -191,7 +191,7 @@ def redis_recv_large(conn, data, parser):
             if longest <= KEY_MAX:
                 text = errors.keys_too_long(total, KEYS_MAX)
             client.stats[POOL_CLIENT_REQUESTS] += 1
-            client.last = client.loop.now
+            client.last_request = client.reactor.now
             return answer(client, text, reply_flags(client), True)
     return redis_recv_done(conn, data, parser)
 
@@ -346,7 +346,7 @@ def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint
 def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
     """The states of the client because of which this command is refused, or 0."""
     states: cython.int = client.states & row.refused_in
-    if client.resp == 3:
+    if client.protover == 3:
         # In RESP3, Redis accepts every command on a connection with subscriptions.
         states &= ~STATE_SUBSCRIPTION
     return states
@@ -420,8 +420,8 @@ def inline_command(
     again.argv_room = 0
     parser_reset(cython.address(again))
     # The request is now in the array, not in the receive buffer.
-    free(client.loop.block)
-    client.loop.block = cython.NULL
+    free(client.reactor.block)
+    client.reactor.block = cython.NULL
     # The limits before AUTH are for announced sizes. This line is complete and short.
     limits.args = limits.bulk = limits.bulk_later = limits.request = INLINE_BOUND
     try:
@@ -443,7 +443,7 @@ def local_command(
     flags: cython.uint,
 ) -> cython.int:
     """Run a command that the proxy handles itself."""
-    resp: cython.int = client.resp
+    protover: cython.int = client.protover
     mode: cython.int = client.mode
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
@@ -454,7 +454,7 @@ def local_command(
     except Exception:
         log.exception("%s: '%s' failed", client, names[row.number])
         reply = INTERNAL_ERROR
-    client.barrier = client.resp != resp
+    client.barrier = client.protover != protover
     if isinstance(reply, Query):
         query(client, row, reply, flags)
         return spare_others(client)
@@ -480,9 +480,9 @@ def query(
     """Send a local handler's request to the servers."""
 
     def finish(replies):
-        resp: cython.int = client.resp
+        protover: cython.int = client.protover
         reply = asked.finish(decode(replies))
-        client.barrier = client.resp != resp
+        client.barrier = client.protover != protover
         return reply
 
     servers = client.pool.live_servers()
@@ -782,13 +782,13 @@ def split_keys(
         msg = parent_of(client, row, len(servers), nkeys if row.by_key else 0, row.finish, flags)
         if row.by_key:
             memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        if parser.pos >= SHARE_MIN and client.loop.block == data:
-            msg_take(msg, cython.address(msg.req), client.loop.block, parser.pos)
-            client.loop.block = cython.NULL
+        if parser.pos >= SHARE_MIN and client.reactor.block == data:
+            msg_take(msg, cython.address(msg.req), client.reactor.block, parser.pos)
+            client.reactor.block = cython.NULL
             share_keys(msg, parser, step, nkeys, sequence, sizes)
         else:
             copy_keys(msg, data, parser, step, nkeys, sequence, sizes)
-        msg.held = parser.pos
+        msg.charge = parser.pos
         return send_parts(client, msg, servers)
     finally:
         free(sequence)

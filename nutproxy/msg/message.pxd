@@ -60,7 +60,7 @@ cdef struct Join:
     size_t arrived          # bytes of the replies so far
     uint32_t* sequence      # by key: the number of the part that has it; empty if that is not needed
     uint32_t nkeys
-    int resp                # the protocol version that the reply is built in
+    int protover                # the protocol version that the reply is built in
     void* extra             # a reference: for merge_query, a function; else the list of the
                             # servers, if all of them got the same command
 
@@ -81,7 +81,7 @@ cdef struct Msg:
                             # parts has no request of its own
     int64_t start           # when it was queued, microseconds of the loop's clock
     int64_t deadline
-    size_t held             # its bytes in Conn.pending of its client
+    size_t charge           # its bytes in Conn.pending of its client
     size_t queued           # its bytes in the queue counters of its server: its length, or what
                             # its pieces keep in memory; 0 before
     uint32_t refs           # held by the client's queue or the parent, and by the server's queue

@@ -32,7 +32,7 @@ cdef class Protocol:
     cdef const char* out_of_memory     # the same
     cdef const char* internal_error
     cdef tuple kept                    # keeps the texts alive
-    cdef readonly bytes full           # to a client beyond the limit on clients
+    cdef readonly bytes too_many_clients         # to a client beyond the limit on clients
     cdef const char* stalled           # for `refuse`: an unfinished request that does not go on
     cdef const char* too_much          # for `refuse`: unfinished requests that are too large
 

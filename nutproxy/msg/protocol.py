@@ -21,7 +21,7 @@ class Protocol:
         *,
         out_of_memory: bytes,
         internal_error: bytes,
-        full: bytes,
+        too_many_clients: bytes,
         stalled: bytes,
         too_much: bytes,
     ):
@@ -30,7 +30,7 @@ class Protocol:
         self.name = name
         self.other = other
         self.error = error
-        self.full = full
+        self.too_many_clients = too_many_clients
         self.memory_error = out_of_memory
         self.out_of_memory = out_of_memory
         self.internal_error = internal_error

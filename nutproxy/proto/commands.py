@@ -252,7 +252,7 @@ class Command:
     keys: tuple[KeySpec, ...]
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: a key of RESPONSE_POLICIES
-    handler: str | None  # for LOCAL: a key of nutproxy.local.HANDLERS
+    handler: str | None  # for LOCAL: a key of nutproxy.builtin.HANDLERS
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
     refused_option: str | None  # upper case; an option before the keyword of `keys`

@@ -298,112 +298,112 @@ FRAMING = {
     ),
 }
 
-MEMCACHED = {
-    "memcached_unknown": ErrorText(
+MEMCACHE = {
+    "memcache_unknown": ErrorText(
         b"ERROR",
         "memcached does not have the command, or the line has too few or too many words. Also the"
         " reply to an HTTP request: let health checks use TCP.",
         "memcached",
     ),
-    "memcached_format": ErrorText(
+    "memcache_format": ErrorText(
         b"CLIENT_ERROR bad command line format",
         "A word of the line is malformed, for example a number, or a key of more than 250 bytes.",
         "memcached",
     ),
-    "memcached_data": ErrorText(
+    "memcache_data": ErrorText(
         b"CLIENT_ERROR bad data chunk",
         "A value is longer or shorter than its line announced. Look for a broken client.",
         "memcached",
     ),
-    "memcached_value_length": ErrorText(
+    "memcache_value_length": ErrorText(
         b"SERVER_ERROR object too large for cache",
         "A value is longer than proto_max_bulk_len, and was skipped. Raise proto_max_bulk_len and"
         " memcached's -I, or store smaller values.",
         "memcached",
     ),
-    "memcached_exptime": ErrorText(
+    "memcache_exptime": ErrorText(
         b"CLIENT_ERROR invalid exptime argument",
         "The second word of gat or gats must be a number.",
         "memcached",
     ),
-    "memcached_many_flags": ErrorText(
+    "memcache_many_flags": ErrorText(
         b"CLIENT_ERROR options flags too long",
         "An ms has more flags than memcached accepts. Remove some.",
         "memcached",
     ),
-    "memcached_flag": ErrorText(
+    "memcache_flag": ErrorText(
         b"CLIENT_ERROR invalid flag",
         "A flag of ms is not a letter or a digit.",
         "memcached",
     ),
-    "memcached_duplicate_flag": ErrorText(
+    "memcache_duplicate_flag": ErrorText(
         b"CLIENT_ERROR duplicate flag",
         "A flag of a meta command is repeated.",
         "memcached",
     ),
-    "memcached_flag_or_duplicate": ErrorText(
+    "memcache_flag_or_duplicate": ErrorText(
         b"CLIENT_ERROR invalid or duplicate flag",
         "A flag of md or ma is repeated, or its base64 key is malformed.",
         "memcached",
     ),
-    "memcached_base64": ErrorText(
+    "memcache_base64": ErrorText(
         b"CLIENT_ERROR error decoding key",
         "The key of a meta command with the flag b is not valid base64.",
         "memcached",
     ),
-    "memcached_line_feed": ErrorText(
+    "memcache_line_feed": ErrorText(
         b"CLIENT_ERROR nutproxy cannot add to an item whose key has a line feed",
         "memcached would show such a key unencoded, and a client could insert lines into the"
         " replies to others. Use keys without line feeds.",
         "memcached",
     ),
-    "memcached_many_keys": ErrorText(
+    "memcache_many_keys": ErrorText(
         b"CLIENT_ERROR too many keys",
         "A get has more than 262,144 words. Send several.",
         "memcached",
     ),
-    "memcached_line_length": ErrorText(
+    "memcache_line_length": ErrorText(
         b"CLIENT_ERROR line too long",
         "A line is longer than 2048 bytes, or 32 MB for get, gets, gat and gats. The connection is"
         " closed. Send shorter lines.",
         "memcached",
     ),
-    "memcached_not_supported": ErrorText(
+    "memcache_not_supported": ErrorText(
         b"CLIENT_ERROR '%b' is not supported by nutproxy",
         "memcached has the command, but nutproxy does not support it. [memcached.md](memcached.md)"
         " says why. Send it to the servers directly.",
         "memcached",
     ),
-    "memcached_denied": ErrorText(
+    "memcache_denied": ErrorText(
         b"CLIENT_ERROR '%b' is denied by deny_commands of pool '%b'",
         "The pool's deny_commands names the command. Remove it there if clients should use it.",
         "memcached",
     ),
-    "memcached_binary": ErrorText(
+    "memcache_binary": ErrorText(
         b"CLIENT_ERROR the binary protocol is not supported",
         "A client sent the binary protocol. The connection is closed. Make the client use the text"
         " protocol.",
         "memcached",
     ),
-    "memcached_tls": ErrorText(
+    "memcache_tls": ErrorText(
         b"CLIENT_ERROR TLS is not supported",
         "A client began a TLS handshake. The connection is closed. Turn TLS off in the client, or"
         " put a TLS proxy in front of nutproxy.",
         "memcached",
     ),
-    "memcached_redis": ErrorText(
+    "memcache_redis": ErrorText(
         b"-ERR this pool speaks the Memcached protocol",
         "A client sent a Redis request, and gets a Redis error. The connection is closed. Connect"
         " it to another pool, or set redis: true.",
         "memcached",
     ),
-    "memcached_stalled": ErrorText(
+    "memcache_stalled": ErrorText(
         b"CLIENT_ERROR an unfinished request, see client_request_timeout",
         "A client began a request and then sent nothing for client_request_timeout. The connection"
         " is closed. Look for a broken client or network, or raise client_request_timeout.",
         "memcached",
     ),
-    "memcached_unfinished": ErrorText(
+    "memcache_unfinished": ErrorText(
         b"SERVER_ERROR unfinished requests, see client_query_buffer_limit",
         "The incomplete requests of all clients of the pool are larger than"
         " client_query_buffer_limit. The client with the largest one gets this error, and its"
@@ -418,7 +418,7 @@ LIMITS = {
         "The pool has as many clients as its client_connections allows. The connection is closed."
         " Raise client_connections, or look for clients that leave connections open.",
     ),
-    "memcached_max_clients": ErrorText(
+    "memcache_max_clients": ErrorText(
         b"ERROR Too many open connections",
         "The pool has as many clients as its client_connections allows. The connection is closed."
         " Raise client_connections, or look for clients that leave connections open.",
@@ -471,7 +471,7 @@ SERVERS = {
         b"ERR a server's reply does not have the expected form",
         "A reply of a server could not be decoded. Check that it is a Redis server.",
     ),
-    "memcached_part_form": ErrorText(
+    "memcache_part_form": ErrorText(
         b"SERVER_ERROR a server's reply to a part of this command does not belong to it",
         "A server sent a value that was not requested. Check that every server of the pool is a"
         " memcached.",
@@ -629,7 +629,7 @@ SECTIONS = (
     Section(
         "Memcached commands",
         "The connection stays open, unless the row says otherwise.",
-        MEMCACHED,
+        MEMCACHE,
     ),
     Section(
         "Limits and internal errors",

@@ -1,8 +1,8 @@
 # nutproxy/proto/errors.py: makes nutproxy's own error replies
 """Every error that nutproxy itself sends to a client is made here, from a row of error_table.py.
 
-    error, memcached_error              a complete reply, with words inserted into the row's text
-    REDIS_REPLIES, MEMCACHED_REPLIES    the complete replies of rows without words
+    error, memcache_error              a complete reply, with words inserted into the row's text
+    REDIS_REPLIES, MEMCACHE_REPLIES    the complete replies of rows without words
     PROTOCOL_ERRORS                     texts of the Redis request parser, see `protocol_error`
     cause                               why a server failed, to be inserted into another error
 
@@ -37,7 +37,7 @@ def error(key: str, *words: bytes) -> bytes:
     return b"%b%b\r\n" % (code, (row.text % words).translate(_ONE_LINE))
 
 
-def memcached_error(key: str, *words: bytes) -> bytes:
+def memcache_error(key: str, *words: bytes) -> bytes:
     """The same to a Memcached client."""
     row = ERRORS[key]
     code = b"SERVER_ERROR " if row.protocol == "both" else b""
@@ -51,8 +51,8 @@ _WORDLESS = {
     if section.replies and b"%" not in row.text
 }
 REDIS_REPLIES = {key: error(key) for key, row in _WORDLESS.items() if row.protocol != "memcached"}
-MEMCACHED_REPLIES = {
-    key: memcached_error(key) for key, row in _WORDLESS.items() if row.protocol != "redis"
+MEMCACHE_REPLIES = {
+    key: memcache_error(key) for key, row in _WORDLESS.items() if row.protocol != "redis"
 }
 # Without the code. The parser leaves a %c in a text for the byte that it did not expect.
 PROTOCOL_ERRORS = {

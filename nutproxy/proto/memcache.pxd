@@ -51,7 +51,7 @@ cdef enum:
     COMMAND_NAME = 16
 
 cdef struct Command:
-    void* protocol          # memcached_protocol: see msg/protocol.pxd
+    void* protocol          # memcache_protocol: see msg/protocol.pxd
     int number              # index in the table
     int kind
     uint32_t min_words

@@ -49,7 +49,7 @@ from cython.cimports.nutproxy.msg.parse import (
 )
 from cython.cimports.nutproxy.proto.redis import parser_arg
 
-from nutproxy.proto.errors import MEMCACHED_REPLIES
+from nutproxy.proto.errors import MEMCACHE_REPLIES
 from nutproxy.proto.memcache_commands import COMMANDS, KEY_MAX
 
 KEY_LENGTH = cython.declare(cython.size_t, KEY_MAX)
@@ -73,18 +73,18 @@ BINARY = cython.declare(cython.uchar, 0x80)
 TLS = cython.declare(cython.p_const_char, b"\x16\x03")
 
 # The replies to malformed requests.
-BAD_FORMAT = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_format"])
-BAD_CHUNK = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_data"])
-BAD_EXPTIME = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_exptime"])
-TOO_LARGE = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_value_length"])
-UNKNOWN = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_unknown"])
-MANY_FLAGS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_many_flags"])
-MANY_KEYS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_many_keys"])
-LONG_LINE = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_line_length"])
-NO_MEMORY = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["out_of_memory"])
-IS_BINARY = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_binary"])
-IS_TLS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_tls"])
-IS_REDIS = cython.declare(cython.p_const_char, MEMCACHED_REPLIES["memcached_redis"])
+BAD_FORMAT = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_format"])
+BAD_CHUNK = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_data"])
+BAD_EXPTIME = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_exptime"])
+TOO_LARGE = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_value_length"])
+UNKNOWN = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_unknown"])
+MANY_FLAGS = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_many_flags"])
+MANY_KEYS = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_many_keys"])
+LONG_LINE = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_line_length"])
+NO_MEMORY = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["out_of_memory"])
+IS_BINARY = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_binary"])
+IS_TLS = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_tls"])
+IS_REDIS = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_redis"])
 
 # The bytes at which split_line stops to check for the end of a word. A CR may be part of a word; a
 # NUL may not.

@@ -33,11 +33,11 @@ from cython.cimports.nutproxy.msg.pieces import (
 from cython.cimports.nutproxy.proto.memcache import GAT, META, Command, value_numbers
 from cython.cimports.nutproxy.proto.merge import put_text
 
-from nutproxy.proto.errors import MEMCACHED_REPLIES
+from nutproxy.proto.errors import MEMCACHE_REPLIES
 
 END = cython.declare(cython.p_const_char, b"END\r\n")
 END_LENGTH = cython.declare(cython.size_t, 5)
-UNEXPECTED = MEMCACHED_REPLIES["memcached_part_form"]
+UNEXPECTED = MEMCACHE_REPLIES["memcache_part_form"]
 
 
 def memcache_miss(msg):

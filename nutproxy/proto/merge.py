@@ -365,7 +365,7 @@ def merge_report(parent):
     if lines > REPORT_LINES:
         return put_text(parent, errors.report_too_long(row.name.decode(), lines, REPORT_LINES))
     try:
-        reply = reports[row.number](decode(replies), names, join.resp)
+        reply = reports[row.number](decode(replies), names, join.protover)
     except (TypeError, ValueError, LookupError, AttributeError):
         return unexpected(parent)
     return put_text(parent, reply)

@@ -1,4 +1,4 @@
 from nutproxy.msg.protocol cimport Protocol
 
 cdef Protocol redis_protocol
-cdef Protocol memcached_protocol
+cdef Protocol memcache_protocol

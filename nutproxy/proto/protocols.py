@@ -1,5 +1,5 @@
 # nutproxy/proto/protocols.py: the two protocols
-"""REDIS and MEMCACHED: their texts, and the functions of proto/. core.py adds those of the roles,
+"""REDIS and MEMCACHE: their texts, and the functions of proto/. core.py adds those of the roles,
 which are above this folder.
 """
 
@@ -17,8 +17,8 @@ from cython.cimports.nutproxy.proto.table import rows_belong_to
 
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS as REDIS_COMMANDS
-from nutproxy.proto.errors import MEMCACHED_REPLIES, PROTOCOL_ERRORS, REDIS_REPLIES
-from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHED_COMMANDS
+from nutproxy.proto.errors import MEMCACHE_REPLIES, PROTOCOL_ERRORS, REDIS_REPLIES
+from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
 
 redis_protocol = Protocol(
     "Redis",
@@ -26,7 +26,7 @@ redis_protocol = Protocol(
     errors.error,
     out_of_memory=REDIS_REPLIES["out_of_memory"],
     internal_error=REDIS_REPLIES["internal"],
-    full=REDIS_REPLIES["max_clients"],
+    too_many_clients=REDIS_REPLIES["max_clients"],
     stalled=PROTOCOL_ERRORS["stalled"],
     too_much=PROTOCOL_ERRORS["unfinished"],
 )
@@ -36,25 +36,25 @@ redis_protocol.parse_reply = redis_parse_rsp
 redis_protocol.kind_byte = True
 rows_belong_to(cython.cast(cython.p_void, redis_protocol))
 
-memcached_protocol = Protocol(
+memcache_protocol = Protocol(
     "Memcached",
     ("Redis", "true"),
-    errors.memcached_error,
-    out_of_memory=MEMCACHED_REPLIES["out_of_memory"],
-    internal_error=MEMCACHED_REPLIES["internal"],
-    full=MEMCACHED_REPLIES["memcached_max_clients"],
-    stalled=MEMCACHED_REPLIES["memcached_stalled"],
-    too_much=MEMCACHED_REPLIES["memcached_unfinished"],
+    errors.memcache_error,
+    out_of_memory=MEMCACHE_REPLIES["out_of_memory"],
+    internal_error=MEMCACHE_REPLIES["internal"],
+    too_many_clients=MEMCACHE_REPLIES["memcache_max_clients"],
+    stalled=MEMCACHE_REPLIES["memcache_stalled"],
+    too_much=MEMCACHE_REPLIES["memcache_unfinished"],
 )
-memcached_protocol.commands = tuple(MEMCACHED_COMMANDS)
-memcached_protocol.parse_request = memcache_parse_req
-memcached_protocol.parse_reply = memcache_parse_rsp
-memcached_protocol.fits = memcache_fits
-memcached_protocol.miss = memcache_miss
-memcached_protocol.reads_on = True
-commands_belong_to(cython.cast(cython.p_void, memcached_protocol))
+memcache_protocol.commands = tuple(MEMCACHE_COMMANDS)
+memcache_protocol.parse_request = memcache_parse_req
+memcache_protocol.parse_reply = memcache_parse_rsp
+memcache_protocol.fits = memcache_fits
+memcache_protocol.miss = memcache_miss
+memcache_protocol.reads_on = True
+commands_belong_to(cython.cast(cython.p_void, memcache_protocol))
 
 # For Python.
 REDIS = redis_protocol
-MEMCACHED = memcached_protocol
-PROTOCOLS = {True: REDIS, False: MEMCACHED}
+MEMCACHE = memcache_protocol
+PROTOCOLS = {True: REDIS, False: MEMCACHE}

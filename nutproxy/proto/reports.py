@@ -20,26 +20,26 @@ from typing import Any
 Report = Callable[[Sequence[Any], Sequence[str], int], bytes]
 
 
-def encode(value: object, resp: int) -> bytes:
+def encode(value: object, protover: int) -> bytes:
     if value is None:
-        return b"_\r\n" if resp == 3 else b"$-1\r\n"
+        return b"_\r\n" if protover == 3 else b"$-1\r\n"
     if isinstance(value, bool):
         return b"#%c\r\n" % (b"t" if value else b"f")
     if isinstance(value, int):
         return b":%d\r\n" % value
-    if isinstance(value, float) and resp == 3:
+    if isinstance(value, float) and protover == 3:
         return b",%.17g\r\n" % value
     if isinstance(value, float):
         value = b"%.17g" % value
     if isinstance(value, bytes):
         return b"$%d\r\n%b\r\n" % (len(value), value)
     if isinstance(value, Mapping):
-        parts = [encode(part, resp) for pair in value.items() for part in pair]
+        parts = [encode(part, protover) for pair in value.items() for part in pair]
         return b"".join(
-            [b"%%%d\r\n" % len(value) if resp == 3 else b"*%d\r\n" % len(parts), *parts]
+            [b"%%%d\r\n" % len(value) if protover == 3 else b"*%d\r\n" % len(parts), *parts]
         )
     if isinstance(value, list):
-        return b"*%d\r\n%b" % (len(value), b"".join(encode(part, resp) for part in value))
+        return b"*%d\r\n%b" % (len(value), b"".join(encode(part, protover) for part in value))
     raise TypeError(f"no reply: {value!r}")
 
 
@@ -50,22 +50,22 @@ def pairs(reply: Any) -> dict[bytes, Any]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def texts(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def texts(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     text = b"\n".join(
         b"%b:\n%b" % (name.encode(), reply) for name, reply in zip(names, replies, strict=True)
     )
-    if resp == 3:
+    if protover == 3:
         return b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
-    return encode(text, resp)
+    return encode(text, protover)
 
 
-def newest_first(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def newest_first(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """SLOWLOG GET: entries are [id, time, …]. Entries of the same second keep their order."""
     entries = [entry for reply in replies for entry in reply]
-    return encode(sorted(entries, key=lambda entry: -entry[1]), resp)
+    return encode(sorted(entries, key=lambda entry: -entry[1]), protover)
 
 
-def latest(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def latest(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """LATENCY LATEST: [event, time, latest, max], followed by sums in later versions."""
     events: dict[bytes, list[Any]] = {}
     for event, *figures in (entry for reply in replies for entry in reply):
@@ -76,18 +76,18 @@ def latest(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
             sums = [one + other for one, other in zip(sums, known[4:], strict=True)]
             time, last = max((time, last), (known[1], known[2]))
         events[event] = [event, time, last, greatest, *sums]
-    return encode([*events.values()], resp)
+    return encode([*events.values()], protover)
 
 
-def history(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def history(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """LATENCY HISTORY: [time, latency], the greatest latency of each second, as in one server."""
     seconds: dict[int, int] = {}
     for time, latency in (entry for reply in replies for entry in reply):
         seconds[time] = max(latency, seconds.get(time, 0))
-    return encode([[time, seconds[time]] for time in sorted(seconds)], resp)
+    return encode([[time, seconds[time]] for time in sorted(seconds)], protover)
 
 
-def histograms(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def histograms(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """LATENCY HISTOGRAM: for each command its calls, and a cumulative histogram of their times."""
     found: dict[bytes, list[dict[bytes, Any]]] = {}
     for reply in replies:
@@ -100,7 +100,7 @@ def histograms(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes
         }
         for command, figures in found.items()
     }
-    return encode(merged, resp)
+    return encode(merged, protover)
 
 
 def _added(histograms: Sequence[Mapping[Any, int]]) -> dict[Any, int]:
@@ -118,9 +118,9 @@ def _up_to(bound: int, histogram: Mapping[Any, int]) -> int:
 MEANS = frozenset({b"keys.bytes-per-key"})
 
 
-def figures(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def figures(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """MEMORY STATS: a map of names to numbers, with a nested map for each database."""
-    return encode(_figures([pairs(reply) for reply in replies]), resp)
+    return encode(_figures([pairs(reply) for reply in replies]), protover)
 
 
 def _figures(servers: Sequence[Mapping[bytes, Any]]) -> dict[bytes, Any]:
@@ -139,10 +139,10 @@ def _figure(name: bytes, values: Sequence[Any]) -> object:
     return sum(map(float, values)) / len(values)
 
 
-def running(replies: Sequence[Any], names: Sequence[str], resp: int) -> bytes:
+def running(replies: Sequence[Any], names: Sequence[str], protover: int) -> bytes:
     """FUNCTION STATS: all servers have the same functions; only the running script differs."""
     found: Iterable[Any] = (reply for reply in replies if pairs(reply)[b"running_script"])
-    return encode(next(iter(found), replies[0]), resp)
+    return encode(next(iter(found), replies[0]), protover)
 
 
 # The function of each response policy.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nutproxy.local.memcache import SUFFIX
+from nutproxy.builtin.memcache import SUFFIX
 from tests.client import requests
 
 CLOSED = b"<closed>"  # at the end of a reply: the proxy has closed the connection

@@ -110,7 +110,7 @@ def redis_good(index: int, reply: bytes) -> bool:
 
 
 def memcache_good(index: int, reply: bytes) -> bool:
-    found, error = outcome_with(lambda: Framer(protocols.MEMCACHED, False), [reply])
+    found, error = outcome_with(lambda: Framer(protocols.MEMCACHE, False), [reply])
     return (
         error is None
         and [text for _, text in found] == [reply]

@@ -22,7 +22,7 @@ from nutproxy.config import load
 from nutproxy.config.model import GlobalConfig, PoolKeys
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
-from nutproxy.proto.protocols import MEMCACHED, REDIS
+from nutproxy.proto.protocols import MEMCACHE, REDIS
 from tests.fuzz import strict
 from tests.fuzz.engine import Target
 from tests.memcache import MemcacheReader
@@ -98,7 +98,7 @@ MEMCACHE_NAMES = frozenset(name.encode() for name in MEMCACHE_COMMANDS)
 
 def memcache_request(data: bytes, draw: random.Random) -> Hashable:
     def framer() -> Framer:
-        return Framer(MEMCACHED, True, MAX_BULK)
+        return Framer(MEMCACHE, True, MAX_BULK)
 
     found, error = same_at_every_cut(framer, data, draw)
     expected, broken = strict.memcache_requests(data, MAX_BULK, MEMCACHE_NAMES)
@@ -125,7 +125,7 @@ def split_at_nul(words: list[bytes]) -> list[bytes]:
 
 def memcache_reply(data: bytes, draw: random.Random) -> Hashable:
     def framer() -> Framer:
-        return Framer(MEMCACHED, False)
+        return Framer(MEMCACHE, False)
 
     found, error = same_at_every_cut(framer, data, draw)
     texts = [text for _, text in found]

@@ -1,5 +1,5 @@
 # tests/integration/inside.py: a worker inside the test's process
-"""A Context that runs in a thread of the test's process, for tests of its internal state."""
+"""A Worker that runs in a thread of the test's process, for tests of its internal state."""
 
 import contextlib
 import os
@@ -7,8 +7,8 @@ import socket
 import threading
 
 from nutproxy.config import load
-from nutproxy.core import Context
-from nutproxy.proxy import listen
+from nutproxy.core import Worker
+from nutproxy.front.listener import listen
 from nutproxy.resolver import Resolver
 from nutproxy.stats.slab import Slab, slab_memory
 from tests.integration.conftest import pool
@@ -29,8 +29,8 @@ def server_conns(pool):
 
 
 @contextlib.contextmanager
-def running_context(servers, directory, *, name=HOST, resolve=None, **options):
-    """A running Context with the pool `alpha` of these servers. Yields the Context and its port.
+def running_worker(servers, directory, *, name=HOST, resolve=None, **options):
+    """A running Worker with the pool `alpha` of these servers. Yields the Worker and its port.
     With `name`, the servers are configured by that name instead of an address. `resolve` looks it
     up instead of the worker's Resolver."""
     [port] = free_ports(1)
@@ -40,7 +40,7 @@ def running_context(servers, directory, *, name=HOST, resolve=None, **options):
     file.write_text(text)
     config, problems = load(str(file))
     assert config is not None, problems
-    context = Context(16384, str(file), Slab(config.pools, memory := slab_memory(config.pools)))
+    worker = Worker(16384, str(file), Slab(config.pools, memory := slab_memory(config.pools)))
     os.close(memory)
     reading, writing = socket.socketpair()
     reading.setblocking(False)
@@ -48,18 +48,18 @@ def running_context(servers, directory, *, name=HOST, resolve=None, **options):
 
     def woken(data):
         if STOP in data:
-            context.stop()
+            worker.stop()
         resolver.deliver()
 
-    context.wake_with(reading, woken)
-    context.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
-    thread = threading.Thread(target=context.run, daemon=True)
+    worker.wake_with(reading, woken)
+    worker.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
+    thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:
-        yield context, port
+        yield worker, port
     finally:
         writing.send(STOP)
         thread.join(DEADLINE)
-        assert not thread.is_alive(), "the context did not end"
-        context.close()
+        assert not thread.is_alive(), "the worker did not end"
+        worker.close()
         writing.close()

@@ -1,6 +1,6 @@
 # tests/integration/test_addresses.py: names with several addresses, or with a new address
 """Servers with several addresses. A test cannot choose the results of getaddrinfo in another
-process, so the worker's Context runs in this process with the test's own resolver."""
+process, so the worker's Worker runs in this process with the test's own resolver."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import Client
-from tests.integration.inside import running_context
+from tests.integration.inside import running_worker
 from tests.servers import HOST, RedisServer, closed_ports, connect, pipeline, wait_until
 
 NAME = "server.test"
@@ -24,7 +24,7 @@ def resolver(*ports):
 def test_next_address_is_tried_when_one_refuses(tmp_path):
     with closed_ports(1) as [closed], RedisServer() as redis:
         resolve = resolver(closed, redis.port)
-        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
+        with running_worker([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             assert pipeline(port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
 
 
@@ -57,7 +57,7 @@ def connects(port):
 def test_next_address_is_given_time_to_accept(tmp_path):
     with closed_ports(1) as [closed], RedisServer("--tcp-backlog", "1") as redis:
         resolve = resolver(closed, redis.port)
-        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
+        with running_worker([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             redis.stop()
             with contextlib.ExitStack() as stack:
                 for sock in full_backlog(redis.port):
@@ -72,7 +72,7 @@ def test_next_address_is_given_time_to_accept(tmp_path):
 def test_error_names_the_refusal_of_the_last_address(tmp_path):
     with closed_ports(2) as closed, RedisServer() as redis:
         resolve = resolver(*closed)
-        with running_context([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
+        with running_worker([redis], tmp_path, name=NAME, resolve=resolve) as (_, port):
             [reply] = pipeline(port, [("GET", "k")])
             assert str(reply) == "ERR server 's1' of pool 'alpha': Connection refused"
 
@@ -95,7 +95,7 @@ def test_a_name_that_changes_its_address_is_resolved_again(names, tmp_path):
     with (
         RedisServer() as old,
         RedisServer("--bind", "127.0.0.2", "--port", str(old.port)) as new,
-        running_context([old], tmp_path, name=NAME) as (_, port),
+        running_worker([old], tmp_path, name=NAME) as (_, port),
         Client(port) as client,
     ):
         assert client("SET", "where", "old") == b"OK"
@@ -111,7 +111,7 @@ def test_a_name_that_does_not_exist_at_first_is_resolved_again(names, tmp_path):
     names[NAME] = "nosuch.invalid"
     with (
         RedisServer() as redis,
-        running_context([redis], tmp_path, name=NAME) as (_, port),
+        running_worker([redis], tmp_path, name=NAME) as (_, port),
         Client(port) as client,
     ):
         refusal = client.error("GET", "k")

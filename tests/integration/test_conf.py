@@ -14,7 +14,7 @@ import pytest
 from nutproxy.config import load
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
-from tests.integration.inside import running_context, server_conns, socket_option
+from tests.integration.inside import running_worker, server_conns, socket_option
 from tests.memcache import MemcacheClient
 from tests.scripted import ScriptedServer, keys_of, never
 from tests.servers import (
@@ -184,9 +184,9 @@ def test_clients_keep_their_order_over_several_server_connections():
 
 
 def test_backlog_is_the_kernels(shards, tmp_path):
-    with running_context(shards, tmp_path, backlog=7) as (context, _):
+    with running_worker(shards, tmp_path, backlog=7) as (worker, _):
         # For a listening socket, tcpi_sacked is the backlog (Linux, tcp_get_info).
-        info = socket_option(context.proxies[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        info = socket_option(worker.proxies[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         assert struct.unpack_from("I", info, 28) == (7,)
 
 
@@ -401,11 +401,11 @@ def systems_keepalive():
 )
 def test_tcpkeepalive_is_set_towards_servers_and_clients(shards, tmp_path, options, expected):
     with (
-        running_context(shards, tmp_path, preconnect="true", **options) as (context, port),
+        running_worker(shards, tmp_path, preconnect="true", **options) as (worker, port),
         Client(port) as client,
     ):
         assert client("DBSIZE") >= 0
-        [pool] = context.pools
+        [pool] = worker.pools
         conns = [*server_conns(pool), *pool.clients()]
         assert [keepalive(conn) for conn in conns] == [expected] * 4
 
@@ -418,11 +418,11 @@ def test_tcp_congestion_is_set_towards_servers_and_clients(shards, tmp_path, cho
     system = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
     options = {"tcp_congestion": chosen} if chosen else {}
     with (
-        running_context(shards, tmp_path, preconnect="true", **options) as (context, port),
+        running_worker(shards, tmp_path, preconnect="true", **options) as (worker, port),
         Client(port) as client,
     ):
         assert client("DBSIZE") >= 0
-        [pool] = context.pools
+        [pool] = worker.pools
         conns = [*server_conns(pool), *pool.clients()]
         names = [
             socket_option(conn, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for conn in conns

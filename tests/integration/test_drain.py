@@ -13,7 +13,7 @@ from functools import partial
 import hiredis
 import pytest
 
-from nutproxy.local.client import LINES_PER_STEP
+from nutproxy.builtin.client import LINES_PER_STEP
 from tests.client import Client, read_all, request, requests
 from tests.integration.conftest import mc_pool, pool
 from tests.scripted import (

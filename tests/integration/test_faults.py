@@ -3,7 +3,7 @@
 request or the connection in which it occurs. Every request is answered, and nothing leaks.
 
 Faults are caused in two ways. For Python code, a function of the standard library raises; the
-Context runs inside the test's process. For C code, malloc fails for messages and for lists of
+Worker runs inside the test's process. For C code, malloc fails for messages and for lists of
 connections while a flag in a file is set; nutproxy runs in a process of its own.
 """
 
@@ -19,13 +19,13 @@ import types
 
 import pytest
 
-import nutproxy.timer
-from nutproxy.local.client import LINES_PER_STEP
+import nutproxy.io.timer
+from nutproxy.builtin.client import LINES_PER_STEP
 from nutproxy.msg.message import live_messages
 from nutproxy.resolver import Resolver
 from tests.client import Client, words
 from tests.integration.conftest import mc_pool, pool
-from tests.integration.inside import running_context
+from tests.integration.inside import running_worker
 from tests.scripted import ScriptedServer, answer, keys_of, never, reset, value_of
 from tests.servers import HOST, MemcachedServer, NutproxyServer, wait_until
 
@@ -298,13 +298,13 @@ def test_a_client_is_closed_when_there_is_no_memory_for_its_list(malloc, tmp_pat
 def test_a_list_that_cannot_be_started_does_not_block_later_ones(monkeypatch, tmp_path):
     with (
         ScriptedServer() as server,
-        running_context([server], tmp_path) as (_, port),
+        running_worker([server], tmp_path) as (_, port),
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Client(port)) for _ in range(LINES_PER_STEP + 2)]
         for client in clients:
             assert client("PING") == b"PONG"
-        with Failing(monkeypatch, nutproxy.timer, "heappush"):
+        with Failing(monkeypatch, nutproxy.io.timer, "heappush"):
             clients[0].send("CLIENT", "LIST")
             assert clients[0].closed()
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1
@@ -316,7 +316,7 @@ def test_requests_are_answered_when_the_end_of_their_connection_raises(
     go = threading.Event()
     with (
         ScriptedServer(holding(go, 3)) as server,
-        running_context([server], tmp_path) as (_, port),
+        running_worker([server], tmp_path) as (_, port),
         Client(port) as client,
     ):
         before = live_messages()
@@ -345,7 +345,7 @@ def test_requests_are_answered_when_the_log_raises(tmp_path):
     log = logging.getLogger("nutproxy")
     with (
         ScriptedServer(holding(go, 3)) as server,
-        running_context([server], tmp_path) as (_, port),
+        running_worker([server], tmp_path) as (_, port),
         Client(port) as client,
     ):
         client.pipeline(*[("GET", "k")] * 3)
@@ -367,7 +367,7 @@ def test_requests_are_answered_when_the_log_raises(tmp_path):
 def test_a_server_is_probed_again_when_the_end_of_a_probe_raises(monkeypatch, tmp_path, faults):
     with (
         ScriptedServer() as server,
-        running_context([server], tmp_path) as (context, port),
+        running_worker([server], tmp_path) as (worker, port),
         Client(port) as client,
     ):
         server.refuse()
@@ -382,7 +382,7 @@ def test_a_server_is_probed_again_when_the_end_of_a_probe_raises(monkeypatch, tm
                 wait_until(faults, "the fault")
         server.listen()
         wait_until(lambda: client("GET", "k") == value_of(b"k"), "the return of the server")
-        assert not context.pools[0].servers[0].down
+        assert not worker.pools[0].servers[0].down
 
 
 def test_a_client_that_has_left_is_removed_when_its_end_raises(
@@ -397,13 +397,13 @@ def test_a_client_that_has_left_is_removed_when_its_end_raises(
         answer(session)
 
     caplog.set_level(logging.DEBUG, "nutproxy")
-    with ScriptedServer(script) as server, running_context([server], tmp_path) as (context, port):
+    with ScriptedServer(script) as server, running_worker([server], tmp_path) as (worker, port):
         with Client(port) as client:
             client.send("GET", "k")
             wait_until(lambda: server.requests, "the request")
             with Failing(monkeypatch, os, "strerror"):
                 reset(client.socket)
-                wait_until(lambda: not context.clients(), "the end of the client")
+                wait_until(lambda: not worker.clients(), "the end of the client")
                 wait_until(faults, "the fault")
         go.set()
         with Client(port) as client:
@@ -420,10 +420,10 @@ def test_a_client_that_has_left_is_removed_when_its_end_raises(
 )
 def test_a_listener_continues_when_an_accept_raises(monkeypatch, tmp_path, caplog, what, logged):
     clock = types.SimpleNamespace(monotonic=time.monotonic)
-    monkeypatch.setattr("nutproxy.client.time", clock)
+    monkeypatch.setattr("nutproxy.front.client.time", clock)
     with (
         ScriptedServer() as server,
-        running_context([server], tmp_path) as (context, port),
+        running_worker([server], tmp_path) as (worker, port),
         Client(port) as first,
         contextlib.ExitStack() as failing,
     ):
@@ -440,7 +440,7 @@ def test_a_listener_continues_when_an_accept_raises(monkeypatch, tmp_path, caplo
         wait_until(lambda: len(os.listdir("/proc/self/fd")) == descriptors, "the descriptor's end")
         with Client(port) as second:
             assert second("PING") == b"PONG"
-            assert len(context.clients()) == 2
+            assert len(worker.clients()) == 2
         assert first("PING") == b"PONG"
 
 
@@ -457,7 +457,7 @@ def test_a_resolver_result_that_raises_does_not_end_the_wakeup_of_the_loop(
     monkeypatch.setattr(Resolver, "deliver", delivering)
     with (
         ScriptedServer() as server,
-        running_context([server], tmp_path, name="localhost") as (_, port),
+        running_worker([server], tmp_path, name="localhost") as (_, port),
         Client(port) as client,
     ):
         assert client("GET", "k") == value_of(b"k")
@@ -473,12 +473,12 @@ def test_clients_that_cannot_be_drained_are_closed(monkeypatch, tmp_path, faults
         deliver(self)
         monkeypatch.setattr(Resolver, "deliver", deliver)
         with Failing(monkeypatch, fcntl, "ioctl") as failing:
-            context.drain(600000)
+            worker.drain(600000)
         drained.append(failing.calls)
 
     with (
         ScriptedServer() as server,
-        running_context([server], tmp_path, name="localhost") as (context, port),
+        running_worker([server], tmp_path, name="localhost") as (worker, port),
         Client(port) as one,
         Client(port) as other,
     ):
@@ -505,11 +505,11 @@ def test_a_connection_is_released_when_all_its_addresses_fail(tmp_path):
 
         with (
             ScriptedServer() as server,
-            running_context([server], tmp_path, name="name", resolve=resolve) as (context, port),
+            running_worker([server], tmp_path, name="name", resolve=resolve) as (worker, port),
             Client(port) as client,
         ):
             client.send("GET", "k")
-            wait_until(lambda: len(context.loop.conns) == 3, "the connect")
+            wait_until(lambda: len(worker.reactor.conns) == 3, "the connect")
             listener.close()
             assert words(client.reply()).endswith("No such file or directory")
-            wait_until(lambda: len(context.loop.conns) == 2, "the end of the connection")
+            wait_until(lambda: len(worker.reactor.conns) == 2, "the end of the connection")

@@ -18,7 +18,7 @@ import redis
 
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
-from tests.integration.inside import running_context
+from tests.integration.inside import running_worker
 from tests.scripted import ScriptedServer, answer, keys_of, reset, value_of
 from tests.servers import (
     DEADLINE,
@@ -175,7 +175,7 @@ def test_a_large_value_that_is_freed_takes_no_memory_of_others_along(shards, tmp
     that is its length."""
     size = 160 * 1024 * 1024
     with low_memory(128 * 1024 * 1024, 16 * 1024 * 1024) as memory:
-        with running_context(shards[:1], tmp_path) as (_, port), Client(port) as client:
+        with running_worker(shards[:1], tmp_path) as (_, port), Client(port) as client:
             assert client("SET", "k", bytes(size)) == b"OK"
             for _ in range(100):
                 assert client("PING") == b"PONG"

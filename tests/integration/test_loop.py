@@ -1,19 +1,19 @@
 # tests/integration/test_loop.py: the event loop and its sockets
-"""The event loop, tested from inside: a Context in a thread of this process."""
+"""The event loop, tested from inside: a Worker in a thread of this process."""
 
 import socket
 
 from tests.client import Client
-from tests.integration.inside import running_context, server_conns, socket_option
+from tests.integration.inside import running_worker, server_conns, socket_option
 
 
 def test_delays_of_small_packets_are_off_on_both_sides(shards, tmp_path):
     with (
-        running_context(shards, tmp_path, preconnect="true") as (context, port),
+        running_worker(shards, tmp_path, preconnect="true") as (worker, port),
         Client(port) as client,
     ):
         assert client("DBSIZE") >= 0
-        [pool] = context.pools
+        [pool] = worker.pools
         conns = [*server_conns(pool), *pool.clients()]
         assert len(conns) == 4
         for conn in conns:
@@ -23,7 +23,7 @@ def test_delays_of_small_packets_are_off_on_both_sides(shards, tmp_path):
 def test_a_client_that_does_not_read_blocks_its_own_connection_only(shards, tmp_path):
     value = b"x" * 1_000_000
     with (
-        running_context(shards[:1], tmp_path) as (_, port),
+        running_worker(shards[:1], tmp_path) as (_, port),
         Client(port) as slow,
         Client(port) as other,
     ):

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
+from nutproxy.builtin.memcache import SUFFIX
 from nutproxy.hashkit.router import Router
-from nutproxy.local.memcache import SUFFIX
 from tests.client import read_all, talk
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient

@@ -11,7 +11,7 @@ import pytest
 from pymemcache.client.base import Client, PooledClient
 from pymemcache.exceptions import MemcacheClientError
 
-from nutproxy.local.memcache import SUFFIX
+from nutproxy.builtin.memcache import SUFFIX
 from tests.integration.conftest import mc_pool
 from tests.servers import HOST, MemcachedServer, NutproxyServer
 

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from nutproxy.local.memcache import SUFFIX
+from nutproxy.builtin.memcache import SUFFIX
 from tests import memcache_corpus as corpus
 from tests.integration.conftest import mc_pool
 from tests.memcache_corpus import Answer, Conversation

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nutproxy.strangers import TEXTS
+from nutproxy.front.strangers import TEXTS
 from tests.client import read_all
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nutproxy.local.client import NAME_MAX
+from nutproxy.builtin.client import NAME_MAX
 from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient

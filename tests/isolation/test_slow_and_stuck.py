@@ -12,10 +12,10 @@ import threading
 
 import pytest
 
-from nutproxy.local.client import LINES_PER_STEP
+from nutproxy.builtin.client import LINES_PER_STEP
 from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
-from tests.integration.inside import running_context
+from tests.integration.inside import running_worker
 from tests.memcache import MemcacheClient
 from tests.scripted import ScriptedServer, info, keys_of, value_of
 from tests.servers import HOST, MemcachedServer, NutproxyServer, connect, wait_until
@@ -36,7 +36,7 @@ def test_a_name_server_that_hangs_delays_only_the_keys_of_its_server(tmp_path):
                 callback([(socket.AF_INET, (HOST, port))])
 
         with (
-            running_context([one, two, three], tmp_path, name="db", resolve=resolve) as (_, port),
+            running_worker([one, two, three], tmp_path, name="db", resolve=resolve) as (_, port),
             Client(port) as waiting,
             Client(port) as client,
         ):

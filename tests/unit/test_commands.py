@@ -7,7 +7,7 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from nutproxy.local import HANDLERS
+from nutproxy.builtin import HANDLERS
 from nutproxy.proto import commands, errors, memcache_commands
 from nutproxy.proto.commands import (
     COMMANDS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nutproxy.proto import errors
-from nutproxy.proto.error_table import ADDITIONS, CAUSES, ERRORS, MEMCACHED, SECTIONS
+from nutproxy.proto.error_table import ADDITIONS, CAUSES, ERRORS, MEMCACHE, SECTIONS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "nutproxy"
@@ -26,11 +26,11 @@ ERROR = re.compile(rf"-?(?:{CODES})(?![\w|])|-[A-Z]{{2,}}\b|-%[bs]|Protocol erro
 # Literals that look like an error and are never sent: they recognise the errors of servers, or pass
 # one on.
 OTHERS = {
-    "local/connection.py": {
+    "builtin/connection.py": {
         "ERR unknown command": "recognises a server without HELLO",
         "-%b\r\n": "passes on a server's error to HELLO",
     },
-    "local/transaction.py": {"ERR ": "leaves the code out where an error quotes another one"},
+    "builtin/transaction.py": {"ERR ": "leaves the code out where an error quotes another one"},
     "proto/memcache.py": {
         "ERROR": "recognises memcached's error",
         "CLIENT_ERROR": "recognises memcached's error",
@@ -40,7 +40,7 @@ OTHERS = {
         "-NOTBUSY ": "recognises the error of SCRIPT KILL",
         "-%b\r\n": "writes a server's blob error as a simple one, which hiredis can read",
     },
-    "handshake.py": {
+    "back/handshake.py": {
         "NOPERM ": "recognises a server that is up but refuses PING",
         "ERR unknown command": "recognises a server without PING or HELLO",
         "ERR AUTH <password> called without any password configured": "recognises no password",
@@ -53,7 +53,7 @@ OTHERS = {
         "CLIENT_ERROR": "recognises memcached's error",
         "SERVER_ERROR": "recognises memcached's error",
     },
-    "server_conn.py": {"-ERR Protocol error:": "recognises the error before a server closes"},
+    "back/link.py": {"-ERR Protocol error:": "recognises the error before a server closes"},
 }
 
 
@@ -98,8 +98,8 @@ def uses():
             yield f"{source.relative_to(ROOT)}:{node.lineno}", made, keys, arguments
 
 
-NAMES = {"error", "memcached_error", "make", "cause"}
-NAMES |= {"ERRORS", "REDIS_REPLIES", "MEMCACHED_REPLIES", "PROTOCOL_ERRORS"}
+NAMES = {"error", "memcache_error", "make", "cause"}
+NAMES |= {"ERRORS", "REDIS_REPLIES", "MEMCACHE_REPLIES", "PROTOCOL_ERRORS"}
 NAMES |= {f"errors.{name}" for name in NAMES | {"add"}}
 
 
@@ -122,13 +122,15 @@ def test_every_exception_to_the_table_is_still_in_its_file():
         assert texts.keys() <= present, name
 
 
-@pytest.mark.parametrize("name", ["server.py", "server_conn.py", "dispatch/forward.py", "pool.py"])
+@pytest.mark.parametrize(
+    "name", ["back/server.py", "back/link.py", "dispatch/forward.py", "pool.py"]
+)
 def test_causes_come_from_the_table(name):
-    """What `error_reply` and `fail` get, and what `cause` is set to, is part of an error reply."""
+    """What `error_reply` and `abort` get, and what `cause` is set to, is part of an error reply."""
     for node in ast.walk(tree(PACKAGE / name)):
         values = []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            values = node.args if node.func.attr in ("error_reply", "fail") else []
+            values = node.args if node.func.attr in ("error_reply", "abort") else []
         elif isinstance(node, ast.Assign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(each, ast.Attribute) and each.attr == "cause" for each in targets):
@@ -180,13 +182,13 @@ def test_reply_is_one_line_that_begins_with_a_code(key):
     assert not re.search(rb"[\r\n]", row.text)
     if key in CAUSES or key in ADDITIONS:
         return
-    assert key.startswith("memcached_") == (row.protocol == "memcached")
+    assert key.startswith("memcache_") == (row.protocol == "memcached")
     words = [b"a\r\nb"] * row.text.count(b"%b")
     if row.protocol != "memcached" and b"%c" not in row.text:
         reply = errors.error(key, *words)
         assert re.fullmatch(rb"-[A-Z]+ [^\r\n]+\r\n", reply)
     if row.protocol != "redis":
-        reply = errors.memcached_error(key, *words)
+        reply = errors.memcache_error(key, *words)
         assert re.fullmatch(rb"(?:ERROR|(?:CLIENT|SERVER)_ERROR |-ERR )[^\r\n]*\r\n", reply)
 
 
@@ -195,12 +197,12 @@ def test_replies_without_words_are_always_the_same_objects():
     assert errors.REDIS_REPLIES["max_clients"] == b"-ERR max number of clients reached\r\n"
     assert errors.REDIS_REPLIES["internal"] == b"-ERR internal error of nutproxy, see its log\r\n"
     assert (
-        errors.MEMCACHED_REPLIES["internal"]
+        errors.MEMCACHE_REPLIES["internal"]
         == b"SERVER_ERROR internal error of nutproxy, see its log\r\n"
     )
-    assert errors.MEMCACHED_REPLIES["memcached_unknown"] == b"ERROR\r\n"
+    assert errors.MEMCACHE_REPLIES["memcache_unknown"] == b"ERROR\r\n"
     assert errors.PROTOCOL_ERRORS["tls"] == b"Protocol error: TLS is not supported"
-    assert not CAUSES.keys() & (errors.REDIS_REPLIES.keys() | errors.MEMCACHED_REPLIES.keys())
+    assert not CAUSES.keys() & (errors.REDIS_REPLIES.keys() | errors.MEMCACHE_REPLIES.keys())
 
 
 def test_error_about_a_server_names_it_its_pool_and_the_cause():
@@ -210,7 +212,7 @@ def test_error_about_a_server_names_it_its_pool_and_the_cause():
         == b"-ERR server 's1' of pool 'alpha': its queue is full (server_max_queue)\r\n"
     )
     assert (
-        errors.server_error(errors.memcached_error, "s1", "alpha", cause)
+        errors.server_error(errors.memcache_error, "s1", "alpha", cause)
         == b"SERVER_ERROR server 's1' of pool 'alpha': its queue is full (server_max_queue)\r\n"
     )
     assert (
@@ -247,5 +249,5 @@ def test_documentation_has_every_row():
         assert f"\n## {section.title}\n" in text
     for row in ERRORS.values():
         assert f"| {row.protocol} | {row.help} |" in text
-    for row in MEMCACHED.values():
+    for row in MEMCACHE.values():
         assert f"| `{row.text.replace(b'%b', b'X').decode()}` | memcached |" in text

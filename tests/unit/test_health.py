@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nutproxy.health import (
+from nutproxy.back.health import (
     BACKOFF_MAX,
     BACKOFF_MIN,
     DEMAND_GAP,

@@ -23,19 +23,15 @@ HOUSE = [
     "daemon, demo, examples, manual, spread",
     "stepped, worker",
     "core",
-    "proxy",
     "dispatch/",
-    "client",
+    "front/",
     "pool",
-    "server",
-    "server_conn",
-    "health",
-    "handshake, strangers",
-    "local/",
+    "back/",
+    "builtin/",
     "conn",
-    "event, timer",
+    "io/",
     "pidfile",
-    "descriptors, log, notify, resolver, sockets",
+    "descriptors, log, notify, resolver",
     "config/",
     "stats/",
     "proto/",
@@ -228,32 +224,32 @@ def test_messages_and_protocols_know_no_connection(folder):
     [
         (
             "nutproxy/msg/message.py",
-            "from nutproxy.core import Context",
+            "from nutproxy.core import Worker",
             "msg.message imports core",
         ),
         ("nutproxy/msg/parse.pxd", "from nutproxy.conn cimport Conn", "msg.parse imports conn"),
-        ("nutproxy/timer.pxd", "cimport nutproxy.pool as p", "timer imports pool"),
+        ("nutproxy/io/timer.pxd", "cimport nutproxy.pool as p", "timer imports pool"),
         (
             "nutproxy/proto/redis.pxd",
-            "from nutproxy.server cimport (\n    Server,  # of a pool\n)",
-            "proto.redis imports server",
+            "from nutproxy.back.server cimport (\n    Server,  # of a pool\n)",
+            "proto.redis imports back.server",
         ),
         (
             "nutproxy/conn.py",
-            "from cython.cimports.nutproxy.client import ClientConn",
-            "conn imports client",
+            "from cython.cimports.nutproxy.front.client import ClientConn",
+            "conn imports front.client",
         ),
         (
             "nutproxy/config/values.py",
             "def late():\n    from nutproxy import __version__, cli",
             "config.values imports cli",
         ),
-        ("nutproxy/event.py", "import nutproxy.timer", "event imports timer"),
-        ("nutproxy/local/resp.py", "import nutproxy.dispatch", "local.resp imports dispatch"),
+        ("nutproxy/io/event.py", "import nutproxy.conn", "io.event imports conn"),
+        ("nutproxy/builtin/resp.py", "import nutproxy.dispatch", "builtin.resp imports dispatch"),
     ],
 )
 def test_an_upward_import_is_found(path, text, found):
-    [planted] = upward(imports({**FILES, path: f"{FILES[path]}\n{text}\n"}))
+    planted, *_ = upward(imports({**FILES, path: f"{FILES[path]}\n{text}\n"}))
     assert str(planted).startswith(f"{path}:")
     assert str(planted).endswith(found)
 

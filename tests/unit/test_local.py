@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import hiredis
 import pytest
 
-from nutproxy.local import HANDLERS, Query
-from nutproxy.local.info import SECTIONS, human
-from nutproxy.local.resp import parse_integer
+from nutproxy.builtin import HANDLERS, Query
+from nutproxy.builtin.info import SECTIONS, human
+from nutproxy.builtin.resp import parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS, INFO_FIELDS, INFO_SECTIONS, State
 
@@ -65,7 +65,7 @@ class FakeContext:
 @dataclass
 class FakeClient:
     pool: FakePool
-    context: FakeContext
+    worker: FakeContext
     created: float
     last_interaction: float
     id: int = 7
@@ -75,7 +75,7 @@ class FakeClient:
     name: str = ""
     lib_name: str = ""
     lib_ver: str = ""
-    resp: int = 2
+    protover: int = 2
     authenticated: bool = True
     no_evict: bool = False
     no_touch: bool = False
@@ -113,8 +113,8 @@ def connect(pool, **attributes):
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
-    monkeypatch.setattr("nutproxy.local.client.monotonic", lambda: NOW)
-    monkeypatch.setattr("nutproxy.local.info.monotonic", lambda: NOW)
+    monkeypatch.setattr("nutproxy.builtin.client.monotonic", lambda: NOW)
+    monkeypatch.setattr("nutproxy.builtin.info.monotonic", lambda: NOW)
 
 
 @pytest.fixture
@@ -437,7 +437,7 @@ def test_failed_auth_changes_nothing(user, password, authenticated):
     for words in (("AUTH",), ("HELLO", "3", "AUTH")):
         assert ask(client, *words, user, "wrong").startswith(b"-WRONGPASS ")
         assert client.authenticated == authenticated
-        assert client.resp == 2
+        assert client.protover == 2
 
 
 def test_password_may_be_any_bytes():
@@ -446,12 +446,12 @@ def test_password_may_be_any_bytes():
 
 
 def test_reset_makes_the_connection_as_new_but_keeps_its_library(pool):
-    client = connect(pool, resp=3, name="me", no_evict=True, no_touch=True, reply_mode="off")
+    client = connect(pool, protover=3, name="me", no_evict=True, no_touch=True, reply_mode="off")
     client.lib_name = "redis-py"
     assert ask(client, "RESET") == b"+RESET\r\n"
     assert state(client) == {
         **state(client),
-        "resp": 2,
+        "protover": 2,
         "name": "",
         "no_evict": False,
         "no_touch": False,
@@ -480,16 +480,16 @@ def test_hello_that_fails_changes_nothing(argv):
 
 def test_hello_asks_a_server_for_its_version_once_without_changing_its_protocol(reference):
     pool = FakePool(server_version=None, knows_hello=False)
-    client = connect(pool, resp=2)
+    client = connect(pool, protover=2)
     query = ask(client, "HELLO", "3", "SETNAME", "me")
     assert isinstance(query, Query)
     # The shared connection uses the client's current protocol version, which must not change.
     assert (query.scope, query.argv) == ("any", [b"HELLO", b"2"])
-    assert (client.resp, client.name) == (2, "")
+    assert (client.protover, client.name) == (2, "")
 
     reply = query.finish([reference.connect()(*query.argv)])
     assert decode(reply)[b"version"] == pool.server_version.encode() == b"7.0.15"
-    assert (client.resp, client.name) == (3, "me")
+    assert (client.protover, client.name) == (3, "me")
     assert isinstance(ask(client, "HELLO", "2"), bytes)
 
 
@@ -509,7 +509,7 @@ def test_hello_accepts_any_version_of_a_server(answer, version):
 
 
 def test_hello_reads_the_version_from_a_server_connection_of_protocol_3(reference):
-    client = connect(FakePool(server_version=None, knows_hello=False), resp=3)
+    client = connect(FakePool(server_version=None, knows_hello=False), protover=3)
     query = ask(client, "HELLO")
     assert query.argv == [b"HELLO", b"3"]
     query.finish([reference.connect()(*query.argv)])
@@ -867,7 +867,7 @@ def test_sizes_are_written_as_redis_writes_them(size, text):
 @pytest.mark.parametrize("argv", [["INFO", "clients"], ["CLIENT", "INFO"], ["LOLWUT"]])
 def test_texts_are_verbatim_strings_in_resp3(argv, client):
     in_resp2 = ask(client, *argv)
-    client.resp = 3
+    client.protover = 3
     in_resp3 = ask(client, *argv)
     assert in_resp2.startswith(b"$")
     assert re.match(rb"=\d+\r\ntxt:", in_resp3)

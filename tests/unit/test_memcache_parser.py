@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.memcache_commands import COMMANDS, Reply
-from nutproxy.proto.protocols import MEMCACHED
+from nutproxy.proto.protocols import MEMCACHE
 from tests.memcache_corpus import CORPUS, CUT
 from tests.unit.framing import check_with, name, outcome_with
 
@@ -30,11 +30,11 @@ MB = 1 << 20
 
 
 def outcome(requests, pieces):
-    return outcome_with(lambda: Framer(MEMCACHED, requests, MB), pieces)
+    return outcome_with(lambda: Framer(MEMCACHE, requests, MB), pieces)
 
 
 def check(requests, data, messages, error=None):
-    check_with(lambda: Framer(MEMCACHED, requests, MB), data, messages, error)
+    check_with(lambda: Framer(MEMCACHE, requests, MB), data, messages, error)
 
 
 # Requests
@@ -375,24 +375,23 @@ def test_every_form_of_a_reply_belongs_to_a_command():
 
 
 def test_a_hundred_thousand_messages_in_one_buffer():
-    assert Framer(MEMCACHED, True).feed(b"get k\r\n" * 100_000) == [request(b"get k")] * 100_000
+    assert Framer(MEMCACHE, True).feed(b"get k\r\n" * 100_000) == [request(b"get k")] * 100_000
     assert (
-        Framer(MEMCACHED, False).feed(b"END\r\n" * 100_000)
-        == [(Reply.VALUES, b"END\r\n")] * 100_000
+        Framer(MEMCACHE, False).feed(b"END\r\n" * 100_000) == [(Reply.VALUES, b"END\r\n")] * 100_000
     )
 
 
 def test_a_get_of_a_hundred_thousand_keys_and_their_values():
     line = b"get" + b" k" * 100_000
-    assert Framer(MEMCACHED, True).feed(line + b"\r\n") == [request(line)]
+    assert Framer(MEMCACHE, True).feed(line + b"\r\n") == [request(line)]
     reply = b"VALUE k 0 1\r\nv\r\n" * 100_000 + b"END\r\n"
-    assert Framer(MEMCACHED, False).feed(reply) == [(Reply.VALUES, reply)]
+    assert Framer(MEMCACHE, False).feed(reply) == [(Reply.VALUES, reply)]
 
 
 def test_a_get_has_a_limit_far_above_any_use():
     """The words are stored in a table, so a line without a limit could use any amount of memory."""
     keys = b" ".join([b"k" * 250] * 100_000)
-    [(words, _, _, error)] = Framer(MEMCACHED, requests=True).feed(b"get " + keys + b"\r\n")
+    [(words, _, _, error)] = Framer(MEMCACHE, requests=True).feed(b"get " + keys + b"\r\n")
     assert (len(words), error) == (100_001, None)
     with pytest.raises(ValueError, match="CLIENT_ERROR line too long"):
-        Framer(MEMCACHED, requests=True).feed(b"get " + b"k " * (16 << 20))
+        Framer(MEMCACHE, requests=True).feed(b"get " + b"k " * (16 << 20))

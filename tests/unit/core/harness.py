@@ -1,5 +1,5 @@
 # tests/unit/core/harness.py: the core, turn by turn, between sockets that the test holds
-"""One pool in a SteppedContext, in the test's own thread. No process, no thread, no waiting:
+"""One pool in a SteppedWorker, in the test's own thread. No process, no thread, no waiting:
 
     rig.settle()         turns until nothing is left to do; the peers read and greet meanwhile
     rig.advance(500)     half a second passes
@@ -28,17 +28,17 @@ from pathlib import Path
 
 import hiredis
 
-from nutproxy.client import LINGER, ClientConn
+from nutproxy.back.link import Link
 from nutproxy.config import load
+from nutproxy.front.client import LINGER, ClientConn
+from nutproxy.front.listener import listen
 from nutproxy.hashkit.router import Router
 from nutproxy.msg.message import live_messages
 from nutproxy.proto.framer import Framer
-from nutproxy.proto.protocols import MEMCACHED
-from nutproxy.proxy import listen
-from nutproxy.server_conn import ServerConn
+from nutproxy.proto.protocols import MEMCACHE
 from nutproxy.stats.slab import Slab, places, slab_memory
 from nutproxy.stats.table import TABLE
-from nutproxy.stepped import SteppedContext, check, running
+from nutproxy.stepped import SteppedWorker, check, running
 from tests.scripted import HELLO3
 
 VERSION = b"VERSION 1.6.0\r\n"
@@ -173,7 +173,7 @@ class Session(Peer):
         self.server = server
         self.requests = deque()
         self.greeted = False
-        self.reader = hiredis.Reader() if server.redis else Framer(MEMCACHED, True)
+        self.reader = hiredis.Reader() if server.redis else Framer(MEMCACHE, True)
 
     def came(self, data):
         for request in self.parse(data):
@@ -301,7 +301,7 @@ def layout(**options):
 def connections():
     """The connection objects that exist, of those made since the cyclic collector was disabled:
     they all are in its first generation."""
-    return [one for one in gc.get_objects(0) if isinstance(one, ClientConn | ServerConn)]
+    return [one for one in gc.get_objects(0) if isinstance(one, ClientConn | Link)]
 
 
 class Lines(logging.Filter):
@@ -333,9 +333,9 @@ class Rig:
         slab = Slab(config.pools, memory)
         os.close(memory)
         self.slab = slab
-        self.context = SteppedContext(mbuf, str(layout.file), slab)
-        self.context.add_pool(config.pools[0], listen(config.pools[0]), None)
-        self.pool = self.context.pools[0]
+        self.worker = SteppedWorker(mbuf, str(layout.file), slab)
+        self.worker.add_pool(config.pools[0], listen(config.pools[0]), None)
+        self.pool = self.worker.pools[0]
         self.servers = [FakeServer(path, layout.redis) for path in layout.paths]
         self.clients = []
 
@@ -349,7 +349,7 @@ class Rig:
     def settle(self):
         """Run turns until neither the proxy nor a peer has anything to do."""
         for _ in range(TURNS):
-            worked = self.context.step()
+            worked = self.worker.step()
             for peer in (*self.servers, *self.clients):
                 worked |= peer.poll()
             if not worked:
@@ -358,12 +358,12 @@ class Rig:
         raise AssertionError("the core does not come to rest")
 
     def check(self):
-        assert live_messages() - self.before == check(self.context)
+        assert live_messages() - self.before == check(self.worker)
 
     def advance(self, milliseconds):
         """Let time pass in small steps, with everything that happens in it."""
         while milliseconds > 0:
-            self.context.loop.clock += min(milliseconds, STEP)
+            self.worker.reactor.clock += min(milliseconds, STEP)
             milliseconds -= STEP
             self.settle()
 
@@ -380,7 +380,7 @@ class Rig:
         return client
 
     def link(self, number=0):
-        """The proxy's connection to a server: a ServerConn."""
+        """The proxy's connection to a server: a Link."""
         return self.pool.servers[number].conns2[0]
 
     def conn(self, client):
@@ -399,7 +399,7 @@ class Rig:
             for peer in (*self.clients, *self.servers):
                 peer.close()
             self.settle()
-            if running(self.context):
+            if running(self.worker):
                 # Requests may wait for a probe. The timer of a client that has lingered holds it
                 # until it runs.
                 self.advance(LINGER + STEP)
@@ -413,13 +413,13 @@ class Rig:
         """Close everything after a failure, without a check."""
         for peer in (*self.clients, *self.servers):
             peer.close()
-        self.context.stop()
+        self.worker.stop()
         self.free()
 
     def free(self):
-        self.context.close()
-        self.context.free()
-        self.pool = self.context = None
+        self.worker.close()
+        self.worker.free()
+        self.pool = self.worker = None
         logger.removeFilter(self.log)
         logger.setLevel(logging.NOTSET)
         gc.enable()

@@ -176,7 +176,7 @@ def test_pause_of_the_process_is_no_fault_of_the_server(timed):
     client = timed.link_all()
     client.send(b"GET", timed.keys[0][0])
     timed.settle()
-    timed.context.loop.clock += 10 * TIMEOUT
+    timed.worker.reactor.clock += 10 * TIMEOUT
     timed.servers[0].session.reply(bulk(b"in time"))
     timed.settle()
     assert client.replies() == [b"in time"]
@@ -277,7 +277,7 @@ def test_retried_request_is_not_retried_again(rig):
     server.session.reads = False
     while not rig.link(0).state or not queued(rig.link(0))[1]:
         # Until the first of the two is under way.
-        rig.context.step()
+        rig.worker.step()
         server.session.flush()
         if state(rig.link(0))["sent"]:
             break
@@ -404,7 +404,7 @@ def test_reply_to_a_client_that_has_gone_reaches_nobody(make_rig, timeout):
         (1, False),
         (2, True),
     ]
-    assert rig.context.orphans() == 2
+    assert rig.worker.orphans() == 2
     for value in (b"first", b"second", b"third"):
         rig.servers[0].session.reply(bulk(value))
     rig.settle()

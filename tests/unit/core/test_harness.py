@@ -13,8 +13,8 @@ def test_connection_that_is_still_held_is_noticed():
 
 
 def test_clock_stands_still_between_steps(rig):
-    before = rig.context.loop.now
+    before = rig.worker.reactor.now
     rig.settle()
-    assert rig.context.loop.now == before
+    assert rig.worker.reactor.now == before
     rig.advance(5 * STEP + 1)
-    assert rig.context.loop.now == before + 5 * STEP + 1
+    assert rig.worker.reactor.now == before + 5 * STEP + 1

@@ -41,7 +41,7 @@ def test_each_protocol_version_has_its_own_connection(rig):
     rig.servers[0].greets = False
     old, new = rig.connect(), rig.connect()
     conn = rig.conn(new)
-    conn.resp = 3
+    conn.protover = 3
     del conn
     get(rig, old)
     get(rig, new)
@@ -63,7 +63,7 @@ def test_server_too_old_for_resp3_still_serves_the_others(rig):
     old, new = rig.link_all(), rig.connect()
     rig.servers[0].greets = False
     conn = rig.conn(new)
-    conn.resp = 3
+    conn.protover = 3
     del conn
     get(rig, new)
     rig.servers[0].session.reply(b"-ERR unknown command `HELLO`\r\n")
@@ -100,12 +100,12 @@ def test_probes_of_a_server_that_is_down_back_off(rig):
     assert is_error(error, "Connection refused")
     times = []
     probes = 0
-    began = rig.context.loop.now
+    began = rig.worker.reactor.now
     while len(times) < 6:
         rig.advance(10)
         if rig.counter("server_probes", 0) > probes:
             probes += 1
-            times.append(rig.context.loop.now - began)
+            times.append(rig.worker.reactor.now - began)
     gaps = [later - before for before, later in zip([0, *times], times, strict=False)]
     for gap, expected in zip(gaps, (100, 200, 400, 800, 1000, 1000), strict=True):
         assert expected <= gap <= expected + STEP
@@ -128,7 +128,7 @@ def test_request_waits_a_moment_for_a_probe_that_it_brings_forward(rig):
     get(rig, client)
     assert is_error(*client.replies())
     server.listen()
-    rig.context.loop.clock += 50
+    rig.worker.reactor.clock += 50
     rig.settle()
     get(rig, client)
     rig.advance(30)
@@ -268,8 +268,8 @@ def test_closing_the_worker_ends_every_connection_and_answers_nobody(rig):
     rig.settle()
     assert len(links(rig.pool.servers[0])) == 1
     assert len(queued(rig.link(0))[1]) == 2
-    rig.context.stop()
-    rig.context.close()
+    rig.worker.stop()
+    rig.worker.close()
     client.read()
     assert client.eof
     assert links(rig.pool.servers[0]) == []

@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 from nutproxy.proto.framer import Framer
-from nutproxy.proto.protocols import MEMCACHED
+from nutproxy.proto.protocols import MEMCACHE
 from tests.unit.core.harness import Rig, array, bulk, layout, shrink
 
 PEEK = socket.MSG_PEEK
@@ -165,7 +165,7 @@ class Memcached:
 
     @staticmethod
     def reader(client):
-        framer = Framer(MEMCACHED, False)
+        framer = Framer(MEMCACHE, False)
         return lambda: [reply for _, reply in framer.feed(client.take())]
 
     @staticmethod
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
         # Keys that servers have seen, the last number of each client by connection, and the bytes
         # at its end that may be the start of a key.
         self.seen = set()
-        self.last = {}
+        self.last_request = {}
         self.carried = {}
         self.connect()
         self.connect()
@@ -284,9 +284,9 @@ class Machine(RuleBasedStateMachine):
             key, owner, number = found.groups()
             assert key not in self.seen, ("sent twice", key)
             self.seen.add(key)
-            last = self.last.get((session, owner), 0)
+            last = self.last_request.get((session, owner), 0)
             assert int(number) > last, ("out of order", key)
-            self.last[session, owner] = int(number)
+            self.last_request[session, owner] = int(number)
         self.carried[session] = data[max(end, len(data) - 100) :]
 
     def senders(self):
@@ -482,7 +482,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def process_pauses(self):
-        self.rig.context.loop.clock += 2 * TIMEOUT
+        self.rig.worker.reactor.clock += 2 * TIMEOUT
         self.settle()
 
     # The end

@@ -190,7 +190,7 @@ def test_large_request_is_written_as_the_server_reads_it(make_rig, mbuf):
     assert client.replies() == []
 
     while session.read(1000):
-        rig.context.step()
+        rig.worker.step()
     rig.settle()
     assert list(session.requests) == [[b"SET", one, value], [b"GET", one]]
     assert not state(rig.link(0))["blocked"]
@@ -222,7 +222,7 @@ def test_large_reply_is_written_as_the_client_reads_it(make_rig, mbuf):
     assert LARGE < conn["unsent"] == conn["pending"]
     assert client.read(1)
     while client.read(1000):
-        rig.context.step()
+        rig.worker.step()
     assert client.replies() == [value, b"other", b"last"]
 
 

@@ -131,7 +131,7 @@ def test_client_closes_in_the_middle_of_the_pieces(rig, read):
     client.close()
     rig.settle()
     # Only the request that a server still owes a reply to is left.
-    assert rig.context.clients() == []
+    assert rig.worker.clients() == []
     assert len(queued(rig.link(0))[1]) == 1
     rig.servers[0].session.reply(bulk(b"late"))
     rig.settle()

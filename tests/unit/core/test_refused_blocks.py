@@ -68,9 +68,9 @@ def test_drain_that_begins_in_the_block(mc, cut):
     data = LINE + BLOCK + following(mc)
     client.send_raw(data[:cut])
     mc.settle()
-    mc.context.drain(5000)
+    mc.worker.drain(5000)
     mc.settle()
-    assert running(mc.context)
+    assert running(mc.worker)
     client.send_raw(data[cut:])
     mc.settle()
     assert client.take().startswith(b"CLIENT_ERROR")
@@ -79,7 +79,7 @@ def test_drain_that_begins_in_the_block(mc, cut):
     assert client.eof
     client.close()
     mc.settle()
-    assert not running(mc.context)
+    assert not running(mc.worker)
     assert "nothing was cut off" in mc.log.lines[-1]
 
 
@@ -87,11 +87,11 @@ def test_drain_that_ends_in_the_middle_of_the_block(mc):
     client = link(mc)
     client.send_raw(LINE + BLOCK[:4])
     mc.settle()
-    mc.context.drain(500)
+    mc.worker.drain(500)
     mc.settle()
     assert state(mc.conn(client))["swallow"] == len(BLOCK) - 4
     mc.advance(600)
-    assert not running(mc.context)
+    assert not running(mc.worker)
     assert "clients cut off: 1, requests cut off: 0" in mc.log.lines[-1]
     assert client.take().startswith(b"CLIENT_ERROR")
 
@@ -110,18 +110,18 @@ def test_drain_answers_what_has_arrived_and_nothing_later(make_rig):
     client.send(b"SET", rig.keys[0][0], b"1")
     client.send_raw(b"*2\r\n$3\r\nGET\r\n$8\r\n")
     rig.settle()
-    rig.context.drain(5000)
+    rig.worker.drain(5000)
     rig.settle()
     rig.servers[0].session.reply(b"+OK\r\n")
     # The rest of the request that had begun, and another.
     client.send_raw(rig.keys[0][0] + b"\r\n*1\r\n$4\r\nPING\r\n")
     rig.settle()
     assert client.replies() == [b"OK"]
-    assert running(rig.context)
+    assert running(rig.worker)
     rig.servers[0].session.reply(b"$1\r\n1\r\n")
     rig.settle()
     assert client.replies() == [b"1"]
     assert client.eof
     client.close()
     rig.settle()
-    assert not running(rig.context)
+    assert not running(rig.worker)

@@ -1,4 +1,4 @@
-# nutproxy/sockets.py: socket options
+# nutproxy/io/sockets.py: socket options
 """Options of a pool's TCP sockets: server connections and listeners. Accepted clients inherit those
 of the listener."""
 

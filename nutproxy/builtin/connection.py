@@ -1,4 +1,4 @@
-# nutproxy/local/connection.py: PING, ECHO, QUIT, SELECT, AUTH, RESET, HELLO
+# nutproxy/builtin/connection.py: PING, ECHO, QUIT, SELECT, AUTH, RESET, HELLO
 """Commands that concern only the client's own connection."""
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from hmac import compare_digest
 
 import hiredis
 
-from nutproxy.local.client import name_error
-from nutproxy.local.info import server_version
-from nutproxy.local.interface import Client, Pool, Query
-from nutproxy.local.resp import OK, array, bulk, integer, mapping, parse_integer
+from nutproxy.builtin.client import name_error
+from nutproxy.builtin.info import server_version
+from nutproxy.builtin.interface import Client, Pool, Query
+from nutproxy.builtin.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import State
 
@@ -77,7 +77,7 @@ def auth(client: Client, argv: list[bytes]) -> bytes:
 def reset(client: Client, argv: list[bytes]) -> bytes:
     """Restore the state of a new connection. lib_name and lib_ver are kept, because they are still
     correct."""
-    client.resp = 2
+    client.protover = 2
     client.name = ""
     client.reply_mode = "on"
     client.no_evict = client.no_touch = False
@@ -89,7 +89,7 @@ def reset(client: Client, argv: list[bytes]) -> bytes:
 
 def hello(client: Client, argv: list[bytes]) -> bytes | Query:
     """HELLO [2|3 [AUTH user password] [SETNAME name]]. If an option is refused, nothing changes."""
-    resp = client.resp
+    protover = client.protover
     name: str | None = None
     authenticated = client.authenticated
     credentials: tuple[bytes, bytes] | None = None
@@ -99,7 +99,7 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
             return errors.error("proto_not_integer")
         if version not in (2, 3):
             return errors.error("noproto")
-        resp = version
+        protover = version
     words = iter(argv[2:])
     left = len(argv) - 2
     for word in words:
@@ -124,7 +124,7 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
 
     def greet() -> bytes:
         client.authenticated = True
-        client.resp = resp
+        client.protover = protover
         if name is not None:
             client.name = name
         return _greeting(client)
@@ -134,21 +134,21 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         if isinstance(reply, hiredis.ReplyError):
             if not str(reply).startswith("ERR unknown command"):
                 return b"-%b\r\n" % str(reply).encode(errors="surrogateescape")
-            if resp == 3:
+            if protover == 3:
                 # The text of Redis makes clients that prefer RESP3 fall back to RESP2.
                 return errors.unknown_command(argv)
             return greet()
-        if resp == 3:
+        if protover == 3:
             client.pool.knows_hello = True
             client.pool.server_version = _version_in_hello(reply)
         else:
             client.pool.server_version = server_version(reply)
         return greet()
 
-    if resp == 3 and not client.pool.knows_hello:
+    if protover == 3 and not client.pool.knows_hello:
         # HELLO with the current protocol version of the client, which the shared connection has
         # already. The requested version would change the replies to all other clients.
-        return Query("any", [b"HELLO", b"%d" % client.resp], finish)
+        return Query("any", [b"HELLO", b"%d" % client.protover], finish)
     if client.pool.server_version is None:
         return Query("any", [b"INFO", b"server"], finish)
     return greet()
@@ -159,13 +159,13 @@ def _greeting(client: Client) -> bytes:
     fields = {
         b"server": bulk(b"redis"),
         b"version": bulk(version.encode()),
-        b"proto": integer(client.resp),
+        b"proto": integer(client.protover),
         b"id": integer(client.id),
         b"mode": bulk(b"standalone"),
         b"role": bulk(b"master"),
         b"modules": array([]),
     }
-    return mapping({bulk(name): value for name, value in fields.items()}, client.resp)
+    return mapping({bulk(name): value for name, value in fields.items()}, client.protover)
 
 
 def _version_in_hello(reply: object) -> str:

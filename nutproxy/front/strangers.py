@@ -1,4 +1,4 @@
-# nutproxy/strangers.py: clients that speak another protocol
+# nutproxy/front/strangers.py: clients that speak another protocol
 """Log lines about clients that speak a protocol which the listener does not: one line per minute,
 pool and protocol. The line names the protocol and says what to do. Without it, a wrong port or a
 missing `redis: true` would only show as protocol errors."""
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from nutproxy.local.interface import Client
-from nutproxy.proto.errors import MEMCACHED_REPLIES, PROTOCOL_ERRORS
+from nutproxy.builtin.interface import Client
+from nutproxy.proto.errors import MEMCACHE_REPLIES, PROTOCOL_ERRORS
 
 log = logging.getLogger("nutproxy")
 
@@ -27,16 +27,16 @@ TEXTS = {
 
 # The protocol by the error text of the parsers.
 ERRORS = {
-    MEMCACHED_REPLIES["memcached_binary"]: "binary",
-    MEMCACHED_REPLIES["memcached_tls"]: "tls",
-    MEMCACHED_REPLIES["memcached_unknown"]: "http",
-    MEMCACHED_REPLIES["memcached_redis"]: "redis",
+    MEMCACHE_REPLIES["memcache_binary"]: "binary",
+    MEMCACHE_REPLIES["memcache_tls"]: "tls",
+    MEMCACHE_REPLIES["memcache_unknown"]: "http",
+    MEMCACHE_REPLIES["memcache_redis"]: "redis",
     PROTOCOL_ERRORS["binary"]: "binary",
     PROTOCOL_ERRORS["tls"]: "tls",
 }
 
 # Commands that Redis does not have.
-MEMCACHED_WORDS = frozenset(
+MEMCACHE_WORDS = frozenset(
     b"gets gat gats add replace cas delete flush_all version stats verbosity mg ms md ma mn".split()
 )
 
@@ -57,7 +57,7 @@ def tell_inline(client: Client, words: list[bytes]) -> None:
     """Called for an inline command to a Redis pool. Only people and other protocols send those."""
     if words[-1].startswith(b"HTTP/"):
         tell_stranger(client, "http")
-    elif words[0] in MEMCACHED_WORDS:
+    elif words[0] in MEMCACHE_WORDS:
         tell_stranger(client, "memcached")
 
 

@@ -1,4 +1,4 @@
-# nutproxy/local/client.py: CLIENT and its subcommands
+# nutproxy/builtin/client.py: CLIENT and its subcommands
 """The attributes of a client, and the list of the pool's clients."""
 
 from __future__ import annotations
@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from time import monotonic
 
-from nutproxy.local.interface import Client, Steps
-from nutproxy.local.resp import (
+from nutproxy.builtin.interface import Client, Steps
+from nutproxy.builtin.resp import (
     OK,
     array,
     bulk,
@@ -46,7 +46,7 @@ def setname(client: Client, argv: list[bytes]) -> bytes:
 
 
 def getname(client: Client, argv: list[bytes]) -> bytes:
-    return bulk(client.name.encode()) if client.name else null(client.resp)
+    return bulk(client.name.encode()) if client.name else null(client.protover)
 
 
 def setinfo(client: Client, argv: list[bytes]) -> bytes:
@@ -69,7 +69,7 @@ def id_(client: Client, argv: list[bytes]) -> bytes:
 
 
 def info(client: Client, argv: list[bytes]) -> bytes:
-    return verbatim(_info_line(client, monotonic()), client.resp)
+    return verbatim(_info_line(client, monotonic()), client.protover)
 
 
 # Lines of CLIENT LIST that are made in one step: 1 to 2 ms.
@@ -111,7 +111,7 @@ def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:
             yield b""
         portion = found[start : start + LINES_PER_STEP]
         lines += [_info_line(each, now) for each in portion if each.fd >= 0]
-    yield verbatim("".join(lines), client.resp)
+    yield verbatim("".join(lines), client.protover)
 
 
 def _info_line(client: Client, now: float) -> str:
@@ -149,7 +149,7 @@ def _info_line(client: Client, now: float) -> str:
         "cmd": client.last_command.replace(" ", "|") or "NULL",
         "user": "default",
         "redir": -1,
-        "resp": client.resp,
+        "resp": client.protover,
         "lib-name": client.lib_name,
         "lib-ver": client.lib_ver,
         "tot-net-in": client.tot_net_in,
@@ -193,10 +193,10 @@ def getredir(client: Client, argv: list[bytes]) -> bytes:
 
 def trackinginfo(client: Client, argv: list[bytes]) -> bytes:
     flags = array([bulk(b"off")])
-    if client.resp == 3:
+    if client.protover == 3:
         flags = b"~" + flags[1:]
     fields = {b"flags": flags, b"redirect": integer(-1), b"prefixes": array([])}
-    return mapping({bulk(name): value for name, value in fields.items()}, client.resp)
+    return mapping({bulk(name): value for name, value in fields.items()}, client.protover)
 
 
 # The options of CLIENT TRACKING, with the number of their values.

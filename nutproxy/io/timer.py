@@ -1,4 +1,4 @@
-# nutproxy/timer.py: the wait queue
+# nutproxy/io/timer.py: the wait queue
 """Timers for retries, probes, connection deadlines and periodic work.
 
     schedule ──> [ 12 ms | 15 ms | 2000 ms ] ──> expired timers run once per turn

@@ -1,4 +1,4 @@
-# nutproxy/event.py: the poller
+# nutproxy/io/event.py: the poller
 """A thin wrapper around epoll with the few calls that the loop needs.
 
 Every descriptor is registered once, edge-triggered, with read interest always on. Write interest is

@@ -1,5 +1,5 @@
-# nutproxy/local/memcache.py: version, quit, stats
-"""The Memcached commands that the proxy handles itself: handlers as in `nutproxy.local`.
+# nutproxy/builtin/memcache.py: version, quit, stats
+"""The Memcached commands that the proxy handles itself: handlers as in `nutproxy.builtin`.
 
 `stats` uses memcached's names for values that have the same meaning in a proxy. Statistics from the
 servers have the name of the server as a prefix: `STAT s1:evictions 4`. A server that fails adds one
@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from nutproxy import __version__
-from nutproxy.local.interface import Client, Query
-from nutproxy.proto.errors import cause, memcached_error
+from nutproxy.builtin.interface import Client, Query
+from nutproxy.proto.errors import cause, memcache_error
 
 Handler = Callable[[Client, list[bytes]], bytes | Query]
 
@@ -127,7 +127,7 @@ NO_FIGURES = cause("no_statistics").encode()
 
 
 def _no_server(client: Client) -> bytes:
-    return memcached_error("no_live_server", client.pool.name.encode())
+    return memcache_error("no_live_server", client.pool.name.encode())
 
 
 def _prefixed(name: bytes, text: bytes) -> bytes:
@@ -151,11 +151,11 @@ def _lines(figures: Iterable[tuple[str, object]]) -> bytes:
 
 
 def _own(client: Client) -> dict[str, object]:
-    pool, context = client.pool, client.context
+    pool, worker = client.pool, client.worker
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "pid": context.pid,
-        "uptime": int(time.monotonic() - context.started),
+        "pid": worker.pid,
+        "uptime": int(time.monotonic() - worker.started),
         "time": int(time.time()),
         "version": _version(client),
         "pointer_size": 8 * struct.calcsize("P"),

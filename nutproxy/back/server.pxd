@@ -1,28 +1,28 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.server_conn cimport Endpoint, ServerConn
-from nutproxy.timer cimport Timer
+from nutproxy.back.link cimport Upstream, Link
+from nutproxy.io.timer cimport Timer
 
-cdef class Server(Endpoint):
+cdef class Server(Upstream):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
     cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections
-    cdef readonly list conns2          # by slot: a ServerConn or None
+    cdef readonly list conns2          # by slot: a Link or None
     cdef readonly list conns3
-    cdef list asides                   # by version: a ServerConn or None
+    cdef list asides                   # by version: a Link or None
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3
-    cdef Timer reconnect               # opens missing connections with preconnect, or None
+    cdef Timer reconnect_timer             # opens missing connections with preconnect, or None
     cdef readonly bytes refusal        # why conn_for returned no connection: an error reply
     cdef dict refusals                 # by version and slot: when it may be tried again
-    cdef Timer retry                   # for health.probe_at, or None
-    cdef ServerConn probing            # the probe in progress, or None
-    cdef ServerConn spare              # an answered probe whose slot has a silent connection
+    cdef Timer probe_timer                 # for health.probe_at, or None
+    cdef Link probing            # the probe in progress, or None
+    cdef Link spare              # an answered probe whose slot has a silent connection
 
-    cdef ServerConn conn_aside(self, int resp)
-    cdef int request_timed_out(self, ServerConn conn, int64_t start) except -1
+    cdef Link conn_aside(self, int protover)
+    cdef int request_timed_out(self, Link conn, int64_t start) except -1
     cdef bint replies_since(self) noexcept
     cdef int carry_out(self, int todo, str cause=*) except -1
     cdef int follow_probe_at(self) except -1

@@ -1,12 +1,12 @@
-# nutproxy/local/server.py: TIME, LOLWUT, ROLE, CLUSTER, SCRIPT DEBUG
+# nutproxy/builtin/server.py: TIME, LOLWUT, ROLE, CLUSTER, SCRIPT DEBUG
 """Commands about the server. The proxy replies as if it were a single Redis server."""
 
 from __future__ import annotations
 
 from time import time_ns
 
-from nutproxy.local.interface import Client
-from nutproxy.local.resp import OK, array, bulk, integer, verbatim
+from nutproxy.builtin.interface import Client
+from nutproxy.builtin.resp import OK, array, bulk, integer, verbatim
 from nutproxy.proto import errors
 from nutproxy.proto.commands import State
 
@@ -29,7 +29,7 @@ LOLWUT = """\
 
 
 def lolwut(client: Client, argv: list[bytes]) -> bytes:
-    return verbatim(f"{LOLWUT}nutproxy ver. {client.context.version}\n", client.resp)
+    return verbatim(f"{LOLWUT}nutproxy ver. {client.worker.version}\n", client.protover)
 
 
 def role(client: Client, argv: list[bytes]) -> bytes:

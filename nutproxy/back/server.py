@@ -1,4 +1,4 @@
-# nutproxy/server.py: one server of a pool
+# nutproxy/back/server.py: one server of a pool
 """The connections to one server, and its health.
 
     conn_for ─> [slot 0] [slot 1] …      a client keeps to one slot, so its requests stay in order
@@ -24,8 +24,7 @@ from functools import partial
 
 import cython
 from cython.cimports.libc.errno import ECONNRESET, ENOMEM, ETIMEDOUT
-from cython.cimports.nutproxy.conn import Loop
-from cython.cimports.nutproxy.health import (
+from cython.cimports.nutproxy.back.health import (
     BACKOFF_MAX,
     BACKOFF_MIN,
     DEMAND_GAP,
@@ -47,14 +46,15 @@ from cython.cimports.nutproxy.health import (
     UP,
     Machine,
 )
-from cython.cimports.nutproxy.server_conn import (
-    SERVER_CLOSED,
-    SERVER_READY,
-    SERVER_RESOLVING,
-    SERVER_WAITING,
-    ServerConn,
+from cython.cimports.nutproxy.back.link import (
+    LINK_CLOSED,
+    LINK_READY,
+    LINK_RESOLVING,
+    LINK_WAITING,
+    Link,
     idle,
 )
+from cython.cimports.nutproxy.conn import Reactor
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
     SERVER_REQUESTS,
@@ -68,8 +68,8 @@ from cython.cimports.nutproxy.stats.slab import (
     SERVER_SERVER_TIMEDOUT,
 )
 
+from nutproxy.back.link import NOPROTO, NOT_NEEDED, TIMED_OUT
 from nutproxy.proto import errors
-from nutproxy.server_conn import NOPROTO, NOT_NEEDED, TIMED_OUT
 
 log = logging.getLogger("nutproxy")
 
@@ -83,17 +83,17 @@ HANDSHAKE_LIMIT = 10000
 
 
 @cython.cclass
-class Server(Endpoint):
+class Server(Upstream):
     """One server of a pool. `config` is a ServerConfig, `index` its place in the ring's order."""
 
-    def __init__(self, loop: Loop, pool, config, index: cython.int):
-        self.loop = loop
+    def __init__(self, reactor: Reactor, pool, config, index: cython.int):
+        self.reactor = reactor
         self.pool = pool
         self.config = config
         self.name = config.name
         self.protocol = pool.protocol
         self.index = index
-        self.stats = loop.slab.row(loop.slab.servers[pool.index][index])
+        self.stats = reactor.slab.row(reactor.slab.servers[pool.index][index])
         self.connections = pool.config.server_connections
         self.conns2 = [None] * self.connections
         self.conns3 = [None] * self.connections
@@ -133,105 +133,113 @@ class Server(Endpoint):
         except MemoryError:
             return None
 
-    def conn_for(self, client, resp):
+    def conn_for(self, client, protover):
         slot: cython.int = client % self.connections
-        conns: list = self.conns3 if resp == 3 else self.conns2
+        conns: list = self.conns3 if protover == 3 else self.conns2
         if self.down:
-            return self.wait_for_probe(resp, slot)
-        if resp == 3 and self.no_resp3:
+            return self.wait_for_probe(protover, slot)
+        if protover == 3 and self.no_resp3:
             self.refusal = NOPROTO
             return None
-        conn = cython.cast(ServerConn, conns[slot])
+        conn = cython.cast(Link, conns[slot])
         if conn is None:
-            return self.open_slot(resp, slot)
+            return self.open_slot(protover, slot)
         return conn
 
-    def conns(self, resp: int) -> list:
+    def conns(self, protover: int) -> list:
         """The connections of this protocol version, by slot."""
-        return self.conns3 if resp == 3 else self.conns2
+        return self.conns3 if protover == 3 else self.conns2
 
-    def wait_for_probe(self, resp: int, slot: int):
+    def wait_for_probe(self, protover: int, slot: int):
         """While the server is down: the connection in which a request waits for the next probe,
         which is brought forward. None if the probe has been without a reply for too long."""
-        conn: ServerConn = self.conns(resp)[slot]
+        conn: Link = self.conns(protover)[slot]
         todo: cython.int
-        if conn is not None and conn.state == SERVER_READY and idle(conn):
+        if conn is not None and conn.state == LINK_READY and idle(conn):
             # It may be dead as well: it was idle when the server went down.
             conn.drop()
             conn = None
         if conn is not None:
             return conn
         self.refusal = self.error
-        todo = self.health.request(self.loop.now)
+        todo = self.health.request(self.reactor.now)
         self.carry_out(todo)
         if not todo & HOLD:
             return None
-        return self.connect_later(resp, slot, DEMAND_GAP + DEMAND_WAIT, False)
+        return self.connect_later(protover, slot, DEMAND_GAP + DEMAND_WAIT, False)
 
-    def connect_later(self, resp: int, slot: int, delay: int, by_itself: bool):
+    def connect_later(self, protover: int, slot: int, delay: int, by_itself: bool):
         """A connection in which requests can wait. With `by_itself` it connects after `delay`
         milliseconds. Without, it fails then, unless a probe has let it connect before."""
-        conn = ServerConn(self, resp, slot)
+        conn = Link(self, protover, slot)
         then = partial(self.begin_waiting, conn) if by_itself else conn.expire
-        conn.limit = self.loop.timers.schedule(self.loop.now + delay, then)
-        self.conns(resp)[slot] = conn
+        conn.connect_timer = self.reactor.timers.schedule(self.reactor.now + delay, then)
+        self.conns(protover)[slot] = conn
         return conn
 
-    def open_slot(self, resp: int, slot: int):
+    def open_slot(self, protover: int, slot: int):
         """Connect for this slot, or a little later if it was refused a moment ago or if this turn
         has opened many connections."""
-        wait = max(self.refusals.get((resp, slot), 0) - self.loop.now, self.pool.connect_delay())
+        wait = max(
+            self.refusals.get((protover, slot), 0) - self.reactor.now, self.pool.connect_delay()
+        )
         if wait > 0:
-            return self.connect_later(resp, slot, wait, True)
-        return self.connect(resp, slot, False)
+            return self.connect_later(protover, slot, wait, True)
+        return self.connect(protover, slot, False)
 
-    def connect(self, resp: int, slot: int, probe: bool):
+    def connect(self, protover: int, slot: int, probe: bool):
         """Open a connection. None if that failed at once."""
-        conn = ServerConn(self, resp, slot)
+        conn = Link(self, protover, slot)
         # Before it gets its slot: if this raises, no connection without a time limit is left there.
-        conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
+        conn.connect_timer = self.reactor.timers.schedule(
+            self.reactor.now + self.grace(), conn.expire
+        )
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = conn
-            self.health.probe_started(self.loop.now)
+            self.health.probe_started(self.reactor.now)
         else:
-            self.conns(resp)[slot] = conn
+            self.conns(protover)[slot] = conn
         self.begin(conn)
-        return None if conn.state == SERVER_CLOSED else conn
+        return None if conn.state == LINK_CLOSED else conn
 
-    def begin_waiting(self, conn: ServerConn) -> None:
+    def begin_waiting(self, conn: Link) -> None:
         """Connect a connection in which requests have been waiting."""
-        waited = conn.limit
-        conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
+        waited = conn.connect_timer
+        conn.connect_timer = self.reactor.timers.schedule(
+            self.reactor.now + self.grace(), conn.expire
+        )
         waited.cancel()
         self.begin(conn)
 
-    def begin(self, conn: ServerConn) -> None:
+    def begin(self, conn: Link) -> None:
         address = self.config.address
-        conn.state = SERVER_RESOLVING
-        conn.begun = self.loop.now
-        self.health.connecting(self.loop.now)
-        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
+        conn.state = LINK_RESOLVING
+        conn.begun = self.reactor.now
+        self.health.connecting(self.reactor.now)
+        self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         if address.family == "unix":
             conn.start([(socket.AF_UNIX, address.path)])
         else:
             self.pool.resolve(address.host, address.port, conn.resolved)
 
-    def conn_aside(self, resp):
+    def conn_aside(self, protover):
         """The separate connection for commands that a busy server must get at once (SCRIPT KILL),
         ahead of the requests that wait for it. None if it could not be opened."""
-        conn: ServerConn = self.asides[resp == 3]
+        conn: Link = self.asides[protover == 3]
         if conn is None:
-            conn = ServerConn(self, resp, 0)
+            conn = Link(self, protover, 0)
             conn.aside = True
-            conn.limit = self.loop.timers.schedule(self.loop.now + self.grace(), conn.expire)
-            self.asides[resp == 3] = conn
+            conn.connect_timer = self.reactor.timers.schedule(
+                self.reactor.now + self.grace(), conn.expire
+            )
+            self.asides[protover == 3] = conn
             self.begin(conn)
-        return None if conn.state == SERVER_CLOSED else conn
+        return None if conn.state == LINK_CLOSED else conn
 
-    def handshake(self, resp: int, aside: bool) -> tuple[list[str], bytes]:
+    def handshake(self, protover: int, aside: bool) -> tuple[list[str], bytes]:
         """The steps of the handshake, in order, and their bytes."""
-        return self.protocol.handshake.steps(self, resp, aside)
+        return self.protocol.handshake.steps(self, protover, aside)
 
     def judge(self, step: str, data: bytes) -> str | None:
         """Check the reply to a step of the handshake: None if it is good, else the reason why the
@@ -243,7 +251,7 @@ class Server(Endpoint):
         self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         return errors.cause("handshake_reply", step, f"{reply!a:.100}")
 
-    def ready(self, conn: ServerConn) -> None:
+    def link_ready(self, conn: Link) -> None:
         """The handshake has succeeded: requests can be sent."""
         if conn.aside:
             return
@@ -252,25 +260,25 @@ class Server(Endpoint):
         if conn is self.probing:
             self.probe_answered(conn)
         else:
-            log.info("%s %s: connected, RESP%d", conn, self, conn.resp)
+            log.info("%s %s: connected, RESP%d", conn, self, conn.protover)
             if self.doubted:
                 self.carry_out(self.health.connected())
         if self.pool.config.preconnect and not self.has_resp3:
             self.preconnect_resp3(conn)
 
-    def probe_answered(self, probe: ServerConn) -> None:
+    def probe_answered(self, probe: Link) -> None:
         """The server is up. The probe becomes a normal connection if its slot is free."""
-        old: ServerConn
+        old: Link
         self.probing = None
         self.health.probe_ended()
         for old in self.open_conns():
             # An idle connection may have died with the server.
-            if self.down and old.state == SERVER_READY and idle(old):
+            if self.down and old.state == LINK_READY and idle(old):
                 old.drop()
         old = self.conns2[probe.slot]
         if old is None:
             self.conns2[probe.slot] = probe
-        elif old.state == SERVER_WAITING:
+        elif old.state == LINK_WAITING:
             self.conns2[probe.slot] = probe
             while old.imsg_q.head is not cython.NULL:
                 probe.enqueue_inq(probe, old.dequeue_inq(old))
@@ -282,13 +290,13 @@ class Server(Endpoint):
             probe.drop()
         if self.silent_conns(self.grace()):
             # Their replies may arrive just after the probe's.
-            self.loop.timers.schedule(self.loop.now + PATIENCE, self.replace_silent)
+            self.reactor.timers.schedule(self.reactor.now + PATIENCE, self.replace_silent)
         self.carry_out(self.health.probe_answered())
 
     def replace_silent(self) -> None:
         """A probe was answered PATIENCE ago: connections that are still silent are dead."""
-        conn: ServerConn
-        spare: ServerConn = self.spare
+        conn: Link
+        spare: Link = self.spare
         stuck = self.silent_conns(self.grace())
         self.spare = None
         if spare is not None:
@@ -297,14 +305,14 @@ class Server(Endpoint):
             else:
                 spare.drop()
         for conn in stuck:
-            conn.fail(TIMED_OUT)
+            conn.abort(TIMED_OUT)
 
     def open_conns(self) -> list:
         return [conn for conn in self.conns2 + self.conns3 if conn is not None]
 
     def silent_conns(self, limit: int) -> list:
         """The connections that have owed a sign of life for at least `limit` ms."""
-        conn: ServerConn
+        conn: Link
         silent = []
         for conn in self.open_conns():
             if conn.silence() >= limit:
@@ -315,21 +323,21 @@ class Server(Endpoint):
         """Milliseconds of silence that make a connection suspect: the pool's timeout."""
         return self.pool.config.timeout or HANDSHAKE_LIMIT
 
-    def leave(self, conn):
-        conns: list = self.conns3 if conn.resp == 3 else self.conns2
+    def link_left(self, conn):
+        conns: list = self.conns3 if conn.protover == 3 else self.conns2
         if conns[conn.slot] is conn:
             conns[conn.slot] = None
         if conn is self.spare:
             self.spare = None
         if conn.aside:
-            self.asides[conn.resp == 3] = None
+            self.asides[conn.protover == 3] = None
         if conn is not self.probing:
             return False
         self.probing = None
         self.health.probe_ended()
         return True
 
-    def closed(self, conn: ServerConn, was_ready: bool, waited: bool, probe: bool) -> None:
+    def link_closed(self, conn: Link, was_ready: bool, waited: bool, probe: bool) -> None:
         """A connection has ended. What that says about the server depends on its state."""
         if conn.cause == NOT_NEEDED or conn.begun < 0:
             return
@@ -338,7 +346,7 @@ class Server(Endpoint):
             log.info("%s %s: %s", conn, self, conn.cause)
             return
         unused: cython.bint = conn.steps is not None and idle(conn)
-        if conn.resp == 3 and not was_ready and (self.no_resp3 or unused):
+        if conn.protover == 3 and not was_ready and (self.no_resp3 or unused):
             # The server is up, but too old for this protocol version. Or it refuses HELLO in some
             # other way on a connection that no request needs.
             self.has_resp3 = False
@@ -358,10 +366,10 @@ class Server(Endpoint):
             )
             # Running out of memory here says nothing about the server.
             if waited and conn.err != ENOMEM:
-                self.failed(self.loop.now - conn.silence(), conn.cause)
+                self.request_failed(self.reactor.now - conn.silence(), conn.cause)
             if self.pool.config.preconnect and not self.down:
                 # A server that closes a connection just after accepting it would do so again.
-                young = self.loop.now - conn.begun < BACKOFF_MAX
+                young = self.reactor.now - conn.begun < BACKOFF_MAX
                 self.preconnect_in(BACKOFF_MIN if young else 0)
             return
         if not probe and self.serves():
@@ -370,7 +378,7 @@ class Server(Endpoint):
                 "%s %s at %s: no further connection: %s", conn, self, self.address, conn.cause
             )
             self.refusal = self.error_reply(conn.cause)
-            self.refusals[conn.resp, conn.slot] = self.loop.now + BACKOFF_MIN
+            self.refusals[conn.protover, conn.slot] = self.reactor.now + BACKOFF_MIN
             return
         if probe:
             log.info("%s at %s: probe failed: %s", self, self.address, conn.cause)
@@ -379,16 +387,16 @@ class Server(Endpoint):
                 return
         self.carry_out(
             self.health.connect_failed(
-                conn.begun, self.loop.now, self.replies_since(), conn.cause == TIMED_OUT
+                conn.begun, self.reactor.now, self.replies_since(), conn.cause == TIMED_OUT
             ),
             conn.cause,
         )
 
     def serves(self) -> bool:
         """Is there a ready connection that is not silent?"""
-        conn: ServerConn
+        conn: Link
         for conn in self.open_conns():
-            if conn.state == SERVER_READY and conn.silence() < self.grace():
+            if conn.state == LINK_READY and conn.silence() < self.grace():
                 return True
         return False
 
@@ -399,27 +407,27 @@ class Server(Endpoint):
 
     def preconnect_in(self, delay: int) -> None:
         """Open the connections that are missing after `delay` milliseconds, or before."""
-        due: cython.longlong = self.loop.now + delay
-        if self.reconnect is not None:
-            if self.reconnect.expires <= due:
+        due: cython.longlong = self.reactor.now + delay
+        if self.reconnect_timer is not None:
+            if self.reconnect_timer.expires <= due:
                 return
-            self.reconnect.cancel()
-        self.reconnect = self.loop.timers.schedule(due, self.preconnect)
+            self.reconnect_timer.cancel()
+        self.reconnect_timer = self.reactor.timers.schedule(due, self.preconnect)
 
     def preconnect(self) -> None:
         """Open every connection that is missing: RESP3 too, if the server is known to have it."""
-        if self.reconnect is not None:
-            self.reconnect.cancel()
-            self.reconnect = None
-        for resp in [2, 3] if self.has_resp3 else [2]:
+        if self.reconnect_timer is not None:
+            self.reconnect_timer.cancel()
+            self.reconnect_timer = None
+        for protover in [2, 3] if self.has_resp3 else [2]:
             for slot in range(self.connections):
-                if not self.down and self.conns(resp)[slot] is None:
-                    self.open_slot(resp, slot)
+                if not self.down and self.conns(protover)[slot] is None:
+                    self.open_slot(protover, slot)
 
-    def preconnect_resp3(self, conn: ServerConn) -> None:
+    def preconnect_resp3(self, conn: Link) -> None:
         """A connection is ready, and it is not known yet whether the server accepts HELLO 3. One
         RESP3 connection finds out, and the others follow it."""
-        if conn.resp == 3:
+        if conn.protover == 3:
             self.has_resp3 = True
             self.preconnect()
             return
@@ -434,11 +442,11 @@ class Server(Endpoint):
         self.has_replied = False
         return replied
 
-    def failed(self, began: int, cause: str) -> None:
+    def request_failed(self, began: int, cause: str) -> None:
         """A request that began at `began` (milliseconds of the loop's clock) has failed."""
-        self.carry_out(self.health.failed(began, self.loop.now, self.replies_since()), cause)
+        self.carry_out(self.health.failed(began, self.reactor.now, self.replies_since()), cause)
 
-    def replied(self) -> None:
+    def link_replied(self) -> None:
         """A complete reply was received while the server was slow or down."""
         self.carry_out(self.health.reply())
 
@@ -462,7 +470,7 @@ class Server(Endpoint):
 
     def suffer(self, todo: int, cause: str) -> None:
         """Carry out the actions that follow from a failure."""
-        conn: ServerConn
+        conn: Link
         if todo & REFUSE:
             self.error = self.refusal = self.error_reply(cause)
         if todo & EJECT:
@@ -471,25 +479,25 @@ class Server(Endpoint):
             retry_timeout = self.pool.config.server_retry_timeout
             log.warning("%s ejected for at least %d ms: %s", self, retry_timeout, cause)
         if todo & TELL_SLOW:
-            silence = self.loop.now - self.health.slow_since
+            silence = self.reactor.now - self.health.slow_since
             log.warning("%s is slow: no reply for %d ms (%s)", self, silence, self.address)
         if todo & TELL_DOWN:
             self.stats[SERVER_SERVER_DOWN] = 1
             log.warning("%s is down: %s (%s)", self, cause, self.address)
         if todo & REFUSE:
             for conn in self.open_conns():
-                if conn.state == SERVER_WAITING:
+                if conn.state == LINK_WAITING:
                     conn.expire()
         if todo & EJECT:
             self.pool.ejected(self)
             for conn in self.open_conns():
-                conn.fail(cause)
+                conn.abort(cause)
 
     def recover(self, todo: int) -> None:
         """Carry out the actions that follow from a sign of life."""
-        conn: ServerConn
+        conn: Link
         if todo & TELL_CALM:
-            log.warning("%s replies after %d ms", self, self.loop.now - self.health.slow_since)
+            log.warning("%s replies after %d ms", self, self.reactor.now - self.health.slow_since)
         if todo & RESUME:
             self.stats[SERVER_SERVER_DOWN] = 0
             self.refusals.clear()
@@ -504,7 +512,7 @@ class Server(Endpoint):
             self.pool.returned(self)
         if todo & RESUME:
             for conn in self.open_conns():
-                if conn.state == SERVER_WAITING:
+                if conn.state == LINK_WAITING:
                     self.begin_waiting(conn)
             if self.pool.config.preconnect:
                 self.preconnect()
@@ -512,21 +520,21 @@ class Server(Endpoint):
     def follow_probe_at(self):
         """Keep a timer for the next probe."""
         due: cython.longlong = self.health.probe_at
-        if self.retry is not None and self.retry.expires != due:
-            self.retry.cancel()
-            self.retry = None
-        if self.retry is None and due >= 0:
-            self.retry = self.loop.timers.schedule(due, self.probe)
+        if self.probe_timer is not None and self.probe_timer.expires != due:
+            self.probe_timer.cancel()
+            self.probe_timer = None
+        if self.probe_timer is None and due >= 0:
+            self.probe_timer = self.reactor.timers.schedule(due, self.probe)
         return 0
 
     def probe(self) -> None:
         """Find out over a new connection whether the server is back."""
-        self.retry = None
-        self.carry_out(self.health.probe_due(self.loop.now, self.pool.connect_delay()))
+        self.probe_timer = None
+        self.carry_out(self.health.probe_due(self.reactor.now, self.pool.connect_delay()))
 
     def keep_probing(self) -> None:
         """Schedule the next probe if memory had run out when it should have been scheduled."""
-        self.health.tidy(self.loop.now)
+        self.health.tidy(self.reactor.now)
         self.follow_probe_at()
 
     def request_timed_out(self, conn, start):
@@ -540,23 +548,23 @@ class Server(Endpoint):
             self.pool.watch(self)
         conn.timed_out += 1
         if conn.aside:
-            conn.fail(TIMED_OUT)
+            conn.abort(TIMED_OUT)
             return 0
-        if conn.state != SERVER_READY:
+        if conn.state != LINK_READY:
             # Connect and handshake have a time limit of their own.
             return 0
         if silence < self.grace():
-            row: cython.longlong = self.loop.now - max(conn.timed_out_since, conn.waiting_since)
+            row: cython.longlong = self.reactor.now - max(conn.timed_out_since, conn.waiting_since)
             if conn.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
-                conn.fail(errors.cause("silent_bytes", row))
+                conn.abort(errors.cause("silent_bytes", row))
             return 0
-        self.failed(start, TIMED_OUT)
+        self.request_failed(start, TIMED_OUT)
         if silence >= 2 * self.grace():
             # Dead, even if TCP still reports it as connected.
-            conn.fail(TIMED_OUT)
+            conn.abort(TIMED_OUT)
         probe: cython.bint = silence < 2 * self.grace() and self.spare is None
         self.carry_out(
-            self.health.silence(self.loop.now - silence, self.loop.now, probe), TIMED_OUT
+            self.health.silence(self.reactor.now - silence, self.reactor.now, probe), TIMED_OUT
         )
         return 0
 
@@ -564,7 +572,7 @@ class Server(Endpoint):
         """Close the connections that have been silent for two timeouts: they are dead, even if TCP
         still reports them as connected. A connection that requests still wait for may reply until
         the next of them times out, and is closed then. Returns whether to keep watching."""
-        conn: ServerConn
+        conn: Link
         for conn in self.silent_conns(2 * self.grace()):
             if not conn.awaited():
                 conn.err = ETIMEDOUT
@@ -583,11 +591,11 @@ class Server(Endpoint):
 
     def close(self) -> None:
         """The proxy is shutting down: close all connections, and open no more."""
-        conn: ServerConn
+        conn: Link
         self.error = self.error_reply(errors.cause("stops"))
         self.carry_out(self.health.stop())
-        if self.reconnect is not None:
-            self.reconnect.cancel()
+        if self.reconnect_timer is not None:
+            self.reconnect_timer.cancel()
         conns = self.open_conns()
         conns += [conn for conn in (self.probing, self.spare, *self.asides) if conn is not None]
         for conn in conns:

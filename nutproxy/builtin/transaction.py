@@ -1,4 +1,4 @@
-# nutproxy/local/transaction.py: EXEC, DISCARD, UNWATCH, and the states that a refusal opens
+# nutproxy/builtin/transaction.py: EXEC, DISCARD, UNWATCH, and the states that a refusal opens
 """nutproxy has no transactions yet. After a refused MULTI, all commands are refused until EXEC or
 DISCARD. Other refused commands that would have opened a state, such as SELECT, also cause the next
 commands to be refused.
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.local.interface import Client
-from nutproxy.local.resp import OK, parse_integer
+from nutproxy.builtin.interface import Client
+from nutproxy.builtin.resp import OK, parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import OPENS, State
 

@@ -14,7 +14,7 @@ cdef class ClientConn(Conn):
     cdef readonly ServerPool pool
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
-    cdef public int resp               # its protocol version: 2 or 3
+    cdef public int protover               # its protocol version: 2 or 3
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef int mode                      # ReplyMode
@@ -24,7 +24,7 @@ cdef class ClientConn(Conn):
     cdef bint broken                   # closed by nutproxy because its input is not a request
     cdef readonly bint lingering       # all replies are sent: further input is dropped
     cdef Row* row                      # its last command
-    cdef int64_t last                  # when that came, milliseconds of the loop's clock
+    cdef int64_t last_request                # when that came, milliseconds of the loop's clock
     cdef int64_t local_turn            # the last turn in which nutproxy answered a command itself
     cdef unsigned int local_count      # how many it answered in that turn
     cdef readonly double created       # monotonic seconds
@@ -40,4 +40,4 @@ cdef class ClientConn(Conn):
     cdef void check_bounds(self) noexcept
     cdef int give_up(self, const char* text) except -1
     cdef int linger(self) except -1
-    cdef int drained(self) except -1
+    cdef int close_if_drained(self) except -1

@@ -1,4 +1,4 @@
-# nutproxy/proxy.py: the role of a listening socket
+# nutproxy/front/listener.py: the role of a listening socket
 """Accepts the clients of one pool. The number per turn is bounded, so that a storm of connects does
 not delay other connections. A client beyond client_connections, or beyond the number that the limit
 on open files allows, gets an error and is closed. If accept fails because descriptors have run out
@@ -14,7 +14,6 @@ import stat
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, ENOMEM, errno
-from cython.cimports.nutproxy.client import ClientConn
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.csys import (
     MSG_NOSIGNAL,
@@ -25,9 +24,10 @@ from cython.cimports.nutproxy.csys import (
     recv,
     send,
 )
+from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
-from nutproxy.sockets import check_congestion, tcp_options
+from nutproxy.io.sockets import check_congestion, tcp_options
 
 log = logging.getLogger("nutproxy")
 
@@ -40,7 +40,7 @@ ACCEPT_PAUSE = 100
 @cython.exceptval(-1, check=False)
 def proxy_recv(conn: Conn) -> cython.int:
     """Accept waiting clients, up to ACCEPTS_PER_TURN."""
-    self: ProxyConn = cython.cast(ProxyConn, conn)
+    self: Listener = cython.cast(Listener, conn)
     fd: cython.int
     for _ in range(ACCEPTS_PER_TURN):
         fd = accept4(conn.fd, cython.NULL, cython.NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -52,7 +52,7 @@ def proxy_recv(conn: Conn) -> cython.int:
             self.pause(errno)
             return 0
         try:
-            self.take(fd)
+            self.add_client(fd)
         except (OSError, MemoryError) as error:
             # epoll has a limit of its own (max_user_watches). The client is lost, not the listener.
             self.pause(getattr(error, "errno", ENOMEM))
@@ -71,12 +71,12 @@ def proxy_send(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def proxy_close(conn: Conn) -> cython.int:
     """After a fault the listener only pauses: if it were closed, it would never be opened again."""
-    cython.cast(ProxyConn, conn).hold()
+    cython.cast(Listener, conn).hold()
     return 0
 
 
 @cython.cclass
-class ProxyConn(Conn):
+class Listener(Conn):
     """The listener of `pool`. It takes over `sock`, which is bound and listening."""
 
     letter = "p"
@@ -85,15 +85,15 @@ class ProxyConn(Conn):
     def __init__(self, pool: ServerPool, sock):
         self.pool = pool
         self.most = pool.config.client_connections
-        self.loop = pool.loop
+        self.reactor = pool.reactor
         self.sock = sock
         self.address = str(pool.config.listen)
-        self.flush_list = cython.address(self.loop.flush_clients)
+        self.flush_list = cython.address(self.reactor.flush_clients)
         self.recv = proxy_recv
         self.send = proxy_send
         self.close = proxy_close
-        self.loop.open(self, sock.fileno())
-        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
+        self.reactor.open(self, sock.fileno())
+        self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         # Clients may have connected before the socket was added to the poller.
         self.mark_ready()
 
@@ -108,7 +108,7 @@ class ProxyConn(Conn):
         if self.most:
             clients = len(self.pool.client_conns)
             return f"client_connections ({self.most}) are in use" if clients >= self.most else None
-        room = self.pool.context.max_clients
+        room = self.pool.worker.max_clients
         if room and self.unlimited_clients() >= room:
             # The other descriptors are reserved for server connections.
             return f"no more than {room} clients fit in the limit on open files"
@@ -116,14 +116,14 @@ class ProxyConn(Conn):
 
     def unlimited_clients(self):
         """The number of clients of all pools that do not set client_connections."""
-        proxy: ProxyConn
+        proxy: Listener
         count: cython.size_t = 0
-        for proxy in self.pool.context.proxies:
+        for proxy in self.pool.worker.proxies:
             if not proxy.most:
                 count += len(proxy.pool.client_conns)
         return count
 
-    def take(self, fd):
+    def add_client(self, fd):
         """Make a client connection from `fd`, or refuse it. `fd` is closed if this raises."""
         client: ClientConn = None
         try:
@@ -136,9 +136,9 @@ class ProxyConn(Conn):
         if client is None:
             self.refuse(fd, reason)
             return 0
-        self.loop.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
+        self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
-            self.loop.open(client, fd)
+            self.reactor.open(client, fd)
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("%s %s: connected from %s", client, self.pool, client.peer)
         except Exception:
@@ -148,26 +148,28 @@ class ProxyConn(Conn):
 
     def refuse(self, fd: int, reason: str) -> None:
         """Send a client the error of its protocol, close it, and log the reason."""
-        full: bytes = self.pool.protocol.full
+        full: bytes = self.pool.protocol.too_many_clients
         send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
         # Closing with unread input sends a reset, and the client could lose the error text.
-        recv(fd, self.loop.scratch, self.loop.mbuf_size, 0)
+        recv(fd, self.reactor.scratch, self.reactor.mbuf_size, 0)
         close(fd)
         self.pool.stats[POOL_CLIENT_REJECTED] += 1
         log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
 
     def hold(self) -> None:
         """Accept no clients for ACCEPT_PAUSE."""
-        if self.again is None:
+        if self.pause_timer is None:
             try:
-                self.again = self.loop.timers.schedule(self.loop.now + ACCEPT_PAUSE, self.resume)
+                self.pause_timer = self.reactor.timers.schedule(
+                    self.reactor.now + ACCEPT_PAUSE, self.resume
+                )
             except MemoryError:
                 # Without a timer nothing would end the pause.
                 self.mark_ready()
 
     def pause(self, err: int) -> None:
         """The same, and log the reason, once per pause."""
-        if self.again is None:
+        if self.pause_timer is None:
             self.hold()
             log.error(
                 "%s %s on %s: accept failed: %s%s",
@@ -179,7 +181,7 @@ class ProxyConn(Conn):
             )
 
     def resume(self) -> None:
-        self.again = None
+        self.pause_timer = None
         self.mark_ready()
 
     def drain(self) -> None:

@@ -1,4 +1,4 @@
-# nutproxy/health.py: the state machine of one server
+# nutproxy/back/health.py: the state machine of one server
 """Whether a server is up, slow, down or ejected, and when it is probed.
 
     up <── a reply ─── slow <─── a connection was silent for a whole timeout

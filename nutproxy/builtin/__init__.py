@@ -1,4 +1,4 @@
-# nutproxy/local: the commands that the proxy handles itself
+# nutproxy/builtin: the commands that the proxy handles itself
 """One handler for each LOCAL row of the command table, called with a client and its request.
 
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.local import client, connection, info, server, transaction
-from nutproxy.local.interface import Client, Context, Pool, Query, Server, Steps
+from nutproxy.builtin import client, connection, info, server, transaction
+from nutproxy.builtin.interface import Client, Pool, Query, Server, Steps, Worker
 
-__all__ = ["HANDLERS", "Client", "Context", "Handler", "Pool", "Query", "Server", "Steps"]
+__all__ = ["HANDLERS", "Client", "Handler", "Pool", "Query", "Server", "Steps", "Worker"]
 
 Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
 

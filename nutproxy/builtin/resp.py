@@ -1,4 +1,4 @@
-# nutproxy/local/resp.py: builds replies and parses arguments
+# nutproxy/builtin/resp.py: builds replies and parses arguments
 """Builds replies in the client's version of RESP, and parses arguments as strictly as Redis."""
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ def integer(number: int) -> bytes:
     return b":%d\r\n" % number
 
 
-def null(resp: int) -> bytes:
-    return b"_\r\n" if resp == 3 else b"$-1\r\n"
+def null(protover: int) -> bytes:
+    return b"_\r\n" if protover == 3 else b"$-1\r\n"
 
 
 def array(items: Sequence[bytes]) -> bytes:
     return b"*%d\r\n%b" % (len(items), b"".join(items))
 
 
-def mapping(pairs: Mapping[bytes, bytes], resp: int) -> bytes:
+def mapping(pairs: Mapping[bytes, bytes], protover: int) -> bytes:
     """`pairs` must be encoded already. RESP2 has no maps, so there it is an array in which keys and
     values alternate."""
-    head = b"%%%d\r\n" % len(pairs) if resp == 3 else b"*%d\r\n" % (2 * len(pairs))
+    head = b"%%%d\r\n" % len(pairs) if protover == 3 else b"*%d\r\n" % (2 * len(pairs))
     return head + b"".join(key + value for key, value in pairs.items())
 
 
-def verbatim(text: str, resp: int) -> bytes:
+def verbatim(text: str, protover: int) -> bytes:
     data = text.encode()
-    return b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data) if resp == 3 else bulk(data)
+    return b"=%d\r\ntxt:%b\r\n" % (len(data) + 4, data) if protover == 3 else bulk(data)
 
 
 def parse_integer(word: bytes) -> int | None:

@@ -1,4 +1,4 @@
-# nutproxy/server_conn.py: the role of a server connection
+# nutproxy/back/link.py: the role of a server connection
 """Writes requests and pairs the replies with them.
 
     WAITING ─> RESOLVING ─> CONNECTING ─> HANDSHAKE ─> READY ─> CLOSED
@@ -7,7 +7,7 @@
     probe asks    off the loop
 
 server.py decides what the replies to the handshake mean, and what the end of a connection says
-about the server. The server holds its connections, and they know it as an `Endpoint`.
+about the server. The server holds its connections, and they know it as an `Upstream`.
 
 **What happens to requests when a connection ends.** A request that has been written, even in part,
 fails with the cause and is never sent again. A request that has not been written moves to a new
@@ -76,9 +76,9 @@ from cython.cimports.nutproxy.stats.slab import (
     latency_record,
 )
 
-from nutproxy.handshake import UNASKED
+from nutproxy.back.handshake import UNASKED
+from nutproxy.io.sockets import tcp_options
 from nutproxy.proto import errors
-from nutproxy.sockets import tcp_options
 
 log = logging.getLogger("nutproxy")
 
@@ -129,8 +129,8 @@ def server_active(conn: Conn) -> cython.bint:
 @cython.exceptval(-1, check=False)
 def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """Pair a reply with its request. Pushes are dropped: no connection subscribes to anything."""
-    self: ServerConn = cython.cast(ServerConn, conn)
-    server: Endpoint = self.server
+    self: Link = cython.cast(Link, conn)
+    server: Upstream = self.server
     if parser.kind == b">":
         return 0
     if conn.omsg_q.head is cython.NULL:
@@ -157,9 +157,9 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     server.has_replied = True
     count_reply(self, conn.omsg_q.head, data, parser)
     receive(conn, conn.dequeue_outq(conn), data, parser)
-    # After the pairing: `replied` may connect, and a failure of that may close this connection.
+    # After the pairing: `link_replied` may connect, and a failure of that may close this link.
     if server.doubted:
-        server.replied()
+        server.link_replied()
     return 0
 
 
@@ -174,7 +174,7 @@ def receive(
             msg.flags |= MSG_ERROR
         if parser.pos > REPLY_SMALL and msg.owner.refuses(msg, parser.pos):
             msg_error(msg, msg.owner.refusal(msg, parser.pos))
-        elif conn.loop.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
+        elif conn.reactor.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
             msg_fail(msg, None)
         else:
             msg_done(msg)
@@ -189,7 +189,7 @@ def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Pars
     """A reply on a separate connection, which is closed after its last reply."""
     server_recv_done(conn, data, parser)
     if conn.fd >= 0 and idle(conn):
-        cython.cast(ServerConn, conn).drop()
+        cython.cast(Link, conn).drop()
     return 0
 
 
@@ -199,8 +199,8 @@ def server_recv_kept(conn: Conn) -> cython.int:
     """The start of a reply. If no reply is due, the connection is closed, because the rest could be
     paired with the next request. A push may come at any time, and a server may send an error before
     it has received the whole request."""
-    self: ServerConn = cython.cast(ServerConn, conn)
-    if self.state != SERVER_READY or conn.omsg_q.head is not cython.NULL or begun(conn):
+    self: Link = cython.cast(Link, conn)
+    if self.state != LINK_READY or conn.omsg_q.head is not cython.NULL or begun(conn):
         return 0
     if conn.tail[0] == b">":
         return 0
@@ -219,7 +219,7 @@ def refusal_of(error: str) -> str:
 @cython.inline
 @cython.exceptval(check=False)
 def count_reply(
-    self: ServerConn,
+    self: Link,
     msg: cython.pointer(Msg),
     data: cython.p_char,
     parser: cython.pointer(Parser),
@@ -236,14 +236,12 @@ def count_reply(
         stats[SERVER_RESPONSES_ERROR] += 1
         if parser.pos > 20 and memcmp(data, b"-ERR Protocol error:", 20) == 0:
             note_last_words(self, data, parser)
-    latency_record(stats, self.loop.now_usec - msg.start)
+    latency_record(stats, self.reactor.now_usec - msg.start)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def note_last_words(
-    self: ServerConn, data: cython.p_char, parser: cython.pointer(Parser)
-) -> cython.void:
+def note_last_words(self: Link, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.void:
     """Redis sends this error before it closes a connection, but a script may return it too. If the
     connection ends right after it, the error is the cause."""
     try:
@@ -260,12 +258,12 @@ def server_recv_part(
 ) -> cython.size_t:
     """Part of a reply. A reply that is too long is received to its end, because others follow it,
     but its bytes are dropped. Returns how many bytes to drop now."""
-    self: ServerConn = cython.cast(ServerConn, conn)
-    limit: cython.size_t = self.max_reply if self.state == SERVER_READY else HANDSHAKE_MAX
+    self: Link = cython.cast(Link, conn)
+    limit: cython.size_t = self.max_reply if self.state == LINK_READY else HANDSHAKE_MAX
     if not conn.discarding:
         if max(length, parser.need) <= limit and parser.scan <= parser.pos + LINE_MAX:
             return 0
-        if self.state != SERVER_READY:
+        if self.state != LINK_READY:
             self.cause = HANDSHAKE_LENGTH
             conn.close(conn)
             return 0
@@ -282,7 +280,7 @@ def server_recv_part(
 @cython.exceptval(-1, check=False)
 def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """The end of a reply that was dropped: its request gets an error."""
-    self: ServerConn = cython.cast(ServerConn, conn)
+    self: Link = cython.cast(Link, conn)
     text: bytes = self.server.error_reply(REPLY_LENGTH)
     if text is None:
         text = self.server.protocol.memory_error
@@ -297,11 +295,11 @@ def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
-    self: ServerConn = cython.cast(ServerConn, conn)
+    self: Link = cython.cast(Link, conn)
     text: bytes = parser.error
     conn.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
     self.cause = errors.cause("malformed", text.decode())
-    if self.state != SERVER_READY:
+    if self.state != LINK_READY:
         # Memcached is the default, and `redis: true` is easy to forget.
         other, key = self.server.protocol.other
         self.cause = errors.cause("wrong_protocol", text.decode(), other, key)
@@ -313,8 +311,8 @@ def server_recv_error(conn: Conn, parser: cython.pointer(Parser)) -> cython.int:
 def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """The reply to the next step of the handshake. Or an error that the server sends unasked
     (maxclients, protected mode), possibly before the end of the connect has been noticed."""
-    self: ServerConn = cython.cast(ServerConn, conn)
-    server: Endpoint = self.server
+    self: Link = cython.cast(Link, conn)
+    server: Upstream = self.server
     if parser.kind == b">":
         return 0
     step = self.steps.pop(0) if self.steps else ""
@@ -329,14 +327,14 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def become_ready(self: ServerConn) -> cython.int:
+def become_ready(self: Link) -> cython.int:
     """The handshake is complete: requests can be sent."""
-    self.state = SERVER_READY
+    self.state = LINK_READY
     self.recv_done = aside_recv_done if self.aside else server_recv_done
     self.send = server_send
-    self.waiting_since = self.loop.now
-    self.limit.cancel()
-    self.server.ready(self)
+    self.waiting_since = self.reactor.now
+    self.connect_timer.cancel()
+    self.server.link_ready(self)
     self.mark_flush()
     return 0
 
@@ -352,7 +350,7 @@ def server_no_send(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def server_connected(conn: Conn) -> cython.int:
     """The socket has become writable: the connect has succeeded or failed."""
-    self: ServerConn = cython.cast(ServerConn, conn)
+    self: Link = cython.cast(Link, conn)
     err: cython.int = 0
     length: socklen_t = cython.sizeof(cython.int)
     payload: bytes
@@ -360,11 +358,11 @@ def server_connected(conn: Conn) -> cython.int:
     if err:
         conn.err = err
         return conn.close(conn)
-    self.state = SERVER_HANDSHAKE
+    self.state = LINK_HANDSHAKE
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
-    self.waiting_since = conn.loop.now
+    self.waiting_since = conn.reactor.now
     conn.send = server_no_send
-    self.steps, payload = self.server.handshake(self.resp, self.aside)
+    self.steps, payload = self.server.handshake(self.protover, self.aside)
     if not self.steps:
         return become_ready(self)
     # A new socket takes these few bytes at once, unless it is broken.
@@ -405,7 +403,7 @@ def server_send_done(conn: Conn) -> cython.int:
     does one that the server answered before it had all of it."""
     msg: cython.pointer(Msg) = conn.imsg_q.head
     if conn.omsg_q.head is cython.NULL:
-        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+        cython.cast(Link, conn).waiting_since = conn.reactor.now
     if msg.flags & MSG_REQ_PIECES and pieces_written(msg):
         return 0
     server_dequeue_inq(conn)
@@ -424,16 +422,16 @@ def server_send(conn: Conn) -> cython.int:
     before: cython.ulonglong = conn.send_bytes
     result: cython.int = conn_send(conn)
     if conn.omsg_q.head is cython.NULL and conn.send_bytes != before:
-        cython.cast(ServerConn, conn).waiting_since = conn.loop.now
+        cython.cast(Link, conn).waiting_since = conn.reactor.now
     return result
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
 def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
-    self: ServerConn = cython.cast(ServerConn, conn)
-    if self.state == SERVER_READY and idle(conn):
-        self.waiting_since = conn.loop.now
+    self: Link = cython.cast(Link, conn)
+    if self.state == LINK_READY and idle(conn):
+        self.waiting_since = conn.reactor.now
     if msg.queued == 0:
         msg.queued = msg.req.length
     conn.stats[SERVER_IN_QUEUE] += 1
@@ -476,24 +474,24 @@ def server_dequeue_outq(conn: Conn) -> cython.pointer(Msg):
 def server_close(conn: Conn) -> cython.int:
     """End the connection: report it to the server, and answer or move its requests. Whatever fails
     meanwhile, every request is answered or moved, and released."""
-    self: ServerConn = cython.cast(ServerConn, conn)
-    server: Endpoint = self.server
-    was_ready: cython.bint = self.state == SERVER_READY
+    self: Link = cython.cast(Link, conn)
+    server: Upstream = self.server
+    was_ready: cython.bint = self.state == LINK_READY
     waited: cython.bint = conn.omsg_q.head is not cython.NULL or begun(conn)
     text: bytes
 
-    if self.state == SERVER_CLOSED:
+    if self.state == LINK_CLOSED:
         return 0
-    if self.state == SERVER_CONNECTING and self.cause is None and self.addresses:
+    if self.state == LINK_CONNECTING and self.cause is None and self.addresses:
         self.start(self.addresses)
         return 0
-    if self.state == SERVER_HANDSHAKE or was_ready:
+    if self.state == LINK_HANDSHAKE or was_ready:
         conn.stats[SERVER_SERVER_CONNECTIONS] -= 1
-    self.state = SERVER_CLOSED
-    if self.limit is not None:
-        self.limit.cancel()
+    self.state = LINK_CLOSED
+    if self.connect_timer is not None:
+        self.connect_timer.cancel()
     conn.shut()
-    text = tell_end(self, was_ready, waited, server.leave(self))
+    text = tell_end(self, was_ready, waited, server.link_left(self))
 
     if begun(conn):
         # The head was written in part.
@@ -505,11 +503,11 @@ def server_close(conn: Conn) -> cython.int:
     return 0
 
 
-def settle_queues(self: ServerConn, text: bytes | None) -> None:
+def settle_queues(self: Link, text: bytes | None) -> None:
     """Answer the requests left in the queues, a limited number each turn."""
     if not self.server.health.stopped and settle_some(self, text, False):
         try:
-            self.loop.timers.schedule(self.loop.now, partial(settle_queues, self, text))
+            self.reactor.timers.schedule(self.reactor.now, partial(settle_queues, self, text))
             return
         except MemoryError:
             # Without a timer, answer all of them now.
@@ -520,10 +518,10 @@ def settle_queues(self: ServerConn, text: bytes | None) -> None:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def settle_some(self: ServerConn, text: bytes | None, whole: cython.bint) -> cython.bint:
+def settle_some(self: Link, text: bytes | None, whole: cython.bint) -> cython.bint:
     """Answer SETTLED_PER_TURN of them, or fewer if they are large and `whole` is not set. Returns
     whether more are left."""
-    server: Endpoint = self.server
+    server: Upstream = self.server
     msg: cython.pointer(Msg)
     for _ in range(SETTLED_PER_TURN):
         if not whole and freed_enough():
@@ -543,9 +541,9 @@ def settle_some(self: ServerConn, text: bytes | None, whole: cython.bint) -> cyt
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def settle_unwritten(self: ServerConn, text: bytes | None) -> cython.void:
+def settle_unwritten(self: Link, text: bytes | None) -> cython.void:
     """Answer the first request of imsg_q, which cannot be moved."""
-    server: Endpoint = self.server
+    server: Upstream = self.server
     settle(
         server,
         self.dequeue_inq(self),
@@ -556,11 +554,11 @@ def settle_unwritten(self: ServerConn, text: bytes | None) -> cython.void:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def move_requests(self: ServerConn, text: bytes | None) -> cython.void:
+def move_requests(self: Link, text: bytes | None) -> cython.void:
     """Move unwritten requests to another connection, if there is one; each moves only once. All of
     them move in this turn, so that later requests of the same clients cannot overtake them."""
-    server: Endpoint = self.server
-    other: ServerConn
+    server: Upstream = self.server
+    other: Link
     msg: cython.pointer(Msg)
     while self.imsg_q.head is not cython.NULL and not server.ejected:
         msg = self.imsg_q.head
@@ -581,12 +579,10 @@ def move_requests(self: ServerConn, text: bytes | None) -> cython.void:
 
 
 @cython.cfunc
-def tell_end(
-    self: ServerConn, was_ready: cython.bint, waited: cython.bint, probe: cython.bint
-) -> bytes:
+def tell_end(self: Link, was_ready: cython.bint, waited: cython.bint, probe: cython.bint) -> bytes:
     """Report to the server how the connection ended. Returns the error reply for clients; None when
     memory has run out."""
-    server: Endpoint = self.server
+    server: Upstream = self.server
     text: bytes = None
     try:
         if (
@@ -601,19 +597,19 @@ def tell_end(
             self.cause = os.strerror(ECONNRESET if self.err in (0, EPIPE) else self.err)
         count_end(self)
         text = server.error_reply(self.cause)
-        if self.resp == 3 and server.no_resp3 and not was_ready:
+        if self.protover == 3 and server.no_resp3 and not was_ready:
             text = NOPROTO
-        server.closed(self, was_ready, waited, probe)
+        server.link_closed(self, was_ready, waited, probe)
     except Exception:
         log.exception("%s %s: internal error at the end of the connection", self, server)
     return text
 
 
 @cython.cfunc
-def next_conn(self: ServerConn) -> ServerConn:
+def next_conn(self: Link) -> Link:
     """The connection that takes over the unwritten requests; None if there is none."""
     try:
-        return self.server.conn_for(self.slot, self.resp)
+        return self.server.conn_for(self.slot, self.protover)
     except Exception:
         log.exception("%s %s: internal error, its requests are not moved", self, self.server)
         return None
@@ -621,7 +617,7 @@ def next_conn(self: ServerConn) -> ServerConn:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def count_end(self: ServerConn) -> cython.void:
+def count_end(self: Link) -> cython.void:
     """Count the end of a connection by its cause. A timeout has been counted already if requests
     timed out."""
     if self.cause == NOT_NEEDED or self.begun < 0:
@@ -637,7 +633,7 @@ def count_end(self: ServerConn) -> cython.void:
 @cython.cfunc
 @cython.exceptval(check=False)
 def settle(
-    server: Endpoint, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
+    server: Upstream, msg: cython.pointer(Msg), text: bytes | None, counter: cython.int
 ) -> cython.void:
     """Fail a request that its server will not answer, unless it is done, and release it."""
     if not msg.flags & MSG_DONE:
@@ -647,44 +643,44 @@ def settle(
 
 
 @cython.cclass
-class Endpoint:
+class Upstream:
     """The server as its connections see it: a few values, `conn_for`, and these methods.
 
-    1. `handshake(resp, aside)` returns the steps of a handshake and their bytes. `judge(step,
+    1. `handshake(protover, aside)` returns the steps of a handshake and their bytes. `judge(step,
        data)` returns what is wrong with the reply to a step, or None.
-    2. `ready(conn)` is called after the last step has succeeded. When the connection has ended,
-       `leave(conn)` removes it, and then `closed(conn, was_ready, waited, probe)` is called before
-       its requests are answered or moved.
-    3. `replied()` is called after a reply while the server is `doubted`.
+    2. `link_ready(conn)` is called after the last step has succeeded. When the connection has
+       ended, `link_left(conn)` removes it, and then `link_closed(conn, was_ready, waited, probe)`
+       is called before its requests are answered or moved.
+    3. `link_replied()` is called after a reply while the server is `doubted`.
     4. `error_reply(cause)` is the error reply for clients; `about` is for the log."""
 
-    def conn_for(self, client, resp):
+    def conn_for(self, client, protover):
         """The connection for requests of this client; it is opened if necessary. None if there is
         none now: `refusal` is then the error reply for the client."""
         raise NotImplementedError
 
-    def leave(self, conn):
+    def link_left(self, conn):
         """Remove a connection that has ended, so that no more requests are sent to it. Returns
         whether it was the probe. Allocates no memory."""
         raise NotImplementedError
 
 
 @cython.cclass
-class ServerConn(Conn):
-    """One connection to a server, of protocol version `resp`, in slot `slot` of that version."""
+class Link(Conn):
+    """A connection to a server, of protocol version `protover`, in slot `slot` of that version."""
 
     letter = "s"
 
-    def __init__(self, server: Endpoint, resp: cython.int, slot: cython.int):
-        self.loop = server.loop
+    def __init__(self, server: Upstream, protover: cython.int, slot: cython.int):
+        self.reactor = server.reactor
         self.server = server
         self.stats = server.stats
-        self.resp = resp
+        self.protover = protover
         self.slot = slot
         self.begun = -1
-        self.waiting_since = self.loop.now
-        self.state = SERVER_WAITING
-        self.flush_list = cython.address(self.loop.flush_servers)
+        self.waiting_since = self.reactor.now
+        self.state = LINK_WAITING
+        self.flush_list = cython.address(self.reactor.flush_servers)
         self.recv = conn_recv
         self.recv_next = server_recv_next
         self.parse = server.protocol.parse_reply
@@ -711,9 +707,9 @@ class ServerConn(Conn):
     def silence(self):
         """For how many milliseconds the server has owed a sign of life: a byte of a reply or, while
         no reply is due, room to write more of a request."""
-        if self.state == SERVER_READY and idle(self):
+        if self.state == LINK_READY and idle(self):
             return 0
-        return self.loop.now - max(self.waiting_since, self.heard)
+        return self.reactor.now - max(self.waiting_since, self.last_recv)
 
     def awaited(self):
         """Is a client still waiting for the reply to one of its requests?"""
@@ -744,10 +740,10 @@ class ServerConn(Conn):
 
     def resolved(self, answer):
         """Called with the result of a name lookup: (family, address) pairs, or an OSError."""
-        if self.state != SERVER_RESOLVING:
+        if self.state != LINK_RESOLVING:
             return
         if isinstance(answer, OSError):
-            self.fail(errors.cause("host", answer.strerror or answer))
+            self.abort(errors.cause("host", answer.strerror or answer))
             return
         self.start(answer)
 
@@ -772,7 +768,7 @@ class ServerConn(Conn):
         except Exception:
             log.exception("%s %s: internal error while connecting", self, self.server)
             cause = INTERNAL_ERROR
-        self.fail(cause)
+        self.abort(cause)
 
     def open(self, family: int, address: object) -> None:
         sock = socket.socket(
@@ -790,12 +786,12 @@ class ServerConn(Conn):
         except OSError:
             sock.close()
             raise
-        self.state = SERVER_CONNECTING
+        self.state = LINK_CONNECTING
         self.blocked = True
-        self.loop.open(self, sock.detach())
-        self.loop.poller.add_out(self.fd, cython.cast(cython.p_void, self))
+        self.reactor.open(self, sock.detach())
+        self.reactor.poller.add_out(self.fd, cython.cast(cython.p_void, self))
 
-    def fail(self, cause: str) -> None:
+    def abort(self, cause: str) -> None:
         """End the connection with this cause."""
         self.cause = cause
         server_close(self)
@@ -806,4 +802,4 @@ class ServerConn(Conn):
         server_close(self)
 
     def expire(self) -> None:
-        self.fail(TIMED_OUT)
+        self.abort(TIMED_OUT)

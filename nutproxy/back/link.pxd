@@ -1,22 +1,22 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nutproxy.conn cimport Conn, Loop
-from nutproxy.health cimport Machine
+from nutproxy.conn cimport Conn, Reactor
+from nutproxy.back.health cimport Machine
 from nutproxy.msg.message cimport MSG_REQ_PIECES
 from nutproxy.msg.protocol cimport Protocol, fits_t
-from nutproxy.timer cimport Timer
+from nutproxy.io.timer cimport Timer
 
 # The states of a server connection.
-cdef enum ServerState:
-    SERVER_WAITING          # will connect later; requests wait in it
-    SERVER_RESOLVING        # the host name is being looked up; no descriptor yet
-    SERVER_CONNECTING
-    SERVER_HANDSHAKE        # AUTH, HELLO, SELECT, PING were sent; waits for their replies
-    SERVER_READY            # requests may be written
-    SERVER_CLOSED
+cdef enum LinkState:
+    LINK_WAITING          # will connect later; requests wait in it
+    LINK_RESOLVING        # the host name is being looked up; no descriptor yet
+    LINK_CONNECTING
+    LINK_HANDSHAKE        # AUTH, HELLO, SELECT, PING were sent; waits for their replies
+    LINK_READY            # requests may be written
+    LINK_CLOSED
 
-cdef class Endpoint:
-    cdef readonly Loop loop
+cdef class Upstream:
+    cdef readonly Reactor reactor
     cdef readonly object pool          # ServerPool
     cdef readonly Protocol protocol
     cdef readonly Machine health
@@ -29,13 +29,13 @@ cdef class Endpoint:
     cdef readonly bytes error          # the error reply to requests while it is down
     cdef uint64_t* stats               # its row in the slab
 
-    cdef ServerConn conn_for(self, uint64_t client, int resp)
-    cdef bint leave(self, ServerConn conn) noexcept
+    cdef Link conn_for(self, uint64_t client, int protover)
+    cdef bint link_left(self, Link conn) noexcept
 
-cdef class ServerConn(Conn):
-    cdef readonly Endpoint server
+cdef class Link(Conn):
+    cdef readonly Upstream server
     cdef fits_t fits                   # the protocol's
-    cdef readonly int resp             # its protocol version: 2 or 3
+    cdef readonly int protover             # its protocol version: 2 or 3
     cdef bint aside                    # for commands to a busy server; has no slot
     cdef readonly int slot             # its slot among the connections of its version
     cdef readonly int state
@@ -43,7 +43,7 @@ cdef class ServerConn(Conn):
     cdef int64_t waiting_since         # when it began to wait for a sign of life
     cdef list addresses                # to try next if the current one cannot be reached
     cdef list steps                    # names of the handshake steps whose replies are due
-    cdef Timer limit                   # for connect and handshake together
+    cdef Timer connect_timer                 # for connect and handshake together
     cdef str last_words                # a protocol error, after which the server will close
     cdef uint64_t last_words_at        # recv_bytes when it was received
     cdef readonly str cause            # why it ends, if errno does not tell

@@ -1,9 +1,9 @@
-# nutproxy/local/interface.py: the interface between handlers and the core
+# nutproxy/builtin/interface.py: the interface between handlers and the core
 """The attributes that handlers read and set, as protocols, so that no compiled module is needed.
 
-Handlers set attributes of a client (`authenticated`, `closing`, `name`, `resp`, `reply_mode`, …),
-and the core acts on them. Of a pool they set only `server_version` and `knows_hello`. Everything
-else is read-only for them.
+Handlers set attributes of a client (`authenticated`, `closing`, `name`, `protover`, `reply_mode`,
+…), and the core acts on them. Of a pool they set only `server_version` and `knows_hello`.
+Everything else is read-only for them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pool(Protocol):
     def live_servers(self) -> Sequence[Server]: ...
 
 
-class Context(Protocol):
+class Worker(Protocol):
     started: float  # monotonic seconds
     config_file: str
     version: str
@@ -66,7 +66,7 @@ class Client(Protocol):
     lib_ver: str
     created: float
     last_interaction: float
-    resp: int  # 2 or 3
+    protover: int  # 2 or 3
     authenticated: bool
     states: int  # bit mask of proto.commands.State, in which commands are refused
     refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command and its error
@@ -79,7 +79,7 @@ class Client(Protocol):
     omem: int  # bytes
     closing: bool  # close after the outstanding replies
     pool: Pool
-    context: Context
+    worker: Worker
 
     def enter(self, state: int, command: bytes, error: bytes) -> None: ...
 

@@ -1,4 +1,4 @@
-# nutproxy/local/info.py: INFO
+# nutproxy/builtin/info.py: INFO
 """INFO. A pool replies as if it were a single Redis server.
 
 Sections and fields have the names and the order of Redis. INFO_FIELDS in proto.commands says which
@@ -19,9 +19,9 @@ from time import monotonic, time_ns
 
 import hiredis
 
+from nutproxy.builtin.interface import Client, Query
+from nutproxy.builtin.resp import verbatim
 from nutproxy.config.values import printable
-from nutproxy.local.interface import Client, Query
-from nutproxy.local.resp import verbatim
 from nutproxy.proto.commands import INFO_FIELDS
 
 Fields = dict[str, object]
@@ -97,24 +97,24 @@ def _answers(replies: Replies) -> Iterator[dict[str, str]]:
 
 
 def _server(client: Client, replies: Replies) -> Fields:
-    pool, context = client.pool, client.context
+    pool, worker = client.pool, client.worker
     if pool.server_version is None:
         found = (reply.get("redis_version") for reply in _answers(replies))
         pool.server_version = next(filter(None, found), None)
-    uptime = int(monotonic() - context.started)
+    uptime = int(monotonic() - worker.started)
     return {
         "redis_version": pool.server_version or "unknown",
         "redis_mode": "standalone",
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "arch_bits": 64 if sys.maxsize > 2**32 else 32,
-        "process_id": context.pid,
+        "process_id": worker.pid,
         "run_id": _run_id(client),
         "tcp_port": pool.port,
         "server_time_usec": time_ns() // 1000,
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime // 86400,
-        "config_file": context.config_file,
-        "nutproxy_version": context.version,
+        "config_file": worker.config_file,
+        "nutproxy_version": worker.version,
         "nutproxy_pool": pool.name,
         "nutproxy_servers": len(pool.servers),
         "nutproxy_servers_down": sum(server.down for server in pool.servers),
@@ -169,8 +169,8 @@ def _replication(client: Client, replies: Replies) -> Fields:
 
 def _run_id(client: Client) -> str:
     """40 hexadecimal digits that do not change while the process runs."""
-    context = client.context
-    told = f"{platform.node()} {context.pid} {context.started} {client.pool.name}"
+    worker = client.worker
+    told = f"{platform.node()} {worker.pid} {worker.started} {client.pool.name}"
     return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -379,7 +379,7 @@ def info(client: Client, argv: list[bytes]) -> bytes | Query:
             fields = SECTIONS[name](client, replies)
             lines = "".join(f"{field}:{value}\r\n" for field, value in fields.items())
             parts.append(f"# {name}\r\n{lines}")
-        return verbatim("\r\n".join(parts), client.resp)
+        return verbatim("\r\n".join(parts), client.protover)
 
     needed = OF_SERVERS.intersection(wanted)
     if "Server" in wanted and client.pool.server_version is None:

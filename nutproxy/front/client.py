@@ -1,4 +1,4 @@
-# nutproxy/client.py: the role of a client connection
+# nutproxy/front/client.py: the role of a client connection
 """Receives requests and sends replies.
 
     recv ─> parse ─> recv_done (dispatch/) ─> omsg_q ─> send
@@ -112,8 +112,8 @@ def client_enqueue(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     come, it counts with the size that replies to this client have had recently."""
     msg.client = cython.cast(cython.p_void, conn)
     msg.owner = cython.address(client_owner)
-    msg.held += conn.expected
-    conn.pending += msg.held
+    msg.charge += conn.expected
+    conn.pending += msg.charge
     client_append(cython.address(conn.omsg_q), msg)
 
 
@@ -121,9 +121,9 @@ def client_enqueue(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
 @cython.exceptval(check=False)
 def client_dequeue(conn: Conn) -> cython.pointer(Msg):
     msg: cython.pointer(Msg) = client_pop(cython.address(conn.omsg_q))
-    conn.pending -= msg.held
+    conn.pending -= msg.charge
     if msg.flags & MSG_DONE:
-        conn.unsent -= msg.held
+        conn.unsent -= msg.charge
     msg.client = cython.NULL
     return msg
 
@@ -150,8 +150,8 @@ def client_answered(msg: cython.pointer(Msg), size: cython.size_t) -> cython.voi
     if msg.flags & MSG_NOREPLY:
         msg_drop(cython.address(msg.rsp))
     client.unsent += msg.rsp.length
-    client.pending += msg.rsp.length - msg.held
-    msg.held = msg.rsp.length
+    client.pending += msg.rsp.length - msg.charge
+    msg.charge = msg.rsp.length
     if client.omsg_q.head == msg:
         client.mark_flush()
 
@@ -164,7 +164,7 @@ def client_arrived(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void
     if msg.client is cython.NULL:
         return
     client = cython.cast(Conn, msg.client)
-    msg.held += size
+    msg.charge += size
     client.pending += size
     client.unsent += size
 
@@ -257,7 +257,7 @@ def last_piece(conn: Conn, msg: cython.pointer(Msg)) -> cython.bint:
     length: cython.size_t = pieces_written(msg)
     conn.pending -= length
     conn.unsent -= length
-    msg.held -= length
+    msg.charge -= length
     return length == 0
 
 
@@ -295,7 +295,7 @@ def let_go(conn: Conn) -> None:
         count += 1
         if count == LET_GO_PER_TURN or (count < LET_GO_PER_TURN and freed_enough()):
             try:
-                conn.loop.timers.schedule(conn.loop.now, partial(let_go, conn))
+                conn.reactor.timers.schedule(conn.reactor.now, partial(let_go, conn))
                 return
             except MemoryError:
                 # Without a timer, release all of them now.
@@ -342,7 +342,7 @@ def client_send(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def client_discard(conn: Conn) -> cython.int:
     """Drop what a client still sends after its last reply."""
-    count: cython.Py_ssize_t = recv(conn.fd, conn.loop.scratch, conn.loop.mbuf_size, 0)
+    count: cython.Py_ssize_t = recv(conn.fd, conn.reactor.scratch, conn.reactor.mbuf_size, 0)
     if count < 0 and errno in (EAGAIN, EINTR):
         return 0
     if count <= 0:
@@ -357,7 +357,7 @@ def client_discard(conn: Conn) -> cython.int:
 def client_drain_recv(conn: Conn) -> cython.int:
     client_recv(conn)
     if conn.fd >= 0:
-        cython.cast(ClientConn, conn).drained()
+        cython.cast(ClientConn, conn).close_if_drained()
     return 0
 
 
@@ -378,20 +378,20 @@ class ClientConn(Conn):
         global next_id
         next_id += 1
         self.id = next_id
-        self.loop = pool.loop
+        self.reactor = pool.reactor
         self.pool = pool
         self.protocol = pool.protocol
-        self.resp = 2
+        self.protover = 2
         self.name = ""
         self.lib_name = ""
         self.lib_ver = ""
         self.created = time.monotonic()
-        self.last = self.loop.now
+        self.last_request = self.reactor.now
         self.authenticated = not pool.redis_auth
         self.expected = pool.max_pending // FIRST_REQUESTS
         self.unsent_max = UNREAD_FACTOR * pool.max_pending
         self.stats = pool.stats
-        self.flush_list = cython.address(self.loop.flush_clients)
+        self.flush_list = cython.address(self.reactor.flush_clients)
         self.recv = client_recv
         self.recv_next = client_recv_next
         self.parse = self.protocol.parse_request
@@ -426,9 +426,9 @@ class ClientConn(Conn):
         if (
             self.tail is cython.NULL
             or self.closing
-            or self.loop.now - self.heard < self.pool.request_timeout
+            or self.reactor.now - self.last_recv < self.pool.request_timeout
             or not self.recv_next(self)
-            or self.held
+            or self.unparsed
             or self.unread()
         ):
             return
@@ -450,7 +450,7 @@ class ClientConn(Conn):
         shutdown(self.fd, SHUT_WR)
         self.recv = client_discard
         self.mark_ready()
-        self.loop.timers.schedule(self.loop.now + LINGER, self.end)
+        self.reactor.timers.schedule(self.reactor.now + LINGER, self.end)
         return 0
 
     def end(self) -> None:
@@ -469,7 +469,7 @@ class ClientConn(Conn):
         """The number of bytes that wait in its socket to be read."""
         return int.from_bytes(fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4)), sys.byteorder)
 
-    def drained(self):
+    def close_if_drained(self):
         """Called after each read in a drain: close the client after its last request."""
         if not self.closing:
             if self.recv_bytes < self.read_end or self.tail is not cython.NULL or self.swallow > 0:
@@ -477,7 +477,7 @@ class ClientConn(Conn):
             self.closing = True
         if client_active(self):
             return 0
-        if self.loop.now - max(self.last, self.heard, self.told) >= LINGER:
+        if self.reactor.now - max(self.last_request, self.last_recv, self.last_send) >= LINGER:
             # Its last reply was sent at least LINGER ago, and it has sent nothing since.
             self.lingering = True
         return client_close(self)
@@ -582,12 +582,12 @@ class ClientConn(Conn):
         return f"{name[0]}:{name[1]}"
 
     @property
-    def context(self):
-        return self.pool.context
+    def worker(self):
+        return self.pool.worker
 
     @property
     def last_interaction(self) -> float:
-        return self.last / 1000
+        return self.last_request / 1000
 
     @property
     def last_command(self) -> str:

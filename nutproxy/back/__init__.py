@@ -1,0 +1,1 @@
+"""Towards servers: a server, its links, and its health."""

@@ -1,0 +1,1 @@
+"""Towards clients: listening sockets, and client connections."""

@@ -1,0 +1,1 @@
+"""The event loop below the connections: epoll, timers, sockets."""
