@@ -5,6 +5,7 @@ from nutproxy.io.event cimport Poller
 from nutproxy.msg.message cimport Body, Cursor, Msg, MsgQueue
 from nutproxy.msg.parse cimport Limits, Parser, parse_t
 from nutproxy.stats.slab cimport Slab
+from nutproxy.io.jobs cimport Jobs
 from nutproxy.io.timer cimport WaitQueue
 
 ctypedef int (*recv_t)(Conn conn) except -1
@@ -39,6 +40,7 @@ cdef struct ConnList:
 cdef class Reactor:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
+    cdef readonly Jobs jobs
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
     cdef readonly int64_t seen         # `now` of the turn before: input up to then has been read
     cdef readonly int64_t now_usec     # `now` in microseconds
@@ -134,4 +136,5 @@ cdef class Conn:
 cdef int conn_recv(Conn conn) except -1
 cdef size_t parser_discard(Parser* parser, char* data, size_t length, bint text) noexcept
 cdef int conn_send(Conn conn) except -1
+cdef int conn_faulty(Conn conn) except -1
 cdef int conn_events(Conn conn, uint32_t events) except -1

@@ -46,6 +46,8 @@ A connection that is closed in the middle of a turn stays in `Reactor.closed_con
 ends. Events that were already fetched for it then find a closed connection and not freed memory.
 """
 
+import logging
+
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
@@ -71,6 +73,7 @@ from cython.cimports.nutproxy.csys import (
     timespec,
 )
 from cython.cimports.nutproxy.io.event import Poller
+from cython.cimports.nutproxy.io.jobs import Jobs
 from cython.cimports.nutproxy.io.timer import WaitQueue
 from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
@@ -81,6 +84,8 @@ from cython.cimports.nutproxy.msg.parse import (
     parser_reset,
 )
 from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
+
+log = logging.getLogger("nutproxy")
 
 # Bytes of a large message that one recv takes: a limit for one turn, and few system calls.
 LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
@@ -153,6 +158,7 @@ class Reactor:
             raise MemoryError
         self.poller = Poller()
         self.timers = WaitQueue()
+        self.jobs = Jobs()
         self.conns = set()
         self.reserve()
         self.tick()
@@ -694,4 +700,17 @@ def conn_events(conn, events):
         conn.blocked = False
         conn.reactor.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
         conn.mark_flush()
+    return 0
+
+
+def conn_faulty(conn):
+    """A handler of this connection has raised an exception: log it and close the connection.
+    `close` empties the queues even if it raises as well."""
+    whose = getattr(conn, "server", None) or getattr(conn, "frontend", None) or "nutproxy"
+    log.exception("%s of %s: internal error, %s", conn, whose, conn.after_fault)
+    try:
+        conn.close(conn)
+    except Exception:
+        log.exception("internal error while closing the connection")
+        conn.shut()
     return 0

@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t
 
 from nutproxy.conn cimport Conn, ConnList, Reactor
+from nutproxy.front.frontend cimport ClientRoom
+from nutproxy.janitor cimport Janitor
 
 
 cdef class WakeConn(Conn):
@@ -11,20 +13,18 @@ cdef class WakeConn(Conn):
 cdef class Worker:
     cdef readonly Reactor reactor
     cdef readonly list pools
-    cdef readonly list proxies
+    cdef readonly list frontends
+    cdef readonly list listeners
+    cdef readonly Janitor janitor
+    cdef readonly ClientRoom client_room
+    cdef readonly object process       # Process
     cdef readonly WakeConn waker
-    # Limit on the clients of all pools without client_connections together; 0 for no limit.
-    cdef public size_t max_clients
     cdef bint stopped
     cdef bint unfreed                  # messages wait to be freed in the next turns
     cdef int64_t due                   # when the first timer or deadline expires
     cdef int64_t judge_from            # no timer or deadline runs before this time
     cdef readonly bint draining
     cdef readonly int64_t drain_began  # milliseconds of the loop's clock
-    cdef readonly double started       # monotonic seconds
-    cdef readonly str config_file
-    cdef readonly str version
-    cdef readonly int pid
 
     cdef int turn(self) except -1
     cdef int judge(self) except -1

@@ -7,7 +7,8 @@ One turn:
 
     1. run the timers and request deadlines that had expired one turn ago: replies that had arrived
        by then have been read
-    2. read connections that still had input last turn, or may be read again
+    2. read connections that still had input last turn, or may be read again; go on with jobs that
+       are done in portions
     3. wait for events until the next timer or deadline, or not at all if step 2 left work
     4. handle each event: error first, then read, then write
     5. flush connections with queued output: servers first, then clients
@@ -25,18 +26,21 @@ import gc
 import logging
 import os
 import time
+from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.string import memmove
-from cython.cimports.nutproxy.conn import Conn, ConnList, Reactor, conn_events
+from cython.cimports.nutproxy.conn import Conn, ConnList, Reactor, conn_events, conn_faulty
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import (
     redis_recv_done,
     redis_recv_error,
     redis_recv_large,
 )
+from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
-from cython.cimports.nutproxy.msg.message import messages_setup, messages_trim, messages_turn
+from cython.cimports.nutproxy.janitor import Janitor
+from cython.cimports.nutproxy.msg.message import messages_setup, messages_turn
 from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.protocols import memcache_protocol, redis_protocol
@@ -57,8 +61,6 @@ memcache_protocol.handshake = MemcacheHandshake
 memcache_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
 memcache_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
 
-# Milliseconds between runs of `tidy`.
-TIDY_INTERVAL = 1000
 # If a turn takes this many milliseconds longer than the poller's timeout, the process was stopped
 # meanwhile (SIGSTOP, a suspended virtual machine), or the machine is very busy.
 PAUSE_SLACK = cython.declare(cython.longlong, 20)
@@ -119,6 +121,15 @@ class WakeConn(Conn):
         reactor.poller.add(self.fd, cython.cast(cython.p_void, self))
 
 
+class Process(NamedTuple):
+    """Facts about the process, for INFO and the like."""
+
+    config_file: str
+    version: str
+    pid: int
+    started: float  # monotonic seconds
+
+
 @cython.cclass
 class Worker:
     """Its reactor, its pools and their listeners. `mbuf_size` is in bytes. `slab` has the
@@ -127,18 +138,20 @@ class Worker:
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
         self.reactor = Reactor(mbuf_size, slab)
         self.pools = []
-        self.proxies = []
-        self.started = time.monotonic()
-        self.config_file = config_file
-        self.version = __version__
-        self.pid = os.getpid()
-        self.max_clients = 0
+        self.frontends = []
+        self.listeners = []
+        self.janitor = Janitor(self.reactor, self.pools, self.frontends)
+        self.client_room = ClientRoom(0)
+        self.process = Process(config_file, __version__, os.getpid(), time.monotonic())
 
     def add_pool(self, config, sock, resolve) -> None:
-        """Add a pool and its listener. `resolve(host, port, callback)` must not block."""
-        pool = ServerPool(self.reactor, self, len(self.pools), config, resolve)
+        """Add the pool, the frontend and the listener of a PoolConfig. `resolve(host, port,
+        callback)` must not block."""
+        pool = ServerPool(self.reactor, len(self.pools), config, resolve)
+        frontend = Frontend(config, pool, self.client_room, self.process)
         self.pools.append(pool)
-        self.proxies.append(Listener(pool, sock))
+        self.frontends.append(frontend)
+        self.listeners.append(Listener(frontend, sock))
 
     def wake_with(self, sock, callback) -> None:
         """Call `callback(data)` in the loop with the bytes written to the other end of `sock`."""
@@ -155,21 +168,21 @@ class Worker:
     def drain(self, limit: int) -> None:
         """Accept no more clients, finish the requests that have arrived, and close each client
         after its last reply. Leave the loop when that is done, or after `limit` milliseconds."""
-        proxy: Listener
+        listener: Listener
         # Scheduled first: the drain must end even if something below fails.
         self.reactor.timers.schedule(self.reactor.now + limit, self.cut)
         self.draining = True
         self.drain_began = self.reactor.now
-        for proxy in self.proxies:
-            proxy.drain()
+        for listener in self.listeners:
+            listener.drain()
         for client in self.clients():
             try:
                 client.drain()
             except Exception:
-                self.end_faulty(client)
+                conn_faulty(client)
 
     def clients(self) -> list:
-        return [client for pool in self.pools for client in pool.client_conns.values()]
+        return [client for frontend in self.frontends for client in frontend.clients.values()]
 
     def orphans(self) -> int:
         """The number of requests in flight whose clients have gone. They are still carried out."""
@@ -235,6 +248,7 @@ class Worker:
             reactor.ready.count
             or reactor.flush_servers.count
             or reactor.flush_clients.count
+            or reactor.jobs.count
             or self.unfreed
         ):
             # There is input to read, output to flush or memory to free already.
@@ -266,23 +280,12 @@ class Worker:
                 try:
                     conn.send(conn)
                 except Exception:
-                    self.end_faulty(conn)
+                    conn_faulty(conn)
         if count == 0:
             return 0
         conns.count -= count
         memmove(conns.items, conns.items + count, conns.count * cython.sizeof(cython.p_void))
         return 0
-
-    def end_faulty(self, conn: Conn) -> None:
-        """A handler raised an exception: close its connection and keep the loop running. `close`
-        empties the queues even if it raises as well."""
-        whose = getattr(conn, "server", None) or getattr(conn, "pool", None) or "nutproxy"
-        log.exception("%s of %s: internal error, %s", conn, whose, conn.after_fault)
-        try:
-            conn.close(conn)
-        except Exception:
-            log.exception("internal error while closing the connection")
-            conn.shut()
 
     def judge(self):
         """Run expired timers and deadlines. Replies that came before them have been read."""
@@ -294,7 +297,7 @@ class Worker:
                     pool.expire()
                 except Exception:
                     log.exception("%s: a request that timed out could not be answered", pool)
-        return 0
+        return self.janitor.watch()
 
     def turn(self):
         reactor: Reactor = self.reactor
@@ -318,9 +321,11 @@ class Worker:
                 try:
                     conn.recv(conn)
                 except Exception:
-                    self.end_faulty(conn)
+                    conn_faulty(conn)
         reactor.ready_before.count = 0
 
+        if reactor.jobs.count:
+            self.janitor.work()
         if self.draining:
             # Before the wait: a timer may have ended the last client.
             self.check_drained()
@@ -335,7 +340,7 @@ class Worker:
             try:
                 conn_events(conn, events)
             except Exception:
-                self.end_faulty(conn)
+                conn_faulty(conn)
 
         self.flush(cython.address(reactor.flush_servers))
         self.flush(cython.address(reactor.flush_clients))
@@ -343,21 +348,12 @@ class Worker:
         self.unfreed = messages_turn(reactor.now)
         return 0
 
-    def tidy(self) -> None:
-        """Run every TIDY_INTERVAL: return memory after a burst, go on probing servers where that
-        was interrupted, and end clients with requests that stay incomplete."""
-        self.reactor.timers.schedule(self.reactor.now + TIDY_INTERVAL, self.tidy)
-        messages_trim()
-        for pool in self.pools:
-            pool.keep_probing()
-            pool.check_unfinished()
-
     def close(self) -> None:
         """Close every listener, client and server connection."""
-        proxy: Listener
+        listener: Listener
         conn: Conn
-        for proxy in self.proxies:
-            proxy.end()
+        for listener in self.listeners:
+            listener.end()
         for pool in self.pools:
             pool.close()
         for conn in list(self.reactor.conns):
@@ -376,7 +372,7 @@ def core_loop(worker: Worker) -> None:
     gc.disable()
     messages_setup()
     try:
-        worker.tidy()
+        worker.janitor.tidy()
         for pool in worker.pools:
             if pool.config.preconnect:
                 pool.preconnect()

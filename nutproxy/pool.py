@@ -10,13 +10,13 @@ ejected server get an error until then.
 """
 
 import logging
-from collections import deque
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.back.link import Link, begun
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.hashkit.router import Router
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
 from cython.cimports.nutproxy.msg.message import (
     MSG_CANCELLED,
@@ -26,15 +26,6 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.response import msg_fail
 from cython.cimports.nutproxy.stats.slab import (
-    POOL_CLIENT_ACCEPTED,
-    POOL_CLIENT_CONNECTIONS,
-    POOL_CLIENT_EOF,
-    POOL_CLIENT_ERR,
-    POOL_CLIENT_REJECTED,
-    POOL_CLIENT_REQUEST_BYTES,
-    POOL_CLIENT_REQUESTS,
-    POOL_CLIENT_RESPONSE_BYTES,
-    POOL_FORWARD_ERROR,
     POOL_SERVER_EJECTS,
 )
 
@@ -57,32 +48,36 @@ RING_PORTION = 6400
 
 
 @cython.cclass
+class RingJob(Job):
+    def __init__(self, pool: ServerPool):
+        self.pool = pool
+
+    def portion(self):
+        try:
+            return self.pool.rebuild_portion()
+        except Exception:
+            # `tidy` begins again.
+            self.pool.ring_job = None
+            raise
+
+
+@cython.cclass
 class ServerPool:
     """A pool as configured. `resolve(host, port, callback)` looks up names without blocking."""
 
-    def __init__(self, reactor: Reactor, worker, index: cython.int, config, resolve):
+    def __init__(self, reactor: Reactor, index: cython.int, config, resolve):
         self.reactor = reactor
         self.index = index
         self.stats = reactor.slab.row(reactor.slab.pools[index])
-        self.worker = worker
         self.config = config
         self.protocol = PROTOCOLS[config.redis]
         self.resolve = resolve
         self.name = config.name
-        self.client_conns = {}
-        self.chores = deque()
-        self.redis_auth = config.redis_auth
         self.redis_db = config.redis_db
         self.timeout = config.timeout or 0
-        self.admin_commands = config.admin_commands
         self.any_route = config.distribution == "random"
-        self.miss = config.on_dead_server == "miss"
-        self.max_requests = config.client_max_requests
-        self.max_pending = config.client_max_pending
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
-        self.max_unfinished = config.client_query_buffer_limit
-        self.request_timeout = config.client_request_timeout or 0
         self.servers = [
             Server(reactor, self, server, index) for index, server in enumerate(config.servers)
         ]
@@ -92,19 +87,12 @@ class ServerPool:
             config.hash_tag,
             [(server.name.encode(), server.weight) for server in config.servers],
         )
-        numbers = {name: number for number, name in enumerate(self.protocol.commands)}
-        self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
         self.scratch = cython.cast(
             cython.pointer(uint32_t), calloc(len(self.servers), cython.sizeof(uint32_t))
         )
         deadlines_init(cython.address(self.deadlines))
-        if self.denied is cython.NULL or self.scratch is cython.NULL:
+        if self.scratch is cython.NULL:
             raise MemoryError
-        for name in config.deny_commands:
-            for row, number in numbers.items():
-                # Denying a container command denies its subcommands.
-                if row == name or row.startswith(name + " "):
-                    self.denied[number] = 1
         self.suspects = set()
 
     def __str__(self) -> str:
@@ -116,7 +104,6 @@ class ServerPool:
         return {"pool": self.name}
 
     def __dealloc__(self):
-        free(self.denied)
         free(self.scratch)
 
     def route(self, key, length):
@@ -195,26 +182,20 @@ class ServerPool:
         return (self.connects - 1) // CONNECTS_PER_TURN * CONNECTS_APART
 
     def watch(self, server: Server) -> None:
-        """Watch a server on which a request has timed out: the connection may be dead."""
+        """A request has timed out on this server: the connection may be dead."""
         self.suspects.add(server)
-        if self.watch_timer is None:
-            self.watch_timer = self.reactor.timers.schedule(
-                self.reactor.now + max(self.timeout // 2, 10), self.watch_silence
-            )
 
-    def watch_silence(self) -> None:
-        """Look for dead connections of the watched servers, twice per timeout. Servers without
-        timeouts cost nothing, however many there are."""
-        self.watch_timer = None
+    def close_silent(self) -> None:
+        """Look for dead connections of the servers on which requests have timed out. Servers
+        without timeouts cost nothing, however many there are."""
         for server in self.suspects.copy():
-            self.suspects.discard(server)
-            if server.close_silent():
-                self.watch(server)
+            if not server.close_silent():
+                self.suspects.discard(server)
 
     def update_ring(self) -> None:
         """Rebuild the ring, now or soon, after servers have left or returned."""
         self.ring_stale = True
-        if self.ring_timer is not None:
+        if self.ring_job is not None:
             return
         if len(self.servers) <= RING_SMALL and self.ring_turn != self.reactor.now_usec:
             self.ring_turn = self.reactor.now_usec
@@ -224,24 +205,21 @@ class ServerPool:
             self.rebuild_soon()
 
     def rebuild_soon(self) -> None:
-        self.ring_timer = self.reactor.timers.schedule(self.reactor.now, self.rebuild_portion)
+        job: RingJob = RingJob(self)
+        self.reactor.jobs.add(job)
+        self.ring_job = job
 
-    def rebuild_portion(self) -> None:
+    def rebuild_portion(self):
         """Build one portion of the new ring. If servers leave or return meanwhile, the ring is
         finished first and then built again, so it becomes ready however often they do."""
-        self.ring_timer = None
-        try:
-            if not self.ring_building:
-                self.router.begin(self.live_flags())
-                self.ring_stale = False
-            self.ring_building = self.router.build(RING_PORTION)
-        finally:
-            self.keep_rebuilding()
-
-    def keep_rebuilding(self) -> None:
-        """Schedule the next portion, unless the ring is ready or one is scheduled already."""
-        if (self.ring_building or self.ring_stale) and self.ring_timer is None:
-            self.rebuild_soon()
+        if not self.ring_building:
+            self.router.begin(self.live_flags())
+            self.ring_stale = False
+        self.ring_building = self.router.build(RING_PORTION)
+        if self.ring_building or self.ring_stale:
+            return True
+        self.ring_job = None
+        return False
 
     def live_flags(self) -> list[bool]:
         """For each server, in index order, whether the ring holds it."""
@@ -260,75 +238,14 @@ class ServerPool:
 
     def keep_probing(self) -> None:
         """Resume ring rebuilds and probes that stopped because memory had run out."""
-        self.keep_rebuilding()
+        if (self.ring_building or self.ring_stale) and self.ring_job is None:
+            self.rebuild_soon()
         for server in self.servers:
             server.keep_probing()
-
-    def check_unfinished(self) -> None:
-        """End the clients that have left a request incomplete for too long."""
-        if self.request_timeout:
-            for client in list(self.client_conns.values()):
-                client.check_unfinished()
-
-    def largest_unfinished(self):
-        """The client with the most bytes in an incomplete request."""
-        return max(self.client_conns.values(), key=lambda client: client.unfinished_bytes)
-
-    def client_came(self, client) -> None:
-        self.client_conns[client.id] = client
-        self.stats[POOL_CLIENT_ACCEPTED] += 1
-        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
-
-    def client_left(self, client, eof: bool) -> None:
-        """`eof`: the client closed the connection, or sent QUIT."""
-        self.client_conns.pop(client.id, None)
-        self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
-        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.client_conns)
-
-    @property
-    def port(self) -> int:
-        """The TCP port that it listens on; 0 for a unix socket."""
-        return self.config.listen.port if self.config.listen.family == "tcp" else 0
-
-    @property
-    def curr_connections(self) -> int:
-        return self.stats[POOL_CLIENT_CONNECTIONS]
-
-    @property
-    def total_connections(self) -> int:
-        return self.stats[POOL_CLIENT_ACCEPTED]
-
-    @property
-    def rejected_connections(self) -> int:
-        return self.stats[POOL_CLIENT_REJECTED]
-
-    @property
-    def total_requests(self) -> int:
-        return self.stats[POOL_CLIENT_REQUESTS]
-
-    @property
-    def total_net_in(self) -> int:
-        return self.stats[POOL_CLIENT_REQUEST_BYTES]
-
-    @property
-    def total_net_out(self) -> int:
-        return self.stats[POOL_CLIENT_RESPONSE_BYTES]
-
-    @property
-    def forward_errors(self) -> int:
-        return self.stats[POOL_FORWARD_ERROR]
 
     @property
     def server_ejects(self) -> int:
         return self.stats[POOL_SERVER_EJECTS]
-
-    def clients(self) -> list:
-        """This pool's client connections, oldest first."""
-        return list(self.client_conns.values())
-
-    def client_of(self, id: int | None):
-        """The client with this id; None if there is none."""
-        return self.client_conns.get(id)
 
     def close(self) -> None:
         for server in self.servers:

@@ -16,6 +16,7 @@ from cython.cimports.nutproxy.conn import Conn, Reactor
 from cython.cimports.nutproxy.core import Worker
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.event import Poller
+from cython.cimports.nutproxy.janitor import Janitor
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
     MSG_CANCELLED,
@@ -83,6 +84,7 @@ class SteppedWorker(Worker):
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
         Worker.__init__(self, mbuf_size, config_file, slab)
         self.reactor = SteppedReactor(mbuf_size, slab)
+        self.janitor = Janitor(self.reactor, self.pools, self.frontends)
 
     def timeout(self):
         self.waits = Worker.timeout(self) != 0
@@ -109,7 +111,8 @@ class SteppedWorker(Worker):
         if self.stopped:
             # They will never run. Some hold connections.
             self.reactor.timers.heap.clear()
-        self.proxies.clear()
+        self.listeners.clear()
+        self.frontends.clear()
         for pool in self.pools:
             pool.servers.clear()
         self.pools.clear()
@@ -215,9 +218,9 @@ def check(worker: Worker) -> int:
     pool: ServerPool
     holders: dict = {}
     timed: int = 0
+    for client in worker.clients():
+        check_client(client, holders)
     for pool in worker.pools:
-        for client in pool.client_conns.values():
-            check_client(client, holders)
         for server in pool.servers:
             check_server(server, holders)
     for pool in worker.pools:

@@ -141,7 +141,7 @@ def serve(
     """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
     descriptor of the memory for its counters."""
     worker = Worker(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
-    worker.max_clients = max_clients
+    worker.client_room.limit = max_clients
     reading, writing = wakeup
 
     def wake() -> None:

@@ -24,9 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nutproxy.builtin import client, connection, info, server, transaction
-from nutproxy.builtin.interface import Client, Pool, Query, Server, Steps, Worker
+from nutproxy.builtin.interface import Client, Query, Steps
 
-__all__ = ["HANDLERS", "Client", "Handler", "Pool", "Query", "Server", "Steps", "Worker"]
+__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps"]
 
 Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from time import monotonic
 
-from nutproxy.builtin.interface import Client, Steps
+from nutproxy.builtin.interface import Client, ReplyMode, Steps
 from nutproxy.builtin.resp import (
     OK,
     array,
@@ -79,7 +79,7 @@ CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"}
 
 def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
     """CLIENT LIST [TYPE type | ID id …]. All clients of the pool have the type normal."""
-    pool = client.pool
+    clients = client.frontend.clients
     found: Sequence[Client] = ()
     option = argv[2].lower() if len(argv) > 2 else b""
     if option == b"type" and len(argv) == 4:
@@ -87,16 +87,16 @@ def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
         if kind not in CLIENT_TYPES:
             return errors.error("client_type", errors.echo(argv[3]))
         if kind == b"normal":
-            found = pool.clients()
+            found = [*clients.values()]
     elif option == b"id" and len(argv) > 3:
         ids = [parse_integer(word) for word in argv[3:]]
         if None in ids:
             return errors.error("client_id")
-        found = [each for each in map(pool.client_of, ids) if each is not None]
+        found = [each for each in map(clients.get, ids) if each is not None]
     elif len(argv) > 2:
         return errors.error("syntax")
     else:
-        found = pool.clients()
+        found = [*clients.values()]
     steps = _list(client, found)
     return Steps(steps) if len(found) > LINES_PER_STEP else next(steps)
 
@@ -174,15 +174,18 @@ def no_touch(client: Client, argv: list[bytes]) -> bytes:
     return OK
 
 
+REPLY_MODES = {b"on": ReplyMode.ON, b"off": ReplyMode.OFF, b"skip": ReplyMode.SKIP}
+
+
 def reply(client: Client, argv: list[bytes]) -> bytes:
-    mode = argv[2].lower()
-    if mode == b"on":
-        client.reply_mode = "on"
-        return OK
-    if mode not in (b"off", b"skip"):
+    mode = REPLY_MODES.get(argv[2].lower())
+    if mode is None:
         return errors.error("syntax")
-    if client.reply_mode != "off":
-        client.reply_mode = mode.decode()
+    if mode == ReplyMode.ON:
+        client.reply_mode = mode
+        return OK
+    if client.reply_mode != ReplyMode.OFF:
+        client.reply_mode = mode
     return b""
 
 

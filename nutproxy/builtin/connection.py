@@ -10,7 +10,7 @@ import hiredis
 
 from nutproxy.builtin.client import name_error
 from nutproxy.builtin.info import server_version
-from nutproxy.builtin.interface import Client, Pool, Query
+from nutproxy.builtin.interface import Client, Frontend, Query, ReplyMode
 from nutproxy.builtin.resp import OK, array, bulk, integer, mapping, parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import State
@@ -18,16 +18,16 @@ from nutproxy.proto.commands import State
 DEFAULT_USER = b"default"  # the only user of a pool, with Redis' name for it
 
 
-def authenticates(pool: Pool, user: bytes, password: bytes) -> bool:
-    """Whether this user and password are those of the pool.
+def authenticates(frontend: Frontend, user: bytes, password: bytes) -> bool:
+    """Whether this user and password are those of the frontend.
 
     The time that this takes does not reveal which of the two is wrong. Without a redis_auth, the
     default user has no password and every password is accepted, as in Redis.
     """
     known = compare_digest(user, DEFAULT_USER)
-    if pool.redis_auth is None:
+    if frontend.redis_auth is None:
         return known
-    return compare_digest(password, pool.redis_auth) & known
+    return compare_digest(password, frontend.redis_auth) & known
 
 
 def ping(client: Client, argv: list[bytes]) -> bytes:
@@ -60,15 +60,15 @@ def select(client: Client, argv: list[bytes]) -> bytes:
 def auth(client: Client, argv: list[bytes]) -> bytes:
     """AUTH. The errors of `AUTH password` have twemproxy's texts, those of `AUTH user password` the
     texts of Redis. A failed AUTH changes nothing, as in Redis."""
-    pool = client.pool
+    frontend = client.frontend
     if len(argv) > 3:
         return errors.error("syntax")
     if len(argv) == 2:
-        if pool.redis_auth is None:
+        if frontend.redis_auth is None:
             return errors.error("no_password_set")
-        if not authenticates(pool, DEFAULT_USER, argv[1]):
+        if not authenticates(frontend, DEFAULT_USER, argv[1]):
             return errors.error("invalid_password")
-    elif not authenticates(pool, argv[1], argv[2]):
+    elif not authenticates(frontend, argv[1], argv[2]):
         return errors.error("wrongpass")
     client.authenticated = True
     return OK
@@ -79,11 +79,11 @@ def reset(client: Client, argv: list[bytes]) -> bytes:
     correct."""
     client.protover = 2
     client.name = ""
-    client.reply_mode = "on"
+    client.reply_mode = ReplyMode.ON
     client.no_evict = client.no_touch = False
     # As a number: in Python 3.11.2, ~ of such a flag is only one of the others.
     client.leave(~int(State.AUTH))
-    client.authenticated = client.pool.redis_auth is None
+    client.authenticated = client.frontend.redis_auth is None
     return b"+RESET\r\n"
 
 
@@ -116,7 +116,7 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         else:
             return errors.error("hello_option", errors.echo(word, len(word)))
     if credentials is not None:
-        if not authenticates(client.pool, *credentials):
+        if not authenticates(client.frontend, *credentials):
             return errors.error("wrongpass")
         authenticated = True
     if not authenticated:

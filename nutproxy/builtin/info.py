@@ -97,24 +97,24 @@ def _answers(replies: Replies) -> Iterator[dict[str, str]]:
 
 
 def _server(client: Client, replies: Replies) -> Fields:
-    pool, worker = client.pool, client.worker
+    pool, process = client.pool, client.frontend.process
     if pool.server_version is None:
         found = (reply.get("redis_version") for reply in _answers(replies))
         pool.server_version = next(filter(None, found), None)
-    uptime = int(monotonic() - worker.started)
+    uptime = int(monotonic() - process.started)
     return {
         "redis_version": pool.server_version or "unknown",
         "redis_mode": "standalone",
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
         "arch_bits": 64 if sys.maxsize > 2**32 else 32,
-        "process_id": worker.pid,
+        "process_id": process.pid,
         "run_id": _run_id(client),
-        "tcp_port": pool.port,
+        "tcp_port": client.frontend.port,
         "server_time_usec": time_ns() // 1000,
         "uptime_in_seconds": uptime,
         "uptime_in_days": uptime // 86400,
-        "config_file": worker.config_file,
-        "nutproxy_version": worker.version,
+        "config_file": process.config_file,
+        "nutproxy_version": process.version,
         "nutproxy_pool": pool.name,
         "nutproxy_servers": len(pool.servers),
         "nutproxy_servers_down": sum(server.down for server in pool.servers),
@@ -124,7 +124,7 @@ def _server(client: Client, replies: Replies) -> Fields:
 
 def _clients(client: Client, replies: Replies) -> Fields:
     return {
-        "connected_clients": client.pool.curr_connections,
+        "connected_clients": client.frontend.curr_connections,
         "blocked_clients": 0,
         "tracking_clients": 0,
     }
@@ -169,8 +169,8 @@ def _replication(client: Client, replies: Replies) -> Fields:
 
 def _run_id(client: Client) -> str:
     """40 hexadecimal digits that do not change while the process runs."""
-    worker = client.worker
-    told = f"{platform.node()} {worker.pid} {worker.started} {client.pool.name}"
+    process = client.frontend.process
+    told = f"{platform.node()} {process.pid} {process.started} {client.pool.name}"
     return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -256,15 +256,15 @@ def human(size: float) -> str:
 
 
 def _stats(client: Client, replies: Replies) -> Fields:
-    pool = client.pool
+    frontend = client.frontend
     own: Fields = {
-        "total_connections_received": pool.total_connections,
-        "total_commands_processed": pool.total_requests,
-        "total_net_input_bytes": pool.total_net_in,
-        "total_net_output_bytes": pool.total_net_out,
-        "rejected_connections": pool.rejected_connections,
-        "forward_error": pool.forward_errors,
-        "server_ejects": pool.server_ejects,
+        "total_connections_received": frontend.total_connections,
+        "total_commands_processed": frontend.total_requests,
+        "total_net_input_bytes": frontend.total_net_in,
+        "total_net_output_bytes": frontend.total_net_out,
+        "rejected_connections": frontend.rejected_connections,
+        "forward_error": frontend.forward_errors,
+        "server_ejects": client.pool.server_ejects,
     }
     failed = sum(isinstance(reply, ValueError) for reply in replies.values())
     if failed:

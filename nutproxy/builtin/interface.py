@@ -8,8 +8,9 @@ Everything else is read-only for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal, Protocol
 
 
@@ -25,12 +26,27 @@ class Server(Protocol):
 
 class Pool(Protocol):
     name: str
-    redis_auth: bytes | None
     redis_db: int
-    port: int  # the listening port; 0 for a unix socket
     server_version: str | None  # "7.0.15"; None until a server has been asked
     knows_hello: bool  # a server has accepted HELLO
     servers: Sequence[Server]
+    server_ejects: int
+
+    def live_servers(self) -> Sequence[Server]: ...
+
+
+class Process(Protocol):
+    started: float  # monotonic seconds
+    config_file: str
+    version: str
+    pid: int
+
+
+class Frontend(Protocol):
+    redis_auth: bytes | None
+    port: int  # the listening port; 0 for a unix socket
+    clients: Mapping[int | None, Client]  # by id, oldest first
+    process: Process
     total_connections: int
     curr_connections: int
     rejected_connections: int
@@ -38,20 +54,14 @@ class Pool(Protocol):
     total_net_in: int  # bytes
     total_net_out: int  # bytes
     forward_errors: int
-    server_ejects: int
-
-    def clients(self) -> list[Client]: ...
-
-    def client_of(self, id: int | None) -> Client | None: ...
-
-    def live_servers(self) -> Sequence[Server]: ...
 
 
-class Worker(Protocol):
-    started: float  # monotonic seconds
-    config_file: str
-    version: str
-    pid: int
+class ReplyMode(IntEnum):
+    """What CLIENT REPLY has asked for."""
+
+    ON = 0
+    OFF = 1
+    SKIP = 2  # no reply to the next request, then ON
 
 
 class Client(Protocol):
@@ -72,14 +82,14 @@ class Client(Protocol):
     refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command and its error
     no_evict: bool
     no_touch: bool
-    reply_mode: str  # "on", "off", or "skip": no reply to the next request, then "on"
+    reply_mode: int  # ReplyMode
     last_command: str
     tot_net_in: int  # bytes
     tot_net_out: int  # bytes
     omem: int  # bytes
     closing: bool  # close after the outstanding replies
+    frontend: Frontend
     pool: Pool
-    worker: Worker
 
     def enter(self, state: int, command: bytes, error: bytes) -> None: ...
 

@@ -151,28 +151,28 @@ def _lines(figures: Iterable[tuple[str, object]]) -> bytes:
 
 
 def _own(client: Client) -> dict[str, object]:
-    pool, worker = client.pool, client.worker
+    pool, frontend = client.pool, client.frontend
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "pid": worker.pid,
-        "uptime": int(time.monotonic() - worker.started),
+        "pid": frontend.process.pid,
+        "uptime": int(time.monotonic() - frontend.process.started),
         "time": int(time.time()),
         "version": _version(client),
         "pointer_size": 8 * struct.calcsize("P"),
         "rusage_user": f"{usage.ru_utime:.6f}",
         "rusage_system": f"{usage.ru_stime:.6f}",
-        "curr_connections": pool.curr_connections,
-        "total_connections": pool.total_connections,
-        "rejected_connections": pool.rejected_connections,
-        "bytes_read": pool.total_net_in,
-        "bytes_written": pool.total_net_out,
+        "curr_connections": frontend.curr_connections,
+        "total_connections": frontend.total_connections,
+        "rejected_connections": frontend.rejected_connections,
+        "bytes_read": frontend.total_net_in,
+        "bytes_written": frontend.total_net_out,
         "threads": 1,
         "nutproxy_pool": pool.name,
         "nutproxy_servers": len(pool.servers),
         "nutproxy_servers_down": sum(server.down for server in pool.servers),
         "nutproxy_servers_ejected": sum(server.ejected for server in pool.servers),
-        "nutproxy_requests": pool.total_requests,
-        "nutproxy_forward_error": pool.forward_errors,
+        "nutproxy_requests": frontend.total_requests,
+        "nutproxy_forward_error": frontend.forward_errors,
         "nutproxy_server_ejects": pool.server_ejects,
     }
 

@@ -29,7 +29,7 @@ LOLWUT = """\
 
 
 def lolwut(client: Client, argv: list[bytes]) -> bytes:
-    return verbatim(f"{LOLWUT}nutproxy ver. {client.worker.version}\n", client.protover)
+    return verbatim(f"{LOLWUT}nutproxy ver. {client.frontend.process.version}\n", client.protover)
 
 
 def role(client: Client, argv: list[bytes]) -> bytes:

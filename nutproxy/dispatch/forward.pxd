@@ -2,6 +2,7 @@ from libc.stdint cimport uint32_t
 
 from nutproxy.front.client cimport ClientConn
 from nutproxy.hashkit.router cimport Router
+from nutproxy.io.jobs cimport Job
 from nutproxy.msg.message cimport Msg, finish_t
 from nutproxy.msg.parse cimport Arg
 from nutproxy.back.server cimport Server
@@ -26,3 +27,8 @@ cdef int ask(ClientConn client, void* row, bytes request, list servers, object f
              bytes failure, uint32_t flags) except -1
 cdef int later(ClientConn client, object steps, uint32_t flags, bytes failure) except -1
 cdef int spare_others(ClientConn client) except -1
+
+cdef class ReplySteps(Job):
+    cdef object steps                  # None: only the client's next request waits
+    cdef uint32_t flags
+    cdef bytes failure

@@ -15,13 +15,13 @@ so they keep the order of the requests, no matter who made the reply.
 """
 
 import logging
-from functools import partial
 
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.deadline import deadline_append
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
@@ -329,40 +329,35 @@ def later(client, steps, flags, failure):
     """Make a reply in later turns; it is `failure` if that raises. The client's next request waits
     until it is complete. If `steps` is None, only the next request is delayed."""
     client.waiting = True
-    if not client.pool.chores:
-        # Schedule first: if it raised after the append, the queue would not be empty and no later
-        # chore would get a timer.
-        client.reactor.timers.schedule(client.reactor.now, partial(step, client.pool))
-    client.pool.chores.append((client, steps, flags, failure))
+    client.reactor.jobs.add(ReplySteps(client, steps, flags, failure))
     return 0
 
 
-def step(pool: ServerPool) -> None:
-    """Take one step of one reply. Other replies in steps, and all other clients, get their turn
-    before the next step."""
-    client: ClientConn
-    client, steps, flags, failure = pool.chores.popleft()
-    # If the client has disconnected, drop the rest.
-    if client.fd >= 0:
+@cython.cclass
+class ReplySteps(Job):
+    """A reply that is made in steps."""
+
+    def __init__(self, client: ClientConn, steps, flags: cython.uint, failure):
+        self.conn = client
+        self.steps = steps
+        self.flags = flags
+        self.failure = failure
+
+    def portion(self):
+        client: ClientConn = self.conn
+        # If the client has disconnected, drop the rest.
+        if client.fd < 0:
+            return False
+        if self.steps is None:
+            client.resume()
+            return False
         try:
-            if steps is None:
-                client.resume()
-            else:
-                one_step(client, steps, flags, failure)
+            reply = next(self.steps)
         except Exception:
-            pool.worker.end_faulty(client)
-    if pool.chores:
-        pool.reactor.timers.schedule(pool.reactor.now, partial(step, pool))
-
-
-def one_step(client: ClientConn, steps, flags: int, failure: bytes) -> None:
-    try:
-        reply = next(steps)
-    except Exception:
-        log.exception("%s: a reply could not be made", client)
-        reply = failure
-    if reply:
+            log.exception("%s: a reply could not be made", client)
+            reply = self.failure
+        if not reply:
+            return True
         client.resume()
-        answer(client, reply, flags, False)
-    else:
-        client.pool.chores.append((client, steps, flags, failure))
+        answer(client, reply, self.flags, False)
+        return False

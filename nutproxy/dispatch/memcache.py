@@ -39,6 +39,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     spare_others,
 )
 from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_MISS,
@@ -100,8 +101,8 @@ def memcache_recv_done(conn, data, parser):
     if parser.error is not cython.NULL:
         client.stats[POOL_REFUSED_REQUESTS] += 1
         return answer_constant(client, parser.error, strlen(parser.error), flags)
-    if pool.denied[command.number]:
-        return answer(client, denied(command, pool), flags, True)
+    if client.frontend.denied[command.number]:
+        return answer(client, denied(command, client.frontend), flags, True)
     kind = command.kind
     if kind in (GET, GAT):
         return get_values(client, command, data, parser, flags)
@@ -157,8 +158,8 @@ def memcache_recv_error(conn, parser):
 
 
 @cython.cfunc
-def denied(command: cython.pointer(Command), pool: ServerPool) -> bytes:
-    return memcache_error("memcache_denied", command.name[: command.length], pool.name.encode())
+def denied(command: cython.pointer(Command), frontend: Frontend) -> bytes:
+    return memcache_error("memcache_denied", command.name[: command.length], frontend.name.encode())
 
 
 @cython.cfunc
@@ -332,7 +333,7 @@ def meta(
             return answer(client, LINE_FEED, 0, True)
         if length:
             key = cython.address(key_buffer[0])
-    if client.pool.miss and command.name[1] == b"g":
+    if client.frontend.miss and command.name[1] == b"g":
         flags |= MSG_MISS
     return forward_key(client, command, data, parser, key, length, flags)
 
@@ -399,7 +400,7 @@ def get_values(
     if parser.argc == first:
         # In memcached, gat without a key is not an error.
         return answer_constant(client, b"END\r\n", 5, flags)
-    if pool.miss:
+    if client.frontend.miss:
         flags |= MSG_MISS
     arg = cython.address(parser.argv[first])
     server = pool.route(data + arg.offset, arg.length)

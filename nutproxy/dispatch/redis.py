@@ -155,7 +155,7 @@ def redis_recv_done(conn, data, parser):
         return answer(
             client, not_carried_out(client, names[row.number], refusing(client, row)), flags, True
         )
-    if pool.denied[row.number]:
+    if client.frontend.denied[row.number]:
         return refuse(client, row, data, parser, flags, errors.denied(names[row.number], pool.name))
 
     if row.behaviour == FORWARD:
@@ -166,7 +166,7 @@ def redis_recv_done(conn, data, parser):
         return local_command(client, row, data, parser, flags)
     if row.behaviour == ANY:
         return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
-    if row.behaviour == ADMIN and not pool.admin_commands:
+    if row.behaviour == ADMIN and not client.frontend.admin_commands:
         return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
     if row.behaviour == UNSUPPORTED:
         return refuse(client, row, data, parser, flags, errors.not_supported(names[row.number]))
@@ -270,10 +270,10 @@ def release_keys(keys: cython.pointer(cython.uint)) -> cython.void:
 @cython.exceptval(check=False)
 def reply_flags(client: ClientConn) -> cython.uint:
     """MSG_NOREPLY if CLIENT REPLY suppresses the reply to this request, else 0."""
-    if client.mode == REPLY_ON:
+    if client.reply_mode == REPLY_ON:
         return 0
-    if client.mode == REPLY_SKIP:
-        client.mode = REPLY_ON
+    if client.reply_mode == REPLY_SKIP:
+        client.reply_mode = REPLY_ON
     return MSG_NOREPLY
 
 
@@ -444,7 +444,7 @@ def local_command(
 ) -> cython.int:
     """Run a command that the proxy handles itself."""
     protover: cython.int = client.protover
-    mode: cython.int = client.mode
+    mode: cython.int = client.reply_mode
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
@@ -462,7 +462,7 @@ def local_command(
         return later(client, reply.steps, flags, INTERNAL_ERROR)
     if (
         flags
-        and client.mode == REPLY_ON
+        and client.reply_mode == REPLY_ON
         and (mode != REPLY_ON or (reply == OK and same_word(row.name, row.length, b"client reply")))
     ):
         # CLIENT REPLY ON is itself answered, and so is RESET unless it follows SKIP.

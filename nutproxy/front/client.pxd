@@ -1,23 +1,27 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.conn cimport Conn
+from nutproxy.io.jobs cimport Job
 from nutproxy.msg.protocol cimport Protocol
+from nutproxy.front.frontend cimport Frontend
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.row cimport Row
 
-cdef enum ReplyMode:
+# builtin.interface.ReplyMode
+cdef enum:
     REPLY_ON = 0
-    REPLY_OFF
-    REPLY_SKIP              # the next command's reply is not sent
+    REPLY_OFF = 1
+    REPLY_SKIP = 2
 
 cdef class ClientConn(Conn):
-    cdef readonly ServerPool pool
+    cdef readonly Frontend frontend
+    cdef readonly ServerPool pool      # where its requests go
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
     cdef public int protover               # its protocol version: 2 or 3
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
-    cdef int mode                      # ReplyMode
+    cdef public int reply_mode         # CLIENT REPLY: is its next command answered?
     cdef bint paused                   # at a limit: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next one is parsed
     cdef public bint barrier           # protocol switched: the queue must be empty before the next
@@ -41,3 +45,6 @@ cdef class ClientConn(Conn):
     cdef int give_up(self, const char* text) except -1
     cdef int linger(self) except -1
     cdef int close_if_drained(self) except -1
+
+cdef class LetGo(Job):
+    cdef ClientConn client

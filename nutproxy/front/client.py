@@ -29,12 +29,13 @@ import socket
 import sys
 import termios
 import time
-from functools import partial
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
+from cython.cimports.nutproxy.front.frontend import Frontend
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_FAILED,
@@ -80,7 +81,6 @@ FIRST_REQUESTS = cython.declare(cython.size_t, 32)
 UNREAD_FACTOR = cython.declare(cython.size_t, 4)
 
 next_id = cython.declare(cython.ulonglong, 0)
-REPLY_MODES = ("on", "off", "skip")
 
 
 @cython.cfunc
@@ -281,26 +281,45 @@ def client_close(conn: Conn) -> cython.int:
     finally:
         # A client that has sent QUIT need not read the +OK.
         asked = conn.closing and conn.err in (0, EPIPE, ECONNRESET)
-        client.pool.client_left(client, (conn.eof or asked) and not client.broken)
+        client.frontend.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
-        let_go(conn)
+        if let_go(conn):
+            let_go_later(client)
     return 0
 
 
-def let_go(conn: Conn) -> None:
-    """Release the requests of a client that has gone, a limited number each turn. Replies to the
-    others that come meanwhile are kept in its queue, and nothing is sent any more."""
-    count: cython.int = 0
-    while conn.omsg_q.head is not cython.NULL:
-        count += 1
-        if count == LET_GO_PER_TURN or (count < LET_GO_PER_TURN and freed_enough()):
-            try:
-                conn.reactor.timers.schedule(conn.reactor.now, partial(let_go, conn))
-                return
-            except MemoryError:
-                # Without a timer, release all of them now.
-                count = LET_GO_PER_TURN
+@cython.cfunc
+@cython.exceptval(check=False)
+def let_go_later(client: ClientConn) -> cython.void:
+    try:
+        client.reactor.jobs.add(LetGo(client))
+    except MemoryError:
+        while client.omsg_q.head is not cython.NULL:
+            msg_put(client.dequeue_outq(client))
+
+
+@cython.cclass
+class LetGo(Job):
+    """Releases the requests of a client that has gone. Replies to the others that come meanwhile
+    are kept in its queue, and nothing is sent any more."""
+
+    def __init__(self, client: ClientConn):
+        self.client = client
+
+    def portion(self):
+        return let_go(self.client)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def let_go(conn: Conn) -> cython.bint:
+    """Release LET_GO_PER_TURN requests, or fewer if they are large. Returns whether there are
+    more."""
+    for _ in range(LET_GO_PER_TURN):
+        if conn.omsg_q.head is cython.NULL or freed_enough():
+            break
         msg_put(conn.dequeue_outq(conn))
+    return conn.omsg_q.head is not cython.NULL
 
 
 @cython.cfunc
@@ -321,10 +340,10 @@ def client_recv_part(
     """Part of a large request was received. If the incomplete requests of all clients are too large
     together, the client with the largest one is ended, as with Redis' maxmemory-clients."""
     client: ClientConn = cython.cast(ClientConn, conn)
-    pool: ServerPool = client.pool
+    frontend: Frontend = client.frontend
     conn.count(length)
-    if pool.unfinished > pool.max_unfinished:
-        cython.cast(ClientConn, pool.largest_unfinished()).give_up(client.protocol.too_much)
+    if frontend.unfinished > frontend.max_unfinished:
+        cython.cast(ClientConn, frontend.largest_unfinished()).give_up(client.protocol.too_much)
     return 0
 
 
@@ -370,27 +389,28 @@ def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
 
 @cython.cclass
 class ClientConn(Conn):
-    """A client of `pool`."""
+    """A client of `frontend`."""
 
     letter = "c"
 
-    def __init__(self, pool: ServerPool):
+    def __init__(self, frontend: Frontend):
         global next_id
         next_id += 1
         self.id = next_id
-        self.reactor = pool.reactor
-        self.pool = pool
-        self.protocol = pool.protocol
+        self.reactor = frontend.reactor
+        self.frontend = frontend
+        self.pool = frontend.pool
+        self.protocol = frontend.protocol
         self.protover = 2
         self.name = ""
         self.lib_name = ""
         self.lib_ver = ""
         self.created = time.monotonic()
         self.last_request = self.reactor.now
-        self.authenticated = not pool.redis_auth
-        self.expected = pool.max_pending // FIRST_REQUESTS
-        self.unsent_max = UNREAD_FACTOR * pool.max_pending
-        self.stats = pool.stats
+        self.authenticated = not frontend.redis_auth
+        self.expected = frontend.max_pending // FIRST_REQUESTS
+        self.unsent_max = UNREAD_FACTOR * frontend.max_pending
+        self.stats = frontend.stats
         self.flush_list = cython.address(self.reactor.flush_clients)
         self.recv = client_recv
         self.recv_next = client_recv_next
@@ -399,7 +419,7 @@ class ClientConn(Conn):
         self.recv_large = cython.cast(recv_done_t, self.protocol.dispatch_large)
         self.recv_part = client_recv_part
         self.recv_error = cython.cast(recv_error_t, self.protocol.refuse)
-        self.unfinished = cython.address(pool.unfinished)
+        self.unfinished = cython.address(frontend.unfinished)
         self.send = client_send
         self.send_next = client_send_next
         self.send_done = client_send_done
@@ -409,7 +429,7 @@ class ClientConn(Conn):
         self.dequeue_inq = client_no_dequeue
         self.enqueue_outq = client_enqueue
         self.dequeue_outq = client_dequeue
-        pool.client_came(self)
+        frontend.client_came(self)
 
     def breaks(self):
         """The input is not a request: read nothing more."""
@@ -426,7 +446,7 @@ class ClientConn(Conn):
         if (
             self.tail is cython.NULL
             or self.closing
-            or self.reactor.now - self.last_recv < self.pool.request_timeout
+            or self.reactor.now - self.last_recv < self.frontend.request_timeout
             or not self.recv_next(self)
             or self.unparsed
             or self.unread()
@@ -496,7 +516,7 @@ class ClientConn(Conn):
         log.debug(
             "%s %s: closed: %s; received %d bytes, sent %d, requests in flight %d",
             self,
-            self.pool,
+            self.frontend,
             how,
             self.recv_bytes,
             self.send_bytes,
@@ -505,17 +525,20 @@ class ClientConn(Conn):
 
     @property
     def about(self) -> dict:
-        return {"conn": str(self), **self.pool.about}
+        return {"conn": str(self), **self.frontend.about}
 
     def check_bounds(self):
         """Pause at a limit, resume at half of it."""
-        pool: ServerPool = self.pool
+        frontend: Frontend = self.frontend
         if self.paused:
             self.paused = (
-                self.omsg_q.count > pool.max_requests // 2 or self.pending > pool.max_pending // 2
+                self.omsg_q.count > frontend.max_requests // 2
+                or self.pending > frontend.max_pending // 2
             )
         else:
-            self.paused = self.pending >= pool.max_pending or self.omsg_q.count >= pool.max_requests
+            self.paused = (
+                self.pending >= frontend.max_pending or self.omsg_q.count >= frontend.max_requests
+            )
 
     @property
     def authenticated(self) -> bool:
@@ -527,7 +550,7 @@ class ClientConn(Conn):
             self.states &= ~STATE_AUTH
         else:
             self.states |= STATE_AUTH
-        bulk: cython.longlong = self.pool.config.proto_max_bulk_len
+        bulk: cython.longlong = self.frontend.config.proto_max_bulk_len
         self.limits.bulk_later = bulk
         self.limits.args = ARGS_MAX if value else UNAUTHENTICATED_ARGS
         self.limits.bulk = bulk if value else min(UNAUTHENTICATED_BULK, bulk)
@@ -543,14 +566,6 @@ class ClientConn(Conn):
 
     def leave(self, states: int) -> None:
         self.states &= ~states
-
-    @property
-    def reply_mode(self) -> str:
-        return REPLY_MODES[self.mode]
-
-    @reply_mode.setter
-    def reply_mode(self, value: str):
-        self.mode = REPLY_MODES.index(value)
 
     @property
     def peer(self) -> str:
@@ -576,14 +591,10 @@ class ClientConn(Conn):
         finally:
             sock.detach()
         if sock.family == socket.AF_UNIX:
-            return f"{name or self.pool.config.listen.path}:0"
+            return f"{name or self.frontend.config.listen.path}:0"
         if sock.family == socket.AF_INET6:
             return f"[{name[0]}]:{name[1]}"
         return f"{name[0]}:{name[1]}"
-
-    @property
-    def worker(self):
-        return self.pool.worker
 
     @property
     def last_interaction(self) -> float:

@@ -1,8 +1,9 @@
 # nutproxy/front/listener.py: the role of a listening socket
-"""Accepts the clients of one pool. The number per turn is bounded, so that a storm of connects does
-not delay other connections. A client beyond client_connections, or beyond the number that the limit
-on open files allows, gets an error and is closed. If accept fails because descriptors have run out
-anyway, it is tried again after ACCEPT_PAUSE; the clients wait in the kernel's backlog meanwhile.
+"""Accepts the clients of one frontend. The number per turn is bounded, so that a storm of connects
+does not delay other connections. A client beyond client_connections, or beyond the number that the
+limit on open files allows, gets an error and is closed. If accept fails because descriptors have
+run out anyway, it is tried again after ACCEPT_PAUSE; the clients wait in the kernel's backlog
+meanwhile.
 """
 
 import contextlib
@@ -77,17 +78,16 @@ def proxy_close(conn: Conn) -> cython.int:
 
 @cython.cclass
 class Listener(Conn):
-    """The listener of `pool`. It takes over `sock`, which is bound and listening."""
+    """The listener of `frontend`. It takes over `sock`, which is bound and listening."""
 
     letter = "p"
     after_fault = "no client is accepted for a moment"
 
-    def __init__(self, pool: ServerPool, sock):
-        self.pool = pool
-        self.most = pool.config.client_connections
-        self.reactor = pool.reactor
+    def __init__(self, frontend: Frontend, sock):
+        self.frontend = frontend
+        self.reactor = frontend.reactor
         self.sock = sock
-        self.address = str(pool.config.listen)
+        self.address = str(frontend.config.listen)
         self.flush_list = cython.address(self.reactor.flush_clients)
         self.recv = proxy_recv
         self.send = proxy_send
@@ -99,37 +99,15 @@ class Listener(Conn):
 
     @property
     def about(self) -> dict:
-        return {"conn": str(self), **self.pool.about}
-
-    def refusal(self) -> str | None:
-        """Why another client is refused; None if it is accepted."""
-        clients: cython.size_t
-        room: cython.size_t
-        if self.most:
-            clients = len(self.pool.client_conns)
-            return f"client_connections ({self.most}) are in use" if clients >= self.most else None
-        room = self.pool.worker.max_clients
-        if room and self.unlimited_clients() >= room:
-            # The other descriptors are reserved for server connections.
-            return f"no more than {room} clients fit in the limit on open files"
-        return None
-
-    def unlimited_clients(self):
-        """The number of clients of all pools that do not set client_connections."""
-        proxy: Listener
-        count: cython.size_t = 0
-        for proxy in self.pool.worker.proxies:
-            if not proxy.most:
-                count += len(proxy.pool.client_conns)
-        return count
+        return {"conn": str(self), **self.frontend.about}
 
     def add_client(self, fd):
         """Make a client connection from `fd`, or refuse it. `fd` is closed if this raises."""
         client: ClientConn = None
         try:
-            reason = self.refusal()
+            reason = self.frontend.refusal()
             if reason is None:
-                client = ClientConn(self.pool)
+                client = ClientConn(self.frontend)
         except Exception:
             close(fd)
             raise
@@ -140,7 +118,7 @@ class Listener(Conn):
         try:
             self.reactor.open(client, fd)
             if log.isEnabledFor(logging.DEBUG):
-                log.debug("%s %s: connected from %s", client, self.pool, client.peer)
+                log.debug("%s %s: connected from %s", client, self.frontend, client.peer)
         except Exception:
             client.close(client)
             raise
@@ -148,13 +126,13 @@ class Listener(Conn):
 
     def refuse(self, fd: int, reason: str) -> None:
         """Send a client the error of its protocol, close it, and log the reason."""
-        full: bytes = self.pool.protocol.too_many_clients
+        full: bytes = self.frontend.protocol.too_many_clients
         send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
         # Closing with unread input sends a reset, and the client could lose the error text.
         recv(fd, self.reactor.scratch, self.reactor.mbuf_size, 0)
         close(fd)
-        self.pool.stats[POOL_CLIENT_REJECTED] += 1
-        log.warning("%s %s on %s: client refused: %s", self, self.pool, self.address, reason)
+        self.frontend.stats[POOL_CLIENT_REJECTED] += 1
+        log.warning("%s %s on %s: client refused: %s", self, self.frontend, self.address, reason)
 
     def hold(self) -> None:
         """Accept no clients for ACCEPT_PAUSE."""
@@ -174,7 +152,7 @@ class Listener(Conn):
             log.error(
                 "%s %s on %s: accept failed: %s%s",
                 self,
-                self.pool,
+                self.frontend,
                 self.address,
                 os.strerror(err),
                 "; raise the limit on open files (ulimit -n)" if err == errors.EMFILE else "",
@@ -189,7 +167,7 @@ class Listener(Conn):
         then close the socket. Clients that connect in between are reset; to a unix socket no client
         can, because its file is removed first."""
         self.remove_file()
-        for _ in range(self.pool.config.backlog // ACCEPTS_PER_TURN + 1):
+        for _ in range(self.frontend.config.backlog // ACCEPTS_PER_TURN + 1):
             proxy_recv(self)
         self.end()
 

@@ -186,7 +186,7 @@ def test_clients_keep_their_order_over_several_server_connections():
 def test_backlog_is_the_kernels(shards, tmp_path):
     with running_worker(shards, tmp_path, backlog=7) as (worker, _):
         # For a listening socket, tcpi_sacked is the backlog (Linux, tcp_get_info).
-        info = socket_option(worker.proxies[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+        info = socket_option(worker.listeners[0], socket.IPPROTO_TCP, socket.TCP_INFO, 32)
         assert struct.unpack_from("I", info, 28) == (7,)
 
 
@@ -406,7 +406,7 @@ def test_tcpkeepalive_is_set_towards_servers_and_clients(shards, tmp_path, optio
     ):
         assert client("DBSIZE") >= 0
         [pool] = worker.pools
-        conns = [*server_conns(pool), *pool.clients()]
+        conns = [*server_conns(pool), *worker.clients()]
         assert [keepalive(conn) for conn in conns] == [expected] * 4
 
 
@@ -423,7 +423,7 @@ def test_tcp_congestion_is_set_towards_servers_and_clients(shards, tmp_path, cho
     ):
         assert client("DBSIZE") >= 0
         [pool] = worker.pools
-        conns = [*server_conns(pool), *pool.clients()]
+        conns = [*server_conns(pool), *worker.clients()]
         names = [
             socket_option(conn, socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for conn in conns
         ]

@@ -16,10 +16,10 @@ import subprocess
 import threading
 import time
 import types
+from collections import deque
 
 import pytest
 
-import nutproxy.io.timer
 from nutproxy.builtin.client import LINES_PER_STEP
 from nutproxy.msg.message import live_messages
 from nutproxy.resolver import Resolver
@@ -131,6 +131,13 @@ class Failing:
 
     def __exit__(self, *_):
         self.monkeypatch.undo()
+
+
+class Full(deque):
+    """A queue without memory for another entry."""
+
+    def append(self, _):
+        raise MemoryError
 
 
 @pytest.fixture
@@ -298,13 +305,14 @@ def test_a_client_is_closed_when_there_is_no_memory_for_its_list(malloc, tmp_pat
 def test_a_list_that_cannot_be_started_does_not_block_later_ones(monkeypatch, tmp_path):
     with (
         ScriptedServer() as server,
-        running_worker([server], tmp_path) as (_, port),
+        running_worker([server], tmp_path) as (worker, port),
         contextlib.ExitStack() as stack,
     ):
         clients = [stack.enter_context(Client(port)) for _ in range(LINES_PER_STEP + 2)]
         for client in clients:
             assert client("PING") == b"PONG"
-        with Failing(monkeypatch, nutproxy.io.timer, "heappush"):
+        with monkeypatch.context() as patched:
+            patched.setattr(worker.reactor.jobs, "waiting", Full())
             clients[0].send("CLIENT", "LIST")
             assert clients[0].closed()
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1

@@ -14,7 +14,7 @@ def test_delays_of_small_packets_are_off_on_both_sides(shards, tmp_path):
     ):
         assert client("DBSIZE") >= 0
         [pool] = worker.pools
-        conns = [*server_conns(pool), *pool.clients()]
+        conns = [*server_conns(pool), *worker.clients()]
         assert len(conns) == 4
         for conn in conns:
             assert socket_option(conn, socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -23,6 +23,7 @@ HOUSE = [
     "daemon, demo, examples, manual, spread",
     "stepped, worker",
     "core",
+    "janitor",
     "dispatch/",
     "front/",
     "pool",

@@ -11,6 +11,7 @@ import pytest
 
 from nutproxy.builtin import HANDLERS, Query
 from nutproxy.builtin.info import SECTIONS, human
+from nutproxy.builtin.interface import ReplyMode
 from nutproxy.builtin.resp import parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS, INFO_FIELDS, INFO_SECTIONS, State
@@ -27,35 +28,21 @@ class FakeServer:
 @dataclass
 class FakePool:
     name: str = "alpha"
-    redis_auth: bytes | None = None
     redis_db: int = 0
-    port: int = 22121
     server_version: str | None = "7.0.15"
     knows_hello: bool = True
     servers: list = field(default_factory=lambda: [FakeServer("one"), FakeServer("two")])
-    total_connections: int = 12
-    curr_connections: int = 3
-    rejected_connections: int = 1
-    total_requests: int = 99
-    total_net_in: int = 1000
-    total_net_out: int = 2000
-    forward_errors: int = 4
     server_ejects: int = 5
-    members: list = field(default_factory=list)
     asked: int = 0  # how many of the servers above are asked
-
-    def clients(self):
-        return self.members
-
-    def client_of(self, id):
-        return next((each for each in self.members if each.id == id), None)
+    redis_auth: bytes | None = None  # of its frontend
+    members: list = field(default_factory=list)  # the clients of its frontend
 
     def live_servers(self):
         return self.servers[: self.asked]
 
 
 @dataclass
-class FakeContext:
+class FakeProcess:
     started: float
     config_file: str = "conf/nutproxy.yml"
     version: str = "0.1.0"
@@ -63,9 +50,31 @@ class FakeContext:
 
 
 @dataclass
+class FakeFrontend:
+    pool: FakePool
+    process: FakeProcess
+    port: int = 22121
+    total_connections: int = 12
+    curr_connections: int = 3
+    rejected_connections: int = 1
+    total_requests: int = 99
+    total_net_in: int = 1000
+    total_net_out: int = 2000
+    forward_errors: int = 4
+
+    @property
+    def redis_auth(self):
+        return self.pool.redis_auth
+
+    @property
+    def clients(self):
+        return {client.id: client for client in self.pool.members}
+
+
+@dataclass
 class FakeClient:
     pool: FakePool
-    worker: FakeContext
+    frontend: FakeFrontend
     created: float
     last_interaction: float
     id: int = 7
@@ -79,7 +88,7 @@ class FakeClient:
     authenticated: bool = True
     no_evict: bool = False
     no_touch: bool = False
-    reply_mode: str = "on"
+    reply_mode: ReplyMode = ReplyMode.ON
     last_command: str = ""
     tot_net_in: int = 0
     tot_net_out: int = 0
@@ -106,7 +115,8 @@ def connect(pool, **attributes):
         "created": NOW,
         "last_interaction": NOW,
     }
-    client = FakeClient(pool, FakeContext(started=NOW - 90_000), **{**defaults, **attributes})
+    frontend = FakeFrontend(pool, FakeProcess(started=NOW - 90_000))
+    client = FakeClient(pool, frontend, **{**defaults, **attributes})
     pool.members.append(client)
     return client
 
@@ -355,13 +365,13 @@ def test_client_reply_silences_what_redis_silences(client, reference):
         assert stream.read(len(heard)) == heard
 
     assert ask(client, "CLIENT", "REPLY", "SKIP") == b""
-    assert client.reply_mode == "skip"
+    assert client.reply_mode == ReplyMode.SKIP
     assert ask(client, "CLIENT", "REPLY", "OFF") == b""
-    assert client.reply_mode == "off"
+    assert client.reply_mode == ReplyMode.OFF
     assert ask(client, "CLIENT", "REPLY", "SKIP") == b""
-    assert client.reply_mode == "off"
+    assert client.reply_mode == ReplyMode.OFF
     assert ask(client, "CLIENT", "REPLY", "ON") == b"+OK\r\n"
-    assert client.reply_mode == "on"
+    assert client.reply_mode == ReplyMode.ON
 
 
 def test_info_fields_are_those_of_redis_or_clearly_of_nutproxy(client, reference):
@@ -446,7 +456,9 @@ def test_password_may_be_any_bytes():
 
 
 def test_reset_makes_the_connection_as_new_but_keeps_its_library(pool):
-    client = connect(pool, protover=3, name="me", no_evict=True, no_touch=True, reply_mode="off")
+    client = connect(
+        pool, protover=3, name="me", no_evict=True, no_touch=True, reply_mode=ReplyMode.OFF
+    )
     client.lib_name = "redis-py"
     assert ask(client, "RESET") == b"+RESET\r\n"
     assert state(client) == {
@@ -455,7 +467,7 @@ def test_reset_makes_the_connection_as_new_but_keeps_its_library(pool):
         "name": "",
         "no_evict": False,
         "no_touch": False,
-        "reply_mode": "on",
+        "reply_mode": ReplyMode.ON,
         "lib_name": "redis-py",
         "authenticated": True,
     }
@@ -828,7 +840,7 @@ def test_info_keyspace_says_which_servers_are_not_in_the_sum_and_why(client, ans
 
 def test_info_reports_the_proxy_and_its_pool(client):
     client.pool.servers[1].down = True
-    client.pool.port = 22122
+    client.frontend.port = 22122
     text = decode(ask(client, "INFO").finish([])).decode()
     for line in (
         "redis_version:7.0.15",

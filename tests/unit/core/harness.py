@@ -343,7 +343,7 @@ class Rig:
         client = Client(f"{self.layout.directory}/proxy")
         self.clients.append(client)
         self.settle()
-        client.id = self.pool.clients()[-1].id
+        client.id = self.worker.clients()[-1].id
         return client
 
     def settle(self):
@@ -385,7 +385,7 @@ class Rig:
 
     def conn(self, client):
         """The proxy's connection object of a client."""
-        return self.pool.client_of(client.id)
+        return self.worker.frontends[0].clients.get(client.id)
 
     def counter(self, name, server=None):
         pools, servers, _ = places(self.layout.config.pools)
@@ -403,7 +403,7 @@ class Rig:
                 # Requests may wait for a probe. The timer of a client that has lingered holds it
                 # until it runs.
                 self.advance(LINGER + STEP)
-                assert self.pool.clients() == []
+                assert self.worker.clients() == []
         finally:
             self.free()
         assert live_messages() == self.before

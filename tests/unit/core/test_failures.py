@@ -395,7 +395,7 @@ def test_reply_to_a_client_that_has_gone_reaches_nobody(make_rig, timeout):
     client, other = rig.link_all(), rig.connect()
     key = rig.keys[0][0]
     abandon(rig, client, (b"GET", key), (b"GET", key))
-    assert [one.id for one in rig.pool.clients()] == [other.id]
+    assert [one.id for one in rig.worker.clients()] == [other.id]
     other.send(b"GET", key)
     rig.settle()
     _, written = queued(rig.link(0))
@@ -434,7 +434,7 @@ def test_client_goes_before_its_server_is_connected(rig):
     rig.servers[0].greets = False
     client = rig.connect()
     abandon(rig, client, (b"GET", rig.keys[0][0]), (b"MGET", rig.keys[0][0], rig.keys[1][0]))
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []
     rig.servers[0].session.close()
     rig.settle()
     assert queued(rig.link(1))[1][0]["refs"] == 1
@@ -463,7 +463,7 @@ def test_client_that_has_closed_completely_is_freed_at_the_reply(rig):
     rig.settle()
     rig.servers[0].session.reply(bulk(b"a"))
     rig.settle()
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []
 
 
 def test_half_a_request_of_a_client_that_goes(rig):
@@ -473,7 +473,7 @@ def test_half_a_request_of_a_client_that_goes(rig):
     assert state(rig.conn(client))["tail"] >= 100_000
     client.close()
     rig.settle()
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []
     assert not any(server.sessions for server in rig.servers)
 
 
@@ -503,6 +503,6 @@ def test_quit_closes_after_the_last_reply(rig):
     assert client.eof
     assert not rig.servers[0].session.requests
     # The proxy waits for the client's end, but not for ever.
-    assert len(rig.pool.clients()) == 1
+    assert len(rig.worker.clients()) == 1
     rig.advance(1100)
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []

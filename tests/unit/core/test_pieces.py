@@ -245,7 +245,7 @@ def test_join_whose_client_has_gone(rig, replies_before):
         rig.settle()
     client.close()
     rig.settle()
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []
     # The parts keep their places until their replies come.
     for number in range(replies_before, 2):
         assert [msg["awaited"] for msg in queued(rig.link(number))[1]] == [False]
@@ -319,7 +319,7 @@ def test_client_goes_while_its_request_in_pieces_is_written(rig):
     split_mset(rig, client)
     client.close()
     rig.settle()
-    assert rig.pool.clients() == []
+    assert rig.worker.clients() == []
     for server in rig.servers:
         server.session.reads = True
     rig.settle()

@@ -101,7 +101,7 @@ def test_client_that_closes_in_the_middle_of_the_block(mc):
     client.send_raw(LINE + BLOCK[:4])
     client.close()
     mc.settle()
-    assert mc.pool.clients() == []
+    assert mc.worker.clients() == []
 
 
 def test_drain_answers_what_has_arrived_and_nothing_later(make_rig):

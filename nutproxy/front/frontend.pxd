@@ -1,0 +1,31 @@
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from nutproxy.conn cimport Reactor
+from nutproxy.msg.protocol cimport Protocol
+from nutproxy.pool cimport ServerPool
+
+# The clients of all frontends without client_connections. They share the descriptors that are left.
+cdef class ClientRoom:
+    cdef public size_t limit           # 0 for none
+    cdef readonly size_t used
+
+cdef class Frontend:
+    cdef readonly Reactor reactor
+    cdef readonly object config        # PoolConfig
+    cdef readonly object process       # facts about the process, for INFO and the like
+    cdef readonly str name
+    cdef readonly Protocol protocol
+    cdef readonly ServerPool pool      # where its requests go
+    cdef readonly dict clients         # ClientConn by id, in ascending order
+    cdef readonly bytes redis_auth
+    cdef bint admin_commands
+    cdef bint miss                     # on_dead_server: miss
+    cdef uint8_t* denied               # by row number
+    cdef size_t max_requests           # a client's requests in flight
+    cdef size_t max_pending            # bytes of a client's requests and replies
+    cdef size_t max_unfinished         # bytes of the incomplete requests of all clients
+    cdef size_t unfinished             # their sum
+    cdef size_t max_clients            # client_connections; 0 if it is not set
+    cdef ClientRoom room               # what holds then
+    cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
+    cdef uint64_t* stats               # its row in the slab

@@ -1,0 +1,144 @@
+# nutproxy/front/frontend.py: what the clients of one listener share
+"""A Frontend is one side of a pool in the configuration file: its address, its clients, and what
+they may do. The other side, the servers, is the ServerPool (pool.py) that its requests go to.
+
+    Listener ──> ClientConn ──> Frontend.clients      password, deny_commands, limits, figures
+                     └──────── request ─────────────> Frontend.pool
+"""
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.stats.slab import (
+    POOL_CLIENT_ACCEPTED,
+    POOL_CLIENT_CONNECTIONS,
+    POOL_CLIENT_EOF,
+    POOL_CLIENT_ERR,
+    POOL_CLIENT_REJECTED,
+    POOL_CLIENT_REQUEST_BYTES,
+    POOL_CLIENT_REQUESTS,
+    POOL_CLIENT_RESPONSE_BYTES,
+    POOL_FORWARD_ERROR,
+)
+
+
+@cython.cclass
+class ClientRoom:
+    def __init__(self, limit: int):
+        self.limit = limit
+
+
+@cython.cclass
+class Frontend:
+    """The clients' side of `config`. `process` has `started` (monotonic seconds), `config_file`,
+    `version` and `pid`."""
+
+    def __init__(self, config, pool: ServerPool, room: ClientRoom, process):
+        self.reactor = pool.reactor
+        self.config = config
+        self.process = process
+        self.name = config.name
+        self.pool = pool
+        self.protocol = pool.protocol
+        self.stats = pool.stats
+        self.clients = {}
+        self.redis_auth = config.redis_auth
+        self.admin_commands = config.admin_commands
+        self.miss = config.on_dead_server == "miss"
+        self.max_requests = config.client_max_requests
+        self.max_pending = config.client_max_pending
+        self.max_unfinished = config.client_query_buffer_limit
+        self.max_clients = config.client_connections
+        self.room = room
+        self.request_timeout = config.client_request_timeout or 0
+        numbers = {name: number for number, name in enumerate(self.protocol.commands)}
+        self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
+        if self.denied is cython.NULL:
+            raise MemoryError
+        for name in config.deny_commands:
+            for row, number in numbers.items():
+                # Denying a container command denies its subcommands.
+                if row == name or row.startswith(name + " "):
+                    self.denied[number] = 1
+
+    def __dealloc__(self):
+        free(self.denied)
+
+    def __str__(self) -> str:
+        return f"pool '{self.name}'"
+
+    @property
+    def about(self) -> dict:
+        """The fields of a log line about this frontend (see log.py)."""
+        return {"pool": self.name}
+
+    def refusal(self) -> str | None:
+        """Why another client is refused; None if it is accepted."""
+        room: ClientRoom = self.room
+        if self.max_clients:
+            if len(self.clients) >= self.max_clients:
+                return f"client_connections ({self.max_clients}) are in use"
+        elif room.limit and room.used >= room.limit:
+            # The other descriptors are reserved for server connections.
+            return f"no more than {room.limit} clients fit in the limit on open files"
+        return None
+
+    def client_came(self, client) -> None:
+        self.clients[client.id] = client
+        if not self.max_clients:
+            self.room.used += 1
+        self.stats[POOL_CLIENT_ACCEPTED] += 1
+        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
+
+    def client_left(self, client, eof: bool) -> None:
+        """`eof`: the client closed the connection, or sent QUIT."""
+        if self.clients.pop(client.id, None) is not None and not self.max_clients:
+            self.room.used -= 1
+        self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
+        self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
+
+    def check_unfinished(self) -> None:
+        """End the clients that have left a request incomplete for too long."""
+        if self.request_timeout:
+            for client in list(self.clients.values()):
+                client.check_unfinished()
+
+    def largest_unfinished(self):
+        """The client with the most bytes in an incomplete request."""
+        return max(self.clients.values(), key=lambda client: client.unfinished_bytes)
+
+    # Figures, for the handlers in builtin/
+    # ---------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it listens on; 0 for a unix socket."""
+        return self.config.listen.port if self.config.listen.family == "tcp" else 0
+
+    @property
+    def curr_connections(self) -> int:
+        return self.stats[POOL_CLIENT_CONNECTIONS]
+
+    @property
+    def total_connections(self) -> int:
+        return self.stats[POOL_CLIENT_ACCEPTED]
+
+    @property
+    def rejected_connections(self) -> int:
+        return self.stats[POOL_CLIENT_REJECTED]
+
+    @property
+    def total_requests(self) -> int:
+        return self.stats[POOL_CLIENT_REQUESTS]
+
+    @property
+    def total_net_in(self) -> int:
+        return self.stats[POOL_CLIENT_REQUEST_BYTES]
+
+    @property
+    def total_net_out(self) -> int:
+        return self.stats[POOL_CLIENT_RESPONSE_BYTES]
+
+    @property
+    def forward_errors(self) -> int:
+        return self.stats[POOL_FORWARD_ERROR]

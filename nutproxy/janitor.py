@@ -1,0 +1,90 @@
+# nutproxy/janitor.py: the periodic work of a worker
+"""What is not caused by an event of a connection:
+
+work    every turn: about a millisecond for jobs that would take too long for one turn
+tidy    every second: memory after a burst, probes, rings and requests that do not go on
+look    twice per timeout: connections to servers on which requests have timed out
+"""
+
+import logging
+from functools import partial
+
+import cython
+from cython.cimports.nutproxy.conn import Reactor, conn_faulty
+from cython.cimports.nutproxy.csys import CLOCK_MONOTONIC, clock_gettime, timespec
+from cython.cimports.nutproxy.io.jobs import Job
+from cython.cimports.nutproxy.msg.message import messages_trim
+from cython.cimports.nutproxy.pool import ServerPool
+
+log = logging.getLogger("nutproxy")
+
+# Milliseconds between runs of `tidy`.
+TIDY_INTERVAL = 1000
+# At least so many milliseconds are between runs of `look` at a pool.
+LOOK_MIN = 10
+# Microseconds after which no other job gets a portion in the same turn.
+WORK_PER_TURN = cython.declare(cython.longlong, 1000)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def clock_usec() -> cython.longlong:
+    time: timespec
+    clock_gettime(CLOCK_MONOTONIC, cython.address(time))
+    return cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
+
+
+@cython.cclass
+class Janitor:
+    """`pools` and `frontends` are the worker's lists, which may still grow."""
+
+    def __init__(self, reactor: Reactor, pools: list, frontends: list):
+        self.reactor = reactor
+        self.pools = pools
+        self.frontends = frontends
+        self.watched = set()
+
+    def work(self):
+        """Do a portion of each job, as long as there is time in this turn."""
+        job: Job
+        more: cython.bint
+        end: cython.longlong = clock_usec() + WORK_PER_TURN
+        for _ in range(self.reactor.jobs.count):
+            job = self.reactor.jobs.first()
+            more = False
+            try:
+                more = job.portion()
+            except Exception:
+                if job.conn is None:
+                    log.exception("internal error in a job")
+                else:
+                    conn_faulty(job.conn)
+            self.reactor.jobs.next(more)
+            if clock_usec() >= end:
+                break
+        return 0
+
+    def tidy(self) -> None:
+        """Schedules itself first: it must go on even if something below fails."""
+        self.reactor.timers.schedule(self.reactor.now + TIDY_INTERVAL, self.tidy)
+        messages_trim()
+        for pool in self.pools:
+            pool.keep_probing()
+        for frontend in self.frontends:
+            frontend.check_unfinished()
+
+    def watch(self):
+        """Requests may have timed out: see that `look` runs for their pools."""
+        pool: ServerPool
+        for pool in self.pools:
+            if pool.suspects and pool not in self.watched:
+                self.reactor.timers.schedule(
+                    self.reactor.now + max(pool.timeout // 2, LOOK_MIN), partial(self.look, pool)
+                )
+                self.watched.add(pool)
+        return 0
+
+    def look(self, pool: ServerPool) -> None:
+        self.watched.discard(pool)
+        pool.close_silent()
+        self.watch()
