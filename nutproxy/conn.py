@@ -15,20 +15,21 @@ A client's omsg_q holds its requests in the order in which they arrived, whichev
 to. Replies leave it from the front. A server's imsg_q holds the requests to be written. Once
 written, they move to its omsg_q and wait there for their replies, which come in the same order.
 
-The loop only calls these handlers. It knows neither roles nor protocols:
+The loop only calls these handlers (the first four are those of every `Pollable`). It knows neither
+roles nor protocols:
 
     recv        read from the socket              conn_recv; accept for a listener
     recv_next   may this connection be read now?  false under back-pressure
+    send        write what is queued              conn_send; while connecting: finish that
+    close       the connection ends
     parse       find the end of the next message  the protocol's parser
     recv_done   a message is complete             client: dispatch it; server: pair it
     recv_large  a large message is complete       client: look at it more closely
     recv_part   part of a large message is there  client: count it; server: drop it if too long
     recv_kept   the start of a message was kept   server: is a reply due at all?
     recv_error  the input is not a message        client: error reply, close; server: close
-    send        write what is queued              conn_send; while connecting: finish that
     send_next   the body to write after this one
     send_done   the first message has been written
-    close       the connection ends
     active      keep it after the peer has closed its side?
     enqueue_inq, dequeue_inq, enqueue_outq, dequeue_outq
 
@@ -41,51 +42,23 @@ input is split.
 
 **Output.** Each connection makes one gathered write a turn. Small bodies are copied side by side,
 large ones are written from where they are. Write interest is requested only after a short write.
-
-A connection that is closed in the middle of a turn stays in `Reactor.closed_conns` until the turn
-ends. Events that were already fetched for it then find a closed connection and not freed memory.
 """
-
-import logging
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memmove, memset
-from cython.cimports.nutproxy.csys import (
-    CLOCK_MONOTONIC,
-    EPOLLERR,
-    EPOLLHUP,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLRDHUP,
-    MSG_NOSIGNAL,
-    SO_ERROR,
-    SOL_SOCKET,
-    clock_gettime,
-    close,
-    getsockopt,
-    msghdr,
-    recv,
-    send,
-    sendmsg,
-    socklen_t,
-    timespec,
-)
-from cython.cimports.nutproxy.io.event import Poller
-from cython.cimports.nutproxy.io.jobs import Jobs
-from cython.cimports.nutproxy.io.timer import WaitQueue
+from cython.cimports.nutproxy.csys import MSG_NOSIGNAL, msghdr, recv, send, sendmsg
+from cython.cimports.nutproxy.io.reactor import IOV_MAX, OUT_SIZE, TAIL_SMALL, Pollable, Reactor
 from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
     PARSE_SWALLOW,
+    Parser,
     parser_reset,
 )
-from cython.cimports.nutproxy.stats.slab import GLOBAL_CURR_CONNECTIONS, Slab
-
-log = logging.getLogger("nutproxy")
 
 # Bytes of a large message that one recv takes: a limit for one turn, and few system calls.
 LARGE_RECV = cython.declare(cython.size_t, 256 << 10)
@@ -95,176 +68,23 @@ SENDS_PER_TURN = cython.declare(cython.int, 4)
 NEVER_ENDS = cython.declare(cython.ulonglong, 0xFFFFFFFFFFFFFFFF)
 # Approximate heap bytes of a connection.
 CONN_SIZE = cython.declare(cython.size_t, 1024)
-# The shared parser's argument table is freed when it has room for more arguments than this.
+# The parser of all connections that have no partial message: a process runs one loop. Only its
+# argument table outlives a recv; it is freed when it has room for more than ARGV_KEEP arguments.
+shared_parser = cython.declare(Parser)
 ARGV_KEEP = cython.declare(cython.uint, 4096)
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def list_reserve(items: cython.pointer(ConnList), count: cython.size_t) -> cython.int:
-    """Make room for `count` connections. Raises MemoryError."""
-    room: cython.size_t = items.room if items.room else 64
-    grown: cython.pointer(cython.p_void)
-    if count <= items.room:
-        return 0
-    while room < count:
-        room *= 2
-    grown = cython.cast(
-        cython.pointer(cython.p_void),
-        realloc(items.items, room * cython.sizeof(cython.p_void)),
-    )
-    if grown is cython.NULL:
-        raise MemoryError
-    items.items = grown
-    items.room = room
-    return 0
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def list_append(items: cython.pointer(ConnList), conn: cython.p_void) -> cython.void:
-    """Append without a check: `Reactor.reserve` has made room."""
-    items.items[items.count] = conn
-    items.count += 1
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def list_sweep(items: cython.pointer(ConnList)) -> cython.void:
-    """Drop the connections that have been closed."""
-    index: cython.size_t
-    kept: cython.size_t = 0
-    for index in range(items.count):
-        if cython.cast(Conn, items.items[index]).fd >= 0:
-            items.items[kept] = items.items[index]
-            kept += 1
-    items.count = kept
-
-
 @cython.cclass
-class Reactor:
-    """State that the connections of one worker share: clock, poller, scratch, and the lists of
-    connections with work to do. `mbuf_size` is the receive chunk in bytes; counters are in `slab`.
-    """
-
-    def __cinit__(self, mbuf_size: cython.size_t, slab: Slab):
-        self.slab = slab
-        self.stats = slab.row(0)
-        self.mbuf_size = mbuf_size
-        self.scratch = cython.cast(cython.p_char, malloc(mbuf_size + TAIL_SMALL))
-        self.out = cython.cast(cython.p_char, malloc(OUT_SIZE))
-        if self.scratch is cython.NULL or self.out is cython.NULL:
-            raise MemoryError
-        self.poller = Poller()
-        self.timers = WaitQueue()
-        self.jobs = Jobs()
-        self.conns = set()
-        self.reserve()
-        self.tick()
-
-    def __dealloc__(self):
-        free(self.scratch)
-        free(self.out)
-        free(self.parser.argv)
-        free(self.ready.items)
-        free(self.ready_before.items)
-        free(self.flush_servers.items)
-        free(self.flush_clients.items)
-
-    def tick(self):
-        """Read the clock. Called once a turn."""
-        time: timespec
-        clock_gettime(CLOCK_MONOTONIC, cython.address(time))
-        self.seen = self.now
-        self.now_usec = cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
-        self.now = self.now_usec // 1000
-
-    def reserve(self):
-        """Make room in the lists for one more connection, so that mark_ready and mark_flush never
-        fail: a reply that is not flushed would never leave. A connection is in each list once, but
-        twice in a flush list while `Worker.flush` walks it. The waker is not in `conns`."""
-        count: cython.size_t = 2 * (len(self.conns) + self.closed_count + 2)
-        list_reserve(cython.address(self.ready), count)
-        list_reserve(cython.address(self.ready_before), count)
-        list_reserve(cython.address(self.flush_servers), count)
-        list_reserve(cython.address(self.flush_clients), count)
-        return 0
-
-    def open(self, conn, fd):
-        """Add `conn` to the loop with the non-blocking descriptor `fd`. The connection owns `fd`
-        from now on, even if this raises."""
-        conn.fd = fd
-        conn.number = fd
-        conn.open_count += 1
-        # These were set for the connection's previous socket.
-        conn.hup = conn.eof = False
-        self.reserve()
-        self.conns.add(conn)
-        self.stats[GLOBAL_CURR_CONNECTIONS] = len(self.conns)
-        self.poller.add(fd, cython.cast(cython.p_void, conn))
-        return 0
-
-    def body_receive(self, msg, body, data, length):
-        """Give a message its bytes from the receive buffer: the buffer itself if it holds only this
-        message, else a copy. -1 when memory has run out."""
-        if self.block is not cython.NULL and self.block == data:
-            msg_take(msg, body, self.block, length)
-            self.block = cython.NULL
-            return 0
-        return msg_copy(msg, body, data, length)
-
-    def sweep(self):
-        """At the end of a turn: release the connections that were closed in it."""
-        conn: Conn
-        if self.closed_conns is None:
-            return
-        list_sweep(cython.address(self.ready))
-        list_sweep(cython.address(self.flush_servers))
-        list_sweep(cython.address(self.flush_clients))
-        while self.closed_conns is not None:
-            conn = self.closed_conns
-            self.closed_conns = conn.closed_before
-            conn.closed_before = None
-        self.closed_count = 0
-
-
-@cython.cclass
-class Conn:
+class Conn(Pollable):
     """The part of a connection that all roles share. A role sets its handlers before it calls
-    `Reactor.open`. The log names a connection by the `letter` of its role and its descriptor."""
-
-    letter = "w"
-    after_fault = "the connection is closed"
+    `Reactor.open`."""
 
     def __cinit__(self):
-        self.fd = -1
-        self.number = -1
         self.read_end = NEVER_ENDS
-
-    def __str__(self) -> str:
-        return f"{self.letter} {self.number}"
-
-    @property
-    def about(self) -> dict:
-        """The fields of a log line about this connection (see log.py)."""
-        return {"conn": str(self)}
 
     def __dealloc__(self):
         self.drop_tail()
         heap_freed(CONN_SIZE)
-
-    def mark_ready(self):
-        """Call `recv` again in the next turn: there may be more input, or it may be read again."""
-        if not self.in_ready and self.fd >= 0:
-            self.in_ready = True
-            list_append(cython.address(self.reactor.ready), cython.cast(cython.p_void, self))
-
-    def mark_flush(self):
-        """Call `send` at the end of this turn."""
-        if not self.in_flush and self.fd >= 0:
-            self.in_flush = True
-            list_append(self.flush_list, cython.cast(cython.p_void, self))
 
     def drop_tail(self):
         if self.tail is not cython.NULL:
@@ -348,20 +168,19 @@ class Conn:
         self.tail_length = length
         return 0
 
+    def body_receive(self, msg, body, data, length):
+        """Give a message its bytes from the receive buffer: the buffer itself if it holds only this
+        message, else a copy. -1 when memory has run out."""
+        if self.block == data:
+            msg_take(msg, body, self.block, length)
+            self.block = cython.NULL
+            return 0
+        return msg_copy(msg, body, data, length)
+
     def shut(self):
-        """Close the descriptor and leave the reactor. The role empties the queues. Allocates no
-        memory. A server connection may have no socket at this point: its last address failed."""
-        if self.fd >= 0:
-            close(self.fd)
-            self.fd = -1
-        elif self not in self.reactor.conns:
-            return
+        """Close the descriptor and leave the reactor. The role empties the queues."""
         self.drop_tail()
-        self.reactor.conns.discard(self)
-        self.reactor.stats[GLOBAL_CURR_CONNECTIONS] = len(self.reactor.conns)
-        self.closed_before = self.reactor.closed_conns
-        self.reactor.closed_conns = self
-        self.reactor.closed_count += 1
+        Pollable.shut(self)
 
 
 def conn_recv(conn):
@@ -376,7 +195,7 @@ def conn_recv(conn):
     if conn.fd < 0 or not conn.recv_next(conn):
         return 0
     if conn.tail is cython.NULL:
-        parser = cython.address(reactor.parser)
+        parser = cython.address(shared_parser)
         parser_reset(parser)
         data = reactor.scratch
         have = 0
@@ -457,7 +276,7 @@ def conn_parse(
                 # The message may keep the block, so the bytes after it move to the scratch first.
                 # After an announced bulk there are none.
                 memcpy(reactor.scratch, data + parser.pos, left)
-                reactor.block = data
+                conn.block = data
                 size = conn.tail_size
                 conn.tail = cython.NULL
                 conn.tail_size = 0
@@ -469,8 +288,8 @@ def conn_parse(
                     else:
                         conn.recv_done(conn, data, parser)
                 finally:
-                    heap_free(reactor.block, size)
-                    reactor.block = cython.NULL
+                    heap_free(conn.block, size)
+                    conn.block = cython.NULL
                 in_tail = False
                 data = reactor.scratch
                 have = left
@@ -494,7 +313,7 @@ def conn_parse(
             free(parser.argv)
             free(parser)
             conn.partial = cython.NULL
-            parser = cython.address(reactor.parser)
+            parser = cython.address(shared_parser)
         parser_reset(parser)
         if parser.argv_room > ARGV_KEEP:
             free(parser.argv)
@@ -669,48 +488,4 @@ def conn_send(conn):
         return 0
     if (conn.eof or conn.closing) and not conn.active(conn):
         return conn.close(conn)
-    return 0
-
-
-def conn_events(conn, events):
-    """Handle the events of one connection: error first, then read, then write. If the connection
-    can be read, the error is left to `recv`, which returns the bytes before it first. They may be
-    replies, or the reason for the error."""
-    length: socklen_t = cython.sizeof(cython.int)
-    err: cython.int = 0
-    sockets: cython.uint = conn.open_count
-    if conn.fd < 0:
-        return 0
-    if events & EPOLLERR and not (
-        events & EPOLLIN and conn.recv_next is not cython.NULL and conn.recv_next(conn)
-    ):
-        getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
-        if err:
-            conn.err = err
-            return conn.close(conn)
-    if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
-        if events & (EPOLLRDHUP | EPOLLHUP):
-            # The edge is reported once: read until recv returns the end, even after a short read.
-            conn.hup = True
-        conn.recv(conn)
-        if conn.fd < 0 or conn.open_count != sockets:
-            # It was closed or went on to its next address: the events belong to the old socket.
-            return 0
-    if events & EPOLLOUT and conn.blocked:
-        conn.blocked = False
-        conn.reactor.poller.del_out(conn.fd, cython.cast(cython.p_void, conn))
-        conn.mark_flush()
-    return 0
-
-
-def conn_faulty(conn):
-    """A handler of this connection has raised an exception: log it and close the connection.
-    `close` empties the queues even if it raises as well."""
-    whose = getattr(conn, "server", None) or getattr(conn, "frontend", None) or "nutproxy"
-    log.exception("%s of %s: internal error, %s", conn, whose, conn.after_fault)
-    try:
-        conn.close(conn)
-    except Exception:
-        log.exception("internal error while closing the connection")
-        conn.shut()
     return 0

@@ -1,13 +1,9 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn, ConnList, Reactor
 from nutproxy.front.frontend cimport ClientRoom
+from nutproxy.io.inbox cimport Inbox
+from nutproxy.io.reactor cimport PollList, Reactor
 from nutproxy.janitor cimport Janitor
-
-
-cdef class WakeConn(Conn):
-    cdef object sock
-    cdef object callback               # called with the bytes that were received
 
 
 cdef class Worker:
@@ -18,7 +14,7 @@ cdef class Worker:
     cdef readonly Janitor janitor
     cdef readonly ClientRoom client_room
     cdef readonly object process       # Process
-    cdef readonly WakeConn waker
+    cdef readonly Inbox inbox           # of signals and threads
     cdef bint stopped
     cdef bint unfreed                  # messages wait to be freed in the next turns
     cdef int64_t due                   # when the first timer or deadline expires
@@ -29,6 +25,6 @@ cdef class Worker:
     cdef int turn(self) except -1
     cdef int judge(self) except -1
     cdef void paused(self, int64_t waited, int count) noexcept
-    cdef int flush(self, ConnList* conns) except -1
+    cdef int flush(self, PollList* conns) except -1
     cdef int timeout(self)
     cdef int check_drained(self) except -1

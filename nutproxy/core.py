@@ -30,7 +30,6 @@ from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.string import memmove
-from cython.cimports.nutproxy.conn import Conn, ConnList, Reactor, conn_events, conn_faulty
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import (
     redis_recv_done,
@@ -39,6 +38,14 @@ from cython.cimports.nutproxy.dispatch.redis import (
 )
 from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
+from cython.cimports.nutproxy.io.inbox import Inbox
+from cython.cimports.nutproxy.io.reactor import (
+    Pollable,
+    PollList,
+    Reactor,
+    end_faulty,
+    handle_events,
+)
 from cython.cimports.nutproxy.janitor import Janitor
 from cython.cimports.nutproxy.msg.message import messages_setup, messages_turn
 from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
@@ -71,54 +78,6 @@ PAUSE_MIN = cython.declare(cython.longlong, 100)
 # Minimum and maximum of the extra milliseconds that servers get after a pause.
 PAUSE_GRACE_MIN = cython.declare(cython.longlong, 50)
 PAUSE_GRACE_MAX = cython.declare(cython.longlong, 1000)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def wake_recv(conn: Conn) -> cython.int:
-    self: WakeConn = cython.cast(WakeConn, conn)
-    try:
-        data = self.sock.recv(4096)
-    except BlockingIOError:
-        return 0
-    conn.mark_ready()
-    try:
-        self.callback(data)
-    except Exception:
-        # Do not close this connection: signals could no longer be received.
-        log.exception("internal error while handling a signal or a name lookup")
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def wake_send(conn: Conn) -> cython.int:
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def wake_close(conn: Conn) -> cython.int:
-    cython.cast(WakeConn, conn).sock.detach()
-    conn.shut()
-    return 0
-
-
-@cython.cclass
-class WakeConn(Conn):
-    """The reading end of the socket pair through which signals and threads wake the reactor."""
-
-    def __init__(self, reactor: Reactor, sock, callback):
-        self.reactor = reactor
-        self.sock = sock
-        self.callback = callback
-        self.flush_list = cython.address(reactor.flush_clients)
-        self.recv = wake_recv
-        self.send = wake_send
-        self.close = wake_close
-        # Not added to reactor.conns: it must not be counted as a connection.
-        self.fd = sock.fileno()
-        reactor.poller.add(self.fd, cython.cast(cython.p_void, self))
 
 
 class Process(NamedTuple):
@@ -155,7 +114,7 @@ class Worker:
 
     def wake_with(self, sock, callback) -> None:
         """Call `callback(data)` in the loop with the bytes written to the other end of `sock`."""
-        self.waker = WakeConn(self.reactor, sock, callback)
+        self.inbox = Inbox(self.reactor, sock, callback)
 
     def run(self) -> None:
         """Serve until `stop` is called."""
@@ -179,7 +138,7 @@ class Worker:
             try:
                 client.drain()
             except Exception:
-                conn_faulty(client)
+                end_faulty(client)
 
     def clients(self) -> list:
         return [client for frontend in self.frontends for client in frontend.clients.values()]
@@ -268,19 +227,19 @@ class Worker:
 
     def flush(self, conns):
         """Call the send handler of every connection that has something queued."""
-        conn: Conn
+        conn: Pollable
         index: cython.size_t
         # Connections added meanwhile wait for the next turn: one that has more to write than one
         # turn allows, or a server connection that takes over the requests of a closed one.
         count: cython.size_t = conns.count
         for index in range(count):
-            conn = cython.cast(Conn, conns.items[index])
+            conn = cython.cast(Pollable, conns.items[index])
             conn.in_flush = False
             if conn.fd >= 0 and not conn.blocked:
                 try:
                     conn.send(conn)
                 except Exception:
-                    conn_faulty(conn)
+                    end_faulty(conn)
         if count == 0:
             return 0
         conns.count -= count
@@ -301,8 +260,8 @@ class Worker:
 
     def turn(self):
         reactor: Reactor = self.reactor
-        conn: Conn
-        again: ConnList
+        conn: Pollable
+        again: PollList
         index: cython.size_t
         count: cython.int
         wait: cython.int
@@ -315,13 +274,13 @@ class Worker:
         reactor.ready_before = reactor.ready
         reactor.ready = again
         for index in range(reactor.ready_before.count):
-            conn = cython.cast(Conn, reactor.ready_before.items[index])
+            conn = cython.cast(Pollable, reactor.ready_before.items[index])
             conn.in_ready = False
             if conn.fd >= 0:
                 try:
                     conn.recv(conn)
                 except Exception:
-                    conn_faulty(conn)
+                    end_faulty(conn)
         reactor.ready_before.count = 0
 
         if reactor.jobs.count:
@@ -335,12 +294,12 @@ class Worker:
         if reactor.now - reactor.seen >= PAUSE_MIN:
             self.paused(wait, count)
         for index in range(cython.cast(cython.size_t, count)):
-            conn = cython.cast(Conn, reactor.poller.events[index].data.ptr)
+            conn = cython.cast(Pollable, reactor.poller.events[index].data.ptr)
             events = reactor.poller.events[index].events
             try:
-                conn_events(conn, events)
+                handle_events(conn, events)
             except Exception:
-                conn_faulty(conn)
+                end_faulty(conn)
 
         self.flush(cython.address(reactor.flush_servers))
         self.flush(cython.address(reactor.flush_clients))
@@ -351,7 +310,7 @@ class Worker:
     def close(self) -> None:
         """Close every listener, client and server connection."""
         listener: Listener
-        conn: Conn
+        conn: Pollable
         for listener in self.listeners:
             listener.end()
         for pool in self.pools:
@@ -361,8 +320,8 @@ class Worker:
             if conn.fd >= 0:
                 # A client that lingers after the first close.
                 conn.close(conn)
-        if self.waker is not None:
-            wake_close(self.waker)
+        if self.inbox is not None:
+            self.inbox.close(self.inbox)
         self.reactor.sweep()
 
 

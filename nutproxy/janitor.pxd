@@ -1,4 +1,4 @@
-from nutproxy.conn cimport Reactor
+from nutproxy.io.reactor cimport Reactor
 
 
 cdef class Janitor:

@@ -10,9 +10,9 @@ import logging
 from functools import partial
 
 import cython
-from cython.cimports.nutproxy.conn import Reactor, conn_faulty
 from cython.cimports.nutproxy.csys import CLOCK_MONOTONIC, clock_gettime, timespec
 from cython.cimports.nutproxy.io.jobs import Job
+from cython.cimports.nutproxy.io.reactor import Reactor, end_faulty
 from cython.cimports.nutproxy.msg.message import messages_trim
 from cython.cimports.nutproxy.pool import ServerPool
 
@@ -58,7 +58,7 @@ class Janitor:
                 if job.conn is None:
                     log.exception("internal error in a job")
                 else:
-                    conn_faulty(job.conn)
+                    end_faulty(job.conn)
             self.reactor.jobs.next(more)
             if clock_usec() >= end:
                 break

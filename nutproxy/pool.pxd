@@ -1,11 +1,11 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from nutproxy.conn cimport Reactor
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.back.server cimport Server
 from nutproxy.io.jobs cimport Job
+from nutproxy.io.reactor cimport Reactor
 
 
 cdef class RingJob                     # (forward)

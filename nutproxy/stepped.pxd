@@ -1,8 +1,9 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.conn cimport Conn, Reactor
+from nutproxy.conn cimport Conn
 from nutproxy.core cimport Worker
 from nutproxy.io.event cimport Poller
+from nutproxy.io.reactor cimport Reactor
 from nutproxy.msg.message cimport Body, Msg, MsgQueue
 
 

@@ -12,10 +12,11 @@ For tests only. The worker's own loop is unchanged by it: these are subclasses o
 import cython
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.server import Server
-from cython.cimports.nutproxy.conn import Conn, Reactor
+from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.core import Worker
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.event import Poller
+from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.janitor import Janitor
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,

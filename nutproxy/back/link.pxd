@@ -1,9 +1,10 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nutproxy.conn cimport Conn, Reactor
+from nutproxy.conn cimport Conn
 from nutproxy.back.health cimport Machine
 from nutproxy.msg.message cimport MSG_REQ_PIECES
 from nutproxy.msg.protocol cimport Protocol, fits_t
+from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.timer cimport Timer
 
 # The states of a server connection.

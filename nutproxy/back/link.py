@@ -32,6 +32,7 @@ from cython.cimports.nutproxy.csys import (
     send,
     socklen_t,
 )
+from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
@@ -174,7 +175,7 @@ def receive(
             msg.flags |= MSG_ERROR
         if parser.pos > REPLY_SMALL and msg.owner.refuses(msg, parser.pos):
             msg_error(msg, msg.owner.refusal(msg, parser.pos))
-        elif conn.reactor.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
+        elif conn.body_receive(msg, cython.address(msg.rsp), data, parser.pos) < 0:
             msg_fail(msg, None)
         else:
             msg_done(msg)
@@ -331,7 +332,7 @@ def become_ready(self: Link) -> cython.int:
     """The handshake is complete: requests can be sent."""
     self.state = LINK_READY
     self.recv_done = aside_recv_done if self.aside else server_recv_done
-    self.send = server_send
+    self.send = cython.cast(send_t, server_send)
     self.waiting_since = self.reactor.now
     self.connect_timer.cancel()
     self.server.link_ready(self)
@@ -361,7 +362,7 @@ def server_connected(conn: Conn) -> cython.int:
     self.state = LINK_HANDSHAKE
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.reactor.now
-    conn.send = server_no_send
+    conn.send = cython.cast(send_t, server_no_send)
     self.steps, payload = self.server.handshake(self.protover, self.aside)
     if not self.steps:
         return become_ready(self)
@@ -681,8 +682,8 @@ class Link(Conn):
         self.waiting_since = self.reactor.now
         self.state = LINK_WAITING
         self.flush_list = cython.address(self.reactor.flush_servers)
-        self.recv = conn_recv
-        self.recv_next = server_recv_next
+        self.recv = cython.cast(recv_t, conn_recv)
+        self.recv_next = cython.cast(recv_next_t, server_recv_next)
         self.parse = server.protocol.parse_reply
         self.fits = server.protocol.fits
         self.recv_done = server_handshake
@@ -690,10 +691,10 @@ class Link(Conn):
         self.max_reply = server.pool.max_reply
         self.recv_kept = server_recv_kept
         self.recv_error = server_recv_error
-        self.send = server_connected
+        self.send = cython.cast(send_t, server_connected)
         self.send_next = server_send_next
         self.send_done = server_send_done
-        self.close = server_close
+        self.close = cython.cast(close_t, server_close)
         self.active = server_active
         self.enqueue_inq = server_enqueue_inq
         self.dequeue_inq = server_dequeue_inq

@@ -54,7 +54,7 @@ from cython.cimports.nutproxy.back.link import (
     Link,
     idle,
 )
-from cython.cimports.nutproxy.conn import Reactor
+from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
     SERVER_REQUESTS,

@@ -157,7 +157,7 @@ def forward_one(client, row, data, length, server, flags):
     msg.row = row
     # With MSG_MISS the reply may repeat words of the request, so keep it even without a server.
     if server is not None or flags & MSG_MISS:
-        if client.reactor.body_receive(msg, cython.address(msg.req), data, length) < 0:
+        if client.body_receive(msg, cython.address(msg.req), data, length) < 0:
             msg_put(msg)
             raise MemoryError
         msg.charge = msg.req.length

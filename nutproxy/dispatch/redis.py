@@ -420,8 +420,8 @@ def inline_command(
     again.argv_room = 0
     parser_reset(cython.address(again))
     # The request is now in the array, not in the receive buffer.
-    free(client.reactor.block)
-    client.reactor.block = cython.NULL
+    free(client.block)
+    client.block = cython.NULL
     # The limits before AUTH are for announced sizes. This line is complete and short.
     limits.args = limits.bulk = limits.bulk_later = limits.request = INLINE_BOUND
     try:
@@ -782,9 +782,9 @@ def split_keys(
         msg = parent_of(client, row, len(servers), nkeys if row.by_key else 0, row.finish, flags)
         if row.by_key:
             memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        if parser.pos >= SHARE_MIN and client.reactor.block == data:
-            msg_take(msg, cython.address(msg.req), client.reactor.block, parser.pos)
-            client.reactor.block = cython.NULL
+        if parser.pos >= SHARE_MIN and client.block == data:
+            msg_take(msg, cython.address(msg.req), client.block, parser.pos)
+            client.block = cython.NULL
             share_keys(msg, parser, step, nkeys, sequence, sizes)
         else:
             copy_keys(msg, data, parser, step, nkeys, sequence, sizes)

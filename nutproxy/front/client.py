@@ -36,6 +36,7 @@ from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_
 from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.io.jobs import Job
+from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
 from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_FAILED,
@@ -412,18 +413,18 @@ class ClientConn(Conn):
         self.unsent_max = UNREAD_FACTOR * frontend.max_pending
         self.stats = frontend.stats
         self.flush_list = cython.address(self.reactor.flush_clients)
-        self.recv = client_recv
-        self.recv_next = client_recv_next
+        self.recv = cython.cast(recv_t, client_recv)
+        self.recv_next = cython.cast(recv_next_t, client_recv_next)
         self.parse = self.protocol.parse_request
         self.recv_done = cython.cast(recv_done_t, self.protocol.dispatch)
         self.recv_large = cython.cast(recv_done_t, self.protocol.dispatch_large)
         self.recv_part = client_recv_part
         self.recv_error = cython.cast(recv_error_t, self.protocol.refuse)
         self.unfinished = cython.address(frontend.unfinished)
-        self.send = client_send
+        self.send = cython.cast(send_t, client_send)
         self.send_next = client_send_next
         self.send_done = client_send_done
-        self.close = client_close
+        self.close = cython.cast(close_t, client_close)
         self.active = client_active
         self.enqueue_inq = client_enqueue
         self.dequeue_inq = client_no_dequeue
@@ -468,7 +469,7 @@ class ClientConn(Conn):
         client could lose the last reply. So wait until the client closes, at most for LINGER."""
         self.lingering = True
         shutdown(self.fd, SHUT_WR)
-        self.recv = client_discard
+        self.recv = cython.cast(recv_t, client_discard)
         self.mark_ready()
         self.reactor.timers.schedule(self.reactor.now + LINGER, self.end)
         return 0
@@ -482,7 +483,7 @@ class ClientConn(Conn):
             return
         self.read_end = self.recv_bytes + self.unread()
         self.bounded = True
-        self.recv = client_drain_recv
+        self.recv = cython.cast(recv_t, client_drain_recv)
         self.mark_ready()
 
     def unread(self) -> int:

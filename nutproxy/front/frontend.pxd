@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
-from nutproxy.conn cimport Reactor
+from nutproxy.io.reactor cimport Reactor
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
 

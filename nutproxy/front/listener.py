@@ -26,6 +26,7 @@ from cython.cimports.nutproxy.csys import (
     send,
 )
 from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.io.reactor import close_t, recv_t, send_t
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.io.sockets import check_congestion, tcp_options
@@ -89,9 +90,9 @@ class Listener(Conn):
         self.sock = sock
         self.address = str(frontend.config.listen)
         self.flush_list = cython.address(self.reactor.flush_clients)
-        self.recv = proxy_recv
-        self.send = proxy_send
-        self.close = proxy_close
+        self.recv = cython.cast(recv_t, proxy_recv)
+        self.send = cython.cast(send_t, proxy_send)
+        self.close = cython.cast(close_t, proxy_close)
         self.reactor.open(self, sock.fileno())
         self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         # Clients may have connected before the socket was added to the poller.

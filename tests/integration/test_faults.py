@@ -62,7 +62,8 @@ void *malloc(size_t size) {
 }
 
 void *realloc(void *block, size_t size) {
-    if (refused(__builtin_return_address(0), "/nutproxy/conn."))
+    void *address = __builtin_return_address(0);
+    if (refused(address, "/nutproxy/conn.") || refused(address, "/nutproxy/io/reactor."))
         return NULL;
     return __libc_realloc(block, size);
 }
