@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from nutproxy import descriptors
 from nutproxy.config import Config, Options, PoolConfig, Problem
 from nutproxy.core import Worker
-from nutproxy.front.listener import listen
+from nutproxy.io.sockets import listen
 from nutproxy.log import ALWAYS, NOTICE, STDERR, Log, log, reason
 from nutproxy.notify import Notifier
 from nutproxy.pidfile import PidFile

@@ -8,7 +8,7 @@ import threading
 
 from nutproxy.config import load
 from nutproxy.core import Worker
-from nutproxy.front.listener import listen
+from nutproxy.io.sockets import listen
 from nutproxy.resolver import Resolver
 from nutproxy.stats.slab import Slab, slab_memory
 from tests.integration.conftest import pool

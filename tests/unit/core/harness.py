@@ -31,8 +31,8 @@ import hiredis
 from nutproxy.back.link import Link
 from nutproxy.config import load
 from nutproxy.front.client import LINGER, ClientConn
-from nutproxy.front.listener import listen
 from nutproxy.hashkit.router import Router
+from nutproxy.io.sockets import listen
 from nutproxy.msg.message import live_messages
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.protocols import MEMCACHE
