@@ -47,9 +47,9 @@ large ones are written from where they are. Write interest is requested only aft
 import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
-from cython.cimports.libc.string import memcpy, memmove, memset
-from cython.cimports.nutproxy.csys import MSG_NOSIGNAL, msghdr, recv, send, sendmsg
+from cython.cimports.libc.string import memcpy, memmove
 from cython.cimports.nutproxy.io.reactor import IOV_MAX, OUT_SIZE, TAIL_SMALL, Pollable, Reactor
+from cython.cimports.nutproxy.io.transport import transport_read, transport_write
 from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
 from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
@@ -221,7 +221,7 @@ def conn_recv(conn):
         conn.unparsed = False
         conn.mark_ready()
     else:
-        count = recv(conn.fd, data + have, room, 0)
+        count = transport_read(conn, data + have, room)
         if count < 0:
             if errno == EAGAIN:
                 return 0
@@ -396,7 +396,6 @@ def conn_send(conn):
     reactor: Reactor = conn.reactor
     body: cython.pointer(Body)
     cursor: Cursor
-    message: msghdr
     skip: cython.size_t
     length: cython.size_t
     total: cython.size_t
@@ -446,15 +445,7 @@ def conn_send(conn):
             total += length
         if bodies == 0:
             break
-        count = 0
-        if pieces == 1:
-            count = send(conn.fd, reactor.iov[0].iov_base, reactor.iov[0].iov_len, MSG_NOSIGNAL)
-        elif pieces > 1:
-            # msghdr has members that csys.pxd does not declare.
-            memset(cython.address(message), 0, cython.sizeof(msghdr))
-            message.msg_iov = cython.address(reactor.iov[0])
-            message.msg_iovlen = pieces
-            count = sendmsg(conn.fd, cython.address(message), MSG_NOSIGNAL)
+        count = transport_write(conn, cython.address(reactor.iov[0]), pieces)
         if count < 0:
             if errno == EINTR:
                 continue

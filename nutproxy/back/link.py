@@ -23,16 +23,9 @@ import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
 from cython.cimports.libc.string import memcmp
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
-from cython.cimports.nutproxy.csys import (
-    MSG_NOSIGNAL,
-    SO_ERROR,
-    SOL_SOCKET,
-    close,
-    getsockopt,
-    send,
-    socklen_t,
-)
+from cython.cimports.nutproxy.csys import SO_ERROR, SOL_SOCKET, close, getsockopt, iovec, socklen_t
 from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
+from cython.cimports.nutproxy.io.transport import transport_write
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
@@ -355,6 +348,7 @@ def server_connected(conn: Conn) -> cython.int:
     err: cython.int = 0
     length: socklen_t = cython.sizeof(cython.int)
     payload: bytes
+    piece: iovec
     getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
     if err:
         conn.err = err
@@ -367,9 +361,9 @@ def server_connected(conn: Conn) -> cython.int:
     if not self.steps:
         return become_ready(self)
     # A new socket takes these few bytes at once, unless it is broken.
-    if send(conn.fd, cython.cast(cython.p_char, payload), len(payload), MSG_NOSIGNAL) != len(
-        payload
-    ):
+    piece.iov_base = cython.cast(cython.p_char, payload)
+    piece.iov_len = len(payload)
+    if transport_write(conn, cython.address(piece), 1) != len(payload):
         conn.err = ECONNRESET
         return conn.close(conn)
     return 0

@@ -33,10 +33,10 @@ import time
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
-from cython.cimports.nutproxy.csys import SHUT_WR, recv, shutdown
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.io.jobs import Job
-from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
+from cython.cimports.nutproxy.io.reactor import Reactor, close_t, recv_next_t, recv_t, send_t
+from cython.cimports.nutproxy.io.transport import transport_end, transport_read
 from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_FAILED,
@@ -362,7 +362,8 @@ def client_send(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def client_discard(conn: Conn) -> cython.int:
     """Drop what a client still sends after its last reply."""
-    count: cython.Py_ssize_t = recv(conn.fd, conn.reactor.scratch, conn.reactor.mbuf_size, 0)
+    reactor: Reactor = conn.reactor
+    count: cython.Py_ssize_t = transport_read(conn, reactor.scratch, reactor.mbuf_size)
     if count < 0 and errno in (EAGAIN, EINTR):
         return 0
     if count <= 0:
@@ -468,7 +469,7 @@ class ClientConn(Conn):
         """All replies are sent. Closing with unread input would reset the connection, and the
         client could lose the last reply. So wait until the client closes, at most for LINGER."""
         self.lingering = True
-        shutdown(self.fd, SHUT_WR)
+        transport_end(self)
         self.recv = cython.cast(recv_t, client_discard)
         self.mark_ready()
         self.reactor.timers.schedule(self.reactor.now + LINGER, self.end)

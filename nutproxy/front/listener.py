@@ -13,17 +13,10 @@ import os
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNABORTED, EINTR, ENOMEM, errno
 from cython.cimports.nutproxy.conn import Conn
-from cython.cimports.nutproxy.csys import (
-    MSG_NOSIGNAL,
-    SOCK_CLOEXEC,
-    SOCK_NONBLOCK,
-    accept4,
-    close,
-    recv,
-    send,
-)
+from cython.cimports.nutproxy.csys import SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.reactor import close_t, recv_t, send_t
+from cython.cimports.nutproxy.io.transport import transport_refuse
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.io.sockets import UnixListener
@@ -125,10 +118,7 @@ class Listener(Conn):
     def refuse(self, fd: int, reason: str) -> None:
         """Send a client the error of its protocol, close it, and log the reason."""
         full: bytes = self.frontend.protocol.too_many_clients
-        send(fd, cython.cast(cython.p_char, full), len(full), MSG_NOSIGNAL)
-        # Closing with unread input sends a reset, and the client could lose the error text.
-        recv(fd, self.reactor.scratch, self.reactor.mbuf_size, 0)
-        close(fd)
+        transport_refuse(fd, full, len(full), self.reactor.scratch, self.reactor.mbuf_size)
         self.frontend.stats[POOL_CLIENT_REJECTED] += 1
         log.warning("%s %s on %s: client refused: %s", self, self.frontend, self.address, reason)
 

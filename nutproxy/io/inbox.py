@@ -7,7 +7,9 @@ input: in a turn, never in the middle of one.
 import logging
 
 import cython
+from cython.cimports.libc.errno import EINTR, errno
 from cython.cimports.nutproxy.io.reactor import Pollable, Reactor, close_t, recv_t, send_t
+from cython.cimports.nutproxy.io.transport import transport_read
 
 log = logging.getLogger("nutproxy")
 
@@ -15,13 +17,14 @@ log = logging.getLogger("nutproxy")
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def inbox_recv(conn: Inbox) -> cython.int:
-    try:
-        data = conn.sock.recv(4096)
-    except BlockingIOError:
+    reactor: Reactor = conn.reactor
+    count: cython.Py_ssize_t = transport_read(conn, reactor.scratch, reactor.mbuf_size)
+    if count > 0 or (count < 0 and errno == EINTR):
+        conn.mark_ready()
+    if count <= 0:
         return 0
-    conn.mark_ready()
     try:
-        conn.callback(data)
+        conn.callback(reactor.scratch[:count])
     except Exception:
         # Do not close the inbox: signals could no longer be received.
         log.exception("internal error while handling a signal or a name lookup")

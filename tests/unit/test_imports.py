@@ -220,6 +220,19 @@ def test_messages_and_protocols_know_no_connection(folder):
     assert {row_of(each.target) for each in IMPORTS if row_of(each.module) == f"{folder}/"} <= below
 
 
+def test_only_the_transport_reads_and_writes_sockets():
+    found = set()
+    for path, text in FILES.items():
+        names = names_in_python if path.endswith(".py") else names_in_header
+        found |= {
+            (module_of(path), call)
+            for _, name, _ in names(text)
+            for call in ("recv", "send", "sendmsg", "*")
+            if name.removeprefix("cython.cimports.") == f"nutproxy.csys.{call}"
+        }
+    assert found == {("io.transport", call) for call in ("recv", "send", "sendmsg")}
+
+
 @pytest.mark.parametrize(
     ("path", "text", "found"),
     [
