@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
 from nutproxy.msg.protocol cimport Protocol
+from nutproxy.back.profile cimport Profiles
 from nutproxy.back.server cimport Server
 from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
@@ -17,6 +18,7 @@ cdef class ServerPool:
     cdef readonly str name
     cdef readonly int index            # among the pools
     cdef readonly list servers         # Server, in the ring's order
+    cdef readonly Profiles profiles    # the states that server connections are in
     cdef readonly Router router
     cdef readonly set suspects         # servers on which a request timed out: see close_silent
     cdef int connects                  # connects in the turn `connects_turn`

@@ -14,6 +14,7 @@ import logging
 import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.back.link import Link, begun
+from cython.cimports.nutproxy.back.profile import Profiles
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.io.jobs import Job
@@ -78,6 +79,7 @@ class ServerPool:
         self.any_route = config.distribution == "random"
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
+        self.profiles = Profiles()
         self.servers = [
             Server(reactor, self, server, index) for index, server in enumerate(config.servers)
         ]

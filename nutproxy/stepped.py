@@ -194,12 +194,7 @@ def state(conn: Conn) -> dict:
 
 def links(server: Server) -> list:
     """Every connection that the server holds, in whatever state."""
-    held: list = server.conns2 + server.conns3 + server.asides + [server.probing, server.spare]
-    found: list = []
-    for conn in held:
-        if conn is not None and conn not in found:
-            found.append(conn)
-    return found
+    return server.links()
 
 
 # Checks

@@ -2,9 +2,9 @@
 """What nutproxy sends on a new connection to a server, and what it makes of the replies. There is a
 class for each protocol: `Protocol.handshake`.
 
-    versions                     the protocol versions that clients speak
-    steps(server, protover, aside)   the names of the steps in their order, and the bytes of all
-    judge(server, step, data)    what is wrong with the reply to a step, or None
+    versions                         the protocol versions that clients speak
+    steps(server, profile, aside)    the names of the steps in their order, and the bytes of all
+    judge(server, step, data)        what is wrong with the reply to a step, or None
 
 The reply to a step must be the one that belongs to it: otherwise later replies would be paired with
 the wrong requests. What a reply says about the server is set there: `version`, `no_resp3`,
@@ -39,7 +39,7 @@ class RedisHandshake:
     versions = (2, 3)
 
     @staticmethod
-    def steps(server: Any, protover: int, aside: bool) -> tuple[list[str], bytes]:
+    def steps(server: Any, profile: Any, aside: bool) -> tuple[list[str], bytes]:
         """AUTH, HELLO 3, SELECT and PING, as far as they are needed. PING finds out whether the
         server is ready: it is not while it loads its data or requires a password. With `aside`,
         only the commands that a server accepts while it runs a script."""
@@ -48,7 +48,7 @@ class RedisHandshake:
         commands: list[Any] = []
         if config.redis_auth:
             commands.append((b"AUTH", config.redis_auth))
-        if protover == 3:
+        if profile.protover == 3:
             commands.append((b"HELLO", b"3"))
         if config.redis_db and not aside:
             commands.append((b"SELECT", b"%d" % config.redis_db))
@@ -115,7 +115,7 @@ class MemcacheHandshake:
     versions = (2,)
 
     @staticmethod
-    def steps(server: Any, protover: int, aside: bool) -> tuple[list[str], bytes]:
+    def steps(server: Any, profile: Any, aside: bool) -> tuple[list[str], bytes]:
         return ["version"], b"version\r\n"
 
     @staticmethod

@@ -2,10 +2,14 @@ from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.conn cimport Conn
 from nutproxy.back.health cimport Machine
+from nutproxy.back.profile cimport Profile
 from nutproxy.msg.message cimport MSG_REQ_PIECES
 from nutproxy.msg.protocol cimport Protocol, fits_t
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.timer cimport Timer
+
+cdef enum:
+    NO_SLOT = -1
 
 # The states of a server connection.
 cdef enum LinkState:
@@ -30,15 +34,15 @@ cdef class Upstream:
     cdef readonly bytes error          # the error reply to requests while it is down
     cdef uint64_t* stats               # its row in the slab
 
-    cdef Link conn_for(self, uint64_t client, int protover)
-    cdef bint link_left(self, Link conn) noexcept
+    cdef Link link_for(self, uint64_t client, Profile profile)
+    cdef bint link_left(self, Link link) noexcept
 
 cdef class Link(Conn):
     cdef readonly Upstream server
     cdef fits_t fits                   # the protocol's
-    cdef readonly int protover             # its protocol version: 2 or 3
-    cdef bint aside                    # for commands to a busy server; has no slot
-    cdef readonly int slot             # its slot among the connections of its version
+    cdef readonly Profile profile      # the state that its handshake brings it into
+    cdef readonly int slot             # in its profile's lanes; NO_SLOT if it is not shared
+    cdef bint aside                    # for commands that a busy server must get at once
     cdef readonly int state
     cdef readonly int64_t begun        # when the connect began; -1 before
     cdef int64_t waiting_since         # when it began to wait for a sign of life

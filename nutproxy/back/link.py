@@ -22,6 +22,7 @@ from functools import partial
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
 from cython.cimports.libc.string import memcmp
+from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
 from cython.cimports.nutproxy.csys import SO_ERROR, SOL_SOCKET, close, getsockopt, iovec, socklen_t
 from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
@@ -357,7 +358,7 @@ def server_connected(conn: Conn) -> cython.int:
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.reactor.now
     conn.send = cython.cast(send_t, server_no_send)
-    self.steps, payload = self.server.handshake(self.protover, self.aside)
+    self.steps, payload = self.server.handshake(self.profile, self.aside)
     if not self.steps:
         return become_ready(self)
     # A new socket takes these few bytes at once, unless it is broken.
@@ -492,7 +493,7 @@ def server_close(conn: Conn) -> cython.int:
         # The head was written in part.
         conn.sent = 0
         settle(server, conn.dequeue_inq(conn), text, SERVER_REQUESTS_LOST)
-    if was_ready and not self.aside and not server.ejected:
+    if was_ready and self.slot != NO_SLOT and not server.ejected:
         move_requests(self, text)
     settle_queues(self, text)
     return 0
@@ -563,7 +564,7 @@ def move_requests(self: Link, text: bytes | None) -> cython.void:
         if msg.flags & MSG_RETRIED:
             settle_unwritten(self, text)
             continue
-        other = next_conn(self)
+        other = next_link(self)
         if other is None:
             return
         self.dequeue_inq(self)
@@ -592,7 +593,7 @@ def tell_end(self: Link, was_ready: cython.bint, waited: cython.bint, probe: cyt
             self.cause = os.strerror(ECONNRESET if self.err in (0, EPIPE) else self.err)
         count_end(self)
         text = server.error_reply(self.cause)
-        if self.protover == 3 and server.no_resp3 and not was_ready:
+        if self.profile.protover == 3 and server.no_resp3 and not was_ready:
             text = NOPROTO
         server.link_closed(self, was_ready, waited, probe)
     except Exception:
@@ -601,10 +602,10 @@ def tell_end(self: Link, was_ready: cython.bint, waited: cython.bint, probe: cyt
 
 
 @cython.cfunc
-def next_conn(self: Link) -> Link:
+def next_link(self: Link) -> Link:
     """The connection that takes over the unwritten requests; None if there is none."""
     try:
-        return self.server.conn_for(self.slot, self.protover)
+        return self.server.link_for(self.slot, self.profile)
     except Exception:
         log.exception("%s %s: internal error, its requests are not moved", self, self.server)
         return None
@@ -639,22 +640,22 @@ def settle(
 
 @cython.cclass
 class Upstream:
-    """The server as its connections see it: a few values, `conn_for`, and these methods.
+    """The server as its connections see it: a few values, `link_for`, and these methods.
 
-    1. `handshake(protover, aside)` returns the steps of a handshake and their bytes. `judge(step,
+    1. `handshake(profile, aside)` returns the steps of a handshake and their bytes. `judge(step,
        data)` returns what is wrong with the reply to a step, or None.
-    2. `link_ready(conn)` is called after the last step has succeeded. When the connection has
-       ended, `link_left(conn)` removes it, and then `link_closed(conn, was_ready, waited, probe)`
+    2. `link_ready(link)` is called after the last step has succeeded. When the connection has
+       ended, `link_left(link)` removes it, and then `link_closed(link, was_ready, waited, probe)`
        is called before its requests are answered or moved.
     3. `link_replied()` is called after a reply while the server is `doubted`.
     4. `error_reply(cause)` is the error reply for clients; `about` is for the log."""
 
-    def conn_for(self, client, protover):
+    def link_for(self, client, profile):
         """The connection for requests of this client; it is opened if necessary. None if there is
         none now: `refusal` is then the error reply for the client."""
         raise NotImplementedError
 
-    def link_left(self, conn):
+    def link_left(self, link):
         """Remove a connection that has ended, so that no more requests are sent to it. Returns
         whether it was the probe. Allocates no memory."""
         raise NotImplementedError
@@ -662,15 +663,16 @@ class Upstream:
 
 @cython.cclass
 class Link(Conn):
-    """A connection to a server, of protocol version `protover`, in slot `slot` of that version."""
+    """A connection to a server, in the state of `profile`. Clients with that profile and that slot
+    share it. A link without a slot, NO_SLOT, belongs to whoever made it."""
 
     letter = "s"
 
-    def __init__(self, server: Upstream, protover: cython.int, slot: cython.int):
+    def __init__(self, server: Upstream, profile: Profile, slot: cython.int):
         self.reactor = server.reactor
         self.server = server
         self.stats = server.stats
-        self.protover = protover
+        self.profile = profile
         self.slot = slot
         self.begun = -1
         self.waiting_since = self.reactor.now

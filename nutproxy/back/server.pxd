@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t
 
 from nutproxy.back.link cimport Upstream, Link
+from nutproxy.back.profile cimport Profile, Profiles
 from nutproxy.io.timer cimport Timer
 
 cdef class Server(Upstream):
@@ -9,20 +10,20 @@ cdef class Server(Upstream):
     cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections
-    cdef readonly list conns2          # by slot: a Link or None
-    cdef readonly list conns3
-    cdef list asides                   # by version: a Link or None
+    cdef readonly Profiles profiles    # the pool's
+    cdef readonly list lanes           # by profile, then by slot: a Link or None
+    cdef dict asides                   # by Profile: Link
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3
     cdef Timer reconnect_timer             # opens missing connections with preconnect, or None
-    cdef readonly bytes refusal        # why conn_for returned no connection: an error reply
-    cdef dict refusals                 # by version and slot: when it may be tried again
+    cdef readonly bytes refusal        # why link_for returned no connection: an error reply
+    cdef dict refusals                 # by profile and slot: when it may be tried again
     cdef Timer probe_timer                 # for health.probe_at, or None
     cdef Link probing            # the probe in progress, or None
     cdef Link spare              # an answered probe whose slot has a silent connection
 
-    cdef Link conn_aside(self, int protover)
-    cdef int request_timed_out(self, Link conn, int64_t start) except -1
+    cdef Link aside_for(self, Profile profile)
+    cdef int request_timed_out(self, Link link, int64_t start) except -1
     cdef bint replies_since(self) noexcept
     cdef int carry_out(self, int todo, str cause=*) except -1
     cdef int follow_probe_at(self) except -1

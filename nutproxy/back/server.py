@@ -1,9 +1,18 @@
 # nutproxy/back/server.py: one server of a pool
 """The connections to one server, and its health.
 
-    conn_for ─> [slot 0] [slot 1] …      a client keeps to one slot, so its requests stay in order
+    link_for ─> lanes[profile.index] ─> [slot 0] [slot 1] …
 
-Slots exist once for each protocol version that clients speak (RESP2, RESP3).
+A client keeps to one slot, so its requests stay in order. The lanes of a profile (profile.py) exist
+from the first client with it on.
+
+**Links without a slot** are not shared: only their owner puts requests into them, and no client is
+given one by `link_for`. Today that is the link for commands that a busy server must get at once:
+one for each profile, in `asides`, which closes after its last reply. A session that needs a
+connection of its own fits in beside it: it asks for a link with its profile and NO_SLOT, queues its
+requests there itself, and gives the link back when its state is clean, or drops it. What such links
+share with those in the lanes is the handshake, their life, and the deadlines of requests. A request
+of theirs never moves to another link, and their end says nothing about the server's health.
 
 **Health.** Whether the server is up, slow, down or ejected is decided in health.py. Events are
 reported to `self.health`, and `carry_out` does what follows from them.
@@ -51,9 +60,11 @@ from cython.cimports.nutproxy.back.link import (
     LINK_READY,
     LINK_RESOLVING,
     LINK_WAITING,
+    NO_SLOT,
     Link,
     idle,
 )
+from cython.cimports.nutproxy.back.profile import Profile, Profiles
 from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
@@ -95,9 +106,9 @@ class Server(Upstream):
         self.index = index
         self.stats = reactor.slab.row(reactor.slab.servers[pool.index][index])
         self.connections = pool.config.server_connections
-        self.conns2 = [None] * self.connections
-        self.conns3 = [None] * self.connections
-        self.asides = [None, None]
+        self.profiles = pool.profiles
+        self.lanes = []
+        self.asides = {}
         self.refusals = {}
         self.version = ""
         self.health = Machine(
@@ -133,113 +144,123 @@ class Server(Upstream):
         except MemoryError:
             return None
 
-    def conn_for(self, client, protover):
+    def link_for(self, client, profile):
         slot: cython.int = client % self.connections
-        conns: list = self.conns3 if protover == 3 else self.conns2
+        lane: list
+        link: Link
+        if not self.down and profile.index < len(self.lanes):
+            lane = self.lanes[profile.index]
+            link = cython.cast(Link, lane[slot])
+            if link is not None:
+                return link
+        return self.missing_link(profile, slot)
+
+    def lane(self, profile: Profile) -> list:
+        """The links of this profile by slot: a Link or None."""
+        while len(self.lanes) <= profile.index:
+            self.lanes.append([None] * self.connections)
+        return self.lanes[profile.index]
+
+    def missing_link(self, profile: Profile, slot: int):
+        """A new link for this slot, or what a request gets while the server is down."""
         if self.down:
-            return self.wait_for_probe(protover, slot)
-        if protover == 3 and self.no_resp3:
+            return self.wait_for_probe(profile, slot)
+        if profile.protover == 3 and self.no_resp3:
             self.refusal = NOPROTO
             return None
-        conn = cython.cast(Link, conns[slot])
-        if conn is None:
-            return self.open_slot(protover, slot)
-        return conn
+        return self.open_slot(profile, slot)
 
-    def conns(self, protover: int) -> list:
-        """The connections of this protocol version, by slot."""
-        return self.conns3 if protover == 3 else self.conns2
-
-    def wait_for_probe(self, protover: int, slot: int):
+    def wait_for_probe(self, profile: Profile, slot: int):
         """While the server is down: the connection in which a request waits for the next probe,
         which is brought forward. None if the probe has been without a reply for too long."""
-        conn: Link = self.conns(protover)[slot]
+        link: Link = self.lane(profile)[slot]
         todo: cython.int
-        if conn is not None and conn.state == LINK_READY and idle(conn):
+        if link is not None and link.state == LINK_READY and idle(link):
             # It may be dead as well: it was idle when the server went down.
-            conn.drop()
-            conn = None
-        if conn is not None:
-            return conn
+            link.drop()
+            link = None
+        if link is not None:
+            return link
         self.refusal = self.error
         todo = self.health.request(self.reactor.now)
         self.carry_out(todo)
         if not todo & HOLD:
             return None
-        return self.connect_later(protover, slot, DEMAND_GAP + DEMAND_WAIT, False)
+        return self.connect_later(profile, slot, DEMAND_GAP + DEMAND_WAIT, False)
 
-    def connect_later(self, protover: int, slot: int, delay: int, by_itself: bool):
+    def connect_later(self, profile: Profile, slot: int, delay: int, by_itself: bool):
         """A connection in which requests can wait. With `by_itself` it connects after `delay`
         milliseconds. Without, it fails then, unless a probe has let it connect before."""
-        conn = Link(self, protover, slot)
-        then = partial(self.begin_waiting, conn) if by_itself else conn.expire
-        conn.connect_timer = self.reactor.timers.schedule(self.reactor.now + delay, then)
-        self.conns(protover)[slot] = conn
-        return conn
+        link = Link(self, profile, slot)
+        then = partial(self.begin_waiting, link) if by_itself else link.expire
+        link.connect_timer = self.reactor.timers.schedule(self.reactor.now + delay, then)
+        self.lane(profile)[slot] = link
+        return link
 
-    def open_slot(self, protover: int, slot: int):
+    def open_slot(self, profile: Profile, slot: int):
         """Connect for this slot, or a little later if it was refused a moment ago or if this turn
         has opened many connections."""
         wait = max(
-            self.refusals.get((protover, slot), 0) - self.reactor.now, self.pool.connect_delay()
+            self.refusals.get((profile, slot), 0) - self.reactor.now, self.pool.connect_delay()
         )
         if wait > 0:
-            return self.connect_later(protover, slot, wait, True)
-        return self.connect(protover, slot, False)
+            return self.connect_later(profile, slot, wait, True)
+        return self.connect(profile, slot, False)
 
-    def connect(self, protover: int, slot: int, probe: bool):
+    def connect(self, profile: Profile, slot: int, probe: bool):
         """Open a connection. None if that failed at once."""
-        conn = Link(self, protover, slot)
+        link = Link(self, profile, slot)
+        lane = self.lane(profile)
         # Before it gets its slot: if this raises, no connection without a time limit is left there.
-        conn.connect_timer = self.reactor.timers.schedule(
-            self.reactor.now + self.grace(), conn.expire
+        link.connect_timer = self.reactor.timers.schedule(
+            self.reactor.now + self.grace(), link.expire
         )
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
-            self.probing = conn
+            self.probing = link
             self.health.probe_started(self.reactor.now)
         else:
-            self.conns(protover)[slot] = conn
-        self.begin(conn)
-        return None if conn.state == LINK_CLOSED else conn
+            lane[slot] = link
+        self.begin(link)
+        return None if link.state == LINK_CLOSED else link
 
-    def begin_waiting(self, conn: Link) -> None:
+    def begin_waiting(self, link: Link) -> None:
         """Connect a connection in which requests have been waiting."""
-        waited = conn.connect_timer
-        conn.connect_timer = self.reactor.timers.schedule(
-            self.reactor.now + self.grace(), conn.expire
+        waited = link.connect_timer
+        link.connect_timer = self.reactor.timers.schedule(
+            self.reactor.now + self.grace(), link.expire
         )
         waited.cancel()
-        self.begin(conn)
+        self.begin(link)
 
-    def begin(self, conn: Link) -> None:
+    def begin(self, link: Link) -> None:
         address = self.config.address
-        conn.state = LINK_RESOLVING
-        conn.begun = self.reactor.now
+        link.state = LINK_RESOLVING
+        link.begun = self.reactor.now
         self.health.connecting(self.reactor.now)
         self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         if address.family == "unix":
-            conn.start([(socket.AF_UNIX, address.path)])
+            link.start([(socket.AF_UNIX, address.path)])
         else:
-            self.pool.resolve(address.host, address.port, conn.resolved)
+            self.pool.resolve(address.host, address.port, link.resolved)
 
-    def conn_aside(self, protover):
+    def aside_for(self, profile):
         """The separate connection for commands that a busy server must get at once (SCRIPT KILL),
         ahead of the requests that wait for it. None if it could not be opened."""
-        conn: Link = self.asides[protover == 3]
-        if conn is None:
-            conn = Link(self, protover, 0)
-            conn.aside = True
-            conn.connect_timer = self.reactor.timers.schedule(
-                self.reactor.now + self.grace(), conn.expire
+        link: Link = self.asides.get(profile)
+        if link is None:
+            link = Link(self, profile, NO_SLOT)
+            link.aside = True
+            link.connect_timer = self.reactor.timers.schedule(
+                self.reactor.now + self.grace(), link.expire
             )
-            self.asides[protover == 3] = conn
-            self.begin(conn)
-        return None if conn.state == LINK_CLOSED else conn
+            self.asides[profile] = link
+            self.begin(link)
+        return None if link.state == LINK_CLOSED else link
 
-    def handshake(self, protover: int, aside: bool) -> tuple[list[str], bytes]:
+    def handshake(self, profile: Profile, aside: bool) -> tuple[list[str], bytes]:
         """The steps of the handshake, in order, and their bytes."""
-        return self.protocol.handshake.steps(self, protover, aside)
+        return self.protocol.handshake.steps(self, profile, aside)
 
     def judge(self, step: str, data: bytes) -> str | None:
         """Check the reply to a step of the handshake: None if it is good, else the reason why the
@@ -251,35 +272,36 @@ class Server(Upstream):
         self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         return errors.cause("handshake_reply", step, f"{reply!a:.100}")
 
-    def link_ready(self, conn: Link) -> None:
+    def link_ready(self, link: Link) -> None:
         """The handshake has succeeded: requests can be sent."""
-        if conn.aside:
+        if link.slot == NO_SLOT:
             return
         # It may have been upgraded since its last connection.
         self.no_resp3 = False
-        if conn is self.probing:
-            self.probe_answered(conn)
+        if link is self.probing:
+            self.probe_answered(link)
         else:
-            log.info("%s %s: connected, RESP%d", conn, self, conn.protover)
+            log.info("%s %s: connected, %s", link, self, link.profile)
             if self.doubted:
                 self.carry_out(self.health.connected())
         if self.pool.config.preconnect and not self.has_resp3:
-            self.preconnect_resp3(conn)
+            self.preconnect_resp3(link)
 
     def probe_answered(self, probe: Link) -> None:
         """The server is up. The probe becomes a normal connection if its slot is free."""
         old: Link
+        lane: list = self.lane(probe.profile)
         self.probing = None
         self.health.probe_ended()
-        for old in self.open_conns():
+        for old in self.shared_links():
             # An idle connection may have died with the server.
             if self.down and old.state == LINK_READY and idle(old):
                 old.drop()
-        old = self.conns2[probe.slot]
+        old = lane[probe.slot]
         if old is None:
-            self.conns2[probe.slot] = probe
+            lane[probe.slot] = probe
         elif old.state == LINK_WAITING:
-            self.conns2[probe.slot] = probe
+            lane[probe.slot] = probe
             while old.imsg_q.head is not cython.NULL:
                 probe.enqueue_inq(probe, old.dequeue_inq(old))
             old.drop()
@@ -288,115 +310,124 @@ class Server(Upstream):
         else:
             # The slot has a connection that works.
             probe.drop()
-        if self.silent_conns(self.grace()):
+        if self.silent_links(self.grace()):
             # Their replies may arrive just after the probe's.
             self.reactor.timers.schedule(self.reactor.now + PATIENCE, self.replace_silent)
         self.carry_out(self.health.probe_answered())
 
     def replace_silent(self) -> None:
         """A probe was answered PATIENCE ago: connections that are still silent are dead."""
-        conn: Link
+        link: Link
         spare: Link = self.spare
-        stuck = self.silent_conns(self.grace())
+        stuck = self.silent_links(self.grace())
         self.spare = None
         if spare is not None:
-            if self.conns2[spare.slot] in stuck:
-                self.conns2[spare.slot] = spare
+            lane = self.lane(spare.profile)
+            if lane[spare.slot] in stuck:
+                lane[spare.slot] = spare
             else:
                 spare.drop()
-        for conn in stuck:
-            conn.abort(TIMED_OUT)
+        for link in stuck:
+            link.abort(TIMED_OUT)
 
-    def open_conns(self) -> list:
-        return [conn for conn in self.conns2 + self.conns3 if conn is not None]
+    def shared_links(self) -> list:
+        """The links in the lanes."""
+        return [link for lane in self.lanes for link in lane if link is not None]
 
-    def silent_conns(self, limit: int) -> list:
+    def links(self) -> list:
+        """All links."""
+        others = [self.probing, self.spare, *self.asides.values()]
+        return self.shared_links() + [link for link in others if link is not None]
+
+    def silent_links(self, limit: int) -> list:
         """The connections that have owed a sign of life for at least `limit` ms."""
-        conn: Link
+        link: Link
         silent = []
-        for conn in self.open_conns():
-            if conn.silence() >= limit:
-                silent.append(conn)
+        for link in self.shared_links():
+            if link.silence() >= limit:
+                silent.append(link)
         return silent
 
     def grace(self) -> int:
         """Milliseconds of silence that make a connection suspect: the pool's timeout."""
         return self.pool.config.timeout or HANDSHAKE_LIMIT
 
-    def link_left(self, conn):
-        conns: list = self.conns3 if conn.protover == 3 else self.conns2
-        if conns[conn.slot] is conn:
-            conns[conn.slot] = None
-        if conn is self.spare:
+    def link_left(self, link):
+        lane: list
+        if link.slot == NO_SLOT:
+            self.asides.pop(link.profile, None)
+            return False
+        lane = self.lanes[link.profile.index]
+        if lane[link.slot] is link:
+            lane[link.slot] = None
+        if link is self.spare:
             self.spare = None
-        if conn.aside:
-            self.asides[conn.protover == 3] = None
-        if conn is not self.probing:
+        if link is not self.probing:
             return False
         self.probing = None
         self.health.probe_ended()
         return True
 
-    def link_closed(self, conn: Link, was_ready: bool, waited: bool, probe: bool) -> None:
+    def link_closed(self, link: Link, was_ready: bool, waited: bool, probe: bool) -> None:
         """A connection has ended. What that says about the server depends on its state."""
-        if conn.cause == NOT_NEEDED or conn.begun < 0:
+        if link.cause == NOT_NEEDED or link.begun < 0:
             return
-        if conn.aside:
-            self.refusal = self.error_reply(conn.cause)
-            log.info("%s %s: %s", conn, self, conn.cause)
+        if link.slot == NO_SLOT:
+            self.refusal = self.error_reply(link.cause)
+            log.info("%s %s: %s", link, self, link.cause)
             return
-        unused: cython.bint = conn.steps is not None and idle(conn)
-        if conn.protover == 3 and not was_ready and (self.no_resp3 or unused):
+        unused: cython.bint = link.steps is not None and idle(link)
+        if link.profile.protover == 3 and not was_ready and (self.no_resp3 or unused):
             # The server is up, but too old for this protocol version. Or it refuses HELLO in some
             # other way on a connection that no request needs.
             self.has_resp3 = False
             log.log(
-                logging.INFO if unused else logging.WARNING, "%s %s: %s", conn, self, conn.cause
+                logging.INFO if unused else logging.WARNING, "%s %s: %s", link, self, link.cause
             )
             return
         if was_ready:
             # The end of an idle connection is normal, unless there was an error.
             log.log(
-                logging.WARNING if waited or conn.cause != self.ended() else logging.INFO,
+                logging.WARNING if waited or link.cause != self.ended() else logging.INFO,
                 "%s %s at %s: connection closed: %s",
-                conn,
+                link,
                 self,
                 self.address,
-                conn.cause if conn.err or conn.cause != self.ended() else "by the server",
+                link.cause if link.err or link.cause != self.ended() else "by the server",
             )
             # Running out of memory here says nothing about the server.
-            if waited and conn.err != ENOMEM:
-                self.request_failed(self.reactor.now - conn.silence(), conn.cause)
+            if waited and link.err != ENOMEM:
+                self.request_failed(self.reactor.now - link.silence(), link.cause)
             if self.pool.config.preconnect and not self.down:
                 # A server that closes a connection just after accepting it would do so again.
-                young = self.reactor.now - conn.begun < BACKOFF_MAX
+                young = self.reactor.now - link.begun < BACKOFF_MAX
                 self.preconnect_in(BACKOFF_MIN if young else 0)
             return
         if not probe and self.serves():
             # It accepts no more connections (maxclients), but the existing ones work.
             log.warning(
-                "%s %s at %s: no further connection: %s", conn, self, self.address, conn.cause
+                "%s %s at %s: no further connection: %s", link, self, self.address, link.cause
             )
-            self.refusal = self.error_reply(conn.cause)
-            self.refusals[conn.protover, conn.slot] = self.reactor.now + BACKOFF_MIN
+            self.refusal = self.error_reply(link.cause)
+            self.refusals[link.profile, link.slot] = self.reactor.now + BACKOFF_MIN
             return
         if probe:
-            log.info("%s at %s: probe failed: %s", self, self.address, conn.cause)
-            if not self.down and conn.recv_bytes:
+            log.info("%s at %s: probe failed: %s", self, self.address, link.cause)
+            if not self.down and link.recv_bytes:
                 # A slow server that gives a reason for refusing the connection is up.
                 return
         self.carry_out(
             self.health.connect_failed(
-                conn.begun, self.reactor.now, self.replies_since(), conn.cause == TIMED_OUT
+                link.begun, self.reactor.now, self.replies_since(), link.cause == TIMED_OUT
             ),
-            conn.cause,
+            link.cause,
         )
 
     def serves(self) -> bool:
         """Is there a ready connection that is not silent?"""
-        conn: Link
-        for conn in self.open_conns():
-            if conn.state == LINK_READY and conn.silence() < self.grace():
+        link: Link
+        for link in self.shared_links():
+            if link.state == LINK_READY and link.silence() < self.grace():
                 return True
         return False
 
@@ -419,22 +450,24 @@ class Server(Upstream):
         if self.reconnect_timer is not None:
             self.reconnect_timer.cancel()
             self.reconnect_timer = None
-        for protover in [2, 3] if self.has_resp3 else [2]:
+        profiles: Profiles = self.profiles
+        for profile in [profiles.default, profiles.of(3)] if self.has_resp3 else [profiles.default]:
             for slot in range(self.connections):
-                if not self.down and self.conns(protover)[slot] is None:
-                    self.open_slot(protover, slot)
+                if not self.down and self.lane(profile)[slot] is None:
+                    self.open_slot(profile, slot)
 
-    def preconnect_resp3(self, conn: Link) -> None:
+    def preconnect_resp3(self, link: Link) -> None:
         """A connection is ready, and it is not known yet whether the server accepts HELLO 3. One
         RESP3 connection finds out, and the others follow it."""
-        if conn.protover == 3:
+        if link.profile.protover == 3:
             self.has_resp3 = True
             self.preconnect()
             return
-        if 3 not in self.protocol.handshake.versions or conn.slot != 0 or self.down:
+        if 3 not in self.protocol.handshake.versions or link.slot != 0 or self.down:
             return
-        if self.conns3[0] is None:
-            self.open_slot(3, 0)
+        profile: Profile = self.profiles.of(3)
+        if self.lane(profile)[0] is None:
+            self.open_slot(profile, 0)
 
     def replies_since(self):
         """Have there been replies since this was last called?"""
@@ -463,14 +496,14 @@ class Server(Upstream):
             elif todo & (TELL_CALM | RESUME):
                 self.recover(todo)
             elif todo & PROBE:
-                self.connect(2, 0, True)
+                self.connect(self.profiles.default, 0, True)
         finally:
             self.follow_probe_at()
         return 0
 
     def suffer(self, todo: int, cause: str) -> None:
         """Carry out the actions that follow from a failure."""
-        conn: Link
+        link: Link
         if todo & REFUSE:
             self.error = self.refusal = self.error_reply(cause)
         if todo & EJECT:
@@ -485,17 +518,17 @@ class Server(Upstream):
             self.stats[SERVER_SERVER_DOWN] = 1
             log.warning("%s is down: %s (%s)", self, cause, self.address)
         if todo & REFUSE:
-            for conn in self.open_conns():
-                if conn.state == LINK_WAITING:
-                    conn.expire()
+            for link in self.shared_links():
+                if link.state == LINK_WAITING:
+                    link.expire()
         if todo & EJECT:
             self.pool.ejected(self)
-            for conn in self.open_conns():
-                conn.abort(cause)
+            for link in self.shared_links():
+                link.abort(cause)
 
     def recover(self, todo: int) -> None:
         """Carry out the actions that follow from a sign of life."""
-        conn: Link
+        link: Link
         if todo & TELL_CALM:
             log.warning("%s replies after %d ms", self, self.reactor.now - self.health.slow_since)
         if todo & RESUME:
@@ -511,9 +544,9 @@ class Server(Upstream):
             self.stats[SERVER_SERVER_EJECTED] = 0
             self.pool.returned(self)
         if todo & RESUME:
-            for conn in self.open_conns():
-                if conn.state == LINK_WAITING:
-                    self.begin_waiting(conn)
+            for link in self.shared_links():
+                if link.state == LINK_WAITING:
+                    self.begin_waiting(link)
             if self.pool.config.preconnect:
                 self.preconnect()
 
@@ -537,31 +570,31 @@ class Server(Upstream):
         self.health.tidy(self.reactor.now)
         self.follow_probe_at()
 
-    def request_timed_out(self, conn, start):
+    def request_timed_out(self, link, start):
         """A request has timed out. What that says about its connection and about the server depends
         on what else was received meanwhile."""
-        silence: cython.longlong = conn.silence()
+        silence: cython.longlong = link.silence()
         self.stats[SERVER_REQUESTS_TIMEDOUT] += 1
-        if conn.timed_out == 0:
-            conn.timed_out_since = start
+        if link.timed_out == 0:
+            link.timed_out_since = start
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
             self.pool.watch(self)
-        conn.timed_out += 1
-        if conn.aside:
-            conn.abort(TIMED_OUT)
+        link.timed_out += 1
+        if link.slot == NO_SLOT:
+            link.abort(TIMED_OUT)
             return 0
-        if conn.state != LINK_READY:
+        if link.state != LINK_READY:
             # Connect and handshake have a time limit of their own.
             return 0
         if silence < self.grace():
-            row: cython.longlong = self.reactor.now - max(conn.timed_out_since, conn.waiting_since)
-            if conn.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
-                conn.abort(errors.cause("silent_bytes", row))
+            row: cython.longlong = self.reactor.now - max(link.timed_out_since, link.waiting_since)
+            if link.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
+                link.abort(errors.cause("silent_bytes", row))
             return 0
         self.request_failed(start, TIMED_OUT)
         if silence >= 2 * self.grace():
             # Dead, even if TCP still reports it as connected.
-            conn.abort(TIMED_OUT)
+            link.abort(TIMED_OUT)
         probe: cython.bint = silence < 2 * self.grace() and self.spare is None
         self.carry_out(
             self.health.silence(self.reactor.now - silence, self.reactor.now, probe), TIMED_OUT
@@ -572,31 +605,28 @@ class Server(Upstream):
         """Close the connections that have been silent for two timeouts: they are dead, even if TCP
         still reports them as connected. A connection that requests still wait for may reply until
         the next of them times out, and is closed then. Returns whether to keep watching."""
-        conn: Link
-        for conn in self.silent_conns(2 * self.grace()):
-            if not conn.awaited():
-                conn.err = ETIMEDOUT
-                conn.close(conn)
+        link: Link
+        for link in self.silent_links(2 * self.grace()):
+            if not link.awaited():
+                link.err = ETIMEDOUT
+                link.close(link)
         # Not any(): a generator expression does not see the attributes that only C sees.
         watched = False
-        for conn in self.open_conns():
-            if conn.timed_out and not idle(conn):
+        for link in self.shared_links():
+            if link.timed_out and not idle(link):
                 watched = True
         return watched
 
     def orphans(self) -> int:
         """The number of unanswered requests whose clients have gone."""
-        asides = [conn for conn in self.asides if conn is not None]
-        return sum([conn.orphans() for conn in self.open_conns() + asides])
+        return sum([link.orphans() for link in self.links()])
 
     def close(self) -> None:
         """The proxy is shutting down: close all connections, and open no more."""
-        conn: Link
+        link: Link
         self.error = self.error_reply(errors.cause("stops"))
         self.carry_out(self.health.stop())
         if self.reconnect_timer is not None:
             self.reconnect_timer.cancel()
-        conns = self.open_conns()
-        conns += [conn for conn in (self.probing, self.spare, *self.asides) if conn is not None]
-        for conn in conns:
-            conn.drop()
+        for link in self.links():
+            link.drop()

@@ -103,9 +103,9 @@ def forward(client, msg, server):
     """Queue a request for this server, or fail it if it cannot be queued. The bytes of the request
     must be in `msg.req`."""
     pool: ServerPool = client.pool
-    conn: Link = server.conn_for(client.id, client.protover)
+    link: Link = server.link_for(client.id, client.profile)
     queued: cython.size_t
-    if conn is None:
+    if link is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
         msg_fail(msg, server.refusal)
         return 0
@@ -114,7 +114,7 @@ def forward(client, msg, server):
         server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
         msg_fail(msg, server.error_reply(QUEUE_FULL))
         return 0
-    queue(client, msg, server, conn)
+    queue(client, msg, server, link)
     return 0
 
 
@@ -122,19 +122,19 @@ def forward(client, msg, server):
 @cython.exceptval(-1, check=False)
 def forward_aside(client: ClientConn, msg: cython.pointer(Msg), server: Server) -> cython.int:
     """Like `forward`, over a separate connection that bypasses the server's queues."""
-    conn: Link = server.conn_aside(client.protover)
-    if conn is None:
+    link: Link = server.aside_for(client.profile)
+    if link is None:
         server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
         msg_fail(msg, server.refusal)
         return 0
-    queue(client, msg, server, conn)
+    queue(client, msg, server, link)
     return 0
 
 
 @cython.cfunc
 @cython.inline
 @cython.exceptval(check=False)
-def queue(client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: Link) -> cython.void:
+def queue(client: ClientConn, msg: cython.pointer(Msg), server: Server, link: Link) -> cython.void:
     """Queue a request on this connection and set its deadline."""
     pool: ServerPool = client.pool
     msg.start = client.reactor.now_usec
@@ -143,8 +143,8 @@ def queue(client: ClientConn, msg: cython.pointer(Msg), server: Server, conn: Li
     server.stats[SERVER_REQUESTS] += 1
     server.stats[SERVER_REQUEST_BYTES] += msg.req.length
     msg.refs += 1
-    conn.enqueue_inq(conn, msg)
-    conn.mark_flush()
+    link.enqueue_inq(link, msg)
+    link.mark_flush()
 
 
 def forward_one(client, row, data, length, server, flags):
@@ -225,7 +225,7 @@ def parent_of(client, row, count, nkeys, finish, flags):
         join.parts[index].owner = cython.address(part_owner)
     join.part_done = join_part_done
     join.finish = finish
-    join.protover = client.protover
+    join.protover = client.profile.protover
     client.stats[POOL_FRAGMENTS] += count
     return msg
 

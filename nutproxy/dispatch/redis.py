@@ -25,6 +25,7 @@ import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memchr, memcpy, memset
+from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
@@ -346,7 +347,7 @@ def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint
 def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
     """The states of the client because of which this command is refused, or 0."""
     states: cython.int = client.states & row.refused_in
-    if client.protover == 3:
+    if client.profile.protover == 3:
         # In RESP3, Redis accepts every command on a connection with subscriptions.
         states &= ~STATE_SUBSCRIPTION
     return states
@@ -443,8 +444,8 @@ def local_command(
     flags: cython.uint,
 ) -> cython.int:
     """Run a command that the proxy handles itself."""
-    protover: cython.int = client.protover
     mode: cython.int = client.reply_mode
+    profile: Profile = client.profile
     if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
@@ -454,7 +455,7 @@ def local_command(
     except Exception:
         log.exception("%s: '%s' failed", client, names[row.number])
         reply = INTERNAL_ERROR
-    client.barrier = client.protover != protover
+    client.barrier = client.profile is not profile
     if isinstance(reply, Query):
         query(client, row, reply, flags)
         return spare_others(client)
@@ -480,9 +481,9 @@ def query(
     """Send a local handler's request to the servers."""
 
     def finish(replies):
-        protover: cython.int = client.protover
+        profile: Profile = client.profile
         reply = asked.finish(decode(replies))
-        client.barrier = client.protover != protover
+        client.barrier = client.profile is not profile
         return reply
 
     servers = client.pool.live_servers()

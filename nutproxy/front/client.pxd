@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from nutproxy.back.profile cimport Profile
 from nutproxy.conn cimport Conn
 from nutproxy.io.jobs cimport Job
 from nutproxy.msg.protocol cimport Protocol
@@ -18,7 +19,7 @@ cdef class ClientConn(Conn):
     cdef readonly ServerPool pool      # where its requests go
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
-    cdef public int protover               # its protocol version: 2 or 3
+    cdef readonly Profile profile      # which server connections it shares, see `protover`
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef public int reply_mode         # CLIENT REPLY: is its next command answered?

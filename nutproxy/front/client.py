@@ -403,7 +403,7 @@ class ClientConn(Conn):
         self.frontend = frontend
         self.pool = frontend.pool
         self.protocol = frontend.protocol
-        self.protover = 2
+        self.profile = frontend.pool.profiles.default
         self.name = ""
         self.lib_name = ""
         self.lib_ver = ""
@@ -438,6 +438,15 @@ class ClientConn(Conn):
         self.closing = True
         self.broken = True
         self.stats[POOL_CLIENT_PROTOCOL_ERRORS] += 1
+
+    @property
+    def protover(self) -> int:
+        """Its protocol version: 2 or 3. A part of its profile."""
+        return self.profile.protover
+
+    @protover.setter
+    def protover(self, protover: int) -> None:
+        self.profile = self.pool.profiles.of(protover)
 
     @property
     def unfinished_bytes(self) -> int:

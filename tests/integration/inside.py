@@ -25,7 +25,8 @@ def socket_option(conn, level, name, size=0):
 
 def server_conns(pool):
     """The open RESP2 connections of a pool to its servers."""
-    return [conn for server in pool.servers for conn in server.conns2 if conn is not None]
+    links = [link for server in pool.servers for link in server.shared_links()]
+    return [link for link in links if link.profile.protover == 2]
 
 
 @contextlib.contextmanager

@@ -379,9 +379,9 @@ class Rig:
         assert client.replies() == [None] * len(self.servers)
         return client
 
-    def link(self, number=0):
-        """The proxy's connection to a server: a Link."""
-        return self.pool.servers[number].conns2[0]
+    def link(self, number=0, protover=2, slot=0):
+        """The proxy's connection to a server: a Link, or None."""
+        return self.pool.servers[number].lane(self.pool.profiles.of(protover))[slot]
 
     def conn(self, client):
         """The proxy's connection object of a client."""

@@ -8,6 +8,7 @@ import pytest
 from nutproxy.stepped import links, queued
 from tests.unit.core.harness import STEP, bulk
 
+HELLO2 = b"*4\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:2\r\n"
 HELLO = b"%2\r\n$7\r\nversion\r\n$5\r\n7.0.0\r\n$5\r\nproto\r\n:3\r\n"
 
 
@@ -57,6 +58,54 @@ def test_each_protocol_version_has_its_own_connection(rig):
     rig.settle()
     assert new.take() == b"_\r\n"
     assert old.take() == b"$-1\r\n"
+
+
+def test_lanes_exist_from_the_first_client_with_their_profile_on(rig):
+    server = rig.pool.servers[0]
+    client = rig.connect()
+    assert server.lanes == []
+    rig.link_all(client)
+    assert [len(lane) for lane in server.lanes] == [1]
+    client.send(b"HELLO", b"3")
+    rig.settle()
+    assert [list(one.session.requests) for one in rig.servers] == [[[b"HELLO", b"2"]], []]
+    rig.servers[0].session.reply(HELLO2)
+    rig.settle()
+    assert rig.conn(client).profile is rig.pool.profiles.of(3)
+    # Nothing has been opened yet: the client only may use it.
+    assert len(server.lanes) == 1
+    get(rig, client)
+    assert [len(lane) for lane in server.lanes] == [1, 1]
+    assert rig.link(0, 3) is not rig.link(0, 2)
+    rig.servers[0].session.reply(b"_\r\n")
+    rig.settle()
+    assert client.take().endswith(b"_\r\n")
+    assert rig.conn(client).protover == 3
+
+
+def test_link_for_a_busy_server_has_no_slot_and_closes_after_its_last_reply(rig):
+    client = rig.link_all()
+    get(rig, client)
+    for one in rig.servers:
+        # There is no handshake.
+        one.greets = False
+    client.send(b"SCRIPT", b"KILL")
+    rig.settle()
+    server = rig.pool.servers[0]
+    [shared, aside] = links(server)
+    assert [shared] == server.shared_links()
+    assert (shared.slot, aside.slot) == (0, -1)
+    assert aside.profile is shared.profile
+    del shared, aside
+    for one in rig.servers:
+        assert list(one.session.requests) == [[b"SCRIPT", b"KILL"]]
+        one.session.reply(b"+OK\r\n")
+    rig.settle()
+    assert all(one.session.eof for one in rig.servers)
+    assert [len(links(one)) for one in rig.pool.servers] == [1, 1]
+    rig.servers[0].sessions[0].reply(bulk(b"at last"))
+    rig.settle()
+    assert client.replies() == [b"at last", b"OK"]
 
 
 def test_server_too_old_for_resp3_still_serves_the_others(rig):

@@ -428,9 +428,10 @@ class Machine(RuleBasedStateMachine):
 
     def stop_reading(self, session):
         session.reads = False
-        for conn in self.rig.pool.servers[self.rig.servers.index(session.server)].conns2:
-            if conn is not None and conn.fd >= 0:
-                shrink(conn)
+        server = self.rig.pool.servers[self.rig.servers.index(session.server)]
+        for link in server.shared_links():
+            if link.fd >= 0:
+                shrink(link)
 
     @precondition(lambda self: self.greeted())
     @rule(number=numbers, then=st.sampled_from(["nothing", "close", "time out", "read"]))
