@@ -13,15 +13,13 @@ import logging
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.nutproxy.back.link import Link, begun
+from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profiles
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
 from cython.cimports.nutproxy.msg.message import (
-    MSG_CANCELLED,
-    MSG_WRITTEN,
     Msg,
     freed_enough,
 )
@@ -150,7 +148,7 @@ class ServerPool:
     def expire(self):
         """Fail the requests whose deadline has passed. Others on their connection keep waiting."""
         msg: cython.pointer(Msg)
-        conn: Link
+        link: Link
         server: Server
         start: cython.longlong
         text: bytes
@@ -161,17 +159,13 @@ class ServerPool:
             msg = deadline_first(cython.address(self.deadlines))
             if msg is cython.NULL or msg.deadline > self.reactor.seen:
                 return 0
-            conn = cython.cast(Link, msg.server)
-            server = cython.cast(Server, conn.server)
+            link = cython.cast(Link, msg.server)
+            server = cython.cast(Server, link.server)
             text = server.error_reply(TIMED_OUT)
-            if msg == conn.imsg_q.head and begun(conn):
-                pass
-            elif not msg.flags & MSG_WRITTEN:
-                # Not a byte of it has been written: it will not be sent.
-                msg.flags |= MSG_CANCELLED
+            link.cancel(msg)
             start = msg.start // 1000
             msg_fail(msg, text)
-            server.request_timed_out(conn, start)
+            server.request_timed_out(link, start)
         return 0
 
     def connect_delay(self) -> int:

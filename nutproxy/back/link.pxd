@@ -1,12 +1,11 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from nutproxy.conn cimport Conn
-from nutproxy.back.health cimport Machine
 from nutproxy.back.profile cimport Profile
-from nutproxy.msg.message cimport MSG_REQ_PIECES
-from nutproxy.msg.protocol cimport Protocol, fits_t
+from nutproxy.conn cimport Conn
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.timer cimport Timer
+from nutproxy.msg.message cimport Msg
+from nutproxy.msg.protocol cimport Protocol, fits_t
 
 cdef enum:
     NO_SLOT = -1
@@ -22,51 +21,87 @@ cdef enum LinkState:
 
 cdef class Upstream:
     cdef readonly Reactor reactor
-    cdef readonly object pool          # ServerPool
+    cdef readonly object pool          # ServerPool: its `config` and `max_reply`
     cdef readonly Protocol protocol
-    cdef readonly Machine health
-    # Copies of its state, for the data path:
+    cdef uint64_t* stats               # its row in the slab
+    cdef readonly bint stopping        # the proxy is shutting down
     cdef readonly bint down            # requests fail unless a probe finds it up soon
     cdef readonly bint ejected         # down, and out of the ring
     cdef readonly bint doubted         # down or slow, until the next reply
-    cdef bint has_replied              # since the last failure of which `health` knows
-    cdef public bint no_resp3          # too old for HELLO
     cdef readonly bytes error          # the error reply to requests while it is down
-    cdef uint64_t* stats               # its row in the slab
+    cdef bint has_replied              # set by links at each complete reply
+    cdef public bint no_resp3          # too old for HELLO
 
+    # The link for requests of this client; it is opened if necessary. None if there is none now:
+    # `refusal` is then the error reply for the client.
     cdef Link link_for(self, uint64_t client, Profile profile)
+    # The names of the steps of a handshake, and their bytes.
+    cdef tuple handshake(self, Profile profile, bint aside)
+    # What is wrong with the reply to a step, or None.
+    cdef str judge(self, str step, bytes data)
+    # The last step has succeeded: requests can be sent.
+    cdef int link_ready(self, Link link) except -1
+    # A complete reply was received while the server was `doubted`.
+    cdef int link_replied(self) except -1
+    # It has ended: no more requests are put into it. Returns whether it was the probe. Allocates no
+    # memory.
     cdef bint link_left(self, Link link) noexcept
+    # What its end says about the server, before its requests are answered or moved. `waited`: a
+    # reply was due.
+    cdef int link_closed(self, Link link, bint was_ready, bint waited, bint probe) except -1
+    # The error reply for clients with this cause; None when memory has run out.
+    cpdef bytes error_reply(self, str cause)
 
 cdef class Link(Conn):
     cdef readonly Upstream server
-    cdef fits_t fits                   # the protocol's
     cdef readonly Profile profile      # the state that its handshake brings it into
     cdef readonly int slot             # in its profile's lanes; NO_SLOT if it is not shared
-    cdef bint aside                    # for commands that a busy server must get at once
-    cdef readonly int state
-    cdef readonly int64_t begun        # when the connect began; -1 before
-    cdef int64_t waiting_since         # when it began to wait for a sign of life
+    cdef readonly bint aside           # for commands that a busy server must get at once
+    cdef readonly int state            # LinkState
+    cdef readonly int64_t connect_began    # when it began to connect; -1 before
+    cdef readonly str cause            # why it ends, if errno does not tell
+    cdef readonly int timed_out        # requests that timed out since the last reply
+
+    # Its life, as the server directs it.
+    # Call `then` after so many milliseconds, unless it is ready by then, and not what was set
+    # before. None: end it.
+    cdef int arm(self, int64_t delay, object then) except -1
+    # Connect to an Address of the configuration. `resolve` is the pool's.
+    cdef int connect(self, object address, object resolve) except -1
+    # End it with this cause.
+    cdef int abort(self, str cause) except -1
+    # End it because it is not needed, which says nothing about the server.
+    cdef int drop(self) except -1
+
+    # Its requests. They are queued with enqueue_inq and mark_flush.
+    # Take over the requests of a link that has written none.
+    cdef void take_requests(self, Link old) noexcept
+    # A request in its queues is not wanted any more: do not send it, unless a part is out.
+    cdef void cancel(self, Msg* msg) noexcept
+    # A request that was queued at `start` has timed out. Returns whether it is the first in a row.
+    cdef bint note_timeout(self, int64_t start) noexcept
+    # For how long requests have timed out in a row.
+    cdef int64_t timeouts_last(self) noexcept
+    # For how long the server has owed a sign of life.
+    cdef int64_t silence(self) noexcept
+    # Is a client still waiting for the reply to one of its requests?
+    cdef bint awaited(self) noexcept
+    # The number of unanswered requests whose clients have gone.
+    cdef int orphans(self) noexcept
+    # Is it in its handshake, or past it, with no request?
+    cdef bint unused(self) noexcept
+
+    # Private to link.py.
+    cdef fits_t fits                   # the protocol's
+    cdef size_t max_reply              # longer replies are dropped
     cdef list addresses                # to try next if the current one cannot be reached
     cdef list steps                    # names of the handshake steps whose replies are due
-    cdef Timer connect_timer                 # for connect and handshake together
+    cdef Timer connect_timer           # the one that `arm` has set
+    cdef int64_t waiting_since         # when it began to wait for a sign of life
+    cdef int64_t timed_out_since       # when the first of the requests that timed out was queued
     cdef str last_words                # a protocol error, after which the server will close
     cdef uint64_t last_words_at        # recv_bytes when it was received
-    cdef readonly str cause            # why it ends, if errno does not tell
-    cdef size_t max_reply              # longer replies are dropped
-    cdef int timed_out                 # requests that timed out since the last reply
-    cdef int64_t timed_out_since       # when the first of them was queued
 
-    cdef int64_t silence(self) noexcept
-    cdef bint awaited(self) noexcept
-
-cdef inline bint begun(Conn conn) noexcept:
-    """Has the first request been written in part?"""
-    return conn.sent > 0 or (
-        conn.imsg_q.head is not NULL
-        and conn.imsg_q.head.flags & MSG_REQ_PIECES
-        and conn.imsg_q.head.pieces.sent > 0
-    )
-
-cdef inline bint idle(Conn conn) noexcept:
+cdef inline bint idle(Link link) noexcept:
     """No request to write and no reply due."""
-    return conn.imsg_q.head is NULL and conn.omsg_q.head is NULL
+    return link.imsg_q.head is NULL and link.omsg_q.head is NULL

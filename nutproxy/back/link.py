@@ -7,7 +7,8 @@
     probe asks    off the loop
 
 server.py decides what the replies to the handshake mean, and what the end of a connection says
-about the server. The server holds its connections, and they know it as an `Upstream`.
+about the server. The server holds its connections, and they know it as an `Upstream`. link.pxd
+declares all that one may ask of the other.
 
 **What happens to requests when a connection ends.** A request that has been written, even in part,
 fails with the cause and is never sent again. A request that has not been written moves to a new
@@ -108,6 +109,17 @@ def line_of(data: cython.p_char, parser: cython.pointer(Parser)) -> str:
 
 
 @cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def half_written(conn: Conn) -> cython.bint:
+    """Has the first request been written in part?"""
+    head: cython.pointer(Msg) = conn.imsg_q.head
+    return conn.sent > 0 or (
+        head is not cython.NULL and head.flags & MSG_REQ_PIECES and head.pieces.sent > 0
+    )
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def server_recv_next(conn: Conn) -> cython.bint:
     return True
@@ -131,7 +143,7 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if conn.omsg_q.head is cython.NULL:
         # An error while a request is being written is the reply to it. memcached then reads the
         # rest of the request and drops it; Redis closes the connection.
-        if begun(conn) and parser.kind == b"-":
+        if half_written(conn) and parser.kind == b"-":
             if server.protocol.reads_on and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
@@ -183,7 +195,7 @@ def receive(
 def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """A reply on a separate connection, which is closed after its last reply."""
     server_recv_done(conn, data, parser)
-    if conn.fd >= 0 and idle(conn):
+    if conn.fd >= 0 and idle(cython.cast(Link, conn)):
         cython.cast(Link, conn).drop()
     return 0
 
@@ -195,7 +207,7 @@ def server_recv_kept(conn: Conn) -> cython.int:
     paired with the next request. A push may come at any time, and a server may send an error before
     it has received the whole request."""
     self: Link = cython.cast(Link, conn)
-    if self.state != LINK_READY or conn.omsg_q.head is not cython.NULL or begun(conn):
+    if self.state != LINK_READY or conn.omsg_q.head is not cython.NULL or half_written(conn):
         return 0
     if conn.tail[0] == b">":
         return 0
@@ -426,7 +438,7 @@ def server_send(conn: Conn) -> cython.int:
 @cython.exceptval(check=False)
 def server_enqueue_inq(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     self: Link = cython.cast(Link, conn)
-    if self.state == LINK_READY and idle(conn):
+    if self.state == LINK_READY and idle(self):
         self.waiting_since = conn.reactor.now
     if msg.queued == 0:
         msg.queued = msg.req.length
@@ -473,7 +485,7 @@ def server_close(conn: Conn) -> cython.int:
     self: Link = cython.cast(Link, conn)
     server: Upstream = self.server
     was_ready: cython.bint = self.state == LINK_READY
-    waited: cython.bint = conn.omsg_q.head is not cython.NULL or begun(conn)
+    waited: cython.bint = conn.omsg_q.head is not cython.NULL or half_written(conn)
     text: bytes
 
     if self.state == LINK_CLOSED:
@@ -489,7 +501,7 @@ def server_close(conn: Conn) -> cython.int:
     conn.shut()
     text = tell_end(self, was_ready, waited, server.link_left(self))
 
-    if begun(conn):
+    if half_written(conn):
         # The head was written in part.
         conn.sent = 0
         settle(server, conn.dequeue_inq(conn), text, SERVER_REQUESTS_LOST)
@@ -501,7 +513,7 @@ def server_close(conn: Conn) -> cython.int:
 
 def settle_queues(self: Link, text: bytes | None) -> None:
     """Answer the requests left in the queues, a limited number each turn."""
-    if not self.server.health.stopped and settle_some(self, text, False):
+    if not self.server.stopping and settle_some(self, text, False):
         try:
             self.reactor.timers.schedule(self.reactor.now, partial(settle_queues, self, text))
             return
@@ -616,7 +628,7 @@ def next_link(self: Link) -> Link:
 def count_end(self: Link) -> cython.void:
     """Count the end of a connection by its cause. A timeout has been counted already if requests
     timed out."""
-    if self.cause == NOT_NEEDED or self.begun < 0:
+    if self.cause == NOT_NEEDED or self.connect_began < 0:
         return
     if self.eof:
         self.stats[SERVER_SERVER_EOF] += 1
@@ -640,41 +652,53 @@ def settle(
 
 @cython.cclass
 class Upstream:
-    """The server as its connections see it: a few values, `link_for`, and these methods.
-
-    1. `handshake(profile, aside)` returns the steps of a handshake and their bytes. `judge(step,
-       data)` returns what is wrong with the reply to a step, or None.
-    2. `link_ready(link)` is called after the last step has succeeded. When the connection has
-       ended, `link_left(link)` removes it, and then `link_closed(link, was_ready, waited, probe)`
-       is called before its requests are answered or moved.
-    3. `link_replied()` is called after a reply while the server is `doubted`.
-    4. `error_reply(cause)` is the error reply for clients; `about` is for the log."""
+    """The server as its links see it. link.pxd says what each method is for, and server.py what it
+    does. `about` has the fields of a log line, as in every class that logs."""
 
     def link_for(self, client, profile):
-        """The connection for requests of this client; it is opened if necessary. None if there is
-        none now: `refusal` is then the error reply for the client."""
+        raise NotImplementedError
+
+    def handshake(self, profile, aside):
+        raise NotImplementedError
+
+    def judge(self, step, data):
+        raise NotImplementedError
+
+    def link_ready(self, link):
+        raise NotImplementedError
+
+    def link_replied(self):
         raise NotImplementedError
 
     def link_left(self, link):
-        """Remove a connection that has ended, so that no more requests are sent to it. Returns
-        whether it was the probe. Allocates no memory."""
+        raise NotImplementedError
+
+    def link_closed(self, link, was_ready, waited, probe):
+        raise NotImplementedError
+
+    def error_reply(self, cause):
         raise NotImplementedError
 
 
+@cython.final
 @cython.cclass
 class Link(Conn):
     """A connection to a server, in the state of `profile`. Clients with that profile and that slot
-    share it. A link without a slot, NO_SLOT, belongs to whoever made it."""
+    share it. A link without a slot, NO_SLOT, belongs to whoever made it; `aside` makes it one for
+    commands that a busy server must get at once, which closes after its last reply."""
 
     letter = "s"
 
-    def __init__(self, server: Upstream, profile: Profile, slot: cython.int):
+    def __init__(
+        self, server: Upstream, profile: Profile, slot: cython.int, aside: cython.bint = False
+    ):
         self.reactor = server.reactor
         self.server = server
         self.stats = server.stats
         self.profile = profile
         self.slot = slot
-        self.begun = -1
+        self.aside = aside
+        self.connect_began = -1
         self.waiting_since = self.reactor.now
         self.state = LINK_WAITING
         self.flush_list = cython.address(self.reactor.flush_servers)
@@ -701,15 +725,53 @@ class Link(Conn):
     def about(self) -> dict:
         return {"conn": str(self), **self.server.about}
 
+    def arm(self, delay, then):
+        before = self.connect_timer
+        if then is None:
+            then = self.expire
+        self.connect_timer = self.reactor.timers.schedule(self.reactor.now + delay, then)
+        if before is not None:
+            before.cancel()
+        return 0
+
+    def connect(self, address, resolve):
+        self.state = LINK_RESOLVING
+        self.connect_began = self.reactor.now
+        if address.family == "unix":
+            self.start([(socket.AF_UNIX, address.path)])
+        else:
+            resolve(address.host, address.port, self.resolved)
+        return 0
+
+    def take_requests(self, old):
+        while old.imsg_q.head is not cython.NULL:
+            self.enqueue_inq(self, old.dequeue_inq(old))
+
+    def cancel(self, msg):
+        if not msg.flags & MSG_WRITTEN and not (msg == self.imsg_q.head and half_written(self)):
+            msg.flags |= MSG_CANCELLED
+
+    def note_timeout(self, start):
+        self.timed_out += 1
+        if self.timed_out > 1:
+            return False
+        self.timed_out_since = start
+        return True
+
+    def timeouts_last(self):
+        return self.reactor.now - max(self.timed_out_since, self.waiting_since)
+
+    def unused(self):
+        return self.steps is not None and idle(self)
+
     def silence(self):
-        """For how many milliseconds the server has owed a sign of life: a byte of a reply or, while
-        no reply is due, room to write more of a request."""
+        """A sign of life is a byte of a reply or, while no reply is due, room to write more of a
+        request. In milliseconds."""
         if self.state == LINK_READY and idle(self):
             return 0
         return self.reactor.now - max(self.waiting_since, self.last_recv)
 
     def awaited(self):
-        """Is a client still waiting for the reply to one of its requests?"""
         msg: cython.pointer(Msg)
         for head in (True, False):
             msg = self.imsg_q.head if head else self.omsg_q.head
@@ -719,8 +781,7 @@ class Link(Conn):
                 msg = msg.server_next
         return False
 
-    def orphans(self) -> int:
-        """The number of unanswered requests whose clients have gone."""
+    def orphans(self):
         msg: cython.pointer(Msg)
         count: cython.int = 0
         for head in (True, False):
@@ -735,8 +796,8 @@ class Link(Conn):
                 msg = msg.server_next
         return count
 
-    def resolved(self, answer):
-        """Called with the result of a name lookup: (family, address) pairs, or an OSError."""
+    def resolved(self, answer: object) -> None:
+        """The result of the lookup: (family, address) pairs, or an OSError."""
         if self.state != LINK_RESOLVING:
             return
         if isinstance(answer, OSError):
@@ -788,15 +849,13 @@ class Link(Conn):
         self.reactor.open(self, sock.detach())
         self.reactor.poller.add_out(self.fd, cython.cast(cython.p_void, self))
 
-    def abort(self, cause: str) -> None:
-        """End the connection with this cause."""
+    def abort(self, cause):
         self.cause = cause
-        server_close(self)
-
-    def drop(self) -> None:
-        """End the connection because it is not needed. This says nothing about the server."""
-        self.cause = NOT_NEEDED
-        server_close(self)
+        return server_close(self)
 
     def expire(self) -> None:
         self.abort(TIMED_OUT)
+
+    def drop(self):
+        self.cause = NOT_NEEDED
+        return server_close(self)

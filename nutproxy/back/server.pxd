@@ -1,12 +1,14 @@
 from libc.stdint cimport int64_t
 
-from nutproxy.back.link cimport Upstream, Link
+from nutproxy.back.health cimport Machine
+from nutproxy.back.link cimport Link, Upstream
 from nutproxy.back.profile cimport Profile, Profiles
 from nutproxy.io.timer cimport Timer
 
 cdef class Server(Upstream):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
+    cdef readonly Machine health       # `down`, `ejected` and `doubted` are copies of its state
     cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections

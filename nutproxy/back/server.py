@@ -27,12 +27,11 @@ counts as a failure of the server.
 
 import logging
 import os
-import socket
 import time
 from functools import partial
 
 import cython
-from cython.cimports.libc.errno import ECONNRESET, ENOMEM, ETIMEDOUT
+from cython.cimports.libc.errno import ECONNRESET, ENOMEM
 from cython.cimports.nutproxy.back.health import (
     BACKOFF_MAX,
     BACKOFF_MIN,
@@ -58,7 +57,6 @@ from cython.cimports.nutproxy.back.health import (
 from cython.cimports.nutproxy.back.link import (
     LINK_CLOSED,
     LINK_READY,
-    LINK_RESOLVING,
     LINK_WAITING,
     NO_SLOT,
     Link,
@@ -93,6 +91,7 @@ ROW_TIMEOUTS = 4
 HANDSHAKE_LIMIT = 10000
 
 
+@cython.final
 @cython.cclass
 class Server(Upstream):
     """One server of a pool. `config` is a ServerConfig, `index` its place in the ring's order."""
@@ -137,8 +136,7 @@ class Server(Upstream):
         """The fields of a log line about this server (see log.py)."""
         return {**self.pool.about, "server": self.name}
 
-    def error_reply(self, cause: str) -> bytes | None:
-        """The error reply for a client; None when memory has run out."""
+    def error_reply(self, cause):
         try:
             return errors.server_error(self.protocol.error, self.name, self.pool.name, cause)
         except MemoryError:
@@ -192,8 +190,7 @@ class Server(Upstream):
         """A connection in which requests can wait. With `by_itself` it connects after `delay`
         milliseconds. Without, it fails then, unless a probe has let it connect before."""
         link = Link(self, profile, slot)
-        then = partial(self.begin_waiting, link) if by_itself else link.expire
-        link.connect_timer = self.reactor.timers.schedule(self.reactor.now + delay, then)
+        link.arm(delay, partial(self.begin_waiting, link) if by_itself else None)
         self.lane(profile)[slot] = link
         return link
 
@@ -212,9 +209,7 @@ class Server(Upstream):
         link = Link(self, profile, slot)
         lane = self.lane(profile)
         # Before it gets its slot: if this raises, no connection without a time limit is left there.
-        link.connect_timer = self.reactor.timers.schedule(
-            self.reactor.now + self.grace(), link.expire
-        )
+        link.arm(self.grace(), None)
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = link
@@ -226,45 +221,29 @@ class Server(Upstream):
 
     def begin_waiting(self, link: Link) -> None:
         """Connect a connection in which requests have been waiting."""
-        waited = link.connect_timer
-        link.connect_timer = self.reactor.timers.schedule(
-            self.reactor.now + self.grace(), link.expire
-        )
-        waited.cancel()
+        link.arm(self.grace(), None)
         self.begin(link)
 
     def begin(self, link: Link) -> None:
-        address = self.config.address
-        link.state = LINK_RESOLVING
-        link.begun = self.reactor.now
         self.health.connecting(self.reactor.now)
         self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
-        if address.family == "unix":
-            link.start([(socket.AF_UNIX, address.path)])
-        else:
-            self.pool.resolve(address.host, address.port, link.resolved)
+        link.connect(self.config.address, self.pool.resolve)
 
     def aside_for(self, profile):
         """The separate connection for commands that a busy server must get at once (SCRIPT KILL),
         ahead of the requests that wait for it. None if it could not be opened."""
         link: Link = self.asides.get(profile)
         if link is None:
-            link = Link(self, profile, NO_SLOT)
-            link.aside = True
-            link.connect_timer = self.reactor.timers.schedule(
-                self.reactor.now + self.grace(), link.expire
-            )
+            link = Link(self, profile, NO_SLOT, True)
+            link.arm(self.grace(), None)
             self.asides[profile] = link
             self.begin(link)
         return None if link.state == LINK_CLOSED else link
 
-    def handshake(self, profile: Profile, aside: bool) -> tuple[list[str], bytes]:
-        """The steps of the handshake, in order, and their bytes."""
+    def handshake(self, profile, aside):
         return self.protocol.handshake.steps(self, profile, aside)
 
-    def judge(self, step: str, data: bytes) -> str | None:
-        """Check the reply to a step of the handshake: None if it is good, else the reason why the
-        connection cannot be used."""
+    def judge(self, step, data):
         return self.protocol.handshake.judge(self, step, data)
 
     def unpaired(self, step: str, reply: object) -> str:
@@ -272,10 +251,9 @@ class Server(Upstream):
         self.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
         return errors.cause("handshake_reply", step, f"{reply!a:.100}")
 
-    def link_ready(self, link: Link) -> None:
-        """The handshake has succeeded: requests can be sent."""
+    def link_ready(self, link):
         if link.slot == NO_SLOT:
-            return
+            return 0
         # It may have been upgraded since its last connection.
         self.no_resp3 = False
         if link is self.probing:
@@ -286,6 +264,7 @@ class Server(Upstream):
                 self.carry_out(self.health.connected())
         if self.pool.config.preconnect and not self.has_resp3:
             self.preconnect_resp3(link)
+        return 0
 
     def probe_answered(self, probe: Link) -> None:
         """The server is up. The probe becomes a normal connection if its slot is free."""
@@ -302,8 +281,7 @@ class Server(Upstream):
             lane[probe.slot] = probe
         elif old.state == LINK_WAITING:
             lane[probe.slot] = probe
-            while old.imsg_q.head is not cython.NULL:
-                probe.enqueue_inq(probe, old.dequeue_inq(old))
+            probe.take_requests(old)
             old.drop()
         elif self.spare is None and old.silence() >= self.grace():
             self.spare = probe
@@ -368,15 +346,15 @@ class Server(Upstream):
         self.health.probe_ended()
         return True
 
-    def link_closed(self, link: Link, was_ready: bool, waited: bool, probe: bool) -> None:
-        """A connection has ended. What that says about the server depends on its state."""
-        if link.cause == NOT_NEEDED or link.begun < 0:
-            return
+    def link_closed(self, link, was_ready, waited, probe):
+        """What the end of a link says about the server depends on its state."""
+        if link.cause == NOT_NEEDED or link.connect_began < 0:
+            return 0
         if link.slot == NO_SLOT:
             self.refusal = self.error_reply(link.cause)
             log.info("%s %s: %s", link, self, link.cause)
-            return
-        unused: cython.bint = link.steps is not None and idle(link)
+            return 0
+        unused: cython.bint = link.unused()
         if link.profile.protover == 3 and not was_ready and (self.no_resp3 or unused):
             # The server is up, but too old for this protocol version. Or it refuses HELLO in some
             # other way on a connection that no request needs.
@@ -384,25 +362,32 @@ class Server(Upstream):
             log.log(
                 logging.INFO if unused else logging.WARNING, "%s %s: %s", link, self, link.cause
             )
-            return
-        if was_ready:
-            # The end of an idle connection is normal, unless there was an error.
-            log.log(
-                logging.WARNING if waited or link.cause != self.ended() else logging.INFO,
-                "%s %s at %s: connection closed: %s",
-                link,
-                self,
-                self.address,
-                link.cause if link.err or link.cause != self.ended() else "by the server",
-            )
-            # Running out of memory here says nothing about the server.
-            if waited and link.err != ENOMEM:
-                self.request_failed(self.reactor.now - link.silence(), link.cause)
-            if self.pool.config.preconnect and not self.down:
-                # A server that closes a connection just after accepting it would do so again.
-                young = self.reactor.now - link.begun < BACKOFF_MAX
-                self.preconnect_in(BACKOFF_MIN if young else 0)
-            return
+        elif was_ready:
+            self.ready_link_closed(link, waited)
+        else:
+            self.connect_failed(link, probe)
+        return 0
+
+    def ready_link_closed(self, link: Link, waited: bool) -> None:
+        # The end of an idle connection is normal, unless there was an error.
+        log.log(
+            logging.WARNING if waited or link.cause != self.ended() else logging.INFO,
+            "%s %s at %s: connection closed: %s",
+            link,
+            self,
+            self.address,
+            link.cause if link.err or link.cause != self.ended() else "by the server",
+        )
+        # Running out of memory here says nothing about the server.
+        if waited and link.err != ENOMEM:
+            self.request_failed(self.reactor.now - link.silence(), link.cause)
+        if self.pool.config.preconnect and not self.down:
+            # A server that closes a connection just after accepting it would do so again.
+            young = self.reactor.now - link.connect_began < BACKOFF_MAX
+            self.preconnect_in(BACKOFF_MIN if young else 0)
+
+    def connect_failed(self, link: Link, probe: bool) -> None:
+        """It could not be connected, or its handshake has failed."""
         if not probe and self.serves():
             # It accepts no more connections (maxclients), but the existing ones work.
             log.warning(
@@ -418,7 +403,10 @@ class Server(Upstream):
                 return
         self.carry_out(
             self.health.connect_failed(
-                link.begun, self.reactor.now, self.replies_since(), link.cause == TIMED_OUT
+                link.connect_began,
+                self.reactor.now,
+                self.replies_since(),
+                link.cause == TIMED_OUT,
             ),
             link.cause,
         )
@@ -479,9 +467,8 @@ class Server(Upstream):
         """A request that began at `began` (milliseconds of the loop's clock) has failed."""
         self.carry_out(self.health.failed(began, self.reactor.now, self.replies_since()), cause)
 
-    def link_replied(self) -> None:
-        """A complete reply was received while the server was slow or down."""
-        self.carry_out(self.health.reply())
+    def link_replied(self):
+        return self.carry_out(self.health.reply())
 
     def carry_out(self, todo, cause=None):
         """Carry out the actions of an event, in the order of health.Action. `cause`: of a failure.
@@ -520,7 +507,7 @@ class Server(Upstream):
         if todo & REFUSE:
             for link in self.shared_links():
                 if link.state == LINK_WAITING:
-                    link.expire()
+                    link.abort(TIMED_OUT)
         if todo & EJECT:
             self.pool.ejected(self)
             for link in self.shared_links():
@@ -575,11 +562,9 @@ class Server(Upstream):
         on what else was received meanwhile."""
         silence: cython.longlong = link.silence()
         self.stats[SERVER_REQUESTS_TIMEDOUT] += 1
-        if link.timed_out == 0:
-            link.timed_out_since = start
+        if link.note_timeout(start):
             self.stats[SERVER_SERVER_TIMEDOUT] += 1
             self.pool.watch(self)
-        link.timed_out += 1
         if link.slot == NO_SLOT:
             link.abort(TIMED_OUT)
             return 0
@@ -587,7 +572,7 @@ class Server(Upstream):
             # Connect and handshake have a time limit of their own.
             return 0
         if silence < self.grace():
-            row: cython.longlong = self.reactor.now - max(link.timed_out_since, link.waiting_since)
+            row: cython.longlong = link.timeouts_last()
             if link.timed_out >= ROW_MIN and row >= ROW_TIMEOUTS * self.grace():
                 link.abort(errors.cause("silent_bytes", row))
             return 0
@@ -608,8 +593,7 @@ class Server(Upstream):
         link: Link
         for link in self.silent_links(2 * self.grace()):
             if not link.awaited():
-                link.err = ETIMEDOUT
-                link.close(link)
+                link.abort(TIMED_OUT)
         # Not any(): a generator expression does not see the attributes that only C sees.
         watched = False
         for link in self.shared_links():
@@ -619,11 +603,16 @@ class Server(Upstream):
 
     def orphans(self) -> int:
         """The number of unanswered requests whose clients have gone."""
-        return sum([link.orphans() for link in self.links()])
+        link: Link
+        count = 0
+        for link in self.links():
+            count += link.orphans()
+        return count
 
     def close(self) -> None:
         """The proxy is shutting down: close all connections, and open no more."""
         link: Link
+        self.stopping = True
         self.error = self.error_reply(errors.cause("stops"))
         self.carry_out(self.health.stop())
         if self.reconnect_timer is not None:
