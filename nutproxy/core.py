@@ -145,7 +145,8 @@ class Worker:
 
     def orphans(self) -> int:
         """The number of requests in flight whose clients have gone. They are still carried out."""
-        return sum([server.orphans() for pool in self.pools for server in pool.servers])
+        servers = [server for pool in self.pools for server in pool.servers + pool.leaving]
+        return sum([server.orphans() for server in servers])
 
     def check_drained(self):
         """Leave the loop if there is nothing left to wait for."""

@@ -18,6 +18,7 @@ cdef class ServerPool:
     cdef readonly str name
     cdef readonly int index            # among the pools
     cdef readonly list servers         # Server, in the ring's order
+    cdef readonly list leaving         # removed servers that still have connections
     cdef readonly Profiles profiles    # the states that server connections are in
     cdef readonly Router router
     cdef readonly set suspects         # servers on which a request timed out: see close_silent

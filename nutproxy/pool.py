@@ -78,6 +78,7 @@ class ServerPool:
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
         self.profiles = Profiles()
+        self.leaving = []
         self.servers = [
             Server(reactor, self, server, index) for index, server in enumerate(config.servers)
         ]
@@ -228,6 +229,17 @@ class ServerPool:
     def returned(self, server: Server) -> None:
         self.update_ring()
 
+    def retire(self, server: Server) -> None:
+        """Remove a server that the ring does not hold any more. It is kept until the last of its
+        connections has gone."""
+        self.leaving.append(server)
+        server.retire()
+
+    def server_gone(self, server: Server) -> None:
+        """The last connection of a removed server has gone."""
+        if server in self.leaving:
+            self.leaving.remove(server)
+
     def preconnect(self) -> None:
         for server in self.servers:
             server.preconnect()
@@ -244,5 +256,5 @@ class ServerPool:
         return self.stats[POOL_SERVER_EJECTS]
 
     def close(self) -> None:
-        for server in self.servers:
+        for server in self.servers + self.leaving:
             server.close()

@@ -116,6 +116,7 @@ class SteppedWorker(Worker):
         self.frontends.clear()
         for pool in self.pools:
             pool.servers.clear()
+            pool.leaving.clear()
         self.pools.clear()
 
 
@@ -217,7 +218,7 @@ def check(worker: Worker) -> int:
     for client in worker.clients():
         check_client(client, holders)
     for pool in worker.pools:
-        for server in pool.servers:
+        for server in dict.fromkeys(pool.servers + pool.leaving):
             check_server(server, holders)
     for pool in worker.pools:
         timed += check_deadlines(pool, holders)

@@ -37,7 +37,7 @@ cpdef enum Action:
 
 cdef class Machine:
     cdef readonly Health state
-    cdef readonly bint stopped         # the proxy is shutting down
+    cdef readonly bint stopped         # by `stop` or `retire`: no event matters any more
     cdef readonly bint probing         # a probe is in progress
     cdef readonly int failures         # counted since the last reply or ejection
     cdef readonly int failure_limit    # as many eject it; 0 means never
@@ -63,6 +63,7 @@ cdef class Machine:
     cpdef int probe_ended(self) noexcept
     cpdef int probe_answered(self) noexcept
     cpdef int tidy(self, int64_t now) noexcept
+    cpdef int retire(self) noexcept
     cpdef int stop(self) noexcept
 
     cdef int recover(self, int how) noexcept

@@ -20,6 +20,9 @@ every `server_retry_timeout`. A reply on an old connection ends "slow" and "down
 A failure counts only if the connect or request that failed began after the last counted failure.
 One event is thus counted once, however many connections and requests it affects.
 
+After `retire` and `stop` nothing is counted and no probe is sent. A server that is removed from its
+pool stays in its state meanwhile; one that stops is down.
+
 The machine has no clock, no socket and no log, and allocates no memory. Its owner calls the method
 of an event with the time, and then:
 
@@ -201,6 +204,15 @@ class Machine:
         if not self.stopped and self.state >= DOWN and self.probe_at < 0 and not self.probing:
             self.probe_at = now + self.backoff
         return 0
+
+    def retire(self):
+        """The server is no member of its pool any more. What is in flight goes on in the state that
+        it has. Nothing is counted any more, and no probe is sent."""
+        todo: cython.int = DROP_PROBE if self.probing else 0
+        self.stopped = True
+        self.probing = False
+        self.probe_at = -1
+        return todo
 
     def stop(self):
         """The proxy is shutting down: the server gets no more requests and no more probes."""

@@ -25,9 +25,10 @@ cdef class Upstream:
     cdef readonly Protocol protocol
     cdef uint64_t* stats               # its row in the slab
     cdef readonly bint stopping        # the proxy is shutting down
+    cdef readonly bint retired         # no member of the pool any more: links close when idle
     cdef readonly bint down            # requests fail unless a probe finds it up soon
     cdef readonly bint ejected         # down, and out of the ring
-    cdef readonly bint doubted         # down or slow, until the next reply
+    cdef readonly bint wants_replies   # it is slow, down or retired: `link_replied` is called
     cdef readonly bytes error          # the error reply to requests while it is down
     cdef bint has_replied              # set by links at each complete reply
     cdef public bint no_resp3          # too old for HELLO
@@ -39,16 +40,18 @@ cdef class Upstream:
     cdef tuple handshake(self, Profile profile, bint aside)
     # What is wrong with the reply to a step, or None.
     cdef str judge(self, str step, bytes data)
-    # The last step has succeeded: requests can be sent.
+    # The last step has succeeded: requests can be sent. May end the link.
     cdef int link_ready(self, Link link) except -1
-    # A complete reply was received while the server was `doubted`.
-    cdef int link_replied(self) except -1
+    # A complete reply was received while the server `wants_replies`. May end the link.
+    cdef int link_replied(self, Link link) except -1
     # It has ended: no more requests are put into it. Returns whether it was the probe. Allocates no
     # memory.
     cdef bint link_left(self, Link link) noexcept
     # What its end says about the server, before its requests are answered or moved. `waited`: a
     # reply was due.
     cdef int link_closed(self, Link link, bint was_ready, bint waited, bint probe) except -1
+    # All its requests have been answered or moved. Allocates no memory.
+    cdef int link_settled(self) except -1
     # The error reply for clients with this cause; None when memory has run out.
     cpdef bytes error_reply(self, str cause)
 

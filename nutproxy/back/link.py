@@ -164,9 +164,9 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     server.has_replied = True
     count_reply(self, conn.omsg_q.head, data, parser)
     receive(conn, conn.dequeue_outq(conn), data, parser)
-    # After the pairing: `link_replied` may connect, and a failure of that may close this link.
-    if server.doubted:
-        server.link_replied()
+    # After the pairing: `link_replied` may close this link.
+    if server.wants_replies:
+        server.link_replied(self)
     return 0
 
 
@@ -427,10 +427,15 @@ def server_send_done(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def server_send(conn: Conn) -> cython.int:
     """Write requests. While no reply is due, it is a sign of life if the socket takes bytes."""
+    self: Link = cython.cast(Link, conn)
     before: cython.ulonglong = conn.send_bytes
     result: cython.int = conn_send(conn)
-    if conn.omsg_q.head is cython.NULL and conn.send_bytes != before:
-        cython.cast(Link, conn).waiting_since = conn.reactor.now
+    if conn.omsg_q.head is cython.NULL:
+        if conn.send_bytes != before:
+            self.waiting_since = conn.reactor.now
+        if self.server.retired and conn.fd >= 0 and idle(self):
+            # What was left needed no reply any more.
+            return self.drop()
     return result
 
 
@@ -522,6 +527,7 @@ def settle_queues(self: Link, text: bytes | None) -> None:
             pass
     while settle_some(self, text, True):
         pass
+    self.server.link_settled()
 
 
 @cython.cfunc
@@ -667,13 +673,16 @@ class Upstream:
     def link_ready(self, link):
         raise NotImplementedError
 
-    def link_replied(self):
+    def link_replied(self, link):
         raise NotImplementedError
 
     def link_left(self, link):
         raise NotImplementedError
 
     def link_closed(self, link, was_ready, waited, probe):
+        raise NotImplementedError
+
+    def link_settled(self):
         raise NotImplementedError
 
     def error_reply(self, cause):

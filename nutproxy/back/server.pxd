@@ -8,13 +8,14 @@ from nutproxy.io.timer cimport Timer
 cdef class Server(Upstream):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
-    cdef readonly Machine health       # `down`, `ejected` and `doubted` are copies of its state
+    cdef readonly Machine health       # `down` and `ejected` are copies of its state
     cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index
     cdef readonly int connections
     cdef readonly Profiles profiles    # the pool's
     cdef readonly list lanes           # by profile, then by slot: a Link or None
     cdef dict asides                   # by Profile: Link
+    cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3
     cdef Timer reconnect_timer             # opens missing connections with preconnect, or None

@@ -23,6 +23,11 @@ its slot is affected: it is tried again after BACKOFF_MIN, and the requests of t
 A connection may receive bytes and never a complete reply. It is not silent, but it is useless. When
 ROW_MIN requests in a row have timed out on it, over ROW_TIMEOUTS timeouts, it is closed, and this
 counts as a failure of the server.
+
+**Removal.** The pool removes a server with `retire`. Its links end when they are idle, and after
+the last one the server tells the pool that it has gone. A link becomes idle with a reply
+(`link_replied`), at the end of the handshake (`link_ready`), or with a write after which no reply
+is due (`server_send`). A link that breaks before still moves its unwritten requests to a new one.
 """
 
 import logging
@@ -190,8 +195,10 @@ class Server(Upstream):
         """A connection in which requests can wait. With `by_itself` it connects after `delay`
         milliseconds. Without, it fails then, unless a probe has let it connect before."""
         link = Link(self, profile, slot)
+        lane = self.lane(profile)
         link.arm(delay, partial(self.begin_waiting, link) if by_itself else None)
-        self.lane(profile)[slot] = link
+        lane[slot] = link
+        self.open_links += 1
         return link
 
     def open_slot(self, profile: Profile, slot: int):
@@ -210,6 +217,7 @@ class Server(Upstream):
         lane = self.lane(profile)
         # Before it gets its slot: if this raises, no connection without a time limit is left there.
         link.arm(self.grace(), None)
+        self.open_links += 1
         if probe:
             self.stats[SERVER_SERVER_PROBES] += 1
             self.probing = link
@@ -237,6 +245,7 @@ class Server(Upstream):
             link = Link(self, profile, NO_SLOT, True)
             link.arm(self.grace(), None)
             self.asides[profile] = link
+            self.open_links += 1
             self.begin(link)
         return None if link.state == LINK_CLOSED else link
 
@@ -260,9 +269,11 @@ class Server(Upstream):
             self.probe_answered(link)
         else:
             log.info("%s %s: connected, %s", link, self, link.profile)
-            if self.doubted:
+            if self.health.state != UP:
                 self.carry_out(self.health.connected())
-        if self.pool.config.preconnect and not self.has_resp3:
+        if self.retired:
+            self.close_if_idle(link)
+        elif self.pool.config.preconnect and not self.has_resp3:
             self.preconnect_resp3(link)
         return 0
 
@@ -333,7 +344,8 @@ class Server(Upstream):
     def link_left(self, link):
         lane: list
         if link.slot == NO_SLOT:
-            self.asides.pop(link.profile, None)
+            if self.asides.get(link.profile) is link:
+                self.asides.pop(link.profile)
             return False
         lane = self.lanes[link.profile.index]
         if lane[link.slot] is link:
@@ -381,7 +393,7 @@ class Server(Upstream):
         # Running out of memory here says nothing about the server.
         if waited and link.err != ENOMEM:
             self.request_failed(self.reactor.now - link.silence(), link.cause)
-        if self.pool.config.preconnect and not self.down:
+        if self.pool.config.preconnect and not self.down and not self.retired:
             # A server that closes a connection just after accepting it would do so again.
             young = self.reactor.now - link.connect_began < BACKOFF_MAX
             self.preconnect_in(BACKOFF_MIN if young else 0)
@@ -410,6 +422,12 @@ class Server(Upstream):
             ),
             link.cause,
         )
+
+    def link_settled(self):
+        self.open_links -= 1
+        if self.retired and self.open_links == 0:
+            self.pool.server_gone(self)
+        return 0
 
     def serves(self) -> bool:
         """Is there a ready connection that is not silent?"""
@@ -467,8 +485,11 @@ class Server(Upstream):
         """A request that began at `began` (milliseconds of the loop's clock) has failed."""
         self.carry_out(self.health.failed(began, self.reactor.now, self.replies_since()), cause)
 
-    def link_replied(self):
-        return self.carry_out(self.health.reply())
+    def link_replied(self, link):
+        self.carry_out(self.health.reply())
+        if self.retired:
+            self.close_if_idle(link)
+        return 0
 
     def carry_out(self, todo, cause=None):
         """Carry out the actions of an event, in the order of health.Action. `cause`: of a failure.
@@ -476,11 +497,11 @@ class Server(Upstream):
         health: Machine = self.health
         self.down = health.state >= DOWN
         self.ejected = health.state == EJECTED
-        self.doubted = health.state != UP
+        self.wants_replies = self.retired or health.state != UP
         try:
             if todo & (EJECT | TELL_SLOW | TELL_DOWN | REFUSE):
                 self.suffer(todo, cause)
-            elif todo & (TELL_CALM | RESUME):
+            elif todo & (TELL_CALM | RESUME | DROP_PROBE):
                 self.recover(todo)
             elif todo & PROBE:
                 self.connect(self.profiles.default, 0, True)
@@ -608,6 +629,38 @@ class Server(Upstream):
         for link in self.links():
             count += link.orphans()
         return count
+
+    def retire(self) -> None:
+        """The server is no member of its pool any more, and nothing new is routed to it. Requests
+        in flight are answered, those in links that still connect are sent, and a link closes when
+        it is idle. What waits for a probe of a server that is down fails now. The pool is told when
+        the last link has gone, which may be before this returns."""
+        link: Link
+        if self.retired:
+            return
+        cause = errors.cause("removed")
+        log.info("%s is removed from its pool", self)
+        self.retired = True
+        if self.down:
+            self.error = self.refusal = self.error_reply(cause)
+        # Nobody has to look after it any more.
+        self.stats[SERVER_SERVER_DOWN] = self.stats[SERVER_SERVER_EJECTED] = 0
+        if self.reconnect_timer is not None:
+            self.reconnect_timer.cancel()
+            self.reconnect_timer = None
+        # Counts as a link, so that the server is not gone before the end of this.
+        self.open_links += 1
+        self.carry_out(self.health.retire())
+        for link in self.links():
+            if self.down and link.state == LINK_WAITING:
+                link.abort(cause)
+            else:
+                self.close_if_idle(link)
+        self.link_settled()
+
+    def close_if_idle(self, link: Link) -> None:
+        if link.state != LINK_CLOSED and idle(link):
+            link.drop()
 
     def close(self) -> None:
         """The proxy is shutting down: close all connections, and open no more."""

@@ -597,6 +597,12 @@ CAUSES = {
         " Check what listens at its address.",
         "memcached",
     ),
+    "removed": ErrorText(
+        b"removed from the pool",
+        "The server was down when it was removed from the pool, and the request was waiting for it."
+        " It has not been sent. Send it again: the key belongs to another server now.",
+        "both",
+    ),
     "stops": ErrorText(
         b"nutproxy stops",
         "nutproxy was told to stop while the request was waiting. Send it again after the restart.",

@@ -187,6 +187,7 @@ TABLE = {
     "the probe begins": (("probe_started", NOW), {state: (state, NOTHING) for state in Health}),
     "the probe ends": (("probe_ended",), {state: (state, NOTHING) for state in Health}),
     "tidying": (("tidy", NOW), {state: (state, NOTHING) for state in Health}),
+    "the server is retired": (("retire",), {state: (state, NOTHING) for state in Health}),
     "the proxy stops": (
         ("stop",),
         {
@@ -214,6 +215,26 @@ def test_a_machine_that_is_stopped_does_nothing(event):
     health = machine(STOPPED)
     assert getattr(health, method)(*arguments) == 0
     assert (health.state, health.probe_at, health.stopped) == (DOWN, -1, True)
+
+
+@pytest.mark.parametrize("state", Health, ids=lambda state: state.name)
+@pytest.mark.parametrize("event", [event for event in TABLE if event != "the proxy stops"])
+def test_a_machine_that_is_retired_keeps_its_state(event, state):
+    (method, *arguments), _ = TABLE[event]
+    health = machine(state, probe="due")
+    health.retire()
+    failures = health.failures
+    assert getattr(health, method)(*arguments) == 0
+    assert (health.state, health.failures) == (state, failures)
+    assert (health.probe_at, health.stopped) == (-1, True)
+
+
+def test_retiring_drops_the_probe():
+    for state in (SLOW, DOWN, EJECTED):
+        health = machine(state, probe="running")
+        assert actions(health.retire()) == ["DROP_PROBE"]
+        assert health.retire() == 0
+        assert not health.probing
 
 
 def test_the_table_has_every_event():
@@ -484,7 +505,7 @@ class Owner(RuleBasedStateMachine):
     @rule(ago=st.integers(0, 8000), probe=st.booleans())
     def a_connection_is_silent(self, ago, probe):
         self.carry_out(self.health.silence(self.now - ago, self.now, probe))
-        assert self.health.state != UP
+        assert self.health.state != UP or self.health.stopped
 
     @precondition(lambda self: self.health.state >= DOWN)
     @rule()
@@ -536,6 +557,10 @@ class Owner(RuleBasedStateMachine):
     def tidying(self):
         self.health.tidy(self.now)
         self.lost = False
+
+    @rule()
+    def the_server_is_retired(self):
+        self.carry_out(self.health.retire())
 
     @precondition(lambda self: self.health.state >= DOWN)
     @rule()
