@@ -20,6 +20,12 @@ cdef enum:
     OUT_SMALL = 2048        # bodies up to this size are copied side by side into Reactor.out
     SEND_MAX = 1048576      # a gathered write takes no more bodies once it has this many bytes
 
+# What one gathered write has.
+cdef struct Gathered:
+    size_t bodies
+    size_t pieces           # of Reactor.iov
+    size_t total            # bytes
+
 cdef class Conn(Pollable):
     cdef MsgQueue imsg_q
     cdef MsgQueue omsg_q

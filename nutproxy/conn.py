@@ -48,6 +48,7 @@ import cython
 from cython.cimports.libc.errno import EAGAIN, EINTR, ENOMEM, errno
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memmove
+from cython.cimports.nutproxy.csys import iovec
 from cython.cimports.nutproxy.io.reactor import IOV_MAX, OUT_SIZE, TAIL_SMALL, Pollable, Reactor
 from cython.cimports.nutproxy.io.transport import transport_read, transport_write
 from cython.cimports.nutproxy.msg.message import heap_free, heap_freed, msg_copy, msg_take
@@ -250,11 +251,8 @@ def conn_parse(
 ) -> cython.int:
     """Pass every complete message to recv_done and keep the rest. `data` is the scratch, or the
     tail itself if that is a large one."""
-    reactor: Reactor = conn.reactor
-    in_tail: cython.bint = data == conn.tail
     start: cython.size_t = 0
     stop: cython.size_t = have
-    left: cython.size_t
     size: cython.size_t
     result: cython.int
 
@@ -270,62 +268,35 @@ def conn_parse(
             if conn.fd >= 0:
                 conn.drop_tail()
             return 0
-        left = have - start - parser.pos
+        # Read now: closing the connection frees its parser.
+        size = parser.pos
         if result == PARSE_OK:
-            if in_tail and start == 0 and parser.pos >= TAKE_MIN and left <= reactor.mbuf_size:
-                # The message may keep the block, so the bytes after it move to the scratch first.
-                # After an announced bulk there are none.
-                memcpy(reactor.scratch, data + parser.pos, left)
-                conn.block = data
-                size = conn.tail_size
-                conn.tail = cython.NULL
-                conn.tail_size = 0
-                if conn.counted:
-                    conn.count(0)
-                try:
-                    if parser.pos >= LARGE_MIN and conn.recv_large is not cython.NULL:
-                        conn.recv_large(conn, data, parser)
-                    else:
-                        conn.recv_done(conn, data, parser)
-                finally:
-                    heap_free(conn.block, size)
-                    conn.block = cython.NULL
-                in_tail = False
-                data = reactor.scratch
-                have = left
+            if (
+                size >= TAKE_MIN
+                and start == 0
+                and data == conn.tail
+                and have - size <= conn.reactor.mbuf_size
+            ):
+                conn_hand_over(conn, parser, data, have)
+                data = conn.reactor.scratch
+                have -= size
+                size = 0
             else:
-                # Closing the connection frees its parser.
-                size = parser.pos
                 conn.recv_done(conn, data + start, parser)
-                start += size
         elif result == PARSE_SWALLOW:
-            size = parser.pos
             conn.bounded = True
             conn.swallow = parser.rest
             conn.recv_done(conn, data + start, parser)
-            start += size
-            start += conn_swallow(conn, have - start)
-        else:
-            start += parser.pos
+            size += conn_swallow(conn, have - start - size)
+        start += size
         if conn.fd < 0:
             return 0
-        if conn.partial is not cython.NULL and parser == conn.partial:
-            free(parser.argv)
-            free(parser)
-            conn.partial = cython.NULL
-            parser = cython.address(shared_parser)
-        parser_reset(parser)
-        if parser.argv_room > ARGV_KEEP:
-            free(parser.argv)
-            parser.argv = cython.NULL
-            parser.argv_room = 0
+        parser = next_parser(conn, parser)
         if not conn.recv_next(conn):
             # Back-pressure: the rest of the input is parsed once recv_next allows it.
             conn.unparsed = start < have
             break
-
-    left = have - start
-    if left == 0 or conn.closing:
+    if start == have or conn.closing:
         conn.drop_tail()
         return 0
     if start >= stop:
@@ -333,15 +304,72 @@ def conn_parse(
         conn.closing = True
         conn.drop_tail()
         return 0
+    return conn_keep(conn, parser, data + start, have - start)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def conn_hand_over(
+    conn: Conn, parser: cython.pointer(Parser), data: cython.p_char, have: cython.size_t
+) -> cython.int:
+    """The first message in the tail is complete and may keep the block, so the bytes after it move
+    to the scratch first. After an announced bulk there are none."""
+    size: cython.size_t = conn.tail_size
+    memcpy(conn.reactor.scratch, data + parser.pos, have - parser.pos)
+    conn.block = data
+    conn.tail = cython.NULL
+    conn.tail_size = 0
+    if conn.counted:
+        conn.count(0)
+    try:
+        if parser.pos >= LARGE_MIN and conn.recv_large is not cython.NULL:
+            conn.recv_large(conn, data, parser)
+        else:
+            conn.recv_done(conn, data, parser)
+    finally:
+        heap_free(conn.block, size)
+        conn.block = cython.NULL
+    return 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def next_parser(conn: Conn, parser: cython.pointer(Parser)) -> cython.pointer(Parser):
+    """After a message: the shared parser, reset. That of a partial message is freed."""
+    if parser == conn.partial:
+        free(parser.argv)
+        free(parser)
+        conn.partial = cython.NULL
+        parser = cython.address(shared_parser)
+    parser_reset(parser)
+    if parser.argv_room > ARGV_KEEP:
+        free(parser.argv)
+        parser.argv = cython.NULL
+        parser.argv_room = 0
+    return parser
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def conn_keep(
+    conn: Conn, parser: cython.pointer(Parser), data: cython.p_char, length: cython.size_t
+) -> cython.int:
+    """Keep the start of a message, except what the role drops of a large one."""
+    dropped: cython.size_t
     if conn.recv_part is not cython.NULL and (
-        left > TAIL_SMALL or parser.need > reactor.mbuf_size or conn.discarding or conn.counted
+        length > TAIL_SMALL
+        or parser.need > conn.reactor.mbuf_size
+        or conn.discarding
+        or conn.counted
     ):
-        start += conn.recv_part(conn, data + start, left, parser)
+        dropped = conn.recv_part(conn, data, length, parser)
         if conn.fd < 0 or conn.closing:
             conn.drop_tail()
             return 0
-        left = have - start
-    if conn.keep_tail(data + start, left, parser) < 0:
+        data += dropped
+        length -= dropped
+    if conn.keep_tail(data, length, parser) < 0:
         conn.err = ENOMEM
         raise MemoryError
     if conn.recv_kept is not cython.NULL:
@@ -391,61 +419,92 @@ def parser_discard(parser, data, length, text):
     return dropped
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def gather(conn: Conn) -> Gathered:
+    """Collect what is queued for one write into Reactor.iov, and the small bodies side by side into
+    Reactor.out. A body that is not in it, or only from `sent` on, is left for the next write."""
+    found: Gathered
+    body: cython.pointer(Body)
+    cursor: Cursor
+    length: cython.size_t
+    base: cython.p_char
+    skip: cython.size_t = conn.sent
+    packed: cython.size_t = 0
+    joined: cython.bint = False
+    piece: cython.pointer(iovec) = cython.address(conn.reactor.iov[0])
+
+    cursor.msg = cython.NULL
+    found.bodies = found.pieces = found.total = 0
+    while found.pieces < IOV_MAX and found.total < SEND_MAX:
+        body = conn.send_next(conn, cython.address(cursor))
+        if body is cython.NULL:
+            break
+        found.bodies += 1
+        length = body.length - skip
+        base = body.data + skip
+        skip = 0
+        if length == 0:
+            continue
+        if length <= OUT_SMALL:
+            if packed + length > OUT_SIZE:
+                found.bodies -= 1
+                break
+            memcpy(conn.reactor.out + packed, base, length)
+            if joined:
+                piece[found.pieces - 1].iov_len += length
+            else:
+                piece[found.pieces].iov_base = conn.reactor.out + packed
+                piece[found.pieces].iov_len = length
+                found.pieces += 1
+                joined = True
+            packed += length
+        else:
+            piece[found.pieces].iov_base = base
+            piece[found.pieces].iov_len = length
+            found.pieces += 1
+            joined = False
+        found.total += length
+    return found
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(-1, check=False)
+def conn_sent(conn: Conn, count: cython.size_t, bodies: cython.size_t) -> cython.int:
+    """The socket has taken `count` bytes of the first `bodies` bodies: call send_done for each that
+    is written completely."""
+    body: cython.pointer(Body)
+    cursor: Cursor
+    length: cython.size_t
+    while bodies > 0:
+        cursor.msg = cython.NULL
+        body = conn.send_next(conn, cython.address(cursor))
+        length = body.length - conn.sent
+        if count < length:
+            conn.sent += count
+            break
+        count -= length
+        conn.sent = 0
+        conn.send_done(conn)
+        bodies -= 1
+    return 0
+
+
 def conn_send(conn):
     """Write what is queued: one gathered write, and more only while the socket takes all of it."""
     reactor: Reactor = conn.reactor
-    body: cython.pointer(Body)
-    cursor: Cursor
-    skip: cython.size_t
-    length: cython.size_t
-    total: cython.size_t
-    packed: cython.size_t
-    pieces: cython.size_t
-    left: cython.size_t
-    bodies: cython.size_t
+    found: Gathered
     count: cython.Py_ssize_t
-    base: cython.p_char
-    joined: cython.bint
 
     if conn.fd < 0 or conn.blocked:
         return 0
     for _ in range(SENDS_PER_TURN):
-        cursor.msg = cython.NULL
-        skip = conn.sent
-        total = packed = pieces = bodies = 0
-        joined = False
-        while pieces < IOV_MAX and total < SEND_MAX:
-            body = conn.send_next(conn, cython.address(cursor))
-            if body is cython.NULL:
-                break
-            bodies += 1
-            length = body.length - skip
-            base = body.data + skip
-            skip = 0
-            if length == 0:
-                continue
-            if length <= OUT_SMALL:
-                if packed + length > OUT_SIZE:
-                    bodies -= 1
-                    break
-                memcpy(reactor.out + packed, base, length)
-                if joined:
-                    reactor.iov[pieces - 1].iov_len += length
-                else:
-                    reactor.iov[pieces].iov_base = reactor.out + packed
-                    reactor.iov[pieces].iov_len = length
-                    pieces += 1
-                    joined = True
-                packed += length
-            else:
-                reactor.iov[pieces].iov_base = base
-                reactor.iov[pieces].iov_len = length
-                pieces += 1
-                joined = False
-            total += length
-        if bodies == 0:
+        found = gather(conn)
+        if found.bodies == 0:
             break
-        count = transport_write(conn, cython.address(reactor.iov[0]), pieces)
+        count = transport_write(conn, cython.address(reactor.iov[0]), found.pieces)
         if count < 0:
             if errno == EINTR:
                 continue
@@ -455,22 +514,10 @@ def conn_send(conn):
             count = 0
         conn.send_bytes += count
         conn.last_send = reactor.now
-
-        left = count
-        while bodies > 0:
-            cursor.msg = cython.NULL
-            body = conn.send_next(conn, cython.address(cursor))
-            length = body.length - conn.sent
-            if left < length:
-                conn.sent += left
-                break
-            left -= length
-            conn.sent = 0
-            conn.send_done(conn)
-            bodies -= 1
+        conn_sent(conn, count, found.bodies)
         if conn.fd < 0:
             return 0
-        if cython.cast(cython.size_t, count) < total:
+        if cython.cast(cython.size_t, count) < found.total:
             conn.blocked = True
             reactor.poller.add_out(conn.fd, cython.cast(cython.p_void, conn))
             return 0
