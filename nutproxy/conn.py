@@ -280,6 +280,7 @@ def conn_parse(
                 conn_hand_over(conn, parser, data, have)
                 data = conn.reactor.scratch
                 have -= size
+                stop -= min(size, stop)
                 size = 0
             else:
                 conn.recv_done(conn, data + start, parser)

@@ -2,6 +2,7 @@
 """The block of this Memcached line is itself a command. It may be cut anywhere, and the proxy may
 begin to shut down anywhere in it."""
 
+import hiredis
 import pytest
 
 from nutproxy.stepped import running, state
@@ -121,6 +122,26 @@ def test_drain_answers_what_has_arrived_and_nothing_later(make_rig):
     rig.servers[0].session.reply(b"$1\r\n1\r\n")
     rig.settle()
     assert client.replies() == [b"1"]
+    assert client.eof
+    client.close()
+    rig.settle()
+    assert not running(rig.worker)
+
+
+def test_drain_ignores_what_follows_a_long_request_that_had_begun(make_rig):
+    """Its start has a buffer of its own, and the rest comes in one read with the next request."""
+    rig = make_rig()
+    client = rig.link_all()
+    request = hiredis.pack_command((b"EXISTS", *rig.keys[0][:1] * 1000))
+    client.send_raw(request[:6000])
+    rig.settle()
+    rig.worker.drain(5000)
+    rig.settle()
+    client.send_raw(request[6000:] + b"*1\r\n$4\r\nPING\r\n")
+    rig.settle()
+    rig.servers[0].session.reply(b":1000\r\n")
+    rig.settle()
+    assert client.replies() == [1000]
     assert client.eof
     client.close()
     rig.settle()
