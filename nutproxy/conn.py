@@ -15,8 +15,8 @@ A client's omsg_q holds its requests in the order in which they arrived, whichev
 to. Replies leave it from the front. A server's imsg_q holds the requests to be written. Once
 written, they move to its omsg_q and wait there for their replies, which come in the same order.
 
-The loop only calls these handlers (the first four are those of every `Pollable`). It knows neither
-roles nor protocols:
+Roles and protocols are known only to these handlers. The loop calls the first four, which every
+`Pollable` has. The rest are called from here and by the other side's role:
 
     recv        read from the socket              conn_recv; accept for a listener
     recv_next   may this connection be read now?  false under back-pressure

@@ -14,8 +14,7 @@ One turn:
     5. flush connections with queued output: servers first, then clients
     6. release connections that were closed
 
-Signals and the results of name lookups arrive through a socket pair and are read like all other
-input.
+Signals and the results of name lookups arrive in the inbox and are read like all other input.
 
 An exception in a connection's handler ends that connection and never the reactor. Python's cyclic
 garbage collector is off while the loop runs: messages are not Python objects, and connections leave
