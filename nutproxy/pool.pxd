@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
+from nutproxy.msg.parse cimport Arg
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.back.profile cimport Profiles
 from nutproxy.back.server cimport Server
@@ -33,7 +34,6 @@ cdef class ServerPool:
     cdef public bint knows_hello       # a server has answered HELLO
     cdef readonly int redis_db
     cdef readonly bint any_route       # distribution random: any server can have any key
-    cdef uint32_t* scratch             # per server, for splitting
     cdef DeadlineQueue deadlines
     cdef int64_t timeout               # milliseconds, 0 without
     cdef size_t max_queue
@@ -41,6 +41,8 @@ cdef class ServerPool:
     cdef uint64_t* stats               # its row in the slab
 
     cdef Server route(self, const char* key, size_t length)
+    cdef int group(self, const char* data, const Arg* arg, uint32_t step, uint32_t count,
+                   uint32_t* groups) except -1
     cdef Server any_server(self)
     cdef int64_t next_deadline(self) noexcept
     cdef int expire(self) except -1

@@ -12,10 +12,10 @@ ejected server get an error until then.
 import logging
 
 import cython
-from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profiles
 from cython.cimports.nutproxy.back.server import Server
+from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
@@ -23,6 +23,7 @@ from cython.cimports.nutproxy.msg.message import (
     Msg,
     freed_enough,
 )
+from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.msg.response import msg_fail
 from cython.cimports.nutproxy.stats.slab import (
     POOL_SERVER_EJECTS,
@@ -88,12 +89,7 @@ class ServerPool:
             config.hash_tag,
             [(server.name.encode(), server.weight) for server in config.servers],
         )
-        self.scratch = cython.cast(
-            cython.pointer(uint32_t), calloc(len(self.servers), cython.sizeof(uint32_t))
-        )
         deadlines_init(cython.address(self.deadlines))
-        if self.scratch is cython.NULL:
-            raise MemoryError
         self.suspects = set()
 
     def __str__(self) -> str:
@@ -104,9 +100,6 @@ class ServerPool:
         """The fields of a log line about this pool (see log.py)."""
         return {"pool": self.name}
 
-    def __dealloc__(self):
-        free(self.scratch)
-
     def route(self, key, length):
         """The server of a key, None if no server is live."""
         index: cython.int = self.router.route(
@@ -115,6 +108,14 @@ class ServerPool:
         if index < 0:
             return None
         return cython.cast(Server, self.servers[index])
+
+    def group(self, data, arg, step, count, groups):
+        """Write the index of the server of each of `count` keys into `groups`. The first key is
+        `arg`, and each next one is `step` arguments further. Returns 1 if no server is live, else
+        0."""
+        ring: Ring = self.router.ring
+        hash_keys(self.router, data, arg, step, count, groups)
+        return ring.dispatch_all(groups, count) < 0
 
     def any_server(self):
         """The server for a request without a key: that of the key `placeholder`, as in twemproxy,
@@ -258,3 +259,35 @@ class ServerPool:
     def close(self) -> None:
         for server in self.servers + self.leaving:
             server.close()
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(-1, check=False)
+def hash_keys(
+    router: Router,
+    data: cython.p_const_char,
+    arg: cython.pointer(cython.const[Arg]),
+    step: cython.uint,
+    count: cython.uint,
+    hashes: cython.pointer(cython.uint),
+) -> cython.int:
+    """Write the hashes of these keys, as in ServerPool.group."""
+    keys = cython.declare(cython.pointer(cython.const[cython.uchar])[4])
+    lengths = cython.declare(cython.size_t[4])
+    index: cython.uint = 0
+    place: cython.uint
+    while count - index >= 4:
+        for place in range(4):
+            keys[place] = cython.cast(cython.pointer(cython.uchar), data) + arg.offset
+            lengths[place] = arg.length
+            arg += step
+        router.hash_four(keys, lengths, hashes + index)
+        index += 4
+    while index < count:
+        hashes[index] = router.hash(
+            cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
+        )
+        arg += step
+        index += 1
+    return 0

@@ -1,10 +1,8 @@
 from libc.stdint cimport uint32_t
 
 from nutproxy.front.client cimport ClientConn
-from nutproxy.hashkit.router cimport Router
 from nutproxy.io.jobs cimport Job
 from nutproxy.msg.message cimport Msg, finish_t
-from nutproxy.msg.parse cimport Arg
 from nutproxy.back.server cimport Server
 
 cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
@@ -16,8 +14,6 @@ cdef int forward_one(ClientConn client, void* row, char* data, size_t length, Se
                      uint32_t flags) except -1
 cdef int forward_one_aside(ClientConn client, void* row, char* data, size_t length, Server server,
                      uint32_t flags) except -1
-cdef int hash_keys(Router router, const char* data, const Arg* arg, uint32_t step, uint32_t count,
-                   uint32_t* hashes) except -1
 cdef Msg* parent_of(ClientConn client, void* row, uint32_t count, uint32_t nkeys, finish_t finish,
                     uint32_t flags) except NULL
 cdef int send_parts(ClientConn client, Msg* msg, list servers) except -1

@@ -3,7 +3,6 @@
 
     answer        queue a complete reply
     forward_one   send the whole request to one server
-    hash_keys     hash the keys of a request that may need several servers
     send_parts    send the parts of a request to their servers and merge the replies
     send_all      send the same bytes to several servers
     ask           the same for a local handler, which makes the reply from those of the servers
@@ -182,29 +181,6 @@ def forward_one_aside(client, row, data, length, server, flags):
     msg.charge = length
     client.enqueue_outq(client, msg)
     return forward_aside(client, msg, server)
-
-
-def hash_keys(router, data, arg, step, count, hashes):
-    """Write the hashes of `count` keys into `hashes`. The first key is `arg`, and each next one is
-    `step` arguments further."""
-    keys = cython.declare(cython.pointer(cython.const[cython.uchar])[4])
-    lengths = cython.declare(cython.size_t[4])
-    index: cython.uint = 0
-    place: cython.uint
-    while count - index >= 4:
-        for place in range(4):
-            keys[place] = cython.cast(cython.pointer(cython.uchar), data) + arg.offset
-            lengths[place] = arg.length
-            arg += step
-        router.hash_four(keys, lengths, hashes + index)
-        index += 4
-    while index < count:
-        hashes[index] = router.hash(
-            cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
-        )
-        arg += step
-        index += 1
-    return 0
 
 
 def parent_of(client, row, count, nkeys, finish, flags):

@@ -24,32 +24,23 @@ import logging
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memchr, memcpy, memset, strlen
-from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
     ask,
     forward_one,
-    hash_keys,
-    parent_of,
     send_all,
-    send_parts,
     spare_others,
 )
+from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.front.frontend import Frontend
-from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_MISS,
     MSG_NOREPLY,
     MSG_QUIET,
     MSG_REWORD,
-    Msg,
-    msg_copy,
-    msg_put,
-    msg_reserve,
 )
 from cython.cimports.nutproxy.msg.parse import Arg, Parser
 from cython.cimports.nutproxy.pool import ServerPool
@@ -392,134 +383,48 @@ def get_values(
     flags: cython.uint,
 ) -> cython.int:
     """get, gets, gat, gats."""
-    pool: ServerPool = client.pool
-    first: cython.uint = 2 if command.kind == GAT else 1
-    arg: cython.pointer(Arg)
-    server: Server
-    start: cython.size_t = parser.argv[0].offset
-    if parser.argc == first:
+    layout: Layout
+    layout.start = parser.argv[0].offset
+    layout.first = 2 if command.kind == GAT else 1
+    if parser.argc == layout.first:
         # In memcached, gat without a key is not an error.
         return answer_constant(client, b"END\r\n", 5, flags)
     if client.frontend.miss:
         flags |= MSG_MISS
-    arg = cython.address(parser.argv[first])
-    server = pool.route(data + arg.offset, arg.length)
-    if server is None or (
-        (parser.argc == first + 1 or len(pool.servers) == 1)
-        and (command.kind == GET or parser.pos - start <= LINE_MAX)
-    ):
-        return forward_one(client, command, data + start, parser.pos - start, server, flags)
-    return split_values(client, command, data, parser, first, flags)
+    layout.step = 1
+    # A range is a key with one space before it.
+    layout.lead = 1
+    layout.trail = 0
+    layout.put_head = put_words
+    layout.head = parser.argv[0].length
+    if command.kind == GAT:
+        layout.head += 1 + parser.argv[1].length
+    layout.tail = b"\r\n"
+    layout.tail_size = 2
+    layout.limit = LINE_MAX if command.kind == GAT else 0
+    layout.finish = memcache_values
+    layout.ordered = True
+    layout.kept = True
+    layout.part_flags = flags
+    return split(client, command, data, parser, cython.address(layout), flags)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def put_word(
-    part: cython.pointer(Msg), data: cython.p_const_char, arg: cython.pointer(Arg)
-) -> cython.void:
-    """Append a word to the line of a part, which must have room for it."""
-    if part.req.length:
-        part.req.data[part.req.length] = 32
-        part.req.length += 1
-    memcpy(part.req.data + part.req.length, data + arg.offset, arg.length)
-    part.req.length += arg.length
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def split_values(
-    client: ClientConn,
-    command: cython.pointer(Command),
-    data: cython.p_char,
-    parser: cython.pointer(Parser),
-    first: cython.uint,
-    flags: cython.uint,
-) -> cython.int:
-    """Make a part for each server that holds keys, with the keys in their order. For gat and gats,
-    a server gets several parts if one line would be too long.
-
-    There are three linear passes over the keys: the first hashes them, the second routes them and
-    adds up sizes, and the third copies them."""
-    pool: ServerPool = client.pool
-    ring: Ring = pool.router.ring
-    nkeys: cython.uint = parser.argc - first
-    # An upper bound for the number of parts. A server gets another part only when a line has
-    # reached LINE_MAX less the key that did not fit. Less the exptime too, that is at least
-    # LINE_MAX - 512 bytes of keys: both have at most 250 bytes.
-    most: cython.size_t = len(pool.servers) + parser.pos // (LINE_MAX - 512) + 1
-    head: cython.size_t = parser.argv[0].length
-    start: cython.size_t = parser.argv[0].offset
-    place: cython.int
-    arg: cython.pointer(Arg)
-    msg: cython.pointer(Msg)
-    part: cython.pointer(Msg)
-    sequence: cython.pointer(cython.uint)
-    sizes: cython.pointer(cython.size_t)
-    servers: list = []
-    index: cython.uint
-    number: cython.uint
-    if command.kind == GAT:
-        head += 1 + parser.argv[1].length
-    sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
-    sizes = cython.cast(cython.pointer(cython.size_t), malloc(most * cython.sizeof(cython.size_t)))
-    try:
-        if sequence is cython.NULL or sizes is cython.NULL:
-            raise MemoryError
-        hash_keys(pool.router, data, cython.address(parser.argv[first]), 1, nkeys, sequence)
-        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
-        for index in range(nkeys):
-            arg = cython.address(parser.argv[first + index])
-            place = ring.dispatch(sequence[index])
-            number = pool.scratch[place]
-            if number == 0 or (
-                command.kind == GAT and sizes[number - 1] + 1 + arg.length > LINE_MAX
-            ):
-                servers.append(pool.servers[place])
-                number = len(servers)
-                pool.scratch[place] = number
-                # The command, the exptime and CR LF.
-                sizes[number - 1] = head + 2
-            number -= 1
-            sequence[index] = number
-            sizes[number] += 1 + arg.length
-        if len(servers) == 1 and (command.kind == GET or parser.pos - start <= LINE_MAX):
-            return forward_one(
-                client,
-                command,
-                data + start,
-                parser.pos - start,
-                cython.cast(Server, servers[0]),
-                flags,
-            )
-
-        msg = parent_of(client, command, len(servers), nkeys, memcache_values, flags)
-        # The merge reads the order of the keys from this line when all replies have arrived.
-        if msg_copy(msg, cython.address(msg.req), data + start, parser.pos - start) < 0:
-            msg_put(msg)
-            raise MemoryError
-        for index in range(msg.join.count):
-            part = msg.join.parts[index]
-            part.flags |= flags
-            if msg_reserve(part, cython.address(part.req), sizes[index]) is cython.NULL:
-                msg_put(msg)
-                raise MemoryError
-            part.req.length = 0
-            put_word(part, data, cython.address(parser.argv[0]))
-            if command.kind == GAT:
-                put_word(part, data, cython.address(parser.argv[1]))
-        memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        for index in range(nkeys):
-            put_word(
-                msg.join.parts[sequence[index]],
-                data,
-                cython.address(parser.argv[first + index]),
-            )
-        for index in range(msg.join.count):
-            part = msg.join.parts[index]
-            memcpy(part.req.data + part.req.length, cython.cast(cython.p_const_char, b"\r\n"), 2)
-            part.req.length += 2
-        msg.charge = 2 * parser.pos
-        return send_parts(client, msg, servers)
-    finally:
-        free(sequence)
-        free(sizes)
+def put_words(
+    target: cython.p_char,
+    data: cython.p_const_char,
+    parser: cython.pointer(cython.const[Parser]),
+    layout: cython.pointer(cython.const[Layout]),
+    keys: cython.size_t,
+) -> cython.size_t:
+    """Write the command, and the exptime of gat and gats."""
+    arg: cython.pointer(cython.const[Arg]) = parser.argv
+    size: cython.size_t = arg.length
+    memcpy(target, data + arg.offset, size)
+    if layout.first == 2:
+        arg += 1
+        target[size] = 32
+        memcpy(target + size + 1, data + arg.offset, arg.length)
+        size += 1 + arg.length
+    return size

@@ -23,8 +23,8 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.libc.stdlib import calloc, free, malloc
-from cython.cimports.libc.string import memchr, memcpy, memset
+from cython.cimports.libc.stdlib import free, malloc
+from cython.cimports.libc.string import memchr, memcpy
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
@@ -34,35 +34,18 @@ from cython.cimports.nutproxy.dispatch.forward import (
     ask,
     forward_one,
     forward_one_aside,
-    hash_keys,
     later,
-    parent_of,
     send_all,
-    send_parts,
     spare_others,
 )
+from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
-from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
     MSG_NOREPLY,
-    MSG_REQ_PIECES,
     MSG_SHUTDOWN,
-    Msg,
-    msg_drop,
-    msg_put,
-    msg_reserve,
-    msg_take,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
-from cython.cimports.nutproxy.msg.pieces import (
-    PIECE_MIN,
-    Builder,
-    builder_begin,
-    builder_end,
-    builder_put,
-    builder_undo,
-)
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
 from cython.cimports.nutproxy.proto.row import Option, Row
@@ -102,8 +85,6 @@ names: list = list(COMMANDS)
 # Positions of keys. A command with more arguments than this needs a table of its own.
 KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
-# Parts of a request of at least this size share its large values. It has a block of its own.
-SHARE_MIN = cython.declare(cython.size_t, 1 << 20)
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # Maximum bytes of a key that is hashed: 1 to 2 ms.
@@ -686,26 +667,6 @@ def to_live_servers(
 
 
 @cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def end_of(arg: cython.pointer(Arg)) -> cython.size_t:
-    """The position after the CR LF of an argument, where the length line of the next one begins."""
-    return arg.offset + arg.length + 2
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def header_of(arg: cython.pointer(Arg)) -> cython.size_t:
-    """The start of the length line of an argument. Lengths have no leading zeros."""
-    size: cython.size_t = 4
-    length: cython.size_t = arg.length
-    while length > 9:
-        length //= 10
-        size += 1
-    return arg.offset - size
-
-
-@cython.cfunc
 @cython.exceptval(-1, check=False)
 def split_keys(
     client: ClientConn,
@@ -714,218 +675,66 @@ def split_keys(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """MGET, MSET, DEL, …: make a part for each server that holds keys, with its keys in order.
-
-    There are three linear passes over the keys: the first hashes them, the second routes them and
-    adds up sizes, and the third copies them."""
-    pool: ServerPool = client.pool
-    ring: Ring = pool.router.ring
-    step: cython.uint = row.spec[0].step
-    nkeys: cython.uint = (parser.argc - 1) // step
-    server: Server
-    place: cython.int
-    arg: cython.pointer(Arg)
-    msg: cython.pointer(Msg)
-    sequence: cython.pointer(cython.uint)
-    sizes: cython.pointer(cython.size_t)
-    start: cython.size_t
-    servers: list = []
-    index: cython.uint
-    number: cython.uint
-    size: cython.size_t
-    if (parser.argc - 1) % step:
+    """MGET, MSET, DEL, …: a part for each server that holds keys. A key and its values are
+    adjacent."""
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    layout: Layout
+    layout.start = 0
+    layout.first = 1
+    layout.step = row.spec[0].step
+    if (parser.argc - 1) % layout.step:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
-    if nkeys == 1 or len(pool.servers) == 1:
-        arg = cython.address(parser.argv[1])
-        server = pool.route(data + arg.offset, arg.length)
-        return forward_one(client, row, data, parser.pos, server, flags)
-    if parser.argc > row.max_args:
+    if parser.argc > row.max_args and len(client.pool.servers) > 1:
         return too_long(client, row, parser, flags)
-
-    # sequence: the hash of each key, later the number of its part. sizes: the bytes of each part
-    # and its number of keys.
-    sequence = cython.cast(cython.pointer(cython.uint), malloc(nkeys * cython.sizeof(cython.uint)))
-    sizes = cython.cast(
-        cython.pointer(cython.size_t),
-        malloc(2 * len(pool.servers) * cython.sizeof(cython.size_t)),
-    )
-    try:
-        if sequence is cython.NULL or sizes is cython.NULL:
-            raise MemoryError
-        arg = cython.address(parser.argv[0])
-        hash_keys(pool.router, data, arg + 1, step, nkeys, sequence)
-        memset(pool.scratch, 0, len(pool.servers) * cython.sizeof(cython.uint))
-        start = end_of(arg)
-        for index in range(nkeys):
-            place = ring.dispatch(sequence[index])
-            if place < 0:
-                return answer_dead(client, flags)
-            number = pool.scratch[place]
-            if number == 0:
-                servers.append(pool.servers[place])
-                number = len(servers)
-                pool.scratch[place] = number
-                sizes[2 * (number - 1)] = 0
-                sizes[2 * (number - 1) + 1] = 0
-            number -= 1
-            sequence[index] = number
-            # A key and its value are adjacent.
-            arg += step
-            size = end_of(arg)
-            sizes[2 * number] += size - start
-            sizes[2 * number + 1] += 1
-            start = size
-        if len(servers) == 1:
-            return forward_one(
-                client, row, data, parser.pos, cython.cast(Server, servers[0]), flags
-            )
-
-        msg = parent_of(client, row, len(servers), nkeys if row.by_key else 0, row.finish, flags)
-        if row.by_key:
-            memcpy(msg.join.sequence, sequence, nkeys * cython.sizeof(cython.uint))
-        if parser.pos >= SHARE_MIN and client.block == data:
-            msg_take(msg, cython.address(msg.req), client.block, parser.pos)
-            client.block = cython.NULL
-            share_keys(msg, parser, step, nkeys, sequence, sizes)
-        else:
-            copy_keys(msg, data, parser, step, nkeys, sequence, sizes)
-        msg.charge = parser.pos
-        return send_parts(client, msg, servers)
-    finally:
-        free(sequence)
-        free(sizes)
+    # A range has the length lines of its arguments, and the CR LF after each.
+    layout.lead = 0
+    layout.trail = 2
+    layout.put_head = put_name
+    # put_length writes at most 23 bytes.
+    layout.head = 23 + name_end(name) - name_start(name)
+    layout.tail = b""
+    layout.tail_size = 0
+    layout.limit = 0
+    layout.finish = row.finish
+    layout.ordered = row.by_key
+    layout.kept = False
+    layout.part_flags = 0
+    return split(client, row, data, parser, cython.address(layout), flags)
 
 
 @cython.cfunc
 @cython.inline
+@cython.exceptval(check=False)
+def name_start(name: cython.pointer(cython.const[Arg])) -> cython.size_t:
+    """The start of the length line of the command's name. It has no leading zeros."""
+    size: cython.size_t = 4
+    length: cython.size_t = name.length
+    while length > 9:
+        length //= 10
+        size += 1
+    return name.offset - size
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def name_end(name: cython.pointer(cython.const[Arg])) -> cython.size_t:
+    """The position after its CR LF."""
+    return name.offset + name.length + 2
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def put_name(
     target: cython.p_char,
     data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    argc: cython.size_t,
+    parser: cython.pointer(cython.const[Parser]),
+    layout: cython.pointer(cython.const[Layout]),
+    keys: cython.size_t,
 ) -> cython.size_t:
-    """Write the beginning of a request of `argc` arguments: their number, and the command's name
-    with its length line. Returns its size, at most `name_size` bytes."""
-    name: cython.pointer(Arg) = cython.address(parser.argv[0])
-    start: cython.size_t = header_of(name)
-    size: cython.size_t = put_length(target, b"*", argc)
-    memcpy(target + size, data + start, end_of(name) - start)
-    return size + end_of(name) - start
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def name_size(parser: cython.pointer(Parser)) -> cython.size_t:
-    # put_length writes at most 23 bytes.
-    return 23 + end_of(parser.argv) - header_of(parser.argv)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def copy_keys(
-    msg: cython.pointer(Msg),
-    data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    step: cython.uint,
-    nkeys: cython.uint,
-    sequence: cython.pointer(cython.uint),
-    sizes: cython.pointer(cython.size_t),
-) -> cython.int:
-    """Make the requests of the parts, with copies of their keys and values. Releases `msg` if
-    memory has run out."""
-    arg: cython.pointer(Arg) = parser.argv
-    part: cython.pointer(Msg)
-    start: cython.size_t = end_of(arg)
-    size: cython.size_t
-    index: cython.uint
-    for index in range(msg.join.count):
-        part = msg.join.parts[index]
-        if (
-            msg_reserve(part, cython.address(part.req), name_size(parser) + sizes[2 * index])
-            is cython.NULL
-        ):
-            msg_put(msg)
-            raise MemoryError
-        part.req.length = put_name(part.req.data, data, parser, 1 + sizes[2 * index + 1] * step)
-    for index in range(nkeys):
-        arg += step
-        part = msg.join.parts[sequence[index]]
-        size = end_of(arg) - start
-        memcpy(part.req.data + part.req.length, data + start, size)
-        part.req.length += size
-        start += size
-    return 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def share_keys(
-    msg: cython.pointer(Msg),
-    parser: cython.pointer(Parser),
-    step: cython.uint,
-    nkeys: cython.uint,
-    sequence: cython.pointer(cython.uint),
-    sizes: cython.pointer(cython.size_t),
-) -> cython.int:
-    """The same for a large request, whose bytes are `msg.req`: large values are not copied, the
-    parts share the request's block. Releases `msg` if memory has run out."""
-    count: cython.uint = msg.join.count
-    builders: cython.pointer(Builder) = cython.cast(
-        cython.pointer(Builder), calloc(count, cython.sizeof(Builder))
-    )
-    arg: cython.pointer(Arg) = parser.argv
-    part: cython.pointer(Msg)
-    start: cython.size_t = end_of(arg)
-    size: cython.size_t
-    index: cython.uint
-    try:
-        if builders is cython.NULL:
-            raise MemoryError
-        # Of the sizes, only what is copied.
-        for index in range(nkeys):
-            arg += step
-            size = end_of(arg) - start
-            if size >= PIECE_MIN:
-                sizes[2 * sequence[index]] -= size
-            start += size
-        for index in range(count):
-            part = msg.join.parts[index]
-            builder_begin(
-                cython.address(builders[index]),
-                part,
-                cython.address(part.req),
-                name_size(parser) + sizes[2 * index],
-            )
-            builders[index].at = put_name(
-                builders[index].buffer, msg.req.data, parser, 1 + sizes[2 * index + 1] * step
-            )
-        arg = parser.argv
-        start = end_of(arg)
-        for index in range(nkeys):
-            arg += step
-            size = end_of(arg) - start
-            builder_put(
-                cython.address(builders[sequence[index]]), cython.address(msg.req), start, size
-            )
-            start += size
-        for index in range(count):
-            builder_end(cython.address(builders[index]), MSG_REQ_PIECES)
-            part = msg.join.parts[index]
-            if part.flags & MSG_REQ_PIECES:
-                # However small its pieces are, they keep the whole block.
-                part.queued = parser.pos
-            # It belongs to its part now.
-            builders[index].bodies = cython.NULL
-            builders[index].count = 0
-        # The parts keep the block.
-        msg_drop(cython.address(msg.req))
-        return 0
-    except MemoryError:
-        for index in range(count if builders is not cython.NULL else 0):
-            builder_undo(cython.address(builders[index]))
-        msg_put(msg)
-        raise
-    finally:
-        free(builders)
+    """Write the number of arguments, and the command's name with its length line."""
+    start: cython.size_t = name_start(parser.argv)
+    length: cython.size_t = name_end(parser.argv) - start
+    size: cython.size_t = put_length(target, b"*", 1 + keys * layout.step)
+    memcpy(target + size, data + start, length)
+    return size + length

@@ -11,6 +11,7 @@ cdef class Ring:
     cdef uint32_t* weights       # one per server
     cdef bint* live              # one per server; read only while the ring is rebuilt
     cdef int dispatch(self, uint32_t hash) noexcept
+    cdef int dispatch_all(self, uint32_t* hashes, size_t count) noexcept
     cdef int begin(self, list live) except -1
     cdef void prepare(self) noexcept
     cdef bint build(self, size_t npoint) noexcept

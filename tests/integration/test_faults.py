@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import subprocess
+import termios
 import threading
 import time
 import types
@@ -23,7 +24,7 @@ import pytest
 from nutproxy.builtin.client import LINES_PER_STEP
 from nutproxy.msg.message import live_messages
 from nutproxy.resolver import Resolver
-from tests.client import Client, words
+from tests.client import Client, request, words
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_worker
 from tests.scripted import ScriptedServer, answer, keys_of, never, reset, value_of
@@ -202,6 +203,40 @@ def test_parts_are_answered_when_their_connection_ends_and_there_is_no_memory(ma
             go.set()
             assert words(client.reply()) == NO_MEMORY
         assert client("MGET", *keys) == [value_of(key) for key in keys]
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("size", [1000, 70_000, 1 << 20], ids=["small", "copied", "shared"])
+def test_a_request_that_cannot_be_split_closes_its_client_and_no_other(malloc, tmp_path, size):
+    """Twice, so that whatever the first one has left behind would be used by the second."""
+    keys = [keys_of(number, [1, 2, 3], 1)[0] for number in (1, 2, 3)]
+    command = request("MSET", keys[0], "s" * 300, keys[1], "v" * size, keys[2], "s" * size)
+    with (
+        ScriptedServer() as server,
+        ScriptedServer() as other,
+        ScriptedServer() as third,
+        ShortServer(pool("alpha", [server, other, third]), malloc, tmp_path) as proxy,
+        Client(proxy.port) as neighbour,
+    ):
+        assert neighbour("MGET", *keys) == [value_of(key) for key in keys]
+        for _ in range(2):
+            with Client(proxy.port) as client:
+                client.send_bytes(command[:-1])
+                wait_until(lambda client=client: not unsent(client), "the request")
+                with proxy.without_memory():
+                    client.send_bytes(command[-1:])
+                    assert client.closed()
+                    assert neighbour("GET", keys[0]) == value_of(keys[0])
+        assert neighbour("MGET", *keys) == [value_of(key) for key in keys]
+        with Client(proxy.port) as client:
+            client.send_bytes(command)
+            assert client.reply() == b"OK"
+        assert proxy.log().count("in nutproxy.dispatch.split.split\n") == 2, proxy.log()
+
+
+def unsent(client):
+    """The bytes that the proxy's socket has not taken yet."""
+    return int.from_bytes(fcntl.ioctl(client.socket, termios.TIOCOUTQ, b"\0" * 4), "little")
 
 
 @pytest.mark.measures
