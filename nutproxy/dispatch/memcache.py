@@ -384,13 +384,17 @@ def get_values(
 ) -> cython.int:
     """get, gets, gat, gats."""
     layout: Layout
-    layout.start = parser.argv[0].offset
-    layout.first = 2 if command.kind == GAT else 1
-    if parser.argc == layout.first:
+    first: cython.uint = 2 if command.kind == GAT else 1
+    if parser.argc == first:
         # In memcached, gat without a key is not an error.
         return answer_constant(client, b"END\r\n", 5, flags)
     if client.frontend.miss:
         flags |= MSG_MISS
+    if parser.argc == 2:
+        # A get of one key, the most frequent request, needs no Layout.
+        return forward_key(client, command, data, parser, cython.NULL, 0, flags)
+    layout.start = parser.argv[0].offset
+    layout.first = first
     layout.step = 1
     # A range is a key with one space before it.
     layout.lead = 1

@@ -60,46 +60,68 @@ def split(client, row, data, parser, layout, flags):
     keys."""
     pool: ServerPool = client.pool
     first: cython.pointer(Arg) = cython.address(parser.argv[layout.first])
+    nkeys: cython.uint = (parser.argc - layout.first) // layout.step
     length: cython.size_t = parser.pos - layout.start
     fits: cython.bint = layout.limit == 0 or length <= layout.limit
     one: Split
-    server: Server
-    servers: list = []
-    index: cython.uint
-    msg: cython.pointer(Msg)
+    if fits and (nkeys == 1 or len(pool.servers) == 1):
+        return forward_one(
+            client,
+            row,
+            data + layout.start,
+            length,
+            pool.route(data + first.offset, first.length),
+            flags,
+        )
     memset(cython.address(one), 0, cython.sizeof(Split))
     one.layout = layout
     one.data = data
     one.parser = parser
-    one.nkeys = (parser.argc - layout.first) // layout.step
-    if fits and (one.nkeys == 1 or len(pool.servers) == 1):
-        server = pool.route(data + first.offset, first.length)
-        return forward_one(client, row, data + layout.start, length, server, flags)
+    one.nkeys = nkeys
     one.large = NO_LIMIT
     if parser.pos >= SHARE_MIN and client.block == data:
         one.large = PIECE_MIN
     try:
         make_room(cython.address(one), len(pool.servers))
-        if pool.group(data, first, layout.step, one.nkeys, one.groups):
+        if pool.group(data, first, layout.step, nkeys, one.groups):
             return forward_one(client, row, data + layout.start, length, None, flags)
         plan(cython.address(one))
-        if one.large == PIECE_MIN:
-            leave_out_large(cython.address(one))
         if fits and one.count == 1:
-            server = pool.servers[one.plans[1].group]
-            return forward_one(client, row, data + layout.start, length, server, flags)
-        for index in range(1, one.count + 1):
-            servers.append(pool.servers[one.plans[index].group])
-        begin(client, row, cython.address(one), flags)
-        fill(cython.address(one))
-        if one.large == PIECE_MIN and not layout.kept:
-            # The parts keep the block.
-            msg_drop(cython.address(one.msg.req))
-        msg = one.msg
-        one.msg = cython.NULL
-        return send_parts(client, msg, servers)
+            return forward_one(
+                client,
+                row,
+                data + layout.start,
+                length,
+                cython.cast(Server, pool.servers[one.plans[1].group]),
+                flags,
+            )
+        return send_split(client, row, cython.address(one), flags)
     finally:
         release(cython.address(one))
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def send_split(
+    client: ClientConn, row: cython.p_void, one: cython.pointer(Split), flags: cython.uint
+) -> cython.int:
+    """Make the parts that are planned, and send them."""
+    pool: ServerPool = client.pool
+    servers: list = []
+    index: cython.uint
+    msg: cython.pointer(Msg)
+    for index in range(1, one.count + 1):
+        servers.append(pool.servers[one.plans[index].group])
+    if one.large == PIECE_MIN:
+        leave_out_large(one)
+    begin(client, row, one, flags)
+    fill(one)
+    msg = one.msg
+    if one.large == PIECE_MIN and not one.layout.kept:
+        # The parts keep the block.
+        msg_drop(cython.address(msg.req))
+    one.msg = cython.NULL
+    return send_parts(client, msg, servers)
 
 
 @cython.cfunc
