@@ -1,22 +1,22 @@
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
-from nutproxy.msg.parse cimport Arg
+from nutproxy.msg.message cimport Msg
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.back.profile cimport Profiles
 from nutproxy.back.server cimport Server
 from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
+from nutproxy.route cimport Route
 
 
 cdef class RingJob                     # (forward)
 
-cdef class ServerPool:
+cdef class ServerPool(Route):
     cdef readonly Reactor reactor
     cdef readonly object config        # PoolConfig
     cdef readonly Protocol protocol
-    cdef readonly str name
     cdef readonly int index            # among the pools
     cdef readonly list servers         # Server, in the ring's order
     cdef readonly list leaving         # removed servers that still have connections
@@ -33,17 +33,13 @@ cdef class ServerPool:
     cdef public object server_version  # the version in a server's reply to HELLO, None before
     cdef public bint knows_hello       # a server has answered HELLO
     cdef readonly int redis_db
-    cdef readonly bint any_route       # distribution random: any server can have any key
     cdef DeadlineQueue deadlines
     cdef int64_t timeout               # milliseconds, 0 without
     cdef size_t max_queue
     cdef readonly size_t max_reply     # bytes of one reply of a server
     cdef uint64_t* stats               # its row in the slab
 
-    cdef Server route(self, const char* key, size_t length)
-    cdef int group(self, const char* data, const Arg* arg, uint32_t step, uint32_t count,
-                   uint32_t* groups) except -1
-    cdef Server any_server(self)
+    cdef bint overflows(self, Msg* msg, size_t queued) noexcept
     cdef int64_t next_deadline(self) noexcept
     cdef int expire(self) except -1
     cdef bint rebuild_portion(self) except -1

@@ -14,26 +14,37 @@ import logging
 import cython
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profiles
-from cython.cimports.nutproxy.back.server import Server
+from cython.cimports.nutproxy.back.server import Server, list_item
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.hashkit.router import Router
 from cython.cimports.nutproxy.io.jobs import Job
-from cython.cimports.nutproxy.msg.deadline import deadline_first, deadlines_init
+from cython.cimports.nutproxy.msg.deadline import deadline_append, deadline_first, deadlines_init
 from cython.cimports.nutproxy.msg.message import (
+    MSG_ASIDE,
     Msg,
     freed_enough,
 )
 from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.msg.response import msg_fail
+from cython.cimports.nutproxy.route import Route
 from cython.cimports.nutproxy.stats.slab import (
+    POOL_NO_LIVE_SERVER,
     POOL_SERVER_EJECTS,
+    SERVER_IN_QUEUE_BYTES,
+    SERVER_OUT_QUEUE_BYTES,
+    SERVER_REQUEST_BYTES,
+    SERVER_REQUESTS,
+    SERVER_REQUESTS_OVERFLOWED,
+    SERVER_REQUESTS_UNAVAILABLE,
 )
 
 from nutproxy.back.link import TIMED_OUT
+from nutproxy.proto.errors import cause
 from nutproxy.proto.protocols import PROTOCOLS
 
 log = logging.getLogger("nutproxy")
 
+QUEUE_FULL = cause("queue_full")
 # Longest reply of a server, in bytes, unless twice the largest value is more.
 REPLY_MAX = 1 << 30
 # Expired requests that are answered in one turn: 5 ms.
@@ -62,7 +73,7 @@ class RingJob(Job):
 
 
 @cython.cclass
-class ServerPool:
+class ServerPool(Route):
     """A pool as configured. `resolve(host, port, callback)` looks up names without blocking."""
 
     def __init__(self, reactor: Reactor, index: cython.int, config, resolve):
@@ -75,7 +86,7 @@ class ServerPool:
         self.name = config.name
         self.redis_db = config.redis_db
         self.timeout = config.timeout or 0
-        self.any_route = config.distribution == "random"
+        self.anywhere = config.distribution == "random"
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
         self.profiles = Profiles()
@@ -90,6 +101,7 @@ class ServerPool:
             [(server.name.encode(), server.weight) for server in config.servers],
         )
         deadlines_init(cython.address(self.deadlines))
+        self.ngroups = len(self.servers)
         self.suspects = set()
 
     def __str__(self) -> str:
@@ -100,36 +112,46 @@ class ServerPool:
         """The fields of a log line about this pool (see log.py)."""
         return {"pool": self.name}
 
-    def route(self, key, length):
-        """The server of a key, None if no server is live."""
-        index: cython.int = self.router.route(
-            cython.cast(cython.pointer(cython.uchar), key), length
-        )
-        if index < 0:
-            return None
-        return cython.cast(Server, self.servers[index])
+    def group_of(self, key, length):
+        return self.router.route(cython.cast(cython.pointer(cython.uchar), key), length)
 
     def group(self, data, arg, step, count, groups):
-        """Write the index of the server of each of `count` keys into `groups`. The first key is
-        `arg`, and each next one is `step` arguments further. Returns 1 if no server is live, else
-        0."""
         ring: Ring = self.router.ring
         hash_keys(self.router, data, arg, step, count, groups)
         return ring.dispatch_all(groups, count) < 0
 
-    def any_server(self):
-        """The server for a request without a key: that of the key `placeholder`, as in twemproxy,
-        or, if that is down, the first that is not. None if no server is live."""
-        server: Server = self.route(b"placeholder", 11)
-        other: Server
-        if server is None or not server.down:
-            return server
-        for other in self.servers:
-            if not other.down:
-                return other
-        return server
+    def holds(self, group, data, argv, keys, count):
+        arg: cython.pointer(cython.const[Arg])
+        before: cython.uint = 0
+        hashed: cython.uint
+        index: cython.uint
+        for index in range(count):
+            arg = cython.address(argv[keys[index]])
+            hashed = self.router.hash(
+                cython.cast(cython.pointer(cython.uchar), data) + arg.offset, arg.length
+            )
+            # Keys with one hash tag, of which there may be a million, are not looked up each.
+            if (index == 0 or hashed != before) and self.router.ring.dispatch(hashed) != group:
+                return False
+            before = hashed
+        return True
 
-    def live_servers(self) -> list:
+    def is_tagged(self, key, length):
+        return self.router.has_tag(key, length)
+
+    def any_group(self):
+        """The server of the key `placeholder`, as in twemproxy, or, if that is down, the first that
+        is not."""
+        group: cython.int = self.group_of(b"placeholder", 11)
+        server: Server
+        if group < 0 or not self.servers[group].down:
+            return group
+        for server in self.servers:
+            if not server.down:
+                return server.index
+        return group
+
+    def members(self):
         """The servers that are not ejected, in the ring's order."""
         server: Server
         live = []
@@ -137,6 +159,45 @@ class ServerPool:
             if not server.ejected:
                 live.append(server)
         return live
+
+    def submit(self, msg, group, client, profile):
+        server: Server
+        link: Link
+        queued: cython.size_t
+        if group < 0:
+            self.stats[POOL_NO_LIVE_SERVER] += 1
+            msg_fail(msg, self.dead_reply())
+            return 0
+        server = cython.cast(Server, list_item(cython.cast(cython.p_void, self.servers), group))
+        if msg.flags & MSG_ASIDE:
+            link = server.aside_for(profile)
+        else:
+            link = server.link_for(client, profile)
+        if link is None:
+            server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
+            msg_fail(msg, server.refusal)
+            return 0
+        queued = server.stats[SERVER_IN_QUEUE_BYTES] + server.stats[SERVER_OUT_QUEUE_BYTES]
+        if queued > 0 and self.overflows(msg, queued):
+            server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
+            msg_fail(msg, server.error_reply(QUEUE_FULL))
+            return 0
+        msg.start = self.reactor.now_usec
+        if self.timeout:
+            deadline_append(cython.address(self.deadlines), msg, self.reactor.now + self.timeout)
+        server.stats[SERVER_REQUESTS] += 1
+        server.stats[SERVER_REQUEST_BYTES] += msg.req.length
+        msg.refs += 1
+        link.enqueue_inq(link, msg)
+        link.mark_flush()
+        return 0
+
+    def overflows(self, msg, queued):
+        """Is this request too much for a server with so many bytes in its queues? What goes past
+        the queues is not."""
+        return (
+            queued + max(msg.req.length, msg.queued) > self.max_queue and not msg.flags & MSG_ASIDE
+        )
 
     def dead_reply(self) -> bytes:
         """The error reply when every server is ejected."""

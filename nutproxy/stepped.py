@@ -112,6 +112,7 @@ class SteppedWorker(Worker):
         if self.stopped:
             # They will never run. Some hold connections.
             self.reactor.timers.heap.clear()
+            self.reactor.jobs.waiting.clear()
         self.listeners.clear()
         self.frontends.clear()
         for pool in self.pools:

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.back.profile cimport Profile
 from nutproxy.conn cimport Conn
+from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.timer cimport Timer
 from nutproxy.msg.message cimport Msg
@@ -108,3 +109,7 @@ cdef class Link(Conn):
 cdef inline bint idle(Link link) noexcept:
     """No request to write and no reply due."""
     return link.imsg_q.head is NULL and link.omsg_q.head is NULL
+
+cdef class Settling(Job):
+    cdef Link link
+    cdef bytes text

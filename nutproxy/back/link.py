@@ -18,7 +18,6 @@ connection, once, if this one was ready: it may have died unnoticed.
 import logging
 import os
 import socket
-from functools import partial
 
 import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
@@ -26,6 +25,7 @@ from cython.cimports.libc.string import memcmp
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
 from cython.cimports.nutproxy.csys import SO_ERROR, SOL_SOCKET, close, getsockopt, iovec, socklen_t
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
 from cython.cimports.nutproxy.io.transport import transport_write
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
@@ -516,18 +516,34 @@ def server_close(conn: Conn) -> cython.int:
     return 0
 
 
-def settle_queues(self: Link, text: bytes | None) -> None:
-    """Answer the requests left in the queues, a limited number each turn."""
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def settle_queues(self: Link, text: bytes | None) -> cython.int:
+    """Answer the requests left in the queues: as a Job, if there are many."""
     if not self.server.stopping and settle_some(self, text, False):
         try:
-            self.reactor.timers.schedule(self.reactor.now, partial(settle_queues, self, text))
-            return
+            self.reactor.jobs.add(Settling(self, text))
+            return 0
         except MemoryError:
-            # Without a timer, answer all of them now.
             pass
     while settle_some(self, text, True):
         pass
-    self.server.link_settled()
+    return self.server.link_settled()
+
+
+@cython.cclass
+class Settling(Job):
+    """Answers the requests of a link that has ended. `text` is the error reply."""
+
+    def __init__(self, link: Link, text):
+        self.link = link
+        self.text = text
+
+    def portion(self):
+        if settle_some(self.link, self.text, False):
+            return True
+        self.link.server.link_settled()
+        return False
 
 
 @cython.cfunc

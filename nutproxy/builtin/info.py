@@ -368,7 +368,7 @@ def info(client: Client, argv: list[bytes]) -> bytes | Query:
     """INFO [section …]. An unknown section is empty, as in Redis."""
     asked = {word.lower() for word in argv[1:]} or {b"default"}
     wanted = [name for name in SECTIONS if _is_wanted(name, asked)]
-    names = [server.name for server in client.pool.live_servers()]
+    names = [server.name for server in client.pool.members()]
 
     def finish(answers: list[object]) -> bytes:
         return report(dict(zip(names, map(_parsed, answers), strict=True)))

@@ -32,7 +32,7 @@ class Pool(Protocol):
     servers: Sequence[Server]
     server_ejects: int
 
-    def live_servers(self) -> Sequence[Server]: ...
+    def members(self) -> Sequence[Server]: ...  # those that are not ejected
 
 
 class Process(Protocol):

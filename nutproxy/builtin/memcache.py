@@ -68,7 +68,7 @@ def stats(client: Client, words: list[bytes]) -> bytes | Query:
         return Query("all", words, _merged(client, _items))
     if words[1] == b"cachedump" and len(words) == 4:
         return Query("all", words, _merged(client, lambda texts: _dump(texts, words[3])))
-    names = [server.name.encode() for server in client.pool.live_servers()]
+    names = [server.name.encode() for server in client.pool.members()]
 
     def finish(replies: list[object]) -> bytes:
         texts = [reply for reply in replies if isinstance(reply, bytes)]

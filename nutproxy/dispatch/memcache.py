@@ -43,7 +43,6 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_REWORD,
 )
 from cython.cimports.nutproxy.msg.parse import Arg, Parser
-from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.memcache import (
     ALL,
     GAT,
@@ -59,6 +58,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     is_word,
 )
 from cython.cimports.nutproxy.proto.memcache_merge import memcache_all, memcache_values
+from cython.cimports.nutproxy.route import Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUSED_REQUESTS
 
 from nutproxy.builtin.interface import Query
@@ -82,7 +82,7 @@ key_buffer = cython.declare(cython.char[256])
 def memcache_recv_done(conn, data, parser):
     """Called for a complete request: `data` up to parser.pos, with its words in parser.argv."""
     client: ClientConn = cython.cast(ClientConn, conn)
-    pool: ServerPool = client.pool
+    route: Route = client.frontend.route
     command: cython.pointer(Command) = command_of(parser)
     flags: cython.uint = parser.flags
     kind: cython.int
@@ -121,7 +121,7 @@ def memcache_recv_done(conn, data, parser):
                 command,
                 cython.cast(cython.p_char, DELETE_NOREPLY),
                 strlen(DELETE_NOREPLY),
-                pool.route(data + parser.argv[1].offset, parser.argv[1].length),
+                route.group_of(data + parser.argv[1].offset, parser.argv[1].length),
                 flags,
             )
     if kind == ALL:
@@ -130,7 +130,7 @@ def memcache_recv_done(conn, data, parser):
             command,
             data + parser.argv[0].offset,
             parser.pos - parser.argv[0].offset,
-            pool.live_servers(),
+            route.members(),
             memcache_all,
             None,
             flags,
@@ -264,7 +264,7 @@ def forward_key(
         command,
         data + parser.argv[0].offset,
         parser.pos - parser.argv[0].offset,
-        client.pool.route(key, length),
+        client.frontend.route.group_of(key, length),
         flags,
     )
 
@@ -355,7 +355,7 @@ def local_command(
         log.exception("%s: '%s' failed", client, words[0].decode())
         reply = INTERNAL_ERROR
     if isinstance(reply, Query):
-        servers: list = client.pool.live_servers()
+        servers: list = client.frontend.route.members()
         ask(
             client,
             command,

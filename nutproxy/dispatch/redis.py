@@ -23,32 +23,38 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memchr, memcpy
+from cython.cimports.libc.stdlib import free
+from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.profile import Profile
-from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
-    answer_dead,
     ask,
     forward_one,
-    forward_one_aside,
     later,
     send_all,
     spare_others,
 )
+from cython.cimports.nutproxy.dispatch.keys import (
+    KEY_MAX,
+    KEYS_MAX,
+    find_keys,
+    has_option,
+    measure_keys,
+    release_keys,
+    stray_pattern,
+)
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
+from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
     MSG_NOREPLY,
     MSG_SHUTDOWN,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
-from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
-from cython.cimports.nutproxy.proto.row import Option, Row
+from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
@@ -58,12 +64,11 @@ from cython.cimports.nutproxy.proto.table import (
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
-    option_at,
     row_find,
     row_find_sub,
-    row_keys,
     same_word,
 )
+from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
 from nutproxy.builtin import HANDLERS, Query, Steps
@@ -82,16 +87,8 @@ handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
 ]
 names: list = list(COMMANDS)
-# Positions of keys. A command with more arguments than this needs a table of its own.
-KEYS = cython.declare(cython.uint, 256)
-key_table = cython.declare(cython.uint[256])
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
-# Maximum bytes of a key that is hashed: 1 to 2 ms.
-KEY_MAX = cython.declare(cython.size_t, 1 << 20)
-# Maximum bytes of all keys of a request, which are hashed and copied in one turn: 20 ms. Enough for
-# the largest number of keys that is split, with 64 bytes each.
-KEYS_MAX = cython.declare(cython.size_t, 16 << 20)
 # The part of a request that an error repeats: the number of words, and the bytes of each.
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
@@ -103,7 +100,7 @@ UNBALANCED_QUOTES = cython.declare(cython.p_const_char, errors.PROTOCOL_ERRORS["
 def redis_recv_done(conn, data, parser):
     """Called for a complete request: `data` up to parser.pos, with its arguments in parser.argv."""
     client: ClientConn = cython.cast(ClientConn, conn)
-    pool: ServerPool = client.pool
+    frontend: Frontend = client.frontend
     row: cython.pointer(Row)
     container: cython.pointer(Row)
     name: cython.pointer(Arg)
@@ -137,8 +134,10 @@ def redis_recv_done(conn, data, parser):
         return answer(
             client, not_carried_out(client, names[row.number], refusing(client, row)), flags, True
         )
-    if client.frontend.denied[row.number]:
-        return refuse(client, row, data, parser, flags, errors.denied(names[row.number], pool.name))
+    if frontend.denied[row.number]:
+        return refuse(
+            client, row, data, parser, flags, errors.denied(names[row.number], frontend.name)
+        )
 
     if row.behaviour == FORWARD:
         return forward_keys(client, row, data, parser, flags)
@@ -147,9 +146,9 @@ def redis_recv_done(conn, data, parser):
     if row.behaviour == LOCAL:
         return local_command(client, row, data, parser, flags)
     if row.behaviour == ANY:
-        return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
-    if row.behaviour == ADMIN and not client.frontend.admin_commands:
-        return answer(client, errors.needs_admin(names[row.number], pool.name), flags, True)
+        return forward_one(client, row, data, parser.pos, frontend.route.any_group(), flags)
+    if row.behaviour == ADMIN and not frontend.admin_commands:
+        return answer(client, errors.needs_admin(names[row.number], frontend.name), flags, True)
     if row.behaviour == UNSUPPORTED:
         return refuse(client, row, data, parser, flags, errors.not_supported(names[row.number]))
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
@@ -166,7 +165,7 @@ def redis_recv_large(conn, data, parser):
     longest: cython.size_t = 0
     total: cython.size_t = 0
     text: bytes
-    if not parser.line and len(client.pool.servers) > 1:
+    if not parser.line and client.frontend.route.ngroups > 1:
         measure_keys(data, parser, cython.address(longest), cython.address(total))
         if longest > KEY_MAX or total > KEYS_MAX:
             text = errors.key_too_long(longest, KEY_MAX)
@@ -176,75 +175,6 @@ def redis_recv_large(conn, data, parser):
             client.last_request = client.reactor.now
             return answer(client, text, reply_flags(client), True)
     return redis_recv_done(conn, data, parser)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def measure_keys(
-    data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    longest: cython.pointer(cython.size_t),
-    total: cython.pointer(cython.size_t),
-) -> cython.void:
-    """Set the length of the longest key, and the sum of all. They stay 0 if no argument is longer
-    than KEY_MAX and all together are not longer than KEYS_MAX."""
-    row: cython.pointer(Row)
-    name: cython.pointer(Arg) = cython.address(parser.argv[0])
-    keys: cython.pointer(cython.uint)
-    length: cython.size_t = 0
-    count: cython.int = 0
-    index: cython.uint
-    for index in range(parser.argc):
-        length = max(length, parser.argv[index].length)
-    row = row_find(data + name.offset, name.length)
-    if (length <= KEY_MAX and parser.pos <= KEYS_MAX) or row is cython.NULL:
-        return
-    if row.container and parser.argc > 1:
-        name = cython.address(parser.argv[1])
-        row = row_find_sub(row, data + name.offset, name.length)
-        if row is cython.NULL:
-            return
-    if row.specs < 0:
-        return
-    keys = find_keys(row, data, parser, cython.address(count))
-    if keys is cython.NULL:
-        longest[0] = length
-        return
-    for index in range(max(count, 0)):
-        length = parser.argv[keys[index]].length
-        longest[0] = max(longest[0], length)
-        total[0] += length
-    release_keys(keys)
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def find_keys(
-    row: cython.pointer(Row),
-    data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    count: cython.pointer(cython.int),
-) -> cython.pointer(cython.uint):
-    """The positions of all keys, to be released by `release_keys`; NULL when memory has run out.
-    Sets `count` to their number, or to -1 if the arguments do not match the specification."""
-    keys: cython.pointer(cython.uint) = cython.address(key_table[0])
-    if parser.argc > KEYS:
-        keys = cython.cast(
-            cython.pointer(cython.uint), malloc(parser.argc * cython.sizeof(cython.uint))
-        )
-        if keys is cython.NULL:
-            return cython.NULL
-    count[0] = row_keys(row, parser, data, keys, max(parser.argc, KEYS))
-    return keys
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def release_keys(keys: cython.pointer(cython.uint)) -> cython.void:
-    if keys != cython.address(key_table[0]):
-        free(keys)
 
 
 @cython.cfunc
@@ -467,14 +397,15 @@ def query(
         client.barrier = client.profile is not profile
         return reply
 
-    servers = client.pool.live_servers()
+    route: Route = client.frontend.route
+    members: list = route.members()
     if asked.scope == "any":
-        server = client.pool.any_server()
-        servers = [] if server is None else [server]
-        if not servers:
-            return answer_dead(client, flags)
+        if not members:
+            return forward_one(client, row, b"", 0, NO_GROUP, flags)
+        group: cython.int = route.any_group()
+        members = [member for member in members if member.index == group] or members[:1]
     request = hiredis.pack_command(tuple(asked.argv))
-    return ask(client, row, request, servers, finish, INTERNAL_ERROR, flags)
+    return ask(client, row, request, members, finish, INTERNAL_ERROR, flags)
 
 
 @cython.cfunc
@@ -512,17 +443,15 @@ def forward_keys(
     flags: cython.uint,
 ) -> cython.int:
     """Forward a command whose keys must all be on one server."""
-    pool: ServerPool = client.pool
-    server: Server
+    route: Route = client.frontend.route
     arg: cython.pointer(Arg)
     keys: cython.pointer(cython.uint)
-    hashed: cython.uint
+    group: cython.int
     count: cython.int = 0
-    index: cython.int
     if row.key:
         arg = cython.address(parser.argv[row.key])
         return forward_one(
-            client, row, data, parser.pos, pool.route(data + arg.offset, arg.length), flags
+            client, row, data, parser.pos, route.group_of(data + arg.offset, arg.length), flags
         )
     if row.option[0] and has_option(row, data, parser):
         return answer(
@@ -533,34 +462,23 @@ def forward_keys(
         raise MemoryError
     try:
         if count <= 0:
-            return forward_one(client, row, data, parser.pos, pool.any_server(), flags)
+            return forward_one(client, row, data, parser.pos, route.any_group(), flags)
         arg = cython.address(parser.argv[keys[0]])
-        server = pool.route(data + arg.offset, arg.length)
-        if server is not None and len(pool.servers) > 1 and not pool.any_route:
-            hashed = key_hash(pool, data, arg)
-            for index in range(1, count):
-                arg = cython.address(parser.argv[keys[index]])
-                # Keys with one hash tag, of which there may be a million, are not looked up each.
-                if (
-                    key_hash(pool, data, arg) != hashed
-                    and pool.route(data + arg.offset, arg.length) is not server
-                ):
-                    text = errors.crossslot(names[row.number], pool.name, pool.config.hash_tag)
-                    return answer(client, text, flags, True)
-            if row.patterns and refuse_pattern(client, row, data, parser, server, flags):
+        group = route.group_of(data + arg.offset, arg.length)
+        if group >= 0 and route.ngroups > 1 and not route.anywhere:
+            if not route.holds(group, data, parser.argv, keys, count):
+                return answer(client, crossslot(client, row), flags, True)
+            if row.patterns and refuse_pattern(client, row, data, parser, group, flags):
                 return 0
-        return forward_one(client, row, data, parser.pos, server, flags)
+        return forward_one(client, row, data, parser.pos, group, flags)
     finally:
         release_keys(keys)
 
 
 @cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def key_hash(pool: ServerPool, data: cython.p_const_char, arg: cython.pointer(Arg)) -> cython.uint:
-    return pool.router.hash(
-        cython.cast(cython.pointer(cython.const[cython.uchar]), data + arg.offset), arg.length
-    )
+def crossslot(client: ClientConn, row: cython.pointer(Row)) -> bytes:
+    frontend: Frontend = client.frontend
+    return errors.crossslot(names[row.number], frontend.name, frontend.config.hash_tag)
 
 
 @cython.cfunc
@@ -570,75 +488,17 @@ def refuse_pattern(
     row: cython.pointer(Row),
     data: cython.p_char,
     parser: cython.pointer(Parser),
-    server: Server,
+    group: cython.int,
     flags: cython.uint,
 ) -> cython.int:
     """Refuse the request if a pattern needs other servers. Returns 1 if it was refused, else 0."""
-    pool: ServerPool = client.pool
-    option: bytes = stray_pattern(pool, row, data, parser, server)
+    frontend: Frontend = client.frontend
+    option: bytes = stray_pattern(frontend.route, row, data, parser, group)
     if option is None:
         return 0
-    answer(client, errors.sort_pattern(option, pool.name, pool.config.hash_tag), flags, True)
+    text: bytes = errors.sort_pattern(option, frontend.name, frontend.config.hash_tag)
+    answer(client, text, flags, True)
     return 1
-
-
-@cython.cfunc
-def stray_pattern(
-    pool: ServerPool,
-    row: cython.pointer(Row),
-    data: cython.p_char,
-    parser: cython.pointer(Parser),
-    server: Server,
-) -> bytes:
-    """The option of SORT whose pattern forms keys that may be on another server, or None.
-
-    The keys can be on any server unless there is a complete hash tag before the `*`. A pattern
-    without a `*` forms no keys."""
-    index: cython.uint = 2
-    option: cython.pointer(Option)
-    arg: cython.pointer(Arg)
-    start: cython.p_char
-    star: cython.p_char
-    tagged: cython.size_t
-    while index + 1 < parser.argc:
-        option = option_at(row, parser, data, index)
-        if option is not cython.NULL and option.pattern:
-            arg = cython.address(parser.argv[index + 1])
-            start = data + arg.offset
-            star = cython.cast(cython.p_char, memchr(start, 42, arg.length))
-            if star is not cython.NULL:
-                tagged = star - start
-                if not pool.router.has_tag(start, tagged):
-                    return option.word
-                if pool.route(start, tagged) is not server:
-                    return option.word
-        index += 1
-        if option is not cython.NULL:
-            index += option.values
-    return None
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def has_option(
-    row: cython.pointer(Row), data: cython.p_const_char, parser: cython.pointer(Parser)
-) -> cython.bint:
-    """Whether the refused option of the row is among the options before STREAMS. The values of
-    other options are skipped, because a group may have the same name as the option."""
-    index: cython.uint = 1
-    arg: cython.pointer(Arg)
-    option: cython.pointer(Option)
-    while index < parser.argc:
-        arg = cython.address(parser.argv[index])
-        if same_word(data + arg.offset, arg.length, row.option):
-            return True
-        if same_word(data + arg.offset, arg.length, b"streams"):
-            return False
-        option = option_at(row, parser, data, index)
-        if option is not cython.NULL:
-            index += option.values
-        index += 1
-    return False
 
 
 # To several servers
@@ -656,14 +516,10 @@ def to_live_servers(
 ) -> cython.int:
     """Send the request to all live servers. If there is only one, its reply needs no merge."""
     parts: cython.uint = part_flags(row, data, parser)
-    servers: list = client.pool.live_servers()
-    server: Server
-    if len(servers) == 1:
-        server = servers[0]
-        if parts & MSG_ASIDE:
-            return forward_one_aside(client, row, data, parser.pos, server, flags | parts)
-        return forward_one(client, row, data, parser.pos, server, flags | parts)
-    return send_all(client, row, data, parser.pos, servers, row.finish, None, flags, parts)
+    members: list = client.frontend.route.members()
+    if len(members) == 1:
+        return forward_one(client, row, data, parser.pos, members[0].index, flags | parts)
+    return send_all(client, row, data, parser.pos, members, row.finish, None, flags, parts)
 
 
 @cython.cfunc
@@ -684,7 +540,7 @@ def split_keys(
     layout.step = row.spec[0].step
     if (parser.argc - 1) % layout.step:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
-    if parser.argc > row.max_args and len(client.pool.servers) > 1:
+    if parser.argc > row.max_args and client.frontend.route.ngroups > 1:
         return too_long(client, row, parser, flags)
     # A range has the length lines of its arguments, and the CR LF after each.
     layout.lead = 0

@@ -13,7 +13,7 @@ protocol says where the ranges are, and what is written before and after them.
 
 There are three linear passes over the keys, none of which uses Python objects:
 
-    group   the pool finds the server of each key: keys with one number go to one server
+    group   the route gives each key a number: keys with one number may share a message
     plan    number the parts, in the order of their first keys, and add up their sizes
     fill    copy the ranges
 
@@ -23,8 +23,7 @@ If one server holds all keys, the request is forwarded whole.
 import cython
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.nutproxy.back.server import Server
-from cython.cimports.nutproxy.dispatch.forward import forward_one, parent_of, send_parts
+from cython.cimports.nutproxy.dispatch.forward import forward_one, parent_of
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.msg.message import (
     MSG_REQ_PIECES,
@@ -44,7 +43,7 @@ from cython.cimports.nutproxy.msg.pieces import (
     builder_undo,
     put_large,
 )
-from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.route import NO_GROUP, Route
 
 # Parts of a request of at least this size share its large values. It has a block of its own.
 SHARE_MIN = cython.declare(cython.size_t, 1 << 20)
@@ -58,19 +57,19 @@ newest_room = cython.declare(cython.uint, 0)
 def split(client, row, data, parser, layout, flags):
     """Send a request with at least one key, which is `data` up to parser.pos, to the servers of its
     keys."""
-    pool: ServerPool = client.pool
+    route: Route = client.frontend.route
     first: cython.pointer(Arg) = cython.address(parser.argv[layout.first])
     nkeys: cython.uint = (parser.argc - layout.first) // layout.step
     length: cython.size_t = parser.pos - layout.start
     fits: cython.bint = layout.limit == 0 or length <= layout.limit
     one: Split
-    if fits and (nkeys == 1 or len(pool.servers) == 1):
+    if fits and (nkeys == 1 or route.ngroups == 1):
         return forward_one(
             client,
             row,
             data + layout.start,
             length,
-            pool.route(data + first.offset, first.length),
+            route.group_of(data + first.offset, first.length),
             flags,
         )
     memset(cython.address(one), 0, cython.sizeof(Split))
@@ -82,9 +81,9 @@ def split(client, row, data, parser, layout, flags):
     if parser.pos >= SHARE_MIN and client.block == data:
         one.large = PIECE_MIN
     try:
-        make_room(cython.address(one), len(pool.servers))
-        if pool.group(data, first, layout.step, nkeys, one.groups):
-            return forward_one(client, row, data + layout.start, length, None, flags)
+        make_room(cython.address(one), route.ngroups)
+        if route.group(data, first, layout.step, nkeys, one.groups):
+            return forward_one(client, row, data + layout.start, length, NO_GROUP, flags)
         plan(cython.address(one))
         if fits and one.count == 1:
             return forward_one(
@@ -92,7 +91,7 @@ def split(client, row, data, parser, layout, flags):
                 row,
                 data + layout.start,
                 length,
-                cython.cast(Server, pool.servers[one.plans[1].group]),
+                one.plans[1].group,
                 flags,
             )
         return send_split(client, row, cython.address(one), flags)
@@ -106,12 +105,9 @@ def send_split(
     client: ClientConn, row: cython.p_void, one: cython.pointer(Split), flags: cython.uint
 ) -> cython.int:
     """Make the parts that are planned, and send them."""
-    pool: ServerPool = client.pool
-    servers: list = []
+    route: Route = client.frontend.route
     index: cython.uint
     msg: cython.pointer(Msg)
-    for index in range(1, one.count + 1):
-        servers.append(pool.servers[one.plans[index].group])
     if one.large == PIECE_MIN:
         leave_out_large(one)
     begin(client, row, one, flags)
@@ -121,7 +117,11 @@ def send_split(
         # The parts keep the block.
         msg_drop(cython.address(msg.req))
     one.msg = cython.NULL
-    return send_parts(client, msg, servers)
+    client.enqueue_outq(client, msg)
+    # If all of them fail at once, the command may be complete after the last.
+    for index in range(msg.join.count):
+        route.submit(msg.join.parts[index], one.plans[index + 1].group, client.id, client.profile)
+    return 0
 
 
 @cython.cfunc

@@ -5,7 +5,6 @@ from nutproxy.conn cimport Conn
 from nutproxy.io.jobs cimport Job
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.front.frontend cimport Frontend
-from nutproxy.pool cimport ServerPool
 from nutproxy.proto.row cimport Row
 
 # builtin.interface.ReplyMode
@@ -16,7 +15,6 @@ cdef enum:
 
 cdef class ClientConn(Conn):
     cdef readonly Frontend frontend
-    cdef readonly ServerPool pool      # where its requests go
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
     cdef readonly Profile profile      # which server connections it shares, see `protover`

@@ -401,7 +401,6 @@ class ClientConn(Conn):
         self.id = next_id
         self.reactor = frontend.reactor
         self.frontend = frontend
-        self.pool = frontend.pool
         self.protocol = frontend.protocol
         self.profile = frontend.pool.profiles.default
         self.name = ""
@@ -577,6 +576,10 @@ class ClientConn(Conn):
 
     def leave(self, states: int) -> None:
         self.states &= ~states
+
+    @property
+    def pool(self):
+        return self.frontend.pool
 
     @property
     def peer(self) -> str:

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
+from nutproxy.route cimport Route
 
 # The clients of all frontends without client_connections. They share the descriptors that are left.
 cdef class ClientRoom:
@@ -15,7 +16,8 @@ cdef class Frontend:
     cdef readonly object process       # facts about the process, for INFO and the like
     cdef readonly str name
     cdef readonly Protocol protocol
-    cdef readonly ServerPool pool      # where its requests go
+    cdef readonly ServerPool pool      # the servers of its requests, for INFO and the like
+    cdef readonly Route route          # who gets its requests
     cdef readonly dict clients         # ClientConn by id, in ascending order
     cdef readonly bytes redis_auth
     cdef bint admin_commands

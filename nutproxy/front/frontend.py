@@ -1,9 +1,9 @@
 # nutproxy/front/frontend.py: what the clients of one listener share
 """A Frontend is one side of a pool in the configuration file: its address, its clients, and what
-they may do. The other side, the servers, is the ServerPool (pool.py) that its requests go to.
+they may do. The other side is the Route (route.py) that its requests go to: a ServerPool.
 
     Listener ──> ClientConn ──> Frontend.clients      password, deny_commands, limits, figures
-                     └──────── request ─────────────> Frontend.pool
+                     └──────── request ─────────────> Frontend.route
 """
 
 import cython
@@ -39,6 +39,7 @@ class Frontend:
         self.process = process
         self.name = config.name
         self.pool = pool
+        self.route = pool
         self.protocol = pool.protocol
         self.stats = pool.stats
         self.clients = {}

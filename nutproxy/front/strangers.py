@@ -43,7 +43,7 @@ MEMCACHE_WORDS = frozenset(
 
 def tell_stranger(client: Client, what: str) -> None:
     log.warning(
-        f"%s %s: a client at %s {TEXTS[what]}", client, client.pool, client.peer, extra=ONCE
+        f"%s %s: a client at %s {TEXTS[what]}", client, client.frontend, client.peer, extra=ONCE
     )
 
 

@@ -27,6 +27,7 @@ HOUSE = [
     "dispatch/",
     "front/",
     "pool",
+    "route",
     "back/",
     "builtin/",
     "conn",

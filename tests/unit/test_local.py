@@ -35,9 +35,9 @@ class FakePool:
     server_ejects: int = 5
     asked: int = 0  # how many of the servers above are asked
     redis_auth: bytes | None = None  # of its frontend
-    members: list = field(default_factory=list)  # the clients of its frontend
+    known_clients: list = field(default_factory=list)  # the clients of its frontend
 
-    def live_servers(self):
+    def members(self):
         return self.servers[: self.asked]
 
 
@@ -68,7 +68,7 @@ class FakeFrontend:
 
     @property
     def clients(self):
-        return {client.id: client for client in self.pool.members}
+        return {client.id: client for client in self.pool.known_clients}
 
 
 @dataclass
@@ -111,13 +111,13 @@ NOW = 1_000_000.0  # monotonic seconds
 def connect(pool, **attributes):
     defaults = {
         "authenticated": pool.redis_auth is None,
-        "id": 7 + len(pool.members),
+        "id": 7 + len(pool.known_clients),
         "created": NOW,
         "last_interaction": NOW,
     }
     frontend = FakeFrontend(pool, FakeProcess(started=NOW - 90_000))
     client = FakeClient(pool, frontend, **{**defaults, **attributes})
-    pool.members.append(client)
+    pool.known_clients.append(client)
     return client
 
 
