@@ -12,6 +12,7 @@ ejected server get an error until then.
 import logging
 
 import cython
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profiles
 from cython.cimports.nutproxy.back.server import Server, list_item
@@ -112,8 +113,8 @@ class ServerPool(Route):
         """The fields of a log line about this pool (see log.py)."""
         return {"pool": self.name}
 
-    def group_of(self, key, length):
-        return self.router.route(cython.cast(cython.pointer(cython.uchar), key), length)
+    def group_of(self, key, length, hash):
+        return self.router.route(cython.cast(cython.pointer(cython.uchar), key), length, hash)
 
     def group(self, data, arg, step, count, groups):
         ring: Ring = self.router.ring
@@ -142,7 +143,8 @@ class ServerPool(Route):
     def any_group(self):
         """The server of the key `placeholder`, as in twemproxy, or, if that is down, the first that
         is not."""
-        group: cython.int = self.group_of(b"placeholder", 11)
+        hash: uint32_t = 0
+        group: cython.int = self.group_of(b"placeholder", 11, cython.address(hash))
         server: Server
         if group < 0 or not self.servers[group].down:
             return group

@@ -12,8 +12,8 @@ cdef class Route:
     cdef int ngroups                   # groups are numbered from 0
     cdef readonly bint anywhere        # every group can have every key
 
-    # The group of a key, or NO_GROUP.
-    cdef int group_of(self, const char* key, size_t length) except -2
+    # The group of a key, or NO_GROUP. Sets its hash, if that decides on the group.
+    cdef int group_of(self, const char* key, size_t length, uint32_t* hash) except -2
     # Write the groups of `count` keys. The first is `arg`, each next one is `step` arguments further.
     # Returns 1 if a key has none, else 0.
     cdef int group(self, const char* data, const Arg* arg, uint32_t step, uint32_t count,

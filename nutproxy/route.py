@@ -12,7 +12,7 @@ import cython
 class Route:
     """The methods are described in route.pxd. None of them blocks."""
 
-    def group_of(self, key, length):
+    def group_of(self, key, length, hash):
         raise NotImplementedError
 
     def group(self, data, arg, step, count, groups):

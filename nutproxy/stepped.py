@@ -156,6 +156,8 @@ def msg_of(msg: cython.pointer(Msg)) -> dict:
     return {
         "address": address_of(msg),
         "refs": msg.refs,
+        "hash": msg.hash,
+        "key": (msg.key_at, msg.key_length),
         "flags": {name for name, flag in FLAGS.items() if msg.flags & flag},
         "req": body_of(cython.address(msg.req)),
         "rsp": body_of(cython.address(msg.rsp)),

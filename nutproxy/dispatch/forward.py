@@ -2,7 +2,8 @@
 """Gives a request to the route, or makes nutproxy's own reply to it.
 
     answer        queue a complete reply
-    forward_one   send the whole request to one group of the route
+    forward_key   send the whole request to the group of its key
+    forward_one   the same for a request without a key, or with several in one group
     send_all      send the same bytes to several members of the route, and merge the replies
     ask           the same for a local handler, which makes the reply from those of the servers
     later         make a local handler's reply in several turns
@@ -16,6 +17,7 @@ import logging
 
 import cython
 from cython.cimports.cpython.ref import Py_INCREF
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.message import (
@@ -75,8 +77,8 @@ def answer_constant(client, text, length, flags):
     return 0
 
 
-def forward_one(client, row, data, length, group, flags):
-    """Send the whole request to one group. NO_GROUP: no server is live, and the request fails."""
+def request_of(client, row, data, length, group, flags):
+    """Make the message of a request that is sent whole, in the client's queue."""
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError
@@ -89,7 +91,25 @@ def forward_one(client, row, data, length, group, flags):
             raise MemoryError
         msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
+    return msg
+
+
+def forward_one(client, row, data, length, group, flags):
+    """Send the whole request to one group. NO_GROUP: no server is live, and the request fails."""
+    msg: cython.pointer(Msg) = request_of(client, row, data, length, group, flags)
     return client.frontend.route.submit(msg, group, client.id, client.profile)
+
+
+def forward_key(client, row, data, length, key, key_length, flags):
+    """Send the whole request to the group of its key, which is in `data`."""
+    route: Route = client.frontend.route
+    hash: uint32_t = 0
+    group: cython.int = route.group_of(key, key_length, cython.address(hash))
+    msg: cython.pointer(Msg) = request_of(client, row, data, length, group, flags)
+    msg.hash = hash
+    msg.key_at = cython.cast(uint32_t, key - data)
+    msg.key_length = cython.cast(uint32_t, key_length)
+    return route.submit(msg, group, client.id, client.profile)
 
 
 def parent_of(client, row, count, nkeys, finish, flags):
@@ -124,7 +144,7 @@ def send_all(client, row, data, length, members, finish, extra, flags, part_flag
     first: cython.pointer(Body)
     index: cython.uint
     if not members:
-        return forward_one(client, row, data, length, NO_GROUP, flags)
+        return forward_one(client, row, cython.cast(cython.p_char, data), length, NO_GROUP, flags)
     msg = parent_of(client, row, len(members), 0, finish, flags)
     if extra is None:
         extra = members

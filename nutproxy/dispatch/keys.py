@@ -4,6 +4,7 @@ its servers: patterns that form keys, options that nutproxy refuses.
 """
 
 import cython
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import free, malloc
 from cython.cimports.libc.string import memchr
 from cython.cimports.nutproxy.msg.parse import Arg
@@ -83,6 +84,7 @@ def stray_pattern(route, row, data, parser, group):
     start: cython.p_char
     star: cython.p_char
     tagged: cython.size_t
+    hash: uint32_t = 0
     while index + 1 < parser.argc:
         option = option_at(row, parser, data, index)
         if option is not cython.NULL and option.pattern:
@@ -93,7 +95,7 @@ def stray_pattern(route, row, data, parser, group):
                 tagged = star - start
                 if not route.is_tagged(start, tagged):
                     return option.word
-                if route.group_of(start, tagged) != group:
+                if route.group_of(start, tagged, cython.address(hash)) != group:
                     return option.word
         index += 1
         if option is not cython.NULL:

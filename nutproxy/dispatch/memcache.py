@@ -24,11 +24,13 @@ import logging
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.string import memchr, memcpy, memset, strlen
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
     ask,
+    forward_key,
     forward_one,
     send_all,
     spare_others,
@@ -116,12 +118,13 @@ def memcache_recv_done(conn, data, parser):
         elif flags & MSG_REWORD:
             # delete noreply: the 0, an exptime in old versions, makes every version of memcached
             # read "noreply" as the key.
-            return forward_one(
+            return forward_key(
                 client,
                 command,
                 cython.cast(cython.p_char, DELETE_NOREPLY),
                 strlen(DELETE_NOREPLY),
-                route.group_of(data + parser.argv[1].offset, parser.argv[1].length),
+                DELETE_NOREPLY + 7,
+                7,
                 flags,
             )
     if kind == ALL:
@@ -136,7 +139,7 @@ def memcache_recv_done(conn, data, parser):
             flags,
             0,
         )
-    return forward_key(client, command, data, parser, cython.NULL, 0, flags)
+    return forward_command(client, command, data, parser, flags)
 
 
 def memcache_recv_error(conn, parser):
@@ -246,26 +249,18 @@ def no_noreply(
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def forward_key(
+def forward_command(
     client: ClientConn,
     command: cython.pointer(Command),
     data: cython.p_char,
     parser: cython.pointer(Parser),
-    key: cython.p_const_char,
-    length: cython.size_t,
     flags: cython.uint,
 ) -> cython.int:
-    """Send the request to the server of `key`. If `key` is NULL, the second word is the key."""
-    if key is cython.NULL:
-        key = data + parser.argv[1].offset
-        length = parser.argv[1].length
-    return forward_one(
-        client,
-        command,
-        data + parser.argv[0].offset,
-        parser.pos - parser.argv[0].offset,
-        client.frontend.route.group_of(key, length),
-        flags,
+    """Send the request to the server of its second word."""
+    start: cython.size_t = parser.argv[0].offset
+    arg: cython.pointer(Arg) = cython.address(parser.argv[1])
+    return forward_key(
+        client, command, data + start, parser.pos - start, data + arg.offset, arg.length, flags
     )
 
 
@@ -326,7 +321,18 @@ def meta(
             key = cython.address(key_buffer[0])
     if client.frontend.miss and command.name[1] == b"g":
         flags |= MSG_MISS
-    return forward_key(client, command, data, parser, key, length, flags)
+    if key is cython.NULL:
+        return forward_command(client, command, data, parser, flags)
+    start: cython.size_t = parser.argv[0].offset
+    hash: uint32_t = 0
+    return forward_one(
+        client,
+        command,
+        data + start,
+        parser.pos - start,
+        client.frontend.route.group_of(key, length, cython.address(hash)),
+        flags,
+    )
 
 
 @cython.cfunc
@@ -391,8 +397,8 @@ def get_values(
     if client.frontend.miss:
         flags |= MSG_MISS
     if parser.argc == 2:
-        # A get of one key, the most frequent request, needs no Layout.
-        return forward_key(client, command, data, parser, cython.NULL, 0, flags)
+        # The most frequent request needs no Layout.
+        return forward_command(client, command, data, parser, flags)
     layout.start = parser.argv[0].offset
     layout.first = first
     layout.step = 1

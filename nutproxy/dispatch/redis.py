@@ -23,6 +23,7 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.profile import Profile
@@ -30,6 +31,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
     ask,
+    forward_key,
     forward_one,
     later,
     send_all,
@@ -447,12 +449,11 @@ def forward_keys(
     arg: cython.pointer(Arg)
     keys: cython.pointer(cython.uint)
     group: cython.int
+    hash: uint32_t = 0
     count: cython.int = 0
     if row.key:
         arg = cython.address(parser.argv[row.key])
-        return forward_one(
-            client, row, data, parser.pos, route.group_of(data + arg.offset, arg.length), flags
-        )
+        return forward_key(client, row, data, parser.pos, data + arg.offset, arg.length, flags)
     if row.option[0] and has_option(row, data, parser):
         return answer(
             client, errors.not_supported(names[row.number], row.option.decode()), flags, True
@@ -464,7 +465,9 @@ def forward_keys(
         if count <= 0:
             return forward_one(client, row, data, parser.pos, route.any_group(), flags)
         arg = cython.address(parser.argv[keys[0]])
-        group = route.group_of(data + arg.offset, arg.length)
+        if count == 1 and not row.patterns:
+            return forward_key(client, row, data, parser.pos, data + arg.offset, arg.length, flags)
+        group = route.group_of(data + arg.offset, arg.length, cython.address(hash))
         if group >= 0 and route.ngroups > 1 and not route.anywhere:
             if not route.holds(group, data, parser.argv, keys, count):
                 return answer(client, crossslot(client, row), flags, True)

@@ -23,7 +23,7 @@ If one server holds all keys, the request is forwarded whole.
 import cython
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.nutproxy.dispatch.forward import forward_one, parent_of
+from cython.cimports.nutproxy.dispatch.forward import forward_key, forward_one, parent_of
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.msg.message import (
     MSG_REQ_PIECES,
@@ -64,13 +64,8 @@ def split(client, row, data, parser, layout, flags):
     fits: cython.bint = layout.limit == 0 or length <= layout.limit
     one: Split
     if fits and (nkeys == 1 or route.ngroups == 1):
-        return forward_one(
-            client,
-            row,
-            data + layout.start,
-            length,
-            route.group_of(data + first.offset, first.length),
-            flags,
+        return forward_key(
+            client, row, data + layout.start, length, data + first.offset, first.length, flags
         )
     memset(cython.address(one), 0, cython.sizeof(Split))
     one.layout = layout

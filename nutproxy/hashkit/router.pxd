@@ -12,7 +12,7 @@ cdef class Router:
     cdef bint tagged
     cdef unsigned char tag_open
     cdef unsigned char tag_close
-    cdef int route(self, const unsigned char* key, size_t length) except? -2
+    cdef int route(self, const unsigned char* key, size_t length, uint32_t* hash) except? -2
     cdef uint32_t hash(self, const unsigned char* key, size_t length) except? 0xFFFFFFFF
     cdef int hash_four(self, const unsigned char** keys, size_t* lengths,
                        uint32_t* hashes) except -1

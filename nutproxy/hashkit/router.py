@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import cython
+from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.string import memchr
 from cython.cimports.nutproxy.hashkit.hashes import hash_by_name, hash_four_by_name
 
@@ -59,11 +60,13 @@ class Router:
                 raise ValueError(f"hash_tag {hash_tag!r} is not two bytes")
             self.tag_open, self.tag_close = hash_tag
 
-    def route(self, key, length):
-        """The index of the key's server, -1 if none is live."""
+    def route(self, key, length, hash):
+        """The index of the key's server, -1 if none is live. Sets the hash of the key, unless the
+        pool has one server."""
         if self.ring.nserver == 1:
             return 0 if self.ring.nlive else -1
-        return self.ring.dispatch(self.hash(key, length))
+        hash[0] = self.hash(key, length)
+        return self.ring.dispatch(hash[0])
 
     def hash(self, key, length):
         """The hash of a key, or of the part between its tags."""
@@ -135,8 +138,8 @@ class Router:
         """The route of `key`, with the hash and the ring point that lead to it."""
         part: cython.pointer(cython.const[cython.uchar]) = key
         length: cython.size_t = len(key)
-        server = self.route(part, length)
+        value: uint32_t = 0
+        server = self.route(part, length, cython.address(value))
         if self.ring.nserver == 1:
             return Route(server, None, None)
-        value = self.hash(part, length)
         return Route(server, value, self.ring.point(value))

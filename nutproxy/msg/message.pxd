@@ -86,6 +86,9 @@ cdef struct Msg:
                             # its pieces keep in memory; 0 before
     uint32_t refs           # held by the client's queue or the parent, and by the server's queue
     uint32_t flags
+    uint32_t hash           # of its key, as its route has computed it; 0 if that was not needed
+    uint32_t key_at         # where its key is in `req`; 0 if it has none, or several, or not as it is
+    uint32_t key_length
     Body req
     Body rsp
     size_t room             # bytes of inline space in use

@@ -264,3 +264,36 @@ def test_pushes_and_errors_of_a_server_keep_the_pairing(rig):
     rig.settle()
     first, second, third = client.replies()
     assert (str(first), second, str(third)) == ("WRONGTYPE no", b"b", "ERR other")
+
+
+def test_a_message_knows_its_key_and_its_hash(rig):
+    client = rig.link_all()
+    key = rig.keys[0][0]
+    client.send(b"SET", key, b"value")
+    rig.settle()
+    _, [msg] = queued(rig.link(0))
+    assert msg["key"] == (hiredis.pack_command((b"SET", key, b"value")).index(key), len(key))
+    assert msg["hash"] == rig.pool.router.explain(key).hash
+    rig.servers[0].session.reply(b"+OK\r\n")
+
+
+def test_a_message_of_memcached_knows_its_key_and_its_hash(make_rig):
+    rig = make_rig(redis=False)
+    client = rig.connect()
+    key = rig.keys[0][0]
+    client.send_raw(b" set  %b 0 0 5\r\nvalue\r\n" % key)
+    rig.settle()
+    _, [msg] = queued(rig.link(0))
+    # The request begins with its first word.
+    assert msg["key"] == (5, len(key))
+    assert msg["hash"] == rig.pool.router.explain(key).hash
+    rig.servers[0].session.reply(b"STORED\r\n")
+
+
+def test_a_message_without_a_key_or_with_several_has_no_place(rig):
+    client = rig.link_all()
+    client.send(b"PFCOUNT", *[b"{%b}%d" % (rig.keys[0][0], number) for number in range(2)])
+    rig.settle()
+    _, [msg] = queued(rig.link(0))
+    assert msg["key"] == (0, 0)
+    rig.servers[0].session.reply(b":0\r\n")
