@@ -9,8 +9,6 @@ cdef int answer_constant(ClientConn client, const char* text, size_t length,
                          uint32_t flags) except -1
 cdef int forward_one(ClientConn client, void* row, char* data, size_t length, int group,
                      uint32_t flags) except -1
-cdef Msg* request_of(ClientConn client, void* row, char* data, size_t length, int group,
-                     uint32_t flags) except NULL
 cdef int forward_key(ClientConn client, void* row, char* data, size_t length, const char* key,
                      size_t key_length, uint32_t flags) except -1
 cdef Msg* parent_of(ClientConn client, void* row, uint32_t count, uint32_t nkeys, finish_t finish,

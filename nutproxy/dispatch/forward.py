@@ -77,9 +77,19 @@ def answer_constant(client, text, length, flags):
     return 0
 
 
-def request_of(client, row, data, length, group, flags):
-    """Make the message of a request that is sent whole, in the client's queue."""
-    msg: cython.pointer(Msg) = msg_get()
+@cython.cfunc
+@cython.inline
+@cython.exceptval(-1, check=False)
+def queue_whole(
+    client: ClientConn,
+    msg: cython.pointer(Msg),
+    row: cython.p_void,
+    data: cython.p_char,
+    length: cython.size_t,
+    group: cython.int,
+    flags: cython.uint,
+) -> cython.int:
+    """Give `msg` the whole request, and put it into the client's queue. Raises MemoryError."""
     if msg is cython.NULL:
         raise MemoryError
     msg.flags = flags
@@ -91,25 +101,26 @@ def request_of(client, row, data, length, group, flags):
             raise MemoryError
         msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
-    return msg
+    return 0
 
 
 def forward_one(client, row, data, length, group, flags):
     """Send the whole request to one group. NO_GROUP: no server is live, and the request fails."""
-    msg: cython.pointer(Msg) = request_of(client, row, data, length, group, flags)
+    msg: cython.pointer(Msg) = msg_get()
+    queue_whole(client, msg, row, data, length, group, flags)
     return client.frontend.route.submit(msg, group, client.id, client.profile)
 
 
 def forward_key(client, row, data, length, key, key_length, flags):
     """Send the whole request to the group of its key, which is in `data`."""
-    route: Route = client.frontend.route
     hash: uint32_t = 0
-    group: cython.int = route.group_of(key, key_length, cython.address(hash))
-    msg: cython.pointer(Msg) = request_of(client, row, data, length, group, flags)
+    group: cython.int = client.frontend.route.group_of(key, key_length, cython.address(hash))
+    msg: cython.pointer(Msg) = msg_get()
+    queue_whole(client, msg, row, data, length, group, flags)
     msg.hash = hash
     msg.key_at = cython.cast(uint32_t, key - data)
     msg.key_length = cython.cast(uint32_t, key_length)
-    return route.submit(msg, group, client.id, client.profile)
+    return client.frontend.route.submit(msg, group, client.id, client.profile)
 
 
 def parent_of(client, row, count, nkeys, finish, flags):

@@ -77,7 +77,7 @@ class Frontend:
         """Why another client is refused; None if it is accepted."""
         room: ClientRoom = self.room
         if self.max_clients:
-            if len(self.clients) >= self.max_clients:
+            if cython.cast(cython.size_t, len(self.clients)) >= self.max_clients:
                 return f"client_connections ({self.max_clients}) are in use"
         elif room.limit and room.used >= room.limit:
             # The other descriptors are reserved for server connections.
