@@ -212,6 +212,7 @@ def _file_name(text: str) -> str:
 
 
 def _parser() -> Parser:
+    # Longer than a screen, but flat: one option after the other.
     parser = Parser(
         prog=PROG,
         usage=USAGE,
