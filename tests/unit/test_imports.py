@@ -215,6 +215,22 @@ def test_functions_import_only_what_may_wait():
     assert {(each.module, each.target) for each in IMPORTS if each.late} == LATE.keys()
 
 
+def test_dispatch_reaches_servers_through_a_route_only():
+    targets = {each.target for each in IMPORTS if row_of(each.module) == "dispatch/"}
+    assert "route" in targets
+    assert not {name for name in targets if row_of(name) in ("pool", "back/")} - {
+        "back",
+        "back.profile",  # the client's state, which is passed on
+    }
+
+
+def test_servers_know_no_client():
+    above = {"dispatch/", "front/", "janitor", "core"}
+    for each in IMPORTS:
+        if row_of(each.module) in ("back/", "route", "pool"):
+            assert row_of(each.target) not in above, each
+
+
 @pytest.mark.parametrize("folder", ["msg", "proto"])
 def test_messages_and_protocols_know_no_connection(folder):
     below = {"msg": {"csys", "msg/"}, "proto": {"proto/", "msg/"}}[folder]
