@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
+from nutproxy.hashkit.ring cimport Ring
 from nutproxy.hashkit.router cimport Router
 from nutproxy.msg.deadline cimport DeadlineQueue
 from nutproxy.msg.message cimport Msg
@@ -12,6 +13,7 @@ from nutproxy.route cimport Route
 
 
 cdef class RingJob                     # (forward)
+cdef class ViewJob                     # (forward)
 
 cdef class ServerPool(Route):
     cdef readonly Reactor reactor
@@ -29,6 +31,10 @@ cdef class ServerPool(Route):
     cdef bint ring_building            # a rebuild is in progress
     cdef int64_t ring_turn             # the turn of the last immediate rebuild, by its clock
     cdef RingJob ring_job              # builds the next ring, or None
+    cdef object next_view              # the newest View, until it is in force; or None
+    cdef ViewJob view_job              # applies it, or None
+    cdef list departing                # of `leaving`: not retired yet, the next one last
+    cdef list arriving                 # new servers that have not been preconnected yet
     cdef readonly object resolve       # resolve(host, port, callback), off the loop
     cdef public object server_version  # the version in a server's reply to HELLO, None before
     cdef public bint knows_hello       # a server has answered HELLO
@@ -47,3 +53,15 @@ cdef class ServerPool(Route):
 # Builds a large ring.
 cdef class RingJob(Job):
     cdef ServerPool pool
+
+# Applies a View.
+cdef class ViewJob(Job):
+    cdef ServerPool pool
+    cdef object view                   # None between two of them
+    cdef dict old                      # by name: the servers when it began
+    cdef list servers                  # those of the View, as far as they are made
+    cdef list made                     # the new ones of them
+    cdef list live                     # for each server, whether `ring` holds it
+    cdef Ring ring                     # theirs, which is being built; None before
+    cdef bint go_on(self) except -1
+    cdef bint build(self) except -1

@@ -7,6 +7,18 @@ The ring holds the servers that are not ejected. It is rebuilt when a server is 
 A small ring is rebuilt at once, but only once a turn. A large one is rebuilt in portions, with
 other work in between. The old ring stays in use until the new one is ready, and requests for an
 ejected server get an error until then.
+
+Who the servers are is said by a View (members.py). Another one is applied by a ViewJob:
+
+    apply(view) ─> make servers ─> build their ring ─> swap ─> retire the old, preconnect the new
+                   in portions, the pool's list and ring stay in use
+                                                       │
+                                                       └─ list and ring change together: an index
+                                                          on the ring is a place in the list
+
+A server that keeps its name, its address and its row in the statistics is the same object, with its
+connections and its health. If another View comes meanwhile, this one is finished first, so some
+View becomes ready however often they come, and the last one is in force in the end.
 """
 
 import logging
@@ -40,6 +52,7 @@ from cython.cimports.nutproxy.stats.slab import (
 )
 
 from nutproxy.back.link import TIMED_OUT
+from nutproxy.members import configured
 from nutproxy.proto.errors import cause
 from nutproxy.proto.protocols import PROTOCOLS
 
@@ -57,6 +70,8 @@ CONNECTS_APART = 8
 RING_SMALL = 32
 # Ring points computed in one turn: about a millisecond.
 RING_PORTION = 6400
+# Servers that are made, or retired, or preconnected in one turn while a View is applied.
+SERVERS_PORTION = 100
 
 
 @cython.cclass
@@ -71,6 +86,111 @@ class RingJob(Job):
             # `tidy` begins again.
             self.pool.ring_job = None
             raise
+
+
+@cython.cclass
+class ViewJob(Job):
+    """Applies the pool's `next_view`. What has to be done after the swap is kept in the pool, so
+    that `tidy` can begin again if memory runs out."""
+
+    def __init__(self, pool: ServerPool):
+        self.pool = pool
+
+    def portion(self):
+        more: cython.bint = False
+        try:
+            more = self.go_on()
+        finally:
+            if not more:
+                self.pool.view_job = None
+        return more
+
+    def go_on(self):
+        """Do a portion. Returns whether there is more to do."""
+        pool: ServerPool = self.pool
+        if pool.departing or pool.arriving:
+            pool.see_off()
+            return True
+        if self.view is None:
+            if pool.next_view is None:
+                return False
+            self.begin(pool.next_view)
+        if not self.build():
+            self.swap()
+            log.info(
+                "%s has other members: servers: %d, new: %d, removed: %d",
+                pool,
+                len(pool.servers),
+                len(pool.arriving),
+                len(pool.departing),
+            )
+        return True
+
+    def begin(self, view) -> None:
+        self.view = view
+        self.ring = None
+        self.old = {server.name: server for server in self.pool.servers}
+        self.servers = []
+        self.made = []
+
+    def build(self):
+        """Make some servers, or a portion of their ring. Returns whether there is more to do."""
+        if len(self.servers) < len(self.view.members):
+            self.make_servers()
+            return True
+        if self.ring is None:
+            self.make_ring()
+            return True
+        return self.ring.build(RING_PORTION)
+
+    def make_servers(self) -> None:
+        server: Server
+        first = len(self.servers)
+        for member in self.view.members[first : first + SERVERS_PORTION]:
+            server = self.old.get(member.name)
+            if (
+                server is None
+                or server.member.address != member.address
+                or server.member.row != member.row
+            ):
+                server = Server(self.pool.reactor, self.pool, member)
+                self.made.append(server)
+            self.servers.append(server)
+
+    def make_ring(self) -> None:
+        self.ring = self.pool.router.ring_of(
+            [(member.name.encode(), member.weight) for member in self.view.members]
+        )
+        self.live = [not server.ejected for server in self.servers]
+        self.ring.begin(self.live)
+
+    def swap(self) -> None:
+        """The new servers and their ring take over."""
+        pool: ServerPool = self.pool
+        server: Server
+        index: cython.int
+        kept = set(self.servers)
+        gone = [server for server in pool.servers if server not in kept]
+        leaving = pool.leaving + gone
+        gone.reverse()
+        # Nothing below raises before all is changed.
+        for index, member in enumerate(self.view.members):
+            server = self.servers[index]
+            server.member = member
+            server.index = index
+        pool.servers = self.servers
+        pool.ngroups = len(self.servers)
+        pool.router.ring = self.ring
+        pool.leaving = leaving
+        pool.departing = gone
+        pool.arriving = self.made
+        if pool.next_view is self.view:
+            pool.next_view = None
+        self.view = None
+        # A rebuild of the old ring is of no use any more.
+        pool.ring_building = pool.ring_stale = False
+        if pool.live_flags() != self.live:
+            pool.update_ring()
 
 
 @cython.cclass
@@ -91,18 +211,10 @@ class ServerPool(Route):
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
         self.profiles = Profiles()
+        self.servers = []
         self.leaving = []
-        self.servers = [
-            Server(reactor, self, server, index) for index, server in enumerate(config.servers)
-        ]
-        self.router = Router(
-            config.hash,
-            config.distribution,
-            config.hash_tag,
-            [(server.name.encode(), server.weight) for server in config.servers],
-        )
+        self.begin_with(configured(config))
         deadlines_init(cython.address(self.deadlines))
-        self.ngroups = len(self.servers)
         self.suspects = set()
 
     def __str__(self) -> str:
@@ -274,6 +386,10 @@ class ServerPool(Route):
         """Build one portion of the new ring. If servers leave or return meanwhile, the ring is
         finished first and then built again, so it becomes ready however often they do."""
         if not self.ring_building:
+            if not self.ring_stale:
+                # A View has brought another ring.
+                self.ring_job = None
+                return False
             self.router.begin(self.live_flags())
             self.ring_stale = False
         self.ring_building = self.router.build(RING_PORTION)
@@ -293,11 +409,53 @@ class ServerPool(Route):
     def returned(self, server: Server) -> None:
         self.update_ring()
 
-    def retire(self, server: Server) -> None:
-        """Remove a server that the ring does not hold any more. It is kept until the last of its
-        connections has gone."""
-        self.leaving.append(server)
-        server.retire()
+    def begin_with(self, view) -> None:
+        """The first View, applied at once. `preconnect` is the loop's."""
+        job: ViewJob = ViewJob(self)
+        self.router = Router(
+            self.config.hash,
+            self.config.distribution,
+            self.config.hash_tag,
+            [(member.name.encode(), member.weight) for member in view.members],
+        )
+        job.begin(view)
+        while len(job.servers) < len(view.members):
+            job.make_servers()
+        job.ring = self.router.ring
+        job.live = [True] * len(view.members)
+        job.swap()
+        self.arriving = []
+
+    def apply(self, view) -> None:
+        """Make the members of this View the servers of the pool, soon. Raises ValueError, and
+        changes nothing, if the statistics have no row for one of them."""
+        rows = len(self.reactor.slab.servers[self.index])
+        for member in view.members:
+            if member.row >= rows:
+                raise ValueError(
+                    f"server '{member.name}': the statistics of {self} have no row {member.row}"
+                )
+        self.next_view = view
+        self.apply_soon()
+
+    def apply_soon(self) -> None:
+        if self.view_job is None:
+            job: ViewJob = ViewJob(self)
+            self.reactor.jobs.add(job)
+            self.view_job = job
+
+    def see_off(self) -> None:
+        """Retire some of the servers that are no members any more. When there are none left, open
+        connections to some of the new ones, with preconnect."""
+        server: Server
+        for _ in range(SERVERS_PORTION):
+            if self.departing:
+                server = self.departing.pop()
+                server.retire()
+            elif self.arriving:
+                server = self.arriving.pop()
+                if self.config.preconnect:
+                    server.preconnect()
 
     def server_gone(self, server: Server) -> None:
         """The last connection of a removed server has gone."""
@@ -312,6 +470,8 @@ class ServerPool(Route):
         """Resume ring rebuilds and probes that stopped because memory had run out."""
         if (self.ring_building or self.ring_stale) and self.ring_job is None:
             self.rebuild_soon()
+        if self.next_view is not None or self.departing or self.arriving:
+            self.apply_soon()
         for server in self.servers:
             server.keep_probing()
 

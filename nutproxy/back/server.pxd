@@ -11,11 +11,11 @@ cdef extern from "Python.h":
     Py_ssize_t list_size "PyList_GET_SIZE" (void* items) noexcept
 
 cdef class Server(Upstream):
-    cdef readonly object config        # ServerConfig
+    cdef readonly object member        # the Member of the pool's newest View
     cdef readonly str name
     cdef readonly Machine health       # `down` and `ejected` are copies of its state
     cdef public str version            # memcached's, from the handshake; "" before
-    cdef readonly int index
+    cdef readonly int index            # its place in the pool's list, which the ring counts by
     cdef readonly int connections
     cdef readonly Profiles profiles    # the pool's
     cdef readonly list lanes           # by profile, then by slot: a Link or None

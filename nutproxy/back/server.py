@@ -100,16 +100,15 @@ HANDSHAKE_LIMIT = 10000
 @cython.final
 @cython.cclass
 class Server(Upstream):
-    """One server of a pool. `config` is a ServerConfig, `index` its place in the ring's order."""
+    """One server of a pool, as a Member of its View says."""
 
-    def __init__(self, reactor: Reactor, pool, config, index: cython.int):
+    def __init__(self, reactor: Reactor, pool, member):
         self.reactor = reactor
         self.pool = pool
-        self.config = config
-        self.name = config.name
+        self.member = member
+        self.name = member.name
         self.protocol = pool.protocol
-        self.index = index
-        self.stats = reactor.slab.row(reactor.slab.servers[pool.index][index])
+        self.stats = reactor.slab.row(reactor.slab.servers[pool.index][member.row])
         self.connections = pool.config.server_connections
         self.profiles = pool.profiles
         self.lanes = []
@@ -124,7 +123,7 @@ class Server(Upstream):
 
     @property
     def address(self) -> str:
-        return str(self.config.address)
+        return str(self.member.address)
 
     @property
     def requests(self) -> int:
@@ -236,7 +235,7 @@ class Server(Upstream):
     def begin(self, link: Link) -> None:
         self.health.connecting(self.reactor.now)
         self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
-        link.connect(self.config.address, self.pool.resolve)
+        link.connect(self.member.address, self.pool.resolve)
 
     def aside_for(self, profile):
         """The separate connection for commands that a busy server must get at once (SCRIPT KILL),

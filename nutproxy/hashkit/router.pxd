@@ -6,7 +6,7 @@ from nutproxy.hashkit.hashes cimport hash_four_t, hash_t
 from nutproxy.hashkit.ring cimport Ring
 
 cdef class Router:
-    cdef readonly Ring ring
+    cdef readonly Ring ring          # ServerPool replaces it for other servers
     cdef hash_t hash_function
     cdef hash_four_t four_function   # NULL if the hash has none
     cdef bint tagged
@@ -18,3 +18,4 @@ cdef class Router:
                        uint32_t* hashes) except -1
     cdef bint has_tag(self, const char* key, size_t length) noexcept
     cdef const unsigned char* hashed_part(self, const unsigned char* key, size_t* length) noexcept
+    cdef Ring ring_of(self, list servers)

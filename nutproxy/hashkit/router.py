@@ -118,6 +118,13 @@ class Router:
         )
         return self.tagged and self.hashed_part(start, cython.address(length)) != start
 
+    def ring_of(self, servers):
+        """A ring of this distribution over other servers, without points: it is built in portions.
+        Put into `ring`, it takes over."""
+        kind: type = type(self.ring)
+        # __init__ would build it at once.
+        return kind.__new__(kind, servers)
+
     def set_live(self, live: list) -> None:
         """Route from now on over the servers whose entry in `live`, in index order, is true."""
         self.ring.set_live(live)

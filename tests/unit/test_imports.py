@@ -33,7 +33,7 @@ HOUSE = [
     "conn",
     "io/",
     "pidfile",
-    "descriptors, log, notify, resolver",
+    "descriptors, log, members, notify, resolver",
     "config/",
     "stats/",
     "proto/",

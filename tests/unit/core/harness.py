@@ -33,6 +33,7 @@ from nutproxy.config import load
 from nutproxy.front.client import LINGER, ClientConn
 from nutproxy.hashkit.router import Router
 from nutproxy.io.sockets import listen
+from nutproxy.members import View, configured
 from nutproxy.msg.message import live_messages
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.protocols import MEMCACHE
@@ -379,9 +380,23 @@ class Rig:
         assert client.replies() == [None] * len(self.servers)
         return client
 
+    def members(self, *numbers):
+        """The members of the configuration with these numbers."""
+        return tuple(configured(self.layout.config.pools[0]).members[number] for number in numbers)
+
+    def apply(self, *numbers):
+        """Let these members be the servers of the pool."""
+        self.pool.apply(View(self.members(*numbers)))
+        self.settle()
+
+    def server(self, number):
+        """The proxy's Server of this number, None if it is no member."""
+        [name] = [member.name for member in self.members(number)]
+        return next((server for server in self.pool.servers if server.name == name), None)
+
     def link(self, number=0, protover=2, slot=0):
         """The proxy's connection to a server: a Link, or None."""
-        return self.pool.servers[number].lane(self.pool.profiles.of(protover))[slot]
+        return self.server(number).lane(self.pool.profiles.of(protover))[slot]
 
     def conn(self, client):
         """The proxy's connection object of a client."""

@@ -1,0 +1,71 @@
+# nutproxy/members.py: who the servers of a pool are
+"""A View is what a pool knows of its servers: their names, addresses and weights. It never changes.
+Other members, or other weights, are another View (`ServerPool.apply`).
+
+    View A   s1  s2  s3        s1 keeps its connections, and so does s3
+    View B   s1      s3  s4    s2 finishes what is in flight, s4 is new
+
+A member is known by its name, which also decides which keys it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nutproxy.config.values import MAX_INT, Address, index_order
+
+if TYPE_CHECKING:
+    from nutproxy.config import PoolConfig
+
+
+@dataclass(frozen=True)
+class Member:
+    """One server. `row` is its row in the statistics, counted from the first row of the pool. It is
+    chosen by the maker of the View, and belongs to one member only."""
+
+    name: str
+    address: Address
+    weight: int
+    row: int
+
+
+@dataclass(frozen=True)
+class View:
+    """The members, in the order of the ring. Raises ValueError if there is none, if two have the
+    same name or the same row, or if a weight or a row is out of range."""
+
+    members: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        ordered = tuple(sorted(self.members, key=lambda member: index_order(member.name)))
+        object.__setattr__(self, "members", ordered)
+        if not ordered:
+            raise ValueError("a pool needs at least one server")
+        names: set[str] = set()
+        rows: dict[int, str] = {}
+        for member in ordered:
+            if member.name in names:
+                raise ValueError(f"two servers have the name '{member.name}'")
+            if not 1 <= member.weight <= MAX_INT:
+                raise ValueError(
+                    f"server '{member.name}': weight {member.weight} is not in 1..{MAX_INT}"
+                )
+            if member.row < 0:
+                raise ValueError(f"server '{member.name}': row {member.row} is negative")
+            if member.row in rows:
+                raise ValueError(
+                    f"servers '{rows[member.row]}' and '{member.name}' have the same row"
+                )
+            names.add(member.name)
+            rows[member.row] = member.name
+
+
+def configured(config: PoolConfig) -> View:
+    """The View of the servers in the file."""
+    return View(
+        tuple(
+            Member(server.name, server.address, server.weight, row)
+            for row, server in enumerate(config.servers)
+        )
+    )
