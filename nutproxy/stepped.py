@@ -217,12 +217,18 @@ def check(worker: Worker) -> int:
     server: Server
     pool: ServerPool
     holders: dict = {}
+    server: Server
+    rows: dict = {}
     timed: int = 0
     for client in worker.clients():
         check_client(client, holders)
     for pool in worker.pools:
-        for server in dict.fromkeys(pool.servers + pool.leaving):
-            check_server(server, holders)
+        for server in pool.servers + pool.leaving:
+            # One that leaves may have the same row as the one that replaces it.
+            counts = rows.setdefault(cython.cast(cython.size_t, server.stats), [0, 0, 0, 0])
+            count_queues(server, holders, counts)
+        for server in pool.servers + pool.leaving:
+            check_gauges(server, rows[cython.cast(cython.size_t, server.stats)])
     for pool in worker.pools:
         timed += check_deadlines(pool, holders)
     for address, (refs, flags, expected) in holders.items():
@@ -280,14 +286,19 @@ def check_client(client: ClientConn, holders: dict) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(-1)
-def check_server(server: Server, holders: dict) -> cython.int:
+def count_queues(server: Server, holders: dict, counts: list) -> cython.int:
     conn: Link
-    counts: list = [0, 0, 0, 0]
     for conn in links(server):
         check_queue(conn, cython.address(conn.imsg_q), holders, counts, 0)
         check_queue(conn, cython.address(conn.omsg_q), holders, counts, 2)
         if conn.sent > 0 and conn.imsg_q.head is cython.NULL:
             wrong("bytes of no request have been written", conn.sent)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1)
+def check_gauges(server: Server, counts: list) -> cython.int:
     gauges = [
         server.stats[SERVER_IN_QUEUE],
         server.stats[SERVER_IN_QUEUE_BYTES],

@@ -643,8 +643,9 @@ class Server(Upstream):
         self.retired = True
         if self.down:
             self.error = self.refusal = self.error_reply(cause)
-        # Nobody has to look after it any more.
-        self.stats[SERVER_SERVER_DOWN] = self.stats[SERVER_SERVER_EJECTED] = 0
+            # Nobody has to look after it any more. Otherwise the gauges may be those of the server
+            # that replaces it, which has the same row.
+            self.stats[SERVER_SERVER_DOWN] = self.stats[SERVER_SERVER_EJECTED] = 0
         if self.reconnect_timer is not None:
             self.reconnect_timer.cancel()
             self.reconnect_timer = None

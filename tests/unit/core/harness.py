@@ -57,7 +57,7 @@ alpha:
   listen: {directory}/proxy
   hash: fnv1a_64
   hash_tag: "{{}}"
-  distribution: ketama
+  distribution: {distribution}
   redis: {redis}
 {options}  servers:
 {servers}"""
@@ -265,7 +265,7 @@ class FakeServer:
 class Layout:
     """A directory with a configuration of one pool. It is read once and serves many rigs."""
 
-    def __init__(self, servers=2, redis=True, **options):
+    def __init__(self, servers=2, redis=True, distribution="ketama", **options):
         self.redis = redis
         # Not pytest's tmp_path, which may be too long for the path of a unix socket.
         self.directory = tempfile.mkdtemp(prefix="nutproxy-")
@@ -274,6 +274,7 @@ class Layout:
         self.file.write_text(
             CONFIG.format(
                 directory=self.directory,
+                distribution=distribution,
                 redis="true" if redis else "false",
                 options="".join(f"  {key}: {value}\n" for key, value in options.items()),
                 servers="".join(f"   - {path}:1 {Path(path).name}\n" for path in self.paths),
@@ -282,7 +283,7 @@ class Layout:
         self.config, problems = load(str(self.file))
         assert self.config is not None, problems
         names = [(server.name.encode(), 1) for server in self.config.pools[0].servers]
-        router = Router("fnv1a_64", "ketama", b"{}", names)
+        router = Router("fnv1a_64", distribution, b"{}", names)
         # By server: keys that it has.
         self.keys = [[] for _ in range(servers)]
         for number in range(100):
