@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import queue
 import socket
 import threading
 
@@ -29,11 +30,35 @@ def server_conns(pool):
     return [link for link in links if link.profile.protover == 2]
 
 
+class Calls:
+    """Calls functions in the worker's thread: `calls(function)` returns what it returns."""
+
+    def __init__(self):
+        self.waiting = queue.SimpleQueue()
+        self.results = queue.SimpleQueue()
+        self.wake = None
+
+    def __call__(self, function):
+        self.waiting.put(function)
+        self.wake()
+        result = self.results.get(timeout=DEADLINE)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def run(self):
+        while not self.waiting.empty():
+            try:
+                self.results.put(self.waiting.get()())
+            except Exception as error:
+                self.results.put(error)
+
+
 @contextlib.contextmanager
-def running_worker(servers, directory, *, name=HOST, resolve=None, **options):
+def running_worker(servers, directory, *, name=HOST, resolve=None, calls=None, **options):
     """A running Worker with the pool `alpha` of these servers. Yields the Worker and its port.
     With `name`, the servers are configured by that name instead of an address. `resolve` looks it
-    up instead of the worker's Resolver."""
+    up instead of the worker's Resolver. `calls` is a Calls for this worker."""
     [port] = free_ports(1)
     text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
     text = text.replace(f"- {HOST}:", f"- {name}:")
@@ -51,7 +76,11 @@ def running_worker(servers, directory, *, name=HOST, resolve=None, **options):
         if STOP in data:
             worker.stop()
         resolver.deliver()
+        if calls is not None:
+            calls.run()
 
+    if calls is not None:
+        calls.wake = lambda: writing.send(WAKE)
     worker.wake_with(reading, woken)
     worker.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
     thread = threading.Thread(target=worker.run, daemon=True)

@@ -1,7 +1,7 @@
 # tests/unit/core/test_machine.py: clients and two servers, in any order of events
 """A hypothesis state machine. Clients send requests with keys that name the client and count its
 keys. The servers reply with values that repeat the key: in pieces, late or never. Both close their
-connections. After every step:
+connections. The pool gets other members. After every step:
 
     a reply answers the oldest unanswered request of its client, or is an error of nobody else's
     no server gets a request twice, not even in part, nor those of a client out of order
@@ -12,6 +12,7 @@ NUTPROXY_MACHINE=2000 runs that many examples.
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import socket
@@ -30,6 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from nutproxy.members import View
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.protocols import MEMCACHE
 from tests.unit.core.harness import Rig, array, bulk, layout, shrink
@@ -40,6 +42,8 @@ EXAMPLES = int(os.environ.get("NUTPROXY_MACHINE", DEFAULT))
 TIMEOUT = 200
 CLIENTS = 4
 LARGE = 70_000
+# Enough for a View to be applied.
+TURNS_OF_VIEW = 20
 
 OPTIONS = [
     {},
@@ -65,6 +69,15 @@ requests = st.one_of(
     st.tuples(st.just(b"PING"), st.just([])),
 )
 wanted = st.lists(requests, min_size=1, max_size=6)
+# Views: the weights of the two servers, 0 for one that is no member; and the turns after each.
+views = st.lists(
+    st.tuples(
+        st.sampled_from([(1, 1), (1, 0), (0, 1), (1, 3)]),
+        st.just(TURNS_OF_VIEW) | st.integers(0, 12),
+    ),
+    min_size=1,
+    max_size=3,
+)
 # How many of its last bytes a client holds back: mostly none.
 cuts = st.just(0) | st.integers(0, 60)
 
@@ -428,10 +441,11 @@ class Machine(RuleBasedStateMachine):
 
     def stop_reading(self, session):
         session.reads = False
-        server = self.rig.pool.servers[self.rig.servers.index(session.server)]
-        for link in server.shared_links():
-            if link.fd >= 0:
-                shrink(link)
+        for server in self.rig.pool.servers + self.rig.pool.leaving:
+            if server.address == session.server.path:
+                for link in server.shared_links():
+                    if link.fd >= 0:
+                        shrink(link)
 
     @precondition(lambda self: self.greeted())
     @rule(number=numbers, then=st.sampled_from(["nothing", "close", "time out", "read"]))
@@ -476,6 +490,23 @@ class Machine(RuleBasedStateMachine):
         if server.greets:
             self.greet(server)
         self.settle()
+
+    # The pool
+    # ----------------------------------------------------------------------------
+
+    @rule(views=views)
+    def members_change(self, views):
+        for weights, turns in views:
+            members = [
+                dataclasses.replace(member, weight=weight)
+                for member, weight in zip(self.rig.members(0, 1), weights, strict=True)
+                if weight
+            ]
+            self.rig.pool.apply(View(tuple(members)))
+            for _ in range(turns):
+                self.rig.worker.step()
+        self.settle()
+        assert [server.member for server in self.rig.pool.servers] == members
 
     @rule(milliseconds=st.sampled_from([TIMEOUT + 30, 1, TIMEOUT // 2, 3 * TIMEOUT]))
     def time_passes(self, milliseconds):
@@ -526,6 +557,7 @@ class Machine(RuleBasedStateMachine):
             self.settle(20)
             if not any(asking.asked for asking in self.askers) and not self.waiting():
                 break
+        assert self.rig.pool.leaving == []
         for asking in self.askers:
             assert not asking.asked, ("no reply", asking.number, asking.asked[0][:2])
 
