@@ -3,11 +3,13 @@
 have them; the next ones are routed as in a pool that was configured with these members."""
 
 import dataclasses
+import gc
 import hashlib
 
 import hiredis
 import pytest
 
+from nutproxy.back.server import Server
 from nutproxy.hashkit.router import Router
 from nutproxy.members import Member, View
 from tests.unit.core.harness import FakeServer, array, bulk, connections, shrink
@@ -260,6 +262,7 @@ def test_back_and_forth_leaves_nothing(make_rig):
         assert client.replies() == [*KEYS[:5], KEYS[5:10]]
         assert rig.pool.leaving == []
     assert len(connections()) <= before
+    assert sum(isinstance(one, Server) for one in gc.get_objects()) == len(rig.pool.servers)
     gauges = ["server_connections", "in_queue", "out_queue", "in_queue_bytes", "out_queue_bytes"]
     for row in (0, 1):
         assert [rig.counter(name, row) for name in gauges] == [0] * 5
