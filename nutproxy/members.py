@@ -30,6 +30,11 @@ class Member:
     row: int
 
 
+def place_of(member: Member) -> tuple[str, Address, int]:
+    """What makes two members one server: all but the weight."""
+    return member.name, member.address, member.row
+
+
 @dataclass(frozen=True)
 class View:
     """The members, in the order of the ring. Raises ValueError if there is none, if two have the

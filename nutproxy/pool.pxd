@@ -58,7 +58,7 @@ cdef class RingJob(Job):
 cdef class ViewJob(Job):
     cdef ServerPool pool
     cdef object view                   # None between two of them
-    cdef dict old                      # by name: the servers when it began
+    cdef dict old                      # by place_of: the servers when it began
     cdef list servers                  # those of the View, as far as they are made
     cdef list made                     # the new ones of them
     cdef list live                     # for each server, whether `ring` holds it

@@ -17,7 +17,8 @@ Who the servers are is said by a View (members.py). Another one is applied by a 
                                                           on the ring is a place in the list
 
 A server that keeps its name, its address and its row in the statistics is the same object, with its
-connections and its health. If another View comes meanwhile, this one is finished first, so some
+connections and its health. So is one that comes back before its last request is answered: its
+requests stay in order. If another View comes meanwhile, this one is finished first, so some
 View becomes ready however often they come, and the last one is in force in the end.
 """
 
@@ -52,7 +53,7 @@ from cython.cimports.nutproxy.stats.slab import (
 )
 
 from nutproxy.back.link import TIMED_OUT
-from nutproxy.members import configured
+from nutproxy.members import configured, place_of
 from nutproxy.proto.errors import cause
 from nutproxy.proto.protocols import PROTOCOLS
 
@@ -129,7 +130,9 @@ class ViewJob(Job):
     def begin(self, view) -> None:
         self.view = view
         self.ring = None
-        self.old = {server.name: server for server in self.pool.servers}
+        self.old = {
+            place_of(server.member): server for server in self.pool.leaving + self.pool.servers
+        }
         self.servers = []
         self.made = []
 
@@ -147,12 +150,8 @@ class ViewJob(Job):
         server: Server
         first = len(self.servers)
         for member in self.view.members[first : first + SERVERS_PORTION]:
-            server = self.old.get(member.name)
-            if (
-                server is None
-                or server.member.address != member.address
-                or server.member.row != member.row
-            ):
+            server = self.old.get(place_of(member))
+            if server is None:
                 server = Server(self.pool.reactor, self.pool, member)
                 self.made.append(server)
             self.servers.append(server)
@@ -171,8 +170,12 @@ class ViewJob(Job):
         index: cython.int
         kept = set(self.servers)
         gone = [server for server in pool.servers if server not in kept]
-        leaving = pool.leaving + gone
+        leaving = [server for server in pool.leaving + gone if server not in kept]
         gone.reverse()
+        for server in self.servers:
+            if server.retired:
+                server.rejoin()
+                self.made.append(server)
         # Nothing below raises before all is changed.
         for index, member in enumerate(self.view.members):
             server = self.servers[index]

@@ -115,10 +115,14 @@ class Server(Upstream):
         self.asides = {}
         self.refusals = {}
         self.version = ""
-        self.health = Machine(
-            pool.config.timeout or 0,
-            max(pool.config.server_failure_limit, 1) if pool.config.auto_eject_hosts else 0,
-            pool.config.server_retry_timeout,
+        self.health = self.new_health()
+
+    def new_health(self) -> Machine:
+        config = self.pool.config
+        return Machine(
+            config.timeout or 0,
+            max(config.server_failure_limit, 1) if config.auto_eject_hosts else 0,
+            config.server_retry_timeout,
         )
 
     @property
@@ -658,6 +662,17 @@ class Server(Upstream):
             else:
                 self.close_if_idle(link)
         self.link_settled()
+
+    def rejoin(self) -> None:
+        """It was removed, and is a member again. Links with requests in flight have stayed and are
+        used again. Its health begins anew."""
+        self.health = self.new_health()
+        self.retired = False
+        self.error = None
+        self.refusals.clear()
+        # As after an event without an action.
+        self.carry_out(0)
+        log.info("%s is back in its pool", self)
 
     def close_if_idle(self, link: Link) -> None:
         if link.state != LINK_CLOSED and idle(link):

@@ -237,6 +237,62 @@ def test_member_with_another_address_is_another_server(make_rig):
     assert rig.counter("server_connections", 0) == 1
 
 
+def test_member_that_comes_back_with_requests_in_flight_keeps_their_order(rig):
+    client = rig.link_all()
+    shrink(rig.link(0))
+    session = rig.servers[0].session
+    session.reads = False
+    server, key = rig.server(0), rig.keys[0][0]
+    client.send(b"SET", key, LARGE)
+    rig.settle()
+    rig.apply(1)
+    assert server.retired
+    rig.apply(0, 1)
+    assert rig.server(0) is server
+    assert not server.retired
+    assert rig.pool.leaving == []
+    client.send(b"GET", key)
+    rig.settle()
+    session.reads = True
+    rig.settle()
+    assert sent(rig) == {0: [[b"SET", key, LARGE], [b"GET", key]]}
+    answer(rig)
+    assert client.replies() == [b"OK", b"0"]
+    # Its connection does not close any more when it is idle.
+    assert [len(one.sessions) for one in rig.servers] == [1, 1]
+    assert not session.eof
+
+
+@pytest.mark.parametrize("ejects", [{}, EJECTS], ids=["down", "ejected"])
+def test_member_that_was_removed_while_it_was_down_comes_back_afresh(make_rig, ejects):
+    rig = make_rig(servers=2, server_connections=2, **ejects)
+    clients = [rig.connect(), rig.connect()]
+    one, key = rig.servers[0], rig.keys[0][0]
+    clients[0].send(b"GET", key)
+    rig.settle()
+    # So long without a reply that this connection does not show that the server is up.
+    rig.advance(11_000)
+    one.refuse()
+    clients[1].send(b"GET", key)
+    rig.settle()
+    server = rig.server(0)
+    assert server.down
+    rig.apply(1)
+    in_flight = not ejects
+    assert (server in rig.pool.leaving) == in_flight
+    one.listen()
+    rig.apply(0, 1)
+    assert (rig.server(0) is server) == in_flight
+    assert not rig.server(0).down
+    check_routes(rig, rig.members(0, 1))
+    clients[1].send(b"GET", key)
+    rig.settle()
+    answer(rig)
+    assert clients[1].replies()[-1] == b"0"
+    assert len(clients[0].replies()) == 1
+    assert [rig.counter(name, 0) for name in ("server_down", "server_ejected")] == [0, 0]
+
+
 def test_preconnect_opens_the_connections_of_new_members(make_rig):
     rig = make_rig(servers=3, preconnect="true")
     rig.apply(1)
