@@ -71,8 +71,9 @@ CONNECTS_APART = 8
 RING_SMALL = 32
 # Ring points computed in one turn: about a millisecond.
 RING_PORTION = 6400
-# Servers that are made, or retired, or preconnected in one turn while a View is applied.
-SERVERS_PORTION = 100
+# Servers that are made in one turn while a View is applied, or that are retired or preconnected if
+# they have one connection each: two milliseconds.
+SERVERS_PORTION = 64
 
 
 @cython.cclass
@@ -451,7 +452,7 @@ class ServerPool(Route):
         """Retire some of the servers that are no members any more. When there are none left, open
         connections to some of the new ones, with preconnect."""
         server: Server
-        for _ in range(SERVERS_PORTION):
+        for _ in range(max(SERVERS_PORTION // self.config.server_connections, 1)):
             if self.departing:
                 server = self.departing.pop()
                 server.retire()

@@ -5,6 +5,7 @@ have them; the next ones are routed as in a pool that was configured with these 
 import dataclasses
 import gc
 import hashlib
+import time
 
 import hiredis
 import pytest
@@ -411,6 +412,24 @@ def test_old_members_are_in_use_until_the_ring_is_ready(make_rig):
     assert not rig.pool.leaving[0].retired
     rig.settle()
     assert rig.pool.leaving == []
+
+
+def test_no_turn_of_a_large_change_takes_long(make_rig):
+    rig = make_rig(servers=400)
+    rig.apply(*range(200))
+    servers = list(rig.pool.servers)
+    rig.pool.apply(View(rig.members(*range(200, 400))))
+    longest = 0.0
+    used = 0
+    while rig.pool.servers == servers or rig.pool.leaving:
+        began = time.thread_time()
+        rig.worker.step()
+        longest = max(longest, time.thread_time() - began)
+        used += 1
+    check_routes(rig, rig.members(*range(200, 400)))
+    assert used > 10
+    # A View of 1,000 servers takes about 30 ms.
+    assert longest < 0.01
 
 
 def test_requests_in_every_turn_of_many_changes(make_rig):
