@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t
 
-# All times are in milliseconds.
-cpdef enum:
+# All times are in milliseconds. Named, because Cython leaks the values of an enum without a name.
+cpdef enum Milliseconds:
     # From one connect to the next probe of a server that is down, however many requests there are.
     DEMAND_GAP = 10
     # For which a request waits for a probe that gets no reply.

@@ -7,18 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nutproxy.back.health import (
-    BACKOFF_MAX,
-    BACKOFF_MIN,
-    DEMAND_GAP,
-    DEMAND_WAIT,
-    GONE_AFTER,
-    RETRY_MIN,
-    Action,
-    Health,
-    Machine,
-)
+from nutproxy.back.health import Action, Health, Machine, Milliseconds
 
+BACKOFF_MIN, BACKOFF_MAX = Milliseconds.BACKOFF_MIN, Milliseconds.BACKOFF_MAX
+DEMAND_GAP, DEMAND_WAIT = Milliseconds.DEMAND_GAP, Milliseconds.DEMAND_WAIT
+GONE_AFTER, RETRY_MIN = Milliseconds.GONE_AFTER, Milliseconds.RETRY_MIN
 UP, SLOW, DOWN, EJECTED = Health.UP, Health.SLOW, Health.DOWN, Health.EJECTED
 STOPPED = "stopped"
 TIMEOUT, LIMIT, RETRY = 400, 2, 3000
