@@ -62,11 +62,11 @@ cdef class Conn(Pollable):
     cdef size_t* unfinished            # clients only: the sum for all clients of the pool
     cdef bint discarding               # the message is too long: its bytes are dropped as they come
     cdef size_t sent                   # bytes of the first message to send that are already out
-    cdef bint unparsed                   # the tail may hold whole messages: parse before receiving
+    cdef bint unparsed                 # the tail may hold whole messages: parse before receiving
     cdef public bint closing           # nothing more is read; closed when all replies are out
     cdef uint64_t* stats               # row of its pool (clients) or of its server
-    cdef int64_t last_recv               # when it last sent a byte, milliseconds of the loop's clock
-    cdef int64_t last_send                # when it was last written to, or that was tried
+    cdef int64_t last_recv             # when it last sent a byte, milliseconds of the loop's clock
+    cdef int64_t last_send             # when it was last written to, or that was tried
     cdef readonly uint64_t recv_bytes
     cdef readonly uint64_t send_bytes
 

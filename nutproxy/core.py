@@ -208,6 +208,7 @@ class Worker:
             or reactor.flush_servers.count
             or reactor.flush_clients.count
             or reactor.jobs.count
+            or reactor.replies.count
             or self.unfreed
         ):
             # There is input to read, output to flush or memory to free already.
@@ -283,7 +284,7 @@ class Worker:
                     end_faulty(conn)
         reactor.ready_before.count = 0
 
-        if reactor.jobs.count:
+        if reactor.jobs.count or reactor.replies.count:
             self.janitor.work()
         if self.draining:
             # Before the wait: a timer may have ended the last client.

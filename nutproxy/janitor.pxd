@@ -1,3 +1,4 @@
+from nutproxy.io.jobs cimport Jobs
 from nutproxy.io.reactor cimport Reactor
 
 
@@ -8,4 +9,5 @@ cdef class Janitor:
     cdef set watched                   # pools with a timer for `look`
 
     cdef int work(self) except -1
+    cdef int portions(self, Jobs jobs) except -1
     cdef int watch(self) except -1

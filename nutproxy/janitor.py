@@ -1,9 +1,11 @@
 # nutproxy/janitor.py: the periodic work of a worker
 """What is not caused by an event of a connection:
 
-work    every turn: about a millisecond for jobs that would take too long for one turn
-tidy    every second: memory after a burst, probes, rings and requests that do not go on
-look    twice per timeout: connections to servers on which requests have timed out
+    work    every turn: a millisecond or two for jobs that would take too long for one turn
+    tidy    every second: memory after a burst, probes, rings and requests that do not go on
+    look    twice per timeout: connections to servers on which requests have timed out
+
+A timer that is due at a certain time belongs to what it is for.
 """
 
 import logging
@@ -22,7 +24,7 @@ log = logging.getLogger("nutproxy")
 TIDY_INTERVAL = 1000
 # At least so many milliseconds are between runs of `look` at a pool.
 LOOK_MIN = 10
-# Microseconds after which no other job gets a portion in the same turn.
+# Microseconds after which no other job of the same queue gets a portion in this turn.
 WORK_PER_TURN = cython.declare(cython.longlong, 1000)
 
 
@@ -45,12 +47,17 @@ class Janitor:
         self.watched = set()
 
     def work(self):
-        """Do a portion of each job, as long as there is time in this turn."""
+        """The loop's own jobs do not wait for replies, of which clients can ask for any number."""
+        self.portions(self.reactor.jobs)
+        return self.portions(self.reactor.replies)
+
+    def portions(self, jobs):
+        """Do a portion of each of these jobs, as long as there is time in this turn."""
         job: Job
         more: cython.bint
         end: cython.longlong = clock_usec() + WORK_PER_TURN
-        for _ in range(self.reactor.jobs.count):
-            job = self.reactor.jobs.first()
+        for _ in range(jobs.count):
+            job = jobs.first()
             more = False
             try:
                 more = job.portion()
@@ -59,7 +66,7 @@ class Janitor:
                     log.exception("internal error in a job")
                 else:
                     end_faulty(job.conn)
-            self.reactor.jobs.next(more)
+            jobs.next(more)
             if clock_usec() >= end:
                 break
         return 0

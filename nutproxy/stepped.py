@@ -113,6 +113,7 @@ class SteppedWorker(Worker):
             # They will never run. Some hold connections.
             self.reactor.timers.heap.clear()
             self.reactor.jobs.waiting.clear()
+            self.reactor.replies.waiting.clear()
         self.listeners.clear()
         self.frontends.clear()
         for pool in self.pools:

@@ -23,12 +23,12 @@ cdef class Server(Upstream):
     cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3
-    cdef Timer reconnect_timer             # opens missing connections with preconnect, or None
+    cdef Timer reconnect_timer         # opens missing connections with preconnect, or None
     cdef readonly bytes refusal        # why link_for returned no connection: an error reply
     cdef dict refusals                 # by profile and slot: when it may be tried again
-    cdef Timer probe_timer                 # for health.probe_at, or None
-    cdef Link probing            # the probe in progress, or None
-    cdef Link spare              # an answered probe whose slot has a silent connection
+    cdef Timer probe_timer             # for health.probe_at, or None
+    cdef Link probing                  # the probe in progress, or None
+    cdef Link spare                    # an answered probe whose slot has a silent connection
 
     cdef Link aside_for(self, Profile profile)
     cdef int request_timed_out(self, Link link, int64_t start) except -1

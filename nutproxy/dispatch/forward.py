@@ -225,7 +225,7 @@ def later(client, steps, flags, failure):
     """Make a reply in later turns; it is `failure` if that raises. The client's next request waits
     until it is complete. If `steps` is None, only the next request is delayed."""
     client.waiting = True
-    client.reactor.jobs.add(ReplySteps(client, steps, flags, failure))
+    client.reactor.replies.add(ReplySteps(client, steps, flags, failure))
     return 0
 
 

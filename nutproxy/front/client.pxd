@@ -27,7 +27,7 @@ cdef class ClientConn(Conn):
     cdef bint broken                   # closed by nutproxy because its input is not a request
     cdef readonly bint lingering       # all replies are sent: further input is dropped
     cdef Row* row                      # its last command
-    cdef int64_t last_request                # when that came, milliseconds of the loop's clock
+    cdef int64_t last_request          # when that came, milliseconds of the loop's clock
     cdef int64_t local_turn            # the last turn in which nutproxy answered a command itself
     cdef unsigned int local_count      # how many it answered in that turn
     cdef readonly double created       # monotonic seconds

@@ -6,6 +6,6 @@ cdef class Listener(Conn):
     cdef readonly Frontend frontend
     cdef object sock                   # the Python socket that owns the descriptor
     cdef readonly str address
-    cdef object pause_timer                # the timer that ends a pause in accepting, or None
+    cdef object pause_timer            # the timer that ends a pause in accepting, or None
 
     cdef int add_client(self, int fd) except -1

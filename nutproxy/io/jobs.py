@@ -4,7 +4,7 @@ building a large ring, making the reply to CLIENT LIST.
 
     jobs.add ──> [ job 1 | job 2 | job 3 ] ──> one portion of job 1 ──> to the end, if more is left
 
-janitor.py runs them, for about a millisecond in each turn.
+janitor.py runs them, for about a millisecond in each turn. A worker has two queues (reactor.pxd).
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ class Job:
 
 @cython.cclass
 class Jobs:
-    """The jobs of a worker. The first one gets the next portion."""
+    """A queue of jobs. The first one gets the next portion."""
 
     def __init__(self):
         self.waiting = deque()

@@ -25,7 +25,8 @@ cdef struct PollList:
 cdef class Reactor:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
-    cdef readonly Jobs jobs
+    cdef readonly Jobs jobs            # the loop's own
+    cdef readonly Jobs replies         # replies to clients that are made in steps
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
     cdef readonly int64_t seen         # `now` of the turn before: input up to then has been read
     cdef readonly int64_t now_usec     # `now` in microseconds

@@ -110,6 +110,7 @@ class Reactor:
         self.poller = Poller()
         self.timers = WaitQueue()
         self.jobs = Jobs()
+        self.replies = Jobs()
         self.conns = set()
         self.reserve()
         self.tick()

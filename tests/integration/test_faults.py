@@ -348,7 +348,7 @@ def test_a_list_that_cannot_be_started_does_not_block_later_ones(monkeypatch, tm
         for client in clients:
             assert client("PING") == b"PONG"
         with monkeypatch.context() as patched:
-            patched.setattr(worker.reactor.jobs, "waiting", Full())
+            patched.setattr(worker.reactor.replies, "waiting", Full())
             clients[0].send("CLIENT", "LIST")
             assert clients[0].closed()
         assert clients[1]("CLIENT", "LIST").count(b" fd=") == LINES_PER_STEP + 1

@@ -4,6 +4,7 @@
 import pytest
 
 from nutproxy.builtin.client import LINES_PER_STEP
+from nutproxy.members import View
 
 CLIENTS = 2 * LINES_PER_STEP + 50
 
@@ -17,7 +18,7 @@ def crowd(rig):
 
 
 def jobs(rig):
-    return rig.worker.reactor.jobs.count
+    return rig.worker.reactor.replies.count
 
 
 def begin_list(rig, client):
@@ -64,3 +65,19 @@ def test_several_jobs_take_turns(crowd):
     assert (lines.count(b"\n"), pong) == (CLIENTS, b"PONG")
     [lines] = second.replies()
     assert lines.count(b"\n") == CLIENTS
+
+
+def test_the_work_of_the_loop_does_not_wait_for_the_replies_to_clients(crowd):
+    view = View(crowd.members(0))
+    for client in crowd.clients[:60]:
+        client.send(b"CLIENT", b"LIST")
+    for _ in range(5):
+        crowd.worker.step()
+    assert jobs(crowd) > 40
+    crowd.pool.apply(view)
+    # A View of one server takes six portions.
+    for _ in range(12):
+        crowd.worker.step()
+    assert [server.member for server in crowd.pool.servers] == list(view.members)
+    assert crowd.worker.reactor.jobs.count == 0
+    crowd.settle()
