@@ -26,5 +26,7 @@ cdef class Worker:
     cdef int judge(self) except -1
     cdef void paused(self, int64_t waited, int count) noexcept
     cdef int flush(self, PollList* conns) except -1
-    cdef int timeout(self)
+    cdef int timeout(self) except -2
+    cdef void observe(self) noexcept
+    cpdef bint may_rest(self, int wait) noexcept
     cdef int check_drained(self) except -1

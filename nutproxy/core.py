@@ -9,7 +9,8 @@ One turn:
        by then have been read
     2. read connections that still had input last turn, or may be read again; go on with jobs that
        are done in portions
-    3. wait for events until the next timer or deadline, or not at all if step 2 left work
+    3. wait for events until the next timer or deadline, or not at all if step 2 left work. While
+       much is in flight, rest first, so that there are more of them (io/coalesce.py)
     4. handle each event: error first, then read, then write
     5. flush connections with queued output: servers first, then clients
     6. release connections that were closed
@@ -37,6 +38,7 @@ from cython.cimports.nutproxy.dispatch.redis import (
 )
 from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
+from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.inbox import Inbox
 from cython.cimports.nutproxy.io.reactor import (
     Pollable,
@@ -50,7 +52,7 @@ from cython.cimports.nutproxy.msg.message import messages_setup, messages_turn
 from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.protocols import memcache_protocol, redis_protocol
-from cython.cimports.nutproxy.stats.slab import Slab
+from cython.cimports.nutproxy.stats.slab import GLOBAL_EVENTS, GLOBAL_TURNS, Slab
 
 from nutproxy import __version__
 from nutproxy.back.handshake import MemcacheHandshake, RedisHandshake
@@ -90,11 +92,12 @@ class Process(NamedTuple):
 
 @cython.cclass
 class Worker:
-    """Its reactor, its pools and their listeners. `mbuf_size` is in bytes. `slab` has the
-    rows of the pools that will be added, in the order in which they will be added."""
+    """Its reactor, its pools and their listeners. `mbuf_size` is in bytes, `coalesce` in
+    microseconds. `slab` has the rows of the pools that will be added, in the order in which they
+    will be added."""
 
-    def __init__(self, mbuf_size: int, config_file: str, slab: Slab):
-        self.reactor = Reactor(mbuf_size, slab)
+    def __init__(self, mbuf_size: int, config_file: str, slab: Slab, coalesce: int = 0):
+        self.reactor = Reactor(mbuf_size, slab, coalesce)
         self.pools = []
         self.frontends = []
         self.listeners = []
@@ -217,6 +220,23 @@ class Worker:
             return -1
         return min(max(first - reactor.now, 0), 60000)
 
+    def may_rest(self, wait):
+        """May this turn, whose poll may take `wait` milliseconds, rest before it? Not if a timer
+        or deadline is due by then, nor in a drain or while a connection to a server begins."""
+        return (
+            (wait < 0 or (wait - 1) * 1000 >= self.reactor.coalescer.limit)
+            and not self.draining
+            and not self.reactor.handshakes
+        )
+
+    def observe(self):
+        """Once in a millisecond or less often: how long may turns rest?"""
+        reactor: Reactor = self.reactor
+        reactor.counted.turns = reactor.stats[GLOBAL_TURNS]
+        reactor.counted.events = reactor.stats[GLOBAL_EVENTS]
+        used: cython.longlong = processor_usec() if reactor.coalescer.weighs() else -1
+        reactor.coalescer.observe(reactor.now_usec, reactor.counted, used)
+
     def paused(self, waited, count):
         """Called after a long turn. If it took longer than the poller's timeout, nutproxy was not
         running. Servers are not at fault for that, so they get extra time before deadlines run."""
@@ -241,8 +261,6 @@ class Worker:
                     conn.send(conn)
                 except Exception:
                     end_faulty(conn)
-        if count == 0:
-            return 0
         conns.count -= count
         memmove(conns.items, conns.items + count, conns.count * cython.sizeof(cython.p_void))
         return 0
@@ -290,8 +308,14 @@ class Worker:
             # Before the wait: a timer may have ended the last client.
             self.check_drained()
         wait = self.timeout()
+        if reactor.coalescer.gap and wait and self.may_rest(wait):
+            reactor.coalescer.rest(reactor.now_usec)
         count = reactor.poller.wait(wait)
         reactor.tick()
+        reactor.stats[GLOBAL_TURNS] += 1
+        reactor.stats[GLOBAL_EVENTS] += count
+        if reactor.now_usec >= reactor.coalescer.decide_at:
+            self.observe()
         if reactor.now - reactor.seen >= PAUSE_MIN:
             self.paused(wait, count)
         for index in range(cython.cast(cython.size_t, count)):
@@ -302,8 +326,10 @@ class Worker:
             except Exception:
                 end_faulty(conn)
 
-        self.flush(cython.address(reactor.flush_servers))
-        self.flush(cython.address(reactor.flush_clients))
+        if reactor.flush_servers.count:
+            self.flush(cython.address(reactor.flush_servers))
+        if reactor.flush_clients.count:
+            self.flush(cython.address(reactor.flush_clients))
         reactor.sweep()
         self.unfreed = messages_turn(reactor.now)
         return 0
@@ -331,6 +357,7 @@ def core_loop(worker: Worker) -> None:
     collected = gc.isenabled()
     gc.disable()
     messages_setup()
+    worker.reactor.coalescer.prepare()
     try:
         worker.janitor.tidy()
         for pool in worker.pools:

@@ -44,8 +44,13 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC, CLOCK_THREAD_CPUTIME_ID
     int clock_gettime(int clock, timespec* now)
+    int clock_nanosleep(int clock, int flags, const timespec* request, timespec* left)
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int PR_SET_TIMERSLACK
+    int prctl(int option, unsigned long value)
 
 cdef extern from "<malloc.h>" nogil:
     int M_MMAP_THRESHOLD, M_TRIM_THRESHOLD

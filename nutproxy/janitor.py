@@ -2,7 +2,8 @@
 """What is not caused by an event of a connection:
 
     work    every turn: a millisecond or two for jobs that would take too long for one turn
-    tidy    every second: memory after a burst, probes, rings and requests that do not go on
+    tidy    every second: memory after a burst, probes, rings and requests that do not go on, a
+            line about turns that wait
     look    twice per timeout: connections to servers on which requests have timed out
 
 A timer that is due at a certain time belongs to what it is for.
@@ -12,7 +13,7 @@ import logging
 from functools import partial
 
 import cython
-from cython.cimports.nutproxy.csys import CLOCK_MONOTONIC, clock_gettime, timespec
+from cython.cimports.nutproxy.io.clock import clock_usec
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import Reactor, end_faulty
 from cython.cimports.nutproxy.msg.message import messages_trim
@@ -26,14 +27,6 @@ TIDY_INTERVAL = 1000
 LOOK_MIN = 10
 # Microseconds after which no other job of the same queue gets a portion in this turn.
 WORK_PER_TURN = cython.declare(cython.longlong, 1000)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def clock_usec() -> cython.longlong:
-    time: timespec
-    clock_gettime(CLOCK_MONOTONIC, cython.address(time))
-    return cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
 
 
 @cython.cclass
@@ -75,6 +68,7 @@ class Janitor:
         """Schedules itself first: it must go on even if something below fails."""
         self.reactor.timers.schedule(self.reactor.now + TIDY_INTERVAL, self.tidy)
         messages_trim()
+        self.reactor.coalescer.tell()
         for pool in self.pools:
             pool.keep_probing()
         for frontend in self.frontends:

@@ -3,6 +3,7 @@
 
     worker.step()                 one turn
     worker.reactor.clock += 50    time passes; 100 ms and more in one turn are a pause
+    rest_always(worker, 100)      a Worker of the usual kind, with a constant rest (io/coalesce.py)
     check(worker)                 every queue, sum and reference count is right
     queued(conn)                  the messages in the queues of a connection
 
@@ -10,11 +11,12 @@ For tests only. The worker's own loop is unchanged by it: these are subclasses o
 """
 
 import cython
-from cython.cimports.nutproxy.back.link import Link
+from cython.cimports.nutproxy.back.link import LINK_HANDSHAKE, Link
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.core import Worker
 from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.io.coalesce import Coalescer
 from cython.cimports.nutproxy.io.event import Poller
 from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.janitor import Janitor
@@ -64,6 +66,19 @@ class SteppedPoller(Poller):
     def wait(self, timeout):
         self.found = Poller.wait(self, 0)
         return self.found
+
+
+@cython.cclass
+class ConstantCoalescer(Coalescer):
+    """The gap is always the limit, whatever is in flight."""
+
+    def decide(self):
+        self.gap = self.limit
+
+
+def rest_always(worker: Worker, usec: int) -> None:
+    """Leave `usec` microseconds between the polls of a Worker that does not run yet."""
+    worker.reactor.coalescer = ConstantCoalescer(usec, worker.reactor.slab)
 
 
 @cython.cclass
@@ -221,6 +236,8 @@ def check(worker: Worker) -> int:
     server: Server
     rows: dict = {}
     timed: int = 0
+    shaking: int = 0
+    link: Link
     for client in worker.clients():
         check_client(client, holders)
     for pool in worker.pools:
@@ -232,6 +249,11 @@ def check(worker: Worker) -> int:
             check_gauges(server, rows[cython.cast(cython.size_t, server.stats)])
     for pool in worker.pools:
         timed += check_deadlines(pool, holders)
+        for server in pool.servers + pool.leaving:
+            for link in links(server):
+                shaking += link.state == LINK_HANDSHAKE
+    if shaking != worker.reactor.handshakes:
+        wrong("the number of handshakes", shaking, worker.reactor.handshakes)
     for address, (refs, flags, expected) in holders.items():
         if refs != expected:
             wrong("references of a message", hex(address), refs, expected)

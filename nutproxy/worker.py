@@ -140,7 +140,9 @@ def serve(
 ) -> None:
     """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
     descriptor of the memory for its counters."""
-    worker = Worker(config.globals.mbuf_size, config.path, Slab(config.pools, stats_memory))
+    slab = Slab(config.pools, stats_memory)
+    keys = config.globals
+    worker = Worker(keys.mbuf_size, config.path, slab, keys.coalesce)
     worker.client_room.limit = max_clients
     reading, writing = wakeup
 

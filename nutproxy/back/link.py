@@ -243,7 +243,10 @@ def count_reply(
         stats[SERVER_RESPONSES_ERROR] += 1
         if parser.pos > 20 and memcmp(data, b"-ERR Protocol error:", 20) == 0:
             note_last_words(self, data, parser)
-    latency_record(stats, self.reactor.now_usec - msg.start)
+    took: cython.longlong = self.reactor.now_usec - msg.start
+    self.reactor.counted.replies += 1
+    self.reactor.counted.reply_usec += took
+    latency_record(stats, took)
 
 
 @cython.cfunc
@@ -337,6 +340,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
 def become_ready(self: Link) -> cython.int:
     """The handshake is complete: requests can be sent."""
     self.state = LINK_READY
+    self.reactor.handshakes -= 1
     self.recv_done = aside_recv_done if self.aside else server_recv_done
     self.send = cython.cast(send_t, server_send)
     self.waiting_since = self.reactor.now
@@ -367,6 +371,7 @@ def server_connected(conn: Conn) -> cython.int:
         conn.err = err
         return conn.close(conn)
     self.state = LINK_HANDSHAKE
+    conn.reactor.handshakes += 1
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.reactor.now
     conn.send = cython.cast(send_t, server_no_send)
@@ -500,6 +505,8 @@ def server_close(conn: Conn) -> cython.int:
         return 0
     if self.state == LINK_HANDSHAKE or was_ready:
         conn.stats[SERVER_SERVER_CONNECTIONS] -= 1
+    if self.state == LINK_HANDSHAKE:
+        conn.reactor.handshakes -= 1
     self.state = LINK_CLOSED
     if self.connect_timer is not None:
         self.connect_timer.cancel()

@@ -41,6 +41,11 @@ Milliseconds = Annotated[
     PlainValidator(values.milliseconds),
     WithJsonSchema({"type": "integer", "minimum": -1, "maximum": MAX_INT}),
 ]
+Coalesce = Annotated[
+    int,
+    PlainValidator(values.coalesce),
+    WithJsonSchema({"type": "string", "pattern": "^(auto|off|[0-9]+ *(us|\u00b5s|\u03bcs))$"}),
+]
 File = Annotated[
     str | None, PlainValidator(values.path), WithJsonSchema({"type": "string", "minLength": 1})
 ]
@@ -188,6 +193,20 @@ class GlobalConfig(Keys):
         unit="bytes",
         minimum=MBUF_MIN_SIZE,
         maximum=MBUF_MAX_SIZE,
+    )
+    coalesce: Coalesce = key(
+        values.COALESCE_AUTO,
+        "How long nutproxy may let requests and replies gather before it looks for them. While ten"
+        " or more requests are with the servers, `auto` leaves up to half the time of a reply of"
+        " late between two looks, but at most 100 microseconds. It then handles several at once,"
+        " with fewer and larger writes: less processor time a request, and more requests a second"
+        " where the processor is the limit. Where little is in flight, nothing waits. A number is"
+        " another limit in place of the 100. With `off` nothing ever waits. docs/performance.md"
+        " has measurements.",
+        example="50 us",
+        unit="microseconds",
+        written="auto",
+        accepts=f"auto, off, or a limit from {values.COALESCE_MIN} us to {values.COALESCE_MAX} us",
     )
 
 

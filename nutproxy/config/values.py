@@ -8,6 +8,7 @@ accepted depends on the key. The loader adds the key, the pool and the file to t
     listen    host:port | IPv6:port | [IPv6]:port | /path [octal permissions]
     servers   host:port:weight [name] | [IPv6]:port:weight [name] | /path:weight [name]
     size      digits with an optional k, kb, m, mb, g or gb, as in redis.conf
+    coalesce  auto | off | digits us
 
 Text is split from its end, as in twemproxy, so an IPv6 address needs no brackets. The name under
 which a server is hashed decides where existing data is found. It must be exactly the name that
@@ -52,6 +53,11 @@ _SIZE_UNITS = {
     "g": 1000**3,
     "gb": 1 << 30,
 }
+# Microseconds. More than a millisecond would be longer than most servers take for a reply.
+COALESCE_AUTO, COALESCE_MIN, COALESCE_MAX = 100, 20, 1000
+COALESCE_WORDS = {"auto": COALESCE_AUTO, "off": 0}
+_MICROSECONDS = re.compile(r"([0-9]+) *(?:us|\u00b5s|\u03bcs)", re.ASCII)
+
 _SIZE = re.compile(r"([0-9]+)([a-z]*)", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
@@ -237,6 +243,20 @@ def size(value: Any) -> int:
             f"'{text}' is not a size, accepted: bytes with an optional k, kb, m, mb, g or gb"
         )
     return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def coalesce(value: Any) -> int:
+    """Microseconds: 0 for `off`, COALESCE_AUTO for `auto`, or the number in front of `us`."""
+    text = scalar(value).lower()
+    if text in COALESCE_WORDS:
+        return COALESCE_WORDS[text]
+    match = _MICROSECONDS.fullmatch(text)
+    if match is None:
+        raise Unfit(f"'{text}' is not a time")
+    number = int(match[1]) if len(match[1]) <= 10 else MAX_INT
+    if not COALESCE_MIN <= number <= COALESCE_MAX:
+        raise Unfit(f"{text} is out of range")
+    return number
 
 
 def milliseconds(value: Any) -> int | None:

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nutproxy.csys cimport iovec
+from nutproxy.io.coalesce cimport Coalescer, Counted
 from nutproxy.io.event cimport Poller
 from nutproxy.io.jobs cimport Jobs
 from nutproxy.io.timer cimport WaitQueue
@@ -25,6 +26,8 @@ cdef struct PollList:
 cdef class Reactor:
     cdef readonly Poller poller
     cdef readonly WaitQueue timers
+    cdef readonly Coalescer coalescer
+    cdef Counted counted
     cdef readonly Jobs jobs            # the loop's own
     cdef readonly Jobs replies         # replies to clients that are made in steps
     cdef readonly int64_t now          # milliseconds, monotonic; read once a turn
@@ -43,6 +46,7 @@ cdef class Reactor:
     cdef readonly set conns            # every open listener, client and server connection
     cdef Pollable closed_conns         # closed in this turn, kept until it ends: a list, last first
     cdef size_t closed_count
+    cdef readonly size_t handshakes    # connections to servers that are in their handshake
 
     cdef void tick(self) noexcept
     cdef int reserve(self) except -1

@@ -28,7 +28,6 @@ import logging
 import cython
 from cython.cimports.libc.stdlib import free, malloc, realloc
 from cython.cimports.nutproxy.csys import (
-    CLOCK_MONOTONIC,
     EPOLLERR,
     EPOLLHUP,
     EPOLLIN,
@@ -36,12 +35,12 @@ from cython.cimports.nutproxy.csys import (
     EPOLLRDHUP,
     SO_ERROR,
     SOL_SOCKET,
-    clock_gettime,
     close,
     getsockopt,
     socklen_t,
-    timespec,
 )
+from cython.cimports.nutproxy.io.clock import clock_usec
+from cython.cimports.nutproxy.io.coalesce import Coalescer
 from cython.cimports.nutproxy.io.event import Poller
 from cython.cimports.nutproxy.io.jobs import Jobs
 from cython.cimports.nutproxy.io.timer import WaitQueue
@@ -97,9 +96,10 @@ def list_sweep(items: cython.pointer(PollList)) -> cython.void:
 class Reactor:
     """State that the connections of one worker share: clock, poller, buffers, and the lists of
     connections with work to do. `mbuf_size` is the receive chunk in bytes; counters are in `slab`.
+    Turns are at most `coalesce` microseconds apart while they wait (coalesce.py); 0: none waits.
     """
 
-    def __cinit__(self, mbuf_size: cython.size_t, slab: Slab):
+    def __cinit__(self, mbuf_size: cython.size_t, slab: Slab, coalesce: int = 0):
         self.slab = slab
         self.stats = slab.row(0)
         self.mbuf_size = mbuf_size
@@ -109,6 +109,7 @@ class Reactor:
             raise MemoryError
         self.poller = Poller()
         self.timers = WaitQueue()
+        self.coalescer = Coalescer(coalesce, slab)
         self.jobs = Jobs()
         self.replies = Jobs()
         self.conns = set()
@@ -125,10 +126,8 @@ class Reactor:
 
     def tick(self):
         """Read the clock. Called once a turn."""
-        time: timespec
-        clock_gettime(CLOCK_MONOTONIC, cython.address(time))
         self.seen = self.now
-        self.now_usec = cython.cast(cython.longlong, time.tv_sec) * 1000000 + time.tv_nsec // 1000
+        self.now_usec = clock_usec()
         self.now = self.now_usec // 1000
 
     def reserve(self):

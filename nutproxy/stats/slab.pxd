@@ -7,6 +7,10 @@ from nutproxy.csys cimport __builtin_clzll
 cpdef enum:
     GLOBAL_TOTAL_CONNECTIONS
     GLOBAL_CURR_CONNECTIONS
+    GLOBAL_TURNS
+    GLOBAL_EVENTS
+    GLOBAL_WAITS
+    GLOBAL_WAITED_USEC
 
 cpdef enum:
     POOL_CLIENT_EOF

@@ -37,6 +37,25 @@ GLOBAL: Sequence[Row] = (
         True,
     ),
     Row("curr_connections", "gauge", "# connections now", "Those that are open now.", True),
+    Row(
+        "turns",
+        "counter",
+        "# turns of the loop",
+        "`events` and the requests of all pools, divided by this, say how full a turn is.",
+    ),
+    Row(
+        "events",
+        "counter",
+        "# events that the loop has handled",
+        "Something to read, room to write, or the end of a connection.",
+    ),
+    Row(
+        "waits",
+        "counter",
+        "# turns that waited for more events",
+        "See `coalesce` in the configuration.",
+    ),
+    Row("waited_usec", "counter", "total microseconds of these waits"),
 )
 
 POOL: Sequence[Row] = (

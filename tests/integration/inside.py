@@ -55,12 +55,23 @@ class Calls:
 
 
 @contextlib.contextmanager
-def running_worker(servers, directory, *, name=HOST, resolve=None, calls=None, **options):
-    """A running Worker with the pool `alpha` of these servers. Yields the Worker and its port.
-    With `name`, the servers are configured by that name instead of an address. `resolve` looks it
-    up instead of the worker's Resolver. `calls` is a Calls for this worker."""
+def running_worker(
+    servers,
+    directory,
+    *,
+    form=pool,
+    name=HOST,
+    resolve=None,
+    calls=None,
+    prepare=lambda worker: None,
+    **options,
+):
+    """A running Worker with the pool `alpha` of these servers, whose text `form` makes. Yields the
+    Worker and its port. With `name`, the servers are configured by that name instead of an address.
+    `resolve` looks it up instead of the worker's Resolver. `calls` is a Calls for this worker.
+    `prepare` is called with the Worker before it runs."""
     [port] = free_ports(1)
-    text = pool("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
+    text = form("alpha", servers, **options).replace("listen: auto", f"listen: {HOST}:{port}")
     text = text.replace(f"- {HOST}:", f"- {name}:")
     file = directory / "proxy.yml"
     file.write_text(text)
@@ -83,6 +94,7 @@ def running_worker(servers, directory, *, name=HOST, resolve=None, calls=None, *
         calls.wake = lambda: writing.send(WAKE)
     worker.wake_with(reading, woken)
     worker.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
+    prepare(worker)
     thread = threading.Thread(target=worker.run, daemon=True)
     thread.start()
     try:

@@ -102,6 +102,15 @@ def test_global_settings_have_defaults(read):
     assert config.path == "f.yml"
 
 
+@pytest.mark.parametrize(
+    ("text", "usec"),
+    [("auto", 100), ("off", 0), ("OFF", 0), ("20us", 20), ("50 us", 50), ("1000 \u00b5s", 1000)],
+)
+def test_coalesce_is_a_word_or_a_time_in_microseconds(text, usec, read):
+    config, _ = read(f"global:\n  coalesce: {text}\n" + pool_text())
+    assert config.globals.coalesce == usec
+
+
 def test_global_settings_are_read(read):
     config, _ = read(
         "global:\n  verbose: 11\n  output: /x/y.log\n  mbuf_size: 64kb\n" + pool_text()
@@ -686,6 +695,16 @@ def test_keys_of_one_protocol_are_not_judged_where_the_protocol_is_not_known(fin
             "global.mbuf_size: 100 is out of range, accepted: 512 to 16mb",
         ),
         ("global:\n  output: [a]\n", "global.output: is a list, accepted: a path"),
+        (
+            "global:\n  coalesce: 19 us\n",
+            "global.coalesce: 19 us is out of range, accepted: auto, off, or a limit from 20 us to"
+            " 1000 us",
+        ),
+        (
+            "global:\n  coalesce: 50\n",
+            "global.coalesce: '50' is not a time, accepted: auto, off, or a limit from 20 us to"
+            " 1000 us",
+        ),
         (
             "global:\n  listen: h:9\n",
             "global.listen: is a key of a pool; 'global' is for process settings and cannot"

@@ -17,6 +17,7 @@ PROOFS = {
     "verbose": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "output": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "mbuf_size": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
+    "coalesce": "integration/test_coalesce.py::test_off_never_rests",
     "log_format": "integration/test_log.py::test_json_for_machines",
     "shutdown_timeout": "integration/test_drain.py::"
     "test_a_server_that_hangs_makes_the_timeout_end_it",
