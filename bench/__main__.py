@@ -6,6 +6,7 @@
     python -m bench --list                         list the rows with a description
     python -m bench --only redis-get-p16           one row; several: ID,ID or 'redis-get*'
     python -m bench --placement own,shared         these placements (bench/placement.py); or all
+    python -m bench --coalesce                     nutproxy with and without `coalesce`; 30 minutes
     python -m bench --memory                       resident memory in five cases (bench/memory.py)
 
 predixy is included if it is on PATH. Tables go to standard output. A complete run has at least five
@@ -41,12 +42,15 @@ from bench.peers import CHECKOUT, PEERS, TWEMPROXIES, Ground, Peer
 from bench.placement import Placement
 from bench.progress import Progress
 from bench.ratios import BASE, Results
-from bench.rows import COUNTS, LOAD, PARTIALS, ROWS, Count, Partial, Row
+from bench.rows import COALESCE, COUNTS, LOAD, PARTIALS, ROWS, Count, Partial, Row
 from bench.tracers import Counts
 
 RESULTS = Path(__file__).parent / "results"
 DEFAULT_PEERS = ["nutproxy", "nutcracker", "haproxy", "echo"]
 TRACED_PEERS = ("nutproxy", "nutcracker")
+# Of the rows in open loop.
+PARTIAL_PEERS = ("nutproxy", "nutproxy-off", "nutcracker")
+COALESCE_PEERS = ["nutproxy", "nutproxy-off", "nutcracker", "redis"]
 LEAST_ROUNDS_TO_WRITE = 5
 TURNS = 2  # runs of a peer in each round: one in each order of the peers
 PARTIAL_SECONDS = 0.8  # of load in each round of an open-loop row
@@ -68,7 +72,7 @@ class Selection:
 
     @property
     def cpu_file(self) -> str:
-        return "cpu.svg" if self.stem == "latest" else f"{self.stem}.svg"
+        return {"latest": "cpu.svg", "long": "long.svg"}.get(self.stem, "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,6 +116,10 @@ def selections(options: argparse.Namespace) -> list[Selection]:
     names = options.placement
     everywhere = [placement.placement(name) for name in names or default_placements()]
     partials = [one for one in PARTIALS if BASE in options.peers]
+    if options.coalesce:
+        rows = [row for row in COALESCE if chosen(row.id, options.only)]
+        partials = [one for one in partials if chosen(one.id, options.only)]
+        return [Selection("coalesce", rows, partials, [], everywhere)]
     if options.only:
         partials = [one for one in partials if chosen(one.id, options.only)]
         bases = {one.of for one in partials}
@@ -139,10 +147,11 @@ def programs(selection: Selection) -> Iterator[str]:
 def measured(options: argparse.Namespace, selection: Selection) -> Results:
     results = Results(machine(), options.peers, turns=TURNS)
     traced = sum(name in TRACED_PEERS for name in options.peers)
+    partial = sum(name in PARTIAL_PEERS for name in options.peers)
     times = len(selection.placements) * options.rounds
     cells = [(name, row) for name in options.peers for row in selection.rows]
     closed = times * sum(peers.serves(name, row) for name, row in cells)
-    opened = times * len(selection.partials) * traced
+    opened = times * len(selection.partials) * partial
     steps = (closed + opened) * TURNS
     seconds = (closed * CELL_SECONDS + opened * PARTIAL_SECONDS) * options.scale
     seconds += steps * START_SECONDS + traced * len(selection.counts) * COUNT_SECONDS
@@ -194,7 +203,7 @@ def measure_placement(
             for one in selection.partials
         ]
         results.rates[place.name] = {row.id: row.rate for row in offered}
-        compared = [peer for peer in running if peer.name in TRACED_PEERS]
+        compared = [peer for peer in running if peer.name in PARTIAL_PEERS]
         measure_rounds(results, compared, offered, options.rounds, directory, progress)
 
 
@@ -298,13 +307,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"{','.join(PEERS)} ({','.join(DEFAULT_PEERS)}, and predixy if it is on PATH)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="write tables and charts here")
+    parser.add_argument(
+        "--coalesce", action="store_true", help="nutproxy with and without `coalesce`"
+    )
     parser.add_argument("--memory", action="store_true", help="resident memory instead of CPU")
     parser.add_argument(
         "--churn", type=positive, default=memory.CHURN, help="connections of memory-churn (1000000)"
     )
     options = parser.parse_args(argv)
     options.complete = is_complete(options)
-    options.peers = options.peers or (list(TRACED_PEERS) if options.memory else default_peers())
+    options.peers = options.peers or default_peers(options)
     known = list(TWEMPROXIES) if options.memory else PEERS
     if unknown := set(options.peers) - set(known):
         parser.error(f"unknown peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -315,9 +327,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def default_peers() -> list[str]:
+def default_peers(options: argparse.Namespace) -> list[str]:
+    if options.memory:
+        return list(TRACED_PEERS)
+    names = COALESCE_PEERS if options.coalesce else DEFAULT_PEERS
     optional = [name for name in ("predixy",) if shutil.which(name)]
-    return [*DEFAULT_PEERS[:-1], *optional, DEFAULT_PEERS[-1]]
+    return [*names[:-1], *optional, names[-1]]
 
 
 def is_complete(options: argparse.Namespace) -> bool:

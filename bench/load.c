@@ -9,6 +9,8 @@
  *                 sent later. This is what independent users see. Requests take turns on the
  *                 connections, and `--pipeline` limits how many are in flight on one.
  *   reconnect     Closed loop with a new connection for each request. Latencies include connect.
+ *   changing      Closed loop. With `--changing 1,200,8`, one connection is in use in the first second,
+ *                 200 are in the next, and so on from the start, until `--seconds` have passed.
  *
  * Every reply is checked: its status, the number of values, and the length and bytes of each value.
  * A wrong reply, a closed connection or 20 seconds without a reply end the run with exit code 1.
@@ -60,6 +62,8 @@ static int is_redis = 1, is_set, reconnect;
 static long port, clients = 50, pipeline = 1, size = 3, keys = 1, space = 10000;
 static long requests;
 static double seconds, rate;
+static long in_use[16];               /* `--changing`: connections in use, by second */
+static size_t changes;
 
 static struct connection *connections;
 static struct histogram latencies;
@@ -188,9 +192,14 @@ static int may_issue(void) {
     return limit ? issued < limit : now < stop_at;
 }
 
+static int is_in_use(struct connection *c) {
+    if (changes == 0) return 1;
+    return c - connections < in_use[(now - start) / SECOND % changes];
+}
+
 /* Closed loop: sends the next batch after the last reply to the batch before. */
 static void begin_batch(struct connection *c) {
-    if (!may_issue()) return;
+    if (!may_issue() || !is_in_use(c)) return;
     c->begun = clock_ns();
     if (reconnect) open_connection(c);
     for (long i = 0; i < pipeline && may_issue(); i++) put_request(c);
@@ -225,6 +234,12 @@ static void release_due(void) {
     uint64_t next = due_time(released);
     struct itimerspec at = {.it_value = {(time_t)(next / SECOND), (long)(next % SECOND)}};
     timerfd_settime(timer, TFD_TIMER_ABSTIME, released < limit ? &at : &(struct itimerspec){0}, NULL);
+}
+
+/* Changing: a second is over. Connections that were not in use begin. */
+static void change(void) {
+    for (long i = 0; i < clients && may_issue(); i++)
+        if (connections[i].in_flight == 0) begin_batch(&connections[i]);
 }
 
 /* ---- replies ---- */
@@ -345,10 +360,16 @@ static void run(void) {
     }
     start = last_progress = now = clock_ns();
     stop_at = start + (uint64_t)(seconds * 1e9);
-    if (rate > 0) {
+    if (rate > 0 || changes > 0) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
         timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
         if (timer < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event) < 0) fail("timerfd: %m");
+    }
+    if (changes > 0) {
+        struct itimerspec each = {.it_value = {1, 0}, .it_interval = {1, 0}};
+        timerfd_settime(timer, 0, &each, NULL);
+    }
+    if (rate > 0) {
         release_due();
     } else {
         for (long i = 0; i < clients; i++) begin_batch(&connections[i]);
@@ -362,7 +383,8 @@ static void run(void) {
             struct connection *c = ready[i].data.ptr;
             if (c == NULL) {
                 uint64_t expirations;
-                if (read(timer, &expirations, sizeof expirations) > 0) release_due();
+                if (read(timer, &expirations, sizeof expirations) > 0)
+                    rate > 0 ? release_due() : change();
                 continue;
             }
             if (ready[i].events & EPOLLOUT) flush(c);
@@ -394,7 +416,8 @@ static const char usage[] =
     "  --keys N                    of a request (1)\n"
     "  --space N                   different keys (10000)\n"
     "  --rate R                    open loop: R requests a second in all\n"
-    "  --reconnect                 a connection for each request\n";
+    "  --reconnect                 a connection for each request\n"
+    "  --changing N,N,…            connections in use, by second; with --seconds\n";
 
 __attribute__((noreturn, format(printf, 1, 2))) static void refuse(const char *format, ...) {
     va_list arguments;
@@ -423,6 +446,18 @@ static double positive(const char *option, const char *text) {
     return found;
 }
 
+static void read_changing(const char *option, const char *text) {
+    char copy[LINE], *rest = copy, *word;
+    snprintf(copy, sizeof copy, "%s", text);
+    clients = 0;
+    while ((word = strsep(&rest, ",")) != NULL) {
+        if (changes == sizeof in_use / sizeof *in_use) refuse("--%s: too many numbers", option);
+        in_use[changes] = number(option, word, 1, 60000);
+        if (in_use[changes] > clients) clients = in_use[changes];
+        changes++;
+    }
+}
+
 static int choice(const char *option, const char *text, const char *no, const char *yes) {
     if (strcmp(text, yes) == 0) return 1;
     if (strcmp(text, no) != 0) refuse("--%s: '%s' is neither %s nor %s", option, text, yes, no);
@@ -435,7 +470,7 @@ static void read_options(int argc, char **argv) {
         {"clients", 1, NULL, 'C'},  {"pipeline", 1, NULL, 'l'}, {"size", 1, NULL, 's'},
         {"keys", 1, NULL, 'k'},     {"space", 1, NULL, 'S'},    {"requests", 1, NULL, 'n'},
         {"seconds", 1, NULL, 't'},  {"rate", 1, NULL, 'r'},     {"reconnect", 0, NULL, 'R'},
-        {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0}};
+        {"changing", 1, NULL, 'g'}, {"help", 0, NULL, 'h'},     {NULL, 0, NULL, 0}};
     int found, which;
     while ((found = getopt_long(argc, argv, "", options, &which)) != -1) {
         const char *name = found == '?' ? "" : options[which].name;
@@ -452,6 +487,7 @@ static void read_options(int argc, char **argv) {
         case 't': seconds = positive(name, optarg); break;
         case 'r': rate = positive(name, optarg); break;
         case 'R': reconnect = 1; break;
+        case 'g': read_changing(name, optarg); break;
         case 'h': printf("%s", usage); exit(0);
         default: fprintf(stderr, "%s", usage); exit(2);
         }
@@ -461,6 +497,8 @@ static void read_options(int argc, char **argv) {
     if ((requests == 0) == (seconds == 0)) refuse("one of --requests and --seconds is needed");
     if (rate > 0 && requests == 0 && rate * seconds < 1) refuse("no request is due in that time");
     if (reconnect && (rate > 0 || pipeline > 1)) refuse("--reconnect excludes --rate and --pipeline");
+    if (changes > 0 && (rate > 0 || reconnect || requests > 0))
+        refuse("--changing excludes --rate, --reconnect and --requests");
     if (!is_redis && is_set && keys > 1) refuse("memcached sets one key at a time");
     limit = rate > 0 && requests == 0 ? (uint64_t)(rate * seconds + 0.5) : (uint64_t)requests;
 }

@@ -7,9 +7,13 @@ during the run. It includes system calls, but not the load generator or the serv
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import re
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +31,7 @@ class Load:
     p99: float
     p99_9: float | None  # not reported by redis-benchmark
     max: float
+    requests: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Sample:
     load: Load
     cpu: float  # of the proxy, in microseconds per request
     user: float  # the part of `cpu` that is user time
+    events: float | None = None  # per turn of nutproxy's loop
+    waited: float | None = None  # the part of the time in which nutproxy's turns rested
 
     @property
     def percent(self) -> float:
@@ -54,13 +61,33 @@ def check(peer: Peer, row: Row) -> None:
 def run(peer: Peer, row: Row, requests: int, directory: Path) -> Sample:
     """Runs the load once. Raises SystemExit if the load generator or the proxy fails."""
     pid = peer.process.pid
+    before = loop_counters(peer)
+    began = time.monotonic()
     threads, (user, system) = thread_time(pid), process_time(pid)
     load = generate(peer, row, requests, directory)
     used = thread_time(pid) - threads
     user_after, system_after = process_time(pid)
     user, system = user_after - user, system_after - system
     share = user / (user + system) if user + system else 0.0
-    return Sample(load, cpu=used / requests / 1e3, user=used * share / requests / 1e3)
+    cpu = used / load.requests / 1e3
+    if before is None:
+        return Sample(load, cpu, user=cpu * share)
+    took = time.monotonic() - began
+    turns, events, waited = (
+        after - earlier for after, earlier in zip(loop_counters(peer) or (), before, strict=True)
+    )
+    return Sample(load, cpu, cpu * share, events / turns, waited / 1e6 / took)
+
+
+def loop_counters(peer: Peer) -> tuple[int, int, int] | None:
+    """nutproxy's turns, events, and microseconds of rest since its start."""
+    if not peer.stats_port:
+        return None
+    with socket.create_connection((HOST, peer.stats_port)) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        text = b"".join(iter(functools.partial(connection.recv, 1 << 16), b""))
+    found = json.loads(text)
+    return found["turns"], found["events"], found["waited_usec"]
 
 
 def generate(peer: Peer, row: Row, requests: int, directory: Path) -> Load:
@@ -71,7 +98,9 @@ def generate(peer: Peer, row: Row, requests: int, directory: Path) -> Load:
     output = answer.stdout + answer.stderr
     if answer.returncode != 0 or "Error from server" in output:
         raise SystemExit(f"{row.id}: {row.tool} and {peer.name}: {output[-2000:]}")
-    return parse_load(answer.stdout) if row.tool == LOAD else parse_redis_benchmark(answer.stdout)
+    if row.tool == LOAD:
+        return parse_load(answer.stdout)
+    return dataclasses.replace(parse_redis_benchmark(answer.stdout), requests=requests)
 
 
 def redis_benchmark_command(port: int, row: Row, requests: int, directory: Path) -> list[str]:
@@ -86,11 +115,13 @@ def redis_benchmark_command(port: int, row: Row, requests: int, directory: Path)
 
 
 def load_command(port: int, row: Row, requests: int, directory: Path) -> list[str]:
+    amount = ["--seconds", str(requests), "--changing", row.changing]
     return [
         *(compiled(directory, "load"), "--port", str(port), "--protocol", row.protocol),
-        *("--command", "set" if row.is_set else "get", "--requests", str(requests)),
+        *("--command", "set" if row.is_set else "get"),
         *("--size", str(row.size), "--keys", str(row.keys), "--space", str(SPACE[row.size])),
-        *("--clients", str(row.clients), "--pipeline", str(row.pipeline)),
+        *("--pipeline", str(row.pipeline)),
+        *(amount if row.changing else ["--requests", str(requests), "--clients", str(row.clients)]),
         *(["--rate", str(row.rate)] if row.rate else []),
         *(["--reconnect"] if row.reconnect else []),
     ]
@@ -109,7 +140,7 @@ def parse_redis_benchmark(output: str) -> Load:
 def parse_load(output: str) -> Load:
     result = json.loads(output)
     latency = {name: value / 1e3 for name, value in result["latency_us"].items()}
-    return Load(result["requests_per_second"], **latency)
+    return Load(result["requests_per_second"], **latency, requests=result["requests"])
 
 
 def thread_time(pid: int) -> int:

@@ -2,6 +2,7 @@
 """The proxies, which all have the same servers, and the echo server, which is the floor.
 
 nutproxy and nutcracker have the same configuration file, with the pools that the chosen rows need.
+nutproxy-off has it with `coalesce: off`. redis is a Redis server without a proxy.
 haproxy in TCP mode does not know keys: it distributes client connections to the servers in turn,
 and each server has all keys. predixy is measured if it is on PATH. It has one pool, the one of two
 Redis servers. The echo server has no servers, but a port for each different reply.
@@ -39,6 +40,7 @@ class Peer:
     process: subprocess.Popen[bytes]
     ports: dict[str, int]
     placement: Placement
+    stats_port: int = 0  # of nutproxy
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
 
     command: list[str]
     ports: dict[str, int]
+    stats_port: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ def fill(protocol: str, port: int, size: int) -> None:
 
 
 def nutproxy_command(file: Path) -> list[str]:
+    # -s comes last: plan_twemproxy takes the port from there.
     return [sys.executable, "-m", "nutproxy", "-c", str(file), "-s", str(free_port())]
 
 
@@ -205,6 +209,7 @@ def nutcracker_command(file: Path, mbuf_size: int = 16384) -> list[str]:
 # The programs that read twemproxy's configuration, and the command for a file.
 TWEMPROXIES: dict[str, Callable[[Path], list[str]]] = {
     "nutproxy": nutproxy_command,
+    "nutproxy-off": nutproxy_command,
     "nutcracker": nutcracker_command,
     "nutcracker-m512": lambda file: nutcracker_command(file, mbuf_size=512),
 }
@@ -284,12 +289,15 @@ def plan_twemproxy(ground: Ground, name: str) -> Plan:
     ports = {pool: free_port() for pool in pools(ground)}
     file = ground.directory / f"{name}.yml"
     file.write_text(
-        "".join(
+        ("global:\n  coalesce: off\n" if name == "nutproxy-off" else "")
+        + "".join(
             twemproxy_pool(pool, port, POOLS[pool].protocol, members(ground, pool))
             for pool, port in ports.items()
         )
     )
-    return Plan(TWEMPROXIES[name](file), by_row(ground, ports))
+    command = TWEMPROXIES[name](file)
+    stats_port = int(command[-1]) if name.startswith("nutproxy") else 0
+    return Plan(command, by_row(ground, ports), stats_port)
 
 
 def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) -> str:
@@ -307,7 +315,14 @@ def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) 
     return "\n".join(lines) + "\n"
 
 
-PLANS = {"haproxy": plan_haproxy, "predixy": plan_predixy, "echo": plan_echo}
+def plan_redis(ground: Ground) -> Plan:
+    """Redis itself, without a proxy, for the rows of Redis."""
+    port = free_port()
+    ports = {row.id: port for row in ground.rows if row.protocol == "redis"}
+    return Plan(redis_command(port), ports)
+
+
+PLANS = {"haproxy": plan_haproxy, "predixy": plan_predixy, "echo": plan_echo, "redis": plan_redis}
 PEERS = [*TWEMPROXIES, *PLANS]
 
 
@@ -325,5 +340,9 @@ def peer(name: str, ground: Ground, under: Sequence[str] = ()) -> Iterator[Peer 
         return
     log = ground.directory / f"{name}.log"
     port = next(iter(planned.ports.values()))
-    with running([*under, *planned.command], port, log, ground.placement.proxy) as process:
-        yield Peer(name, process, planned.ports, ground.placement)
+    place = ground.placement.servers if name == "redis" else ground.placement.proxy
+    with running([*under, *planned.command], port, log, place) as process:
+        if name == "redis":
+            for size in {row.size for row in ground.rows if row.id in planned.ports}:
+                fill("redis", port, size)
+        yield Peer(name, process, planned.ports, ground.placement, planned.stats_port)

@@ -33,6 +33,13 @@ MARK = "†"
 BASE, FLOOR = "nutcracker", "echo"  # the peers that others are compared with
 
 
+Value = Callable[[Sample], float]
+
+
+def processor_time(sample: Sample) -> float:
+    return sample.cpu
+
+
 def spread(values: Sequence[float]) -> float:
     """The difference between the highest and the lowest value, divided by the median."""
     middle = statistics.median(values)
@@ -121,19 +128,21 @@ class Results:
     def row(self, placement: str, row: str) -> dict[str, list[Sample]]:
         return self.samples.get(placement, {}).get(row, {})
 
-    def cpu(self, samples: Sequence[Sample]) -> list[float]:
-        """The microseconds per request in each round."""
+    def cpu(self, samples: Sequence[Sample], value: Value = processor_time) -> list[float]:
+        """The microseconds per request in each round, or the mean of another value."""
         return [
-            statistics.fmean(sample.cpu for sample in samples[start : start + self.turns])
+            statistics.fmean(value(sample) for sample in samples[start : start + self.turns])
             for start in range(0, len(samples), self.turns)
         ]
 
-    def ratio(self, placement: str, row: str, one: str, other: str) -> Ratio | None:
+    def ratio(
+        self, placement: str, row: str, one: str, other: str, value: Value = processor_time
+    ) -> Ratio | None:
         """None if one of the peers was not measured."""
         by_peer = self.row(placement, row)
         if one not in by_peer or other not in by_peer:
             return None
-        pairs = zip(self.cpu(by_peer[one]), self.cpu(by_peer[other]), strict=True)
+        pairs = zip(self.cpu(by_peer[one], value), self.cpu(by_peer[other], value), strict=True)
         rounds = [cost / base for cost, base in pairs if base]
         return Ratio.of(rounds) if rounds else None
 
@@ -201,7 +210,7 @@ class Results:
 
 
 def sample(content: dict[str, Any]) -> Sample:
-    return Sample(Load(**content["load"]), content["cpu"], content["user"])
+    return Sample(Load(**content.pop("load")), **content)
 
 
 def faults(ranges: Iterable[tuple[str, Range | None]]) -> str:

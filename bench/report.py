@@ -11,7 +11,18 @@ from pathlib import Path
 
 from bench import chart
 from bench.measure import Sample
-from bench.ratios import BASE, FLOOR, LIMIT, MARK, Range, Results, faults, spread
+from bench.ratios import (
+    BASE,
+    FLOOR,
+    LIMIT,
+    MARK,
+    Range,
+    Results,
+    Value,
+    faults,
+    processor_time,
+    spread,
+)
 from bench.rows import COUNTS, PARTIALS, ROWS, Partial, Row
 
 NOTES = f"""\
@@ -59,6 +70,9 @@ def markdown(results: Results) -> str:
         parts += [others_table(results, measured, others), ""]
     if partial := [one for one in PARTIALS if one.id in results.measured]:
         parts += ["## At partial load\n", PARTIAL_NOTE, partial_table(results, partial), ""]
+    if {"nutproxy", OFF} <= {*results.peers}:
+        parts += ["## With and without `coalesce`\n", COALESCE_NOTE]
+        parts += per_placement(results, [*measured, *(one.row for one in partial)], coalesce_table)
     for group in dict.fromkeys(row.group for row in measured):
         rows = [row for row in measured if row.group == group]
         parts += [
@@ -90,6 +104,59 @@ time of the proxy in percent of one processor (spread over the rounds), then p50
 milliseconds from the time at which a request was due. Where less was answered than was due, the
 machine could not keep up, and the rate that was reached is given.
 """
+
+
+OFF = "nutproxy-off"
+COALESCE_NOTE = f"""\
+nutproxy as it is, divided by nutproxy with `coalesce: off` ({OFF}), and its requests a second
+divided by those of the others: medians of the rounds' ratios, spread in brackets. Events are those
+of a turn of the loop, without `coalesce` and with it. Rest is the part of the time in which turns
+waited for more of them.
+"""
+
+
+def coalesce_table(results: Results, rows: list[Row], placement: str) -> str:
+    others = [name for name in results.peers if name not in ("nutproxy", OFF)]
+    lines = []
+    for row in rows:
+
+        def of(other: str, value: Value, row: Row = row) -> str:
+            found = results.ratio(placement, row.id, "nutproxy", other, value)
+            return str(found) if found else ""
+
+        by_peer = results.row(placement, row.id)
+        events = [
+            statistics.median(sample.events or 0 for sample in by_peer[name])
+            for name in (OFF, "nutproxy")
+        ]
+        rest = statistics.median(sample.waited or 0 for sample in by_peer["nutproxy"])
+        lines.append(
+            [
+                f"`{row.id}`",
+                f"{events[0]:.1f}, {events[1]:.1f}",
+                f"{rest:.0%}",
+                *(of(OFF, value) for value in (processor_time, rate, p50, p99, slowest)),
+                *(of(name, rate) for name in others),
+            ]
+        )
+    head = ["row", "events", "rest", "CPU", "requests/s", "p50", "p99", "greatest"]
+    return table([*head, *(f"requests/s, {name}" for name in others)], lines)
+
+
+def rate(sample: Sample) -> float:
+    return sample.load.requests_per_second
+
+
+def p50(sample: Sample) -> float:
+    return sample.load.p50
+
+
+def p99(sample: Sample) -> float:
+    return sample.load.p99
+
+
+def slowest(sample: Sample) -> float:
+    return sample.load.max
 
 
 def placement_table(results: Results, rows: Iterable[Row]) -> str:
@@ -262,7 +329,7 @@ def charts(results: Results, cpu_file: str) -> dict[str, str]:
         (cpu_file, "CPU time of the proxy per request", relative_cpu(results)),
         ("counts.svg", "System calls and instructions per request", relative_counts(results)),
     ):
-        if values:
+        if values and file:
             peers = [n for n in results.peers if any(n in row for row in values.values())]
             groups = [(row, [bars.get(n) for n in peers]) for row, bars in values.items()]
             title = f"{title}, {BASE} = 1 (less is better)"

@@ -5,7 +5,8 @@ By default there are 50 clients that wait for each reply, values of 3 bytes, and
 servers. The id of a row says what is different: `-c800` clients, `-p16` a pipeline of 16, `-1k` and
 `-1m` the size of a value, `-s1` and `-s8` the number of servers, `-open` 20,000 requests a second
 in open loop, `-connect` a connection for each request, `-at-50` half of nutcracker's capacity in
-open loop. `calls-` and `instructions-` count instead of measuring time.
+open loop, `-changing` one client, then 200, then 8, each for a second. `calls-` and `instructions-`
+count instead of measuring time.
 
 The core rows are measured in all three placements (bench/placement.py), the others in one.
 
@@ -61,6 +62,7 @@ class Row:
     tool: str = REDIS_BENCHMARK
     rate: int = 0  # requests a second; 0 is closed loop
     reconnect: bool = False
+    changing: str = ""  # clients by second; `requests` is then the number of seconds
     core: bool = False  # measured in all placements
     main: bool = False  # shown in the chart of the rows outside of the core
 
@@ -82,10 +84,11 @@ class Row:
         parts = [
             f"{product} {name} of {f'{self.keys:,} keys' if many else size}",
             {1: "1 server", 2: ""}.get(servers, f"{servers} servers"),
-            "1 client" if self.clients == 1 else f"{self.clients} clients",
+            "1 client" if self.clients == 1 else f"{self.clients} clients" * (not self.changing),
             f"pipeline {self.pipeline}" if self.pipeline > 1 and not self.rate else "",
             f"{self.rate:,} requests a second, open loop" if self.rate else "",
             "a connection each" if self.reconnect else "",
+            f"{self.changing} clients by second" if self.changing else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -227,6 +230,35 @@ ROWS = [
     OPEN("memcache-open", pool="memcache"),
 ]
 ROWS += one_server_rows()
+ROWS += [
+    dataclasses.replace(row("redis-get"), id=id, core=False, main=False, **shape)
+    for id, shape in (
+        ("redis-get-c8", {"clients": 8, "requests": 50_000}),
+        ("redis-get-c200", {"clients": 200}),
+        ("redis-get-p4", {"pipeline": 4, "requests": 200_000}),
+        ("redis-get-changing", {"changing": "1,200,8", "requests": 6, "tool": LOAD}),
+    )
+]
+
+# The rows with and without `coalesce`, and those in open loop (PARTIALS).
+COALESCE = [
+    row(id)
+    for id in (
+        "redis-get-c1",
+        "redis-get-c8",
+        "redis-get",
+        "redis-get-c200",
+        "redis-get-p4",
+        "redis-get-p16",
+        "redis-get-1k",
+        "redis-set",
+        "redis-mget-100",
+        "redis-mset-100",
+        "memcache-get",
+        "memcache-set",
+        "redis-get-changing",
+    )
+]
 
 # Without pipelines: in open loop, requests are sent one by one.
 PARTIALS = [

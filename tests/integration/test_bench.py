@@ -66,6 +66,54 @@ def test_rows_run_from_end_to_end(tmp_path, capsys):
     assert (tmp_path / "cpu.svg").exists()
 
 
+def test_coalesce_is_compared_with_off(tmp_path, capsys):
+    words = ("--placement", "free", "--rounds", "1", "--scale", "0.02", "--output", str(tmp_path))
+    peers = "nutproxy,nutproxy-off,nutcracker,redis"
+    main(["--coalesce", "--only", "redis-get-c8,redis-get-changing", "--peers", peers, *words])
+    results = Results.read(tmp_path / "coalesce.json")
+    for row in ("redis-get-c8", "redis-get-changing"):
+        by_peer = results.row("free", row)
+        assert by_peer.keys() == {"nutproxy", "nutproxy-off", "nutcracker", "redis"}
+        assert all(sample.waited == 0 for sample in by_peer["nutproxy-off"])
+        # A turn may end without an event: its poll had waited for a timer.
+        assert all(sample.events > 0 for sample in by_peer["nutproxy"] + by_peer["nutproxy-off"])
+        assert all(sample.events is None for sample in by_peer["nutcracker"] + by_peer["redis"])
+    assert "## With and without `coalesce`" in (tmp_path / "coalesce.md").read_text()
+    assert not (tmp_path / "coalesce.svg").exists()
+
+
+def test_load_changes_the_number_of_clients_each_second(load, servers):
+    """Each request is sent and answered once, although most clients begin in the second second."""
+    port = servers["redis"].port
+    with Client(port) as client:
+        before = int(info(client)["total_commands_processed"])
+        run = load("--port", port, "--changing", "2,8", "--seconds", 2)
+        assert run.returncode == 0, run.stderr
+        result = json.loads(run.stdout)
+        assert 1.9 < result["seconds"] < 10
+        # The INFO before is counted as well.
+        assert int(info(client)["total_commands_processed"]) - before == result["requests"] + 1
+
+
+def info(client):
+    lines = client("INFO", "stats").decode().split("\r\n")
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--changing", "1,x", "--seconds", 1), "--changing: 'x' is not a number from 1 to 60000"),
+        (("--changing", "1", "--requests", 5), "--changing excludes"),
+        (("--changing", "1", "--seconds", 1, "--reconnect"), "--changing excludes"),
+    ],
+)
+def test_load_refuses_what_does_not_go_with_changing(load, options, error):
+    run = load("--port", 1, *options)
+    assert run.returncode == 2
+    assert error in run.stderr
+
+
 def test_partial_load_is_offered_at_its_share_of_nutcrackers_capacity(tmp_path):
     words = ("--placement", "free", "--rounds", "1", "--scale", "0.05")
     main(["--only", "memcache-get-at-20", *words, "--output", str(tmp_path)])
