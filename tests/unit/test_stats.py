@@ -229,8 +229,9 @@ def test_order_and_spacing_are_twemproxys():
     pool = ", ".join(f'"{name}":0' for name in NAMES["pool"])
     head, _, tail = text.partition('"total_connections"')
     assert head.startswith('{"service":"nutcracker", "source":"')
+    ours = ", ".join(f'"{row.name}":0' for row in GLOBAL if not row.twemproxy)
     assert tail == (
-        f':0, "curr_connections":0, "alpha": {{{pool}, "s1": {server},"s2": {server}}},'
+        f':0, "curr_connections":0, {ours}, "alpha": {{{pool}, "s1": {server},"s2": {server}}},'
         f'"beta": {{{pool}, "s1": {server}}}}}\n'
     )
 
