@@ -4,6 +4,7 @@
     worker.step()                 one turn
     worker.reactor.clock += 50    time passes; 100 ms and more in one turn are a pause
     rest_always(worker, 100)      a Worker of the usual kind, with a constant rest (io/coalesce.py)
+    alternate(worker, 100)        the same, with and without a rest in turn (bench/alternate.py)
     check(worker)                 every queue, sum and reference count is right
     queued(conn)                  the messages in the queues of a connection
 
@@ -16,6 +17,7 @@ from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.core import Worker
 from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.coalesce import Coalescer
 from cython.cimports.nutproxy.io.event import Poller
 from cython.cimports.nutproxy.io.reactor import Reactor
@@ -47,6 +49,10 @@ from cython.cimports.nutproxy.stats.slab import (
 # Where the clock begins, in milliseconds.
 START = 1_000_000
 
+# Of an AlternatingCoalescer, in microseconds.
+PHASE = cython.declare(cython.longlong, 60000)
+SETTLING = cython.declare(cython.longlong, 20000)
+
 FLAGS = {
     "done": MSG_DONE,
     "error": MSG_ERROR,
@@ -74,6 +80,50 @@ class ConstantCoalescer(Coalescer):
 
     def decide(self):
         self.gap = self.limit
+
+
+@cython.cclass
+class AlternatingCoalescer(Coalescer):
+    """Turns rest as usual for PHASE microseconds, then none does for as long, and so on. What
+    happens in a phase, without its beginning, is in `phases`."""
+
+    def __init__(self, limit: int, slab: Slab):
+        Coalescer.__init__(self, limit, slab)
+        self.phases = []
+
+    def observe(self, now, counted, used):
+        Coalescer.observe(self, now, counted, used)
+        if not self.on:
+            self.gap = 0
+        if not self.settled and now - self.phase_began >= SETTLING:
+            self.settled = True
+            self.phase_began = now
+            self.phase_before = counted
+            self.used_before = processor_usec()
+        elif self.settled and now - self.phase_began >= PHASE:
+            self.next_phase(now, counted)
+
+    def next_phase(self, now, counted):
+        self.phases.append(
+            (
+                bool(self.on),
+                now - self.phase_began,
+                counted.replies - self.phase_before.replies,
+                counted.events - self.phase_before.events,
+                counted.turns - self.phase_before.turns,
+                processor_usec() - self.used_before,
+            )
+        )
+        self.on = not self.on
+        self.settled = False
+        self.phase_began = now
+
+
+def alternate(worker: Worker, usec: int) -> AlternatingCoalescer:
+    """Let a Worker that does not run yet rest in every other phase, for at most `usec`."""
+    made = AlternatingCoalescer(usec, worker.reactor.slab)
+    worker.reactor.coalescer = made
+    return made
 
 
 def rest_always(worker: Worker, usec: int) -> None:
