@@ -16,6 +16,7 @@ cdef class Coalescer:
     cdef int64_t rested                # microseconds since then
     # Averages of late.
     cdef readonly double event_rate    # events per microsecond
+    cdef readonly double fullness      # events per turn
     cdef readonly double latency       # microseconds from a request to its reply, without our rest
     cdef readonly double in_flight     # requests that servers have
     cdef readonly double busy          # processor time per time

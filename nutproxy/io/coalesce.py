@@ -14,12 +14,14 @@ rests, and for how long, follows from what it has counted in the last millisecon
     latency      from the queueing of a request for a server to its reply, less our own rest
     in_flight    replies per microsecond x latency (Little's law): the requests that servers have
     event_rate   events per microsecond
+    fullness     events per turn
     busy         the share of a processor that the loop uses
 
     gap = latency x SHARE, at most `limit`; no gap
         if fewer than LEAST_EVENTS would come in it,
-        if servers have fewer than LEAST_IN_FLIGHT requests to work on meanwhile, or
-        if the loop is less than LEAST_BUSY: there is time enough
+        if servers have fewer than LEAST_IN_FLIGHT requests to work on meanwhile,
+        if the loop is less than LEAST_BUSY: there is time enough, or
+        if turns are FULL without it
 
 docs/performance.md has the measurements behind these figures.
 """
@@ -48,6 +50,8 @@ LEAST_REST = cython.declare(cython.longlong, 5)
 LEAST_EVENTS = cython.declare(cython.double, 3)
 LEAST_IN_FLIGHT = cython.declare(cython.double, 8)
 LEAST_BUSY = cython.declare(cython.double, 0.6)
+# Events in a turn that is full without a rest.
+FULL = cython.declare(cython.double, 12)
 # A loop that rests already goes on down to this part of the three.
 HALF = cython.declare(cython.double, 0.5)
 # Microseconds between decisions.
@@ -116,6 +120,8 @@ class Coalescer:
             self.latency += (took - self.latency) * weight
         self.in_flight += (replies / span * self.latency - self.in_flight) * weight
         self.event_rate += (events / span - self.event_rate) * weight
+        if turns:
+            self.fullness += (events / turns - self.fullness) * weight
         if used < 0:
             self.busy = 0
         elif self.used >= 0:
@@ -135,6 +141,7 @@ class Coalescer:
             or self.event_rate * gap < LEAST_EVENTS * least
             or self.in_flight < LEAST_IN_FLIGHT * least
             or self.busy < LEAST_BUSY * least
+            or (self.gap == 0 and self.fullness >= FULL)
         ):
             gap = 0
         self.gap = cython.cast(cython.longlong, gap)

@@ -42,7 +42,8 @@ class Loop:
             self.now += span
             self.used += int(load.busy * span)
             replies = load.replies * span // 1000
-            self.counted["turns"] += max(load.events * span // 2000, 1)
+            turns = getattr(load, "turns", load.events // 2)
+            self.counted["turns"] += max(turns * span // 1000, 1)
             self.counted["events"] += load.events * span // 1000
             self.counted["replies"] += replies
             self.counted["reply_usec"] += replies * load.latency
@@ -82,6 +83,15 @@ def test_off_never_rests():
 def test_a_loop_that_has_time_does_not_rest():
     calm = SimpleNamespace(**{**vars(TWO_HUNDRED), "busy": 0.5})
     assert set(Loop().pass_by(calm)) == {0}
+
+
+def test_turns_that_are_full_by_themselves_do_not_begin_to_rest():
+    loop = Loop()
+    full = SimpleNamespace(**vars(TWO_HUNDRED), turns=10)
+    assert set(loop.pass_by(full)) == {0}
+    # Those that are full because they rest go on.
+    assert loop.pass_by(TWO_HUNDRED)[-1] > 0
+    assert 0 not in loop.pass_by(full)
 
 
 def test_a_loop_that_rests_goes_on_although_it_is_less_busy_for_it():
