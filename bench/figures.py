@@ -23,15 +23,8 @@ from bench import memory
 from bench.measure import Sample
 from bench.peers import CHECKOUT
 from bench.ratios import BASE, FLOOR, LIMIT, MARK, Range, Results, between, faults, spread
-from bench.report import (
-    COALESCE_NOTE,
-    coalesce_table,
-    fell_short,
-    per_placement,
-    processor,
-    table,
-)
-from bench.rows import MEGA, PARTIALS, ROWS
+from bench.report import fell_short, processor, table
+from bench.rows import MEGA, PARTIALS
 
 DOCUMENTS = ("README.md", "docs/performance.md")
 SHORT = "‡"
@@ -101,13 +94,6 @@ def readme(directory: Path) -> str:
         faults(shown),
         partial(directory, ["redis"]),
     )
-
-
-def coalesce(directory: Path) -> str:
-    results = Results.read(directory / "coalesce.json")
-    known = [*ROWS, *(one.row for one in PARTIALS)]
-    rows = [row for row in known if row.id in results.measured]
-    return joined(COALESCE_NOTE, *per_placement(results, rows, coalesce_table))
 
 
 def setup(directory: Path) -> str:
@@ -237,7 +223,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "setup": setup,
     "aims": aims,
     "partial": partial,
-    "coalesce": coalesce,
     "counts": counts,
     "steps": steps,
     "memory": kept,

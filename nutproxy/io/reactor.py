@@ -96,7 +96,7 @@ def list_sweep(items: cython.pointer(PollList)) -> cython.void:
 class Reactor:
     """State that the connections of one worker share: clock, poller, buffers, and the lists of
     connections with work to do. `mbuf_size` is the receive chunk in bytes; counters are in `slab`.
-    Turns are at most `coalesce` microseconds apart while they wait (coalesce.py); 0: none waits.
+    `coalesce` is the limit of the rest before a poll in microseconds (coalesce.py); 0: no rest.
     """
 
     def __cinit__(self, mbuf_size: cython.size_t, slab: Slab, coalesce: int = 0):

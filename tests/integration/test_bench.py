@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -80,6 +81,18 @@ def test_coalesce_is_compared_with_off(tmp_path, capsys):
         assert all(sample.events is None for sample in by_peer["nutcracker"] + by_peer["redis"])
     assert "## With and without `coalesce`" in (tmp_path / "coalesce.md").read_text()
     assert not (tmp_path / "coalesce.svg").exists()
+
+
+def test_alternate_compares_phases_of_one_process(tmp_path):
+    words = ["--only", "redis-get-c8", "--placement", "free", "--seconds", "1"]
+    command = [sys.executable, "-m", "bench.alternate", *words]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=peers.CHECKOUT, timeout=60)
+    assert run.returncode == 0, run.stderr
+    [line] = [line for line in run.stdout.splitlines() if line.startswith("| `redis-get-c8` |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    # Two phases of 80 ms are a pair.
+    assert 1 <= int(cells[1]) <= 7
+    assert all(re.fullmatch(r"\d+\.\d\d ± (\d+\.\d\d|inf)", cell) for cell in cells[-2:])
 
 
 def test_load_changes_the_number_of_clients_each_second(load, servers):

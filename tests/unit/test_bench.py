@@ -218,7 +218,7 @@ def test_latencies_of_the_load_generator_become_milliseconds():
         '{"requests": 10, "seconds": 0.1, "requests_per_second": 100.0,'
         ' "latency_us": {"p50": 421.0, "p99": 1000.0, "p99_9": 2000.0, "max": 2500.0}}'
     )
-    assert measure.parse_load(output) == Load(100.0, 0.421, 1.0, 2.0, 2.5)
+    assert measure.parse_load(output) == Load(100.0, 0.421, 1.0, 2.0, 2.5, 10)
 
 
 def test_calls_of_strace_are_read_with_and_without_errors():
@@ -511,7 +511,7 @@ def test_rows_are_listed_with_their_titles(capsys):
         (["--memory", "--only", "redis-gte"], "no row 'redis-gte'; there are memory-pipelined,"),
         (["--memory", "--only", "redis-get"], "'redis-get' is measured without --memory"),
         (["--only", "memory-idle"], "'memory-idle' is measured with --memory"),
-        (["--peers", "nutproxy,envoy"], "unknown peer: envoy; there are nutproxy, nutcracker,"),
+        (["--peers", "nutproxy,envoy"], "unknown peer: envoy; there are nutproxy, nutproxy-off,"),
         (["--memory", "--peers", "haproxy"], "unknown peer: haproxy; there are nutproxy,"),
         (["--rounds", "0"], "'0' is not a positive whole number"),
         (["--scale", "-1"], "--scale must be above 0"),
