@@ -449,7 +449,7 @@ def test_no_ratio_to_nutcracker_is_typed_by_hand(document):
 
 
 def test_charts_and_tables_match_the_results():
-    for stem, cpu_file in (("latest", "cpu.svg"), ("long", "long.svg")):
+    for stem, cpu_file in (("latest", "cpu.svg"), ("long", "long.svg"), ("coalesce", "")):
         if (RESULTS / f"{stem}.json").exists():
             found = Results.read(RESULTS / f"{stem}.json")
             assert (RESULTS / f"{stem}.md").read_text() == report.markdown(found)
