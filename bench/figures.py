@@ -169,7 +169,7 @@ def operated(results: Results, row: str, peer: str) -> str:
 
     samples = [results.row(place, row)[peer] for place in results.placements]
     reached = results.medians(row, peer, lambda sample: sample.load.requests_per_second)
-    uneven = any(spread(results.cpu(each)) > LIMIT for each in samples)
+    uneven = any(spread(results.by_round(each)) > LIMIT for each in samples)
     late = any(fell_short(rate, results.rates[place][row]) for place, rate in reached.items())
     percent = over(processor, "{:.0f}") + f" %{' ' + MARK if uneven else ''}"
     return f"{percent}, {over(lambda s: s.load.p99, '{:.2f}')} ms{' ' + SHORT if late else ''}"

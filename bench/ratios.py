@@ -128,8 +128,8 @@ class Results:
     def row(self, placement: str, row: str) -> dict[str, list[Sample]]:
         return self.samples.get(placement, {}).get(row, {})
 
-    def cpu(self, samples: Sequence[Sample], value: Value = processor_time) -> list[float]:
-        """The microseconds per request in each round, or the mean of another value."""
+    def by_round(self, samples: Sequence[Sample], value: Value = processor_time) -> list[float]:
+        """The processor time per request in each round, or the mean of another value."""
         return [
             statistics.fmean(value(sample) for sample in samples[start : start + self.turns])
             for start in range(0, len(samples), self.turns)
@@ -142,7 +142,9 @@ class Results:
         by_peer = self.row(placement, row)
         if one not in by_peer or other not in by_peer:
             return None
-        pairs = zip(self.cpu(by_peer[one], value), self.cpu(by_peer[other], value), strict=True)
+        pairs = zip(
+            self.by_round(by_peer[one], value), self.by_round(by_peer[other], value), strict=True
+        )
         rounds = [cost / base for cost, base in pairs if base]
         return Ratio.of(rounds) if rounds else None
 

@@ -208,7 +208,7 @@ def partial_cell(results: Results, samples: Sequence[Sample], rate: int) -> str:
         statistics.median(map(value, samples))
         for value in (processor, lambda s: s.load.p50, lambda s: s.load.p99)
     )
-    uneven = spread(results.cpu(samples))
+    uneven = spread(results.by_round(samples))
     reached = statistics.median(sample.load.requests_per_second for sample in samples)
     short = f" (only {reached:,.0f}/s)" if fell_short(reached, rate) else ""
     return f"{percent:.1f} % ({uneven:.0%}), {p50:.2f} / {p99:.2f}{short}"
@@ -240,7 +240,7 @@ def cpu_table(results: Results, rows: list[Row], placement: str) -> str:
         by_peer = results.row(placement, row.id)
         cells = []
         for name in peers:
-            values = results.cpu(by_peer.get(name, ()))
+            values = results.by_round(by_peer.get(name, ()))
             form = "{:.2f} ({:.0%})"
             cells.append(form.format(statistics.median(values), spread(values)) if values else "")
         ratios = [results.ratio(placement, row.id, "nutproxy", name) for name in compared]

@@ -196,13 +196,13 @@ class GlobalConfig(Keys):
     )
     coalesce: Coalesce = key(
         values.COALESCE_AUTO,
-        "How long nutproxy may let requests and replies gather before it looks for them. While ten"
-        " or more requests are with the servers, `auto` leaves up to half the time of a reply of"
-        " late between two looks, but at most 100 microseconds. It then handles several at once,"
-        " with fewer and larger writes: less processor time a request, and more requests a second"
-        " where the processor is the limit. Where little is in flight, nothing waits. A number is"
-        " another limit in place of the 100. With `off` nothing ever waits. docs/performance.md"
-        " has measurements.",
+        "How long nutproxy may wait for more requests and replies, so that it handles several at"
+        " once. With `auto`, while it is busy and the servers have eight or more requests, it waits"
+        " until up to two thirds of the servers' recent reply time have passed since its last poll,"
+        " but at most 100 microseconds. Fewer and larger writes then cost less processor time and"
+        " let more requests through. With little in flight it never waits. A number of microseconds"
+        " replaces the limit of 100. With `off` nutproxy never waits. docs/performance.md has"
+        " measurements.",
         example="50 us",
         unit="microseconds",
         written="auto",

@@ -14,7 +14,7 @@ cdef class Coalescer:
     cdef int64_t since                 # and when it has decided last
     cdef Counted before                # then
     cdef int64_t rested                # microseconds since then
-    # Averages of late.
+    # Recent averages.
     cdef readonly double event_rate    # events per microsecond
     cdef readonly double fullness      # events per turn
     cdef readonly double latency       # microseconds from a request to its reply, without our rest

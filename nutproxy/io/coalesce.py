@@ -152,7 +152,7 @@ class Coalescer:
             return
         self.told = self.gap != 0
         log.debug(
-            "%s: %.0f requests in flight, servers reply after %.0f us, %.1f events in 100 us",
+            "coalesce: %s: %.0f requests in flight, replies take %.0f us, %.1f events in 100 us",
             f"polls are at least {self.gap} us apart" if self.told else "polls are not delayed",
             *(self.in_flight, self.latency, self.event_rate * 100),
         )

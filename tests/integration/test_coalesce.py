@@ -116,7 +116,7 @@ def used(pid):
 
 
 @pytest.mark.measures
-def test_a_busy_loop_with_much_in_flight_rests_and_says_so(redises):
+def test_a_busy_loop_with_much_in_flight_rests(redises):
     busiest = 0.0
     with NutproxyServer("global:\n  verbose: 7\n" + pool("alpha", redises)) as proxy:
         end = time.monotonic() + 60

@@ -117,7 +117,7 @@ def test_ratio_and_spread_are_those_of_the_rounds():
 def test_cost_of_a_round_is_the_mean_of_its_two_runs():
     found = measured("free", turns=2, nutproxy=[1, 3, 5, 7], nutcracker=[4, 4, 4, 4])
     assert found.rounds == 2
-    assert found.cpu(found.row("free", "redis-get")["nutproxy"]) == [2, 6]
+    assert found.by_round(found.row("free", "redis-get")["nutproxy"]) == [2, 6]
     ratio = found.ratio("free", "redis-get", "nutproxy", "nutcracker")
     assert (ratio.value, ratio.spread) == (1.0, 1.0)
 

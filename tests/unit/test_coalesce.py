@@ -181,5 +181,5 @@ def test_the_log_says_when_turns_begin_to_rest_and_when_they_cease(caplog):
         loop.pass_by(ONE_CLIENT)
         loop.coalescer.tell()
     began, ceased = (record.getMessage() for record in caplog.records)
-    assert began.startswith("polls are at least 100 us apart: 60 requests in flight, servers reply")
-    assert ceased.startswith("polls are not delayed: ")
+    assert began.startswith("coalesce: polls are at least 100 us apart: 60 requests in flight")
+    assert ceased.startswith("coalesce: polls are not delayed: ")
