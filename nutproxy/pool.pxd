@@ -39,6 +39,7 @@ cdef class ServerPool(Route):
     cdef public object server_version  # the version in a server's reply to HELLO, None before
     cdef public bint knows_hello       # a server has answered HELLO
     cdef readonly int redis_db
+    cdef readonly int databases        # how many clients may select, besides redis_db
     cdef DeadlineQueue deadlines
     cdef int64_t timeout               # milliseconds, 0 without
     cdef size_t max_queue

@@ -27,7 +27,7 @@ import logging
 import cython
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.nutproxy.back.link import Link
-from cython.cimports.nutproxy.back.profile import Profiles
+from cython.cimports.nutproxy.back.profile import Profile, Profiles
 from cython.cimports.nutproxy.back.server import Server, list_item
 from cython.cimports.nutproxy.hashkit.ring import Ring
 from cython.cimports.nutproxy.hashkit.router import Router
@@ -210,11 +210,12 @@ class ServerPool(Route):
         self.resolve = resolve
         self.name = config.name
         self.redis_db = config.redis_db
+        self.databases = config.databases
         self.timeout = config.timeout or 0
         self.anywhere = config.distribution == "random"
         self.max_queue = config.server_max_queue
         self.max_reply = max(REPLY_MAX, 2 * config.proto_max_bulk_len)
-        self.profiles = Profiles()
+        self.profiles = Profiles(config.redis_db, config.max_profiles, self.vacate)
         self.servers = []
         self.leaving = []
         self.begin_with(configured(config))
@@ -401,6 +402,16 @@ class ServerPool(Route):
             return True
         self.ring_job = None
         return False
+
+    def vacate(self, profile: Profile) -> bool:
+        """End the links of this profile, if all of them are idle. Returns whether they were."""
+        servers = self.servers + self.leaving
+        for server in servers:
+            if not server.is_idle(profile):
+                return False
+        for server in servers:
+            server.vacate(profile)
+        return True
 
     def live_flags(self) -> list[bool]:
         """For each server, in index order, whether the ring holds it."""

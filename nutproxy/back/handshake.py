@@ -4,11 +4,12 @@ class for each protocol: `Protocol.handshake`.
 
     versions                         the protocol versions that clients speak
     steps(server, profile, aside)    the names of the steps in their order, and the bytes of all
-    judge(server, step, data)        what is wrong with the reply to a step, or None
+    judge(server, link, step, data)  what is wrong with the reply to a step, or None
 
 The reply to a step must be the one that belongs to it: otherwise later replies would be paired with
 the wrong requests. What a reply says about the server is set there: `version`, `no_resp3`,
-`no_password`. A step "" means that a reply came that nothing had asked for.
+`no_password`. If it refuses a state that clients have chosen, the link is `unfit`. A step "" means
+that a reply came that nothing had asked for.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ class RedisHandshake:
             commands.append((b"AUTH", config.redis_auth))
         if profile.protover == 3:
             commands.append((b"HELLO", b"3"))
-        if config.redis_db and not aside:
-            commands.append((b"SELECT", b"%d" % config.redis_db))
+        if profile.database and not aside:
+            commands.append((b"SELECT", b"%d" % profile.database))
         if not aside:
             commands.append((b"PING",))
         steps = [command[0].decode() for command in commands]
         return steps, b"".join([hiredis.pack_command(command) for command in commands])
 
     @staticmethod
-    def judge(server: Any, step: str, data: bytes) -> str | None:
+    def judge(server: Any, link: Any, step: str, data: bytes) -> str | None:
         [reply] = decode([data])
         refused = isinstance(reply, hiredis.ReplyError)
         text = str(reply)
@@ -77,7 +78,11 @@ class RedisHandshake:
                 return None
             return errors.cause("auth", text)
         if step == "SELECT":
-            return errors.cause("select", server.pool.config.redis_db, text)
+            database = link.profile.database
+            if database == server.pool.redis_db:
+                return errors.cause("select", database, text)
+            link.unfit = True
+            return errors.cause("select_other", database, text)
         if text.startswith("LOADING "):
             return text
         if text.startswith("NOAUTH"):
@@ -119,7 +124,7 @@ class MemcacheHandshake:
         return ["version"], b"version\r\n"
 
     @staticmethod
-    def judge(server: Any, step: str, data: bytes) -> str | None:
+    def judge(server: Any, link: Any, step: str, data: bytes) -> str | None:
         """A server that has too many clients, or requires authentication, sends an error instead of
         its version."""
         reply = data.decode(errors="replace").partition("\r\n")[0].rstrip()

@@ -20,6 +20,8 @@ cdef enum LinkState:
     LINK_READY            # requests may be written
     LINK_CLOSED
 
+cdef class Link                       # (forward)
+
 cdef class Upstream:
     cdef readonly Reactor reactor
     cdef readonly object pool          # ServerPool: its `config` and `max_reply`
@@ -39,8 +41,8 @@ cdef class Upstream:
     cdef Link link_for(self, uint64_t client, Profile profile)
     # The names of the steps of a handshake, and their bytes.
     cdef tuple handshake(self, Profile profile, bint aside)
-    # What is wrong with the reply to a step, or None.
-    cdef str judge(self, str step, bytes data)
+    # What is wrong with the reply to a step of this link's handshake, or None.
+    cdef str judge(self, Link link, str step, bytes data)
     # The last step has succeeded: requests can be sent. May end the link.
     cdef int link_ready(self, Link link) except -1
     # A complete reply was received while the server `wants_replies`. May end the link.
@@ -64,6 +66,7 @@ cdef class Link(Conn):
     cdef readonly int state            # LinkState
     cdef readonly int64_t connect_began    # when it began to connect; -1 before
     cdef readonly str cause            # why it ends, if errno does not tell
+    cdef public bint unfit             # the server is up, but refuses the state of its profile
     cdef readonly int timed_out        # requests that timed out since the last reply
 
     # Its life, as the server directs it.

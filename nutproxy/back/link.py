@@ -326,7 +326,7 @@ def server_handshake(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if parser.kind == b">":
         return 0
     step = self.steps.pop(0) if self.steps else ""
-    refusal = server.judge(step, data[: parser.pos])
+    refusal = server.judge(self, step, data[: parser.pos])
     if refusal is not None:
         self.cause = refusal[:QUOTED]
         return conn.close(conn)
@@ -690,7 +690,7 @@ class Upstream:
     def handshake(self, profile, aside):
         raise NotImplementedError
 
-    def judge(self, step, data):
+    def judge(self, link, step, data):
         raise NotImplementedError
 
     def link_ready(self, link):

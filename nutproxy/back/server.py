@@ -168,6 +168,21 @@ class Server(Upstream):
             self.lanes.append([None] * self.connections)
         return self.lanes[profile.index]
 
+    def is_idle(self, profile: Profile) -> bool:
+        """Has no link of this profile a request?"""
+        link: Link
+        for link in self.lane(profile):
+            if link is not None and not idle(link):
+                return False
+        return profile not in self.asides
+
+    def vacate(self, profile: Profile) -> None:
+        """End the links of this profile, which are idle."""
+        link: Link
+        for link in list(self.lane(profile)):
+            if link is not None:
+                link.drop()
+
     def missing_link(self, profile, slot):
         """A new link for this slot, or what a request gets while the server is down."""
         if self.down:
@@ -256,8 +271,8 @@ class Server(Upstream):
     def handshake(self, profile, aside):
         return self.protocol.handshake.steps(self, profile, aside)
 
-    def judge(self, step, data):
-        return self.protocol.handshake.judge(self, step, data)
+    def judge(self, link, step, data):
+        return self.protocol.handshake.judge(self, link, step, data)
 
     def unpaired(self, step: str, reply: object) -> str:
         """Count a reply that is not the one to this step. Returns the reason."""
@@ -380,6 +395,8 @@ class Server(Upstream):
             )
         elif was_ready:
             self.ready_link_closed(link, waited)
+        elif link.unfit:
+            self.refuse_slot(link)
         else:
             self.connect_failed(link, probe)
         return 0
@@ -406,11 +423,7 @@ class Server(Upstream):
         """It could not be connected, or its handshake has failed."""
         if not probe and self.serves():
             # It accepts no more connections (maxclients), but the existing ones work.
-            log.warning(
-                "%s %s at %s: no further connection: %s", link, self, self.address, link.cause
-            )
-            self.refusal = self.error_reply(link.cause)
-            self.refusals[link.profile, link.slot] = self.reactor.now + BACKOFF_MIN
+            self.refuse_slot(link)
             return
         if probe:
             log.info("%s at %s: probe failed: %s", self, self.address, link.cause)
@@ -426,6 +439,12 @@ class Server(Upstream):
             ),
             link.cause,
         )
+
+    def refuse_slot(self, link: Link) -> None:
+        """Only this slot cannot be connected. It is tried again after BACKOFF_MIN."""
+        log.warning("%s %s at %s: no further connection: %s", link, self, self.address, link.cause)
+        self.refusal = self.error_reply(link.cause)
+        self.refusals[link.profile, link.slot] = self.reactor.now + BACKOFF_MIN
 
     def link_settled(self):
         self.open_links -= 1
@@ -461,7 +480,8 @@ class Server(Upstream):
             self.reconnect_timer.cancel()
             self.reconnect_timer = None
         profiles: Profiles = self.profiles
-        for profile in [profiles.default, profiles.of(3)] if self.has_resp3 else [profiles.default]:
+        resp3: Profile = self.resp3() if self.has_resp3 else None
+        for profile in [profiles.default] if resp3 is None else [profiles.default, resp3]:
             for slot in range(self.connections):
                 if not self.down and self.lane(profile)[slot] is None:
                     self.open_slot(profile, slot)
@@ -473,11 +493,18 @@ class Server(Upstream):
             self.has_resp3 = True
             self.preconnect()
             return
+        if link.profile is not self.profiles.default:
+            return
         if 3 not in self.protocol.handshake.versions or link.slot != 0 or self.down:
             return
-        profile: Profile = self.profiles.of(3)
-        if self.lane(profile)[0] is None:
+        profile: Profile = self.resp3()
+        if profile is not None and self.lane(profile)[0] is None:
             self.open_slot(profile, 0)
+
+    def resp3(self) -> Profile:
+        """The profile of a new client that has sent HELLO 3; None if there are too many."""
+        profiles: Profiles = self.profiles
+        return profiles.of(3, profiles.default.database)
 
     def replies_since(self):
         """Have there been replies since this was last called?"""

@@ -13,7 +13,8 @@ because a command such as HELLO changes the protocol and the rights of all reque
 
 The core has already checked the arity and, except for commands flagged no_auth, that the client is
 authenticated. A handler that returns an error has changed nothing, with one exception: after a
-refused SELECT, commands that need the data of servers are refused until a SELECT is accepted.
+refused SELECT in a pool of one database, commands that need the data of servers are refused until a
+SELECT is accepted.
 
 Replies are in the client's protocol version and have the same fields as in Redis 7, so client
 libraries and monitoring tools work unchanged. Values that have no meaning in a proxy are 0.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.builtin import client, connection, info, server, transaction
+from nutproxy.builtin import client, connection, databases, info, server, transaction
 from nutproxy.builtin.interface import Client, Query, Steps
 
 __all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps"]
@@ -62,7 +63,7 @@ HANDLERS: Mapping[str, Handler] = {
     "reset": connection.reset,
     "role": server.role,
     "script_debug": server.script_debug,
-    "select": connection.select,
+    "select": databases.select,
     "time": server.time,
     "unwatch": transaction.unwatch,
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from time import monotonic
 
+from nutproxy.builtin.databases import visible
 from nutproxy.builtin.interface import Client, ReplyMode, Steps
 from nutproxy.builtin.resp import (
     OK,
@@ -130,7 +131,7 @@ def _info_line(client: Client, now: float) -> str:
         "age": int(now - client.created),
         "idle": int(now - client.last_interaction),
         "flags": flags or "N",
-        "db": 0,
+        "db": visible(client),
         "sub": 0,
         "psub": 0,
         "ssub": 0,

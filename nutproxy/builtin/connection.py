@@ -1,4 +1,4 @@
-# nutproxy/builtin/connection.py: PING, ECHO, QUIT, SELECT, AUTH, RESET, HELLO
+# nutproxy/builtin/connection.py: PING, ECHO, QUIT, AUTH, RESET, HELLO
 """Commands that concern only the client's own connection."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from hmac import compare_digest
 import hiredis
 
 from nutproxy.builtin.client import name_error
+from nutproxy.builtin.databases import too_many_profiles
 from nutproxy.builtin.info import server_version
 from nutproxy.builtin.interface import Client, Frontend, Query, ReplyMode
 from nutproxy.builtin.resp import OK, array, bulk, integer, mapping, parse_integer
@@ -45,18 +46,6 @@ def quit(client: Client, argv: list[bytes]) -> bytes:
     return OK
 
 
-def select(client: Client, argv: list[bytes]) -> bytes:
-    database = parse_integer(argv[1])
-    if database is None:
-        return errors.error("not_integer")
-    if database not in (0, client.pool.redis_db):
-        error = errors.error("databases", argv[1])
-        client.enter(State.DATABASE, b"SELECT " + argv[1], error)
-        return error
-    client.leave(State.DATABASE)
-    return OK
-
-
 def auth(client: Client, argv: list[bytes]) -> bytes:
     """AUTH. The errors of `AUTH password` have twemproxy's texts, those of `AUTH user password` the
     texts of Redis. A failed AUTH changes nothing, as in Redis."""
@@ -77,7 +66,8 @@ def auth(client: Client, argv: list[bytes]) -> bytes:
 def reset(client: Client, argv: list[bytes]) -> bytes:
     """Restore the state of a new connection. lib_name and lib_ver are kept, because they are still
     correct."""
-    client.protover = 2
+    # The profile of a new client always exists.
+    client.adopt(2, client.pool.redis_db)
     client.name = ""
     client.reply_mode = ReplyMode.ON
     client.no_evict = client.no_touch = False
@@ -123,8 +113,9 @@ def hello(client: Client, argv: list[bytes]) -> bytes | Query:
         return errors.error("noauth_hello")
 
     def greet() -> bytes:
+        if not client.adopt(protover, client.database):
+            return too_many_profiles(client.pool)
         client.authenticated = True
-        client.protover = protover
         if name is not None:
             client.name = name
         return _greeting(client)

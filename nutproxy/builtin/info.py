@@ -273,41 +273,56 @@ def _stats(client: Client, replies: Replies) -> Fields:
 
 
 def _keyspace(client: Client, replies: Replies) -> Fields:
-    """The sum of the servers' redis_db, which clients see as db0.
+    """The sums of each database that clients can select; redis_db is db0 to them.
 
     avg_ttl is the mean over all keys that expire. Servers that failed are counted and listed with
     the reason, so that the reader can see that the sum is incomplete.
     """
-    keys = expires = ttls = 0
+    pool = client.pool
+    sums: dict[int, dict[str, int]] = {}
     failed = {}
     for name, reply in replies.items():
         try:
             if isinstance(reply, ValueError):
                 raise reply
-            counts = _counts(reply, f"db{client.pool.redis_db}")
+            found = {
+                number: _counts(text)
+                for number, text in _databases(reply)
+                if number == pool.redis_db or 0 < number < pool.databases
+            }
         except ValueError as error:
             failed[name] = printable(str(error))
             continue
-        keys += counts["keys"]
-        expires += counts["expires"]
-        ttls += counts["expires"] * counts["avg_ttl"]
+        for number, counts in found.items():
+            total = sums.setdefault(0 if number == pool.redis_db else number, _counts(""))
+            for key in ("keys", "expires"):
+                total[key] += counts[key]
+            total["avg_ttl"] += counts["expires"] * counts["avg_ttl"]
     fields: Fields = {}
-    if keys:
-        avg_ttl = ttls // expires if expires else 0
-        fields["db0"] = f"keys={keys},expires={expires},avg_ttl={avg_ttl}"
+    for number, total in sorted(sums.items()):
+        if total["expires"]:
+            total["avg_ttl"] //= total["expires"]
+        if total["keys"]:
+            fields[f"db{number}"] = _pairs(total)
     if failed:
         fields["nutproxy_servers_unanswered"] = len(failed)
-    for number, (name, cause) in enumerate(failed.items()):
-        fields[f"nutproxy_unanswered{number}"] = f"server={name},error={cause}"
+    for place, (name, cause) in enumerate(failed.items()):
+        fields[f"nutproxy_unanswered{place}"] = f"server={name},error={cause}"
     return fields
 
 
 NO_FIGURES = "the reply holds no figures"
 
 
-def _counts(reply: Mapping[str, str], database: str) -> dict[str, int]:
-    """The values of one database in a server's INFO. Raises ValueError if one is not a number."""
-    text = reply.get(database, "")
+def _databases(reply: Mapping[str, str]) -> Iterator[tuple[int, str]]:
+    """The databases in a server's INFO: number and figures."""
+    for name, text in reply.items():
+        if name.startswith("db") and name[2:].isdigit():
+            yield int(name[2:]), text
+
+
+def _counts(text: str) -> dict[str, int]:
+    """The figures of a database. Raises ValueError if one is not a number."""
     counts = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
     try:
         return {name: int(counts.get(name, 0)) for name in ("keys", "expires", "avg_ttl")}

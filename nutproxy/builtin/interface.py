@@ -1,8 +1,8 @@
 # nutproxy/builtin/interface.py: the interface between handlers and the core
 """The attributes that handlers read and set, as protocols, so that no compiled module is needed.
 
-Handlers set attributes of a client (`authenticated`, `closing`, `name`, `protover`, `reply_mode`,
-…), and the core acts on them. Of a pool they set only `server_version` and `knows_hello`.
+Handlers set attributes of a client (`authenticated`, `closing`, `name`, `reply_mode`, …), and call
+its methods, and the core acts on them. Of a pool they set only `server_version` and `knows_hello`.
 Everything else is read-only for them.
 """
 
@@ -24,9 +24,15 @@ class Server(Protocol):
     version: str  # of memcached: "1.6.18"; empty until the server has been asked
 
 
+class Profiles(Protocol):
+    limit: int
+
+
 class Pool(Protocol):
     name: str
     redis_db: int
+    databases: int  # how many clients may select, besides redis_db
+    profiles: Profiles
     server_version: str | None  # "7.0.15"; None until a server has been asked
     knows_hello: bool  # a server has accepted HELLO
     servers: Sequence[Server]
@@ -77,6 +83,7 @@ class Client(Protocol):
     created: float
     last_interaction: float
     protover: int  # 2 or 3
+    database: int  # the servers' number
     authenticated: bool
     states: int  # bit mask of proto.commands.State, in which commands are refused
     refusals: dict[int, tuple[bytes, bytes]] | None  # by State: the refused command and its error
@@ -90,6 +97,8 @@ class Client(Protocol):
     closing: bool  # close after the outstanding replies
     frontend: Frontend
     pool: Pool
+
+    def adopt(self, protover: int, database: int) -> bool: ...  # False: too many profiles
 
     def enter(self, state: int, command: bytes, error: bytes) -> None: ...
 

@@ -75,17 +75,19 @@ def _always(client: Client, argv: list[bytes]) -> bool:
 
 
 def _leaves_database(client: Client, argv: list[bytes]) -> bool:
-    """Whether a SELECT is for a database that the pool does not have. An argument that is not a
+    """Whether a SELECT is for another database. An argument that is not a
     number changes nothing in Redis, so it opens no state."""
-    return parse_integer(argv[1]) not in (None, 0, client.pool.redis_db)
+    number = parse_integer(argv[1])
+    return number is not None and (number or client.pool.redis_db) != client.database
 
 
 def _swaps_database(client: Client, argv: list[bytes]) -> bool:
-    """Whether a SWAPDB exchanges the pool's database for another one."""
+    """Whether a SWAPDB exchanges the client's database for another one."""
     one, other = parse_integer(argv[1]), parse_integer(argv[2])
     if one is None or other is None or one == other:
         return False
-    return bool({one, other} & {0, client.pool.redis_db})
+    own = client.pool.redis_db
+    return client.database in (one or own, other or own)
 
 
 def _starts_debugging(client: Client, argv: list[bytes]) -> bool:

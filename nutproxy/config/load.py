@@ -415,7 +415,7 @@ class _Loader:
         else:
             self._unknown_commands(table, MEMCACHE_COMMANDS, "Memcached")
             # twemproxy ignores redis_db in such a pool, so this is only a warning.
-            for key in ("redis_db", "admin_commands"):
+            for key in ("redis_db", "databases", "admin_commands"):
                 if key in table.values and getattr(keys, key):
                     message = "has no effect in a Memcached pool"
                     self._warning(table, key, message, table.lines[key])
@@ -593,6 +593,8 @@ def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
         settings["on_dead_server"] = "error"
     else:
         settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
+    if keys.redis_db and "databases" not in table.values | defaults.values:
+        settings["databases"] = 1
     known = redis_commands() if keys.redis else MEMCACHE_COMMANDS
     settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(

@@ -338,6 +338,27 @@ class PoolSettings(Keys):
         minimum=0,
         maximum=MAX_INT,
     )
+    databases: Integer = key(
+        16,
+        "How many databases clients may SELECT, as in redis.conf. 0 and `redis_db` both name the"
+        " pool's own database. Without this key, a pool with a `redis_db` has only that one. The"
+        " servers must have as many. Only for Redis pools.",
+        example=4,
+        unit="databases",
+        minimum=1,
+        maximum=MAX_INT,
+    )
+    max_profiles: Integer = key(
+        64,
+        "How many combinations of protocol version and database clients may use at once. Clients"
+        " with the same combination share `server_connections` connections to each server; those"
+        " are opened when they are first needed. SELECT and HELLO get an error if they would need"
+        " one more.",
+        example=8,
+        unit="combinations",
+        minimum=2,
+        maximum=65536,
+    )
     on_dead_server: OnDeadServer = key(
         "error",
         "The reply to a read if a server is down or does not reply in time. `error`: the whole"

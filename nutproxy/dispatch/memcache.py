@@ -94,7 +94,7 @@ def memcache_recv_done(conn, data, parser):
     if parser.error is not cython.NULL:
         client.stats[POOL_REFUSED_REQUESTS] += 1
         return answer_constant(client, parser.error, strlen(parser.error), flags)
-    if client.frontend.denied[command.number]:
+    if client.frontend.verdicts[command.number]:
         return answer(client, denied(command, client.frontend), flags, True)
     kind = command.kind
     if kind in (GET, GAT):

@@ -48,7 +48,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
 )
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
-from cython.cimports.nutproxy.front.frontend import Frontend
+from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
     MSG_NOREPLY,
@@ -74,6 +74,7 @@ from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
 from nutproxy.builtin import HANDLERS, Query, Steps
+from nutproxy.builtin.databases import refusal
 from nutproxy.builtin.resp import OK
 from nutproxy.builtin.transaction import abort, not_carried_out, refused
 from nutproxy.front.strangers import tell_broken, tell_inline, tell_stranger
@@ -136,10 +137,15 @@ def redis_recv_done(conn, data, parser):
         return answer(
             client, not_carried_out(client, names[row.number], refusing(client, row)), flags, True
         )
-    if frontend.denied[row.number]:
-        return refuse(
-            client, row, data, parser, flags, errors.denied(names[row.number], frontend.name)
-        )
+    if frontend.verdicts[row.number]:
+        if frontend.verdicts[row.number] == DENIED:
+            return refuse(
+                client, row, data, parser, flags, errors.denied(names[row.number], frontend.name)
+            )
+        # 16 words of 32 bytes are enough for COPY.
+        text: bytes = refusal(client, names[row.number], words_of(data, parser, 16, 32))
+        if text:
+            return answer(client, text, flags, True)
 
     if row.behaviour == FORWARD:
         return forward_keys(client, row, data, parser, flags)

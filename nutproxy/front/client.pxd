@@ -17,7 +17,7 @@ cdef class ClientConn(Conn):
     cdef readonly Frontend frontend
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
-    cdef readonly Profile profile      # which server connections it shares, see `protover`
+    cdef readonly Profile profile      # which server connections it shares
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef public int reply_mode         # CLIENT REPLY: is its next command answered?
@@ -39,6 +39,7 @@ cdef class ClientConn(Conn):
     cdef public bint no_evict
     cdef public bint no_touch
 
+    cpdef bint adopt(self, int protover, int database)
     cdef void breaks(self) noexcept
     cdef void check_bounds(self) noexcept
     cdef int give_up(self, const char* text) except -1

@@ -32,6 +32,7 @@ import time
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
+from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.io.jobs import Job
@@ -282,6 +283,7 @@ def client_close(conn: Conn) -> cython.int:
     finally:
         # A client that has sent QUIT need not read the +OK.
         asked = conn.closing and conn.err in (0, EPIPE, ECONNRESET)
+        client.profile.clients -= 1
         client.frontend.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
         if let_go(conn):
@@ -403,6 +405,7 @@ class ClientConn(Conn):
         self.frontend = frontend
         self.protocol = frontend.protocol
         self.profile = frontend.pool.profiles.default
+        self.profile.clients += 1
         self.name = ""
         self.lib_name = ""
         self.lib_ver = ""
@@ -440,12 +443,23 @@ class ClientConn(Conn):
 
     @property
     def protover(self) -> int:
-        """Its protocol version: 2 or 3. A part of its profile."""
+        """Its protocol version: 2 or 3."""
         return self.profile.protover
 
-    @protover.setter
-    def protover(self, protover: int) -> None:
-        self.profile = self.pool.profiles.of(protover)
+    @property
+    def database(self) -> int:
+        """Its database by the servers' number."""
+        return self.profile.database
+
+    def adopt(self, protover, database):
+        """Change its profile. False, and no change, if the pool has no room for one more."""
+        profile: Profile = self.frontend.pool.profiles.of(protover, database)
+        if profile is None:
+            return False
+        self.profile.clients -= 1
+        profile.clients += 1
+        self.profile = profile
+        return True
 
     @property
     def unfinished_bytes(self) -> int:

@@ -10,6 +10,12 @@ cdef class ClientRoom:
     cdef public size_t limit           # 0 for none
     cdef readonly size_t used
 
+# What happens to a command before it is dispatched.
+cdef enum Verdict:
+    PASSES = 0
+    DENIED
+    CHECKED                            # it names databases: are they those of the pool?
+
 cdef class Frontend:
     cdef readonly Reactor reactor
     cdef readonly object config        # PoolConfig
@@ -22,7 +28,7 @@ cdef class Frontend:
     cdef readonly bytes redis_auth
     cdef bint admin_commands
     cdef bint miss                     # on_dead_server: miss
-    cdef uint8_t* denied               # by row number
+    cdef uint8_t* verdicts             # by row number: see Verdict
     cdef size_t max_requests           # a client's requests in flight
     cdef size_t max_pending            # bytes of a client's requests and replies
     cdef size_t max_unfinished         # bytes of the incomplete requests of all clients

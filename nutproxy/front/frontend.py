@@ -8,6 +8,7 @@ they may do. The other side is the Route (route.py) that its requests go to: a S
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.nutproxy.front.frontend import CHECKED, DENIED
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
@@ -20,6 +21,8 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_RESPONSE_BYTES,
     POOL_FORWARD_ERROR,
 )
+
+from nutproxy.proto.commands import NAMES_DATABASE
 
 
 @cython.cclass
@@ -53,17 +56,20 @@ class Frontend:
         self.room = room
         self.request_timeout = config.client_request_timeout or 0
         numbers = {name: number for number, name in enumerate(self.protocol.commands)}
-        self.denied = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
-        if self.denied is cython.NULL:
+        self.verdicts = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
+        if self.verdicts is cython.NULL:
             raise MemoryError
         for name in config.deny_commands:
             for row, number in numbers.items():
                 # Denying a container command denies its subcommands.
                 if row == name or row.startswith(name + " "):
-                    self.denied[number] = 1
+                    self.verdicts[number] = DENIED
+        for name in NAMES_DATABASE & numbers.keys():
+            if not self.verdicts[numbers[name]]:
+                self.verdicts[numbers[name]] = CHECKED
 
     def __dealloc__(self):
-        free(self.denied)
+        free(self.verdicts)
 
     def __str__(self) -> str:
         return f"pool '{self.name}'"

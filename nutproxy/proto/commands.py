@@ -107,6 +107,10 @@ class Limits(NamedTuple):
     bytes: int | None
 
 
+# Commands with numbers of databases in their arguments: builtin/databases.py checks them first.
+NAMES_DATABASE = frozenset({"copy", "move", "swapdb"})
+
+
 # A request for one server is forwarded unchanged, so it has no limits here.
 LIMITS: Mapping[Behaviour, Limits] = {
     Behaviour.SPLIT: Limits(262144, None),
@@ -208,7 +212,8 @@ INFO_SECTIONS: Mapping[str, str] = {
     "Errorstats": "the sums over the servers",
     "Latencystats": "the greatest value of each percentile; only in INFO `all` and `everything`",
     "Cluster": "`cluster_enabled:0`",
-    "Keyspace": "`db0` is the sum over the servers' `redis_db`; `avg_ttl` is the mean",
+    "Keyspace": "for each database the sums over the servers; `db0` is their `redis_db`; `avg_ttl`"
+    " is the mean",
 }
 
 
@@ -390,6 +395,7 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
     )
 
 
+_DATABASES = "the numbers are those of the servers, and must be below the pool's `databases`"
 _PASSES = "uses its own server connections, so that it does not wait for the running script"
 
 OVERRIDES: Mapping[str, Override] = {
@@ -426,9 +432,9 @@ OVERRIDES: Mapping[str, Override] = {
     "hello": Override(note="reports the Redis version of the pool's servers"),
     "quit": Override(note="`+OK`; the connection closes after all earlier replies"),
     "select": Override(
-        note="accepts 0 and the pool's redis_db; both name the pool's only database. After any"
-        " other SELECT, commands on the data are refused until a SELECT succeeds or the client"
-        " sends RESET"
+        note="0 and the pool's redis_db name the pool's own database. In a pool with `databases: 1`"
+        " commands on the data are refused after any other SELECT, until a SELECT succeeds or the"
+        " client sends RESET"
     ),
     "reset": Override(note="resets the client's connection to nutproxy; no server is involved"),
     "exec": Override(Behaviour.LOCAL, "`-EXECABORT`, since MULTI is refused"),
@@ -439,9 +445,10 @@ OVERRIDES: Mapping[str, Override] = {
         "client no-evict, client no-touch",
         Override(note="accepted and shown by CLIENT LIST; no effect on the servers"),
     ),
-    # A pool is one database.
-    **_each("move, swapdb", Override(Behaviour.UNSUPPORTED, "databases are not supported")),
-    "copy": Override(note="`DB n` is the servers' database n, which clients cannot select"),
+    **_each("move, copy", Override(note=_DATABASES)),
+    "swapdb": Override(
+        Behaviour.ALL, f"on every server; one that fails has not swapped; {_DATABASES}"
+    ),
     "scan": Override(
         Behaviour.UNSUPPORTED,
         "not yet: one cursor would have to represent the cursors of all servers",

@@ -174,15 +174,29 @@ COMMANDS = {
         b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
         "CLIENT UNBLOCK takes a client's ID, and TIMEOUT or ERROR.",
     ),
+    "database_range": ErrorText(
+        b"ERR DB index is out of range",
+        "The client has named a database that is not below the pool's `databases`.",
+    ),
+    "database_own": ErrorText(
+        b"ERR %b cannot name database 0 in a pool with a redis_db",
+        "For clients, 0 is the pool's redis_db, but MOVE, COPY and SWAPDB go to the servers as they"
+        " are. Name the redis_db by its own number.",
+    ),
+    "max_profiles": ErrorText(
+        b"ERR pool '%b' serves at most %b combinations of protocol version and database at once"
+        b" (max_profiles)",
+        "Clients with other combinations use all that the pool allows. Raise max_profiles, or use"
+        " fewer databases.",
+    ),
     "databases": ErrorText(
-        b"ERR databases are not supported by nutproxy: after SELECT %b nothing is carried out "
-        b"until SELECT 0 or RESET; the pool's redis_db chooses the database on its servers",
-        "The client sent SELECT with a number other than 0 and the pool's redis_db. Set redis_db in"
-        " the file, and database 0 in the client.",
+        b"ERR this pool has one database: after SELECT %b nothing is carried out until SELECT 0 or"
+        b" RESET; set databases in the pool, or the redis_db that it selects on its servers",
+        "The client sent SELECT with a number other than 0 and the pool's redis_db, and the pool"
+        " has no other database. Set `databases` in the file, or database 0 in the client.",
     ),
     "in_database": ErrorText(
-        b"ERR '%b' was not carried out because '%b' was refused: send SELECT 0 or RESET; the "
-        b"pool's redis_db chooses the database on its servers",
+        b"ERR '%b' was not carried out because '%b' was refused: send SELECT 0 or RESET",
         "The client has tried to select, or swap, a database that the pool does not have. Set"
         " database 0 in the client.",
     ),
@@ -586,6 +600,11 @@ CAUSES = {
     "select": ErrorText(
         b"redis_db %b failed: %b",
         "The server does not have the database. Lower redis_db, or raise the server's `databases`.",
+    ),
+    "select_other": ErrorText(
+        b"SELECT %b failed: %b",
+        "The client has selected a database that this server does not have. Lower the pool's"
+        " `databases`, or raise the server's.",
     ),
     "ping": ErrorText(
         b"PING failed: %b",

@@ -427,11 +427,11 @@ DIFFERENCES = [
         ),
     ),
     Difference(
-        "A transaction, or a SELECT of another database",
+        "A transaction",
         "closes the connection",
         "refuses it and all commands after it, until `EXEC`, `DISCARD` or `RESET` ends the"
-        " transaction, or a `SELECT` of the pool's database succeeds",
-        "commands must not run outside their transaction, or in the wrong database",
+        " transaction",
+        "commands must not run outside their transaction",
         (
             unsupported(
                 "redis",
@@ -443,15 +443,19 @@ DIFFERENCES = [
                 b"-EXECABORT Transaction discarded because of:"
                 b" 'MULTI' is not supported by nutproxy\r\n$1\r\n1\r\n",
             ),
+        ),
+    ),
+    Difference(
+        "`SELECT`",
+        "closes the connection",
+        "changes the client's database",
+        "applications use it",
+        (
             unsupported(
                 "redis",
                 SET,
                 redis("SELECT 1", "DEL a", "SELECT 0", "GET a"),
-                b"+OK\r\n-ERR databases are not supported by nutproxy: after SELECT 1 nothing is"
-                b" carried out until SELECT 0 or RESET; the pool's redis_db chooses the database on"
-                b" its servers\r\n-ERR 'DEL' was not carried out because 'SELECT 1' was refused:"
-                b" send SELECT 0 or RESET; the pool's redis_db chooses the database on its"
-                b" servers\r\n+OK\r\n$1\r\n1\r\n",
+                b"+OK\r\n+OK\r\n:0\r\n+OK\r\n$1\r\n1\r\n",
             ),
         ),
     ),

@@ -32,7 +32,7 @@ NOT_FORWARDED = {
         dbsize, flushall, flushdb, function delete, function flush, function kill,
         function load, function restore, function stats, keys, memory doctor,
         memory malloc-stats, memory purge, memory stats, randomkey, script exists, script flush,
-        script kill, script load
+        script kill, script load, swapdb
     """,
     Behaviour.ANY: """
         command, command count, command docs, command getkeys, command getkeysandflags,
@@ -66,7 +66,7 @@ NOT_FORWARDED = {
     """,
     Behaviour.UNSUPPORTED: """
         blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, client kill, client
-        pause, monitor, move, multi, psubscribe, psync, publish, pubsub, pubsub
+        pause, monitor, multi, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
         shardnumsub, punsubscribe, replconf, scan, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
@@ -74,7 +74,7 @@ NOT_FORWARDED = {
         sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
         remove, sentinel replicas, sentinel reset, sentinel sentinels, sentinel set, sentinel
         simulate-failure, sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe,
-        swapdb, sync, unsubscribe, wait, waitaof, watch
+        sync, unsubscribe, wait, waitaof, watch
     """,
 }
 

@@ -1288,6 +1288,8 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "tcpkeepalive_interval",
         "tcpkeepalive_count",
         "tcp_congestion",
+        "databases",
+        "max_profiles",
         "admin_commands",
         "deny_commands",
         "on_dead_server",

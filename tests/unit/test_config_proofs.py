@@ -48,6 +48,9 @@ PROOFS = {
     "redis": "integration/test_clients.py::test_redis_py_in_normal_use",
     "redis_auth": "integration/test_defects.py::test_data_is_in_the_database_of_the_pool",
     "redis_db": "integration/test_defects.py::test_data_is_in_the_database_of_the_pool",
+    "databases": "integration/test_databases.py::test_a_pool_has_as_many_databases_as_it_says",
+    "max_profiles": "integration/test_databases.py::"
+    "test_clients_share_no_more_combinations_than_max_profiles",
     "on_dead_server": "integration/test_conf.py::"
     "test_on_dead_server_decides_what_becomes_of_its_keys",
     "auto_eject_hosts": "integration/test_server_health.py::"

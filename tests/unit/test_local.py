@@ -29,6 +29,7 @@ class FakeServer:
 class FakePool:
     name: str = "alpha"
     redis_db: int = 0
+    databases: int = 16
     server_version: str | None = "7.0.15"
     knows_hello: bool = True
     servers: list = field(default_factory=lambda: [FakeServer("one"), FakeServer("two")])
@@ -85,6 +86,7 @@ class FakeClient:
     lib_name: str = ""
     lib_ver: str = ""
     protover: int = 2
+    database: int = 0
     authenticated: bool = True
     no_evict: bool = False
     no_touch: bool = False
@@ -96,6 +98,10 @@ class FakeClient:
     closing: bool = False
     states: int = 0
     refusals: dict = field(default_factory=dict)
+
+    def adopt(self, protover, database):
+        self.protover, self.database = protover, database
+        return True
 
     def enter(self, state, command, error):
         self.states |= state
@@ -214,7 +220,10 @@ DIALOGUES = {
     ],
     "echo": [["ECHO", "a\r\nb"], ["ECHO"], ["ECHO", "a", "b"]],
     "quit": [["QUIT"]],
-    "select": [["SELECT", word] for word in ("0", "x", "", "00", "+0", "0 ", "-0", "1.0")],
+    "select": [
+        ["SELECT", word]
+        for word in ("0", "3", "15", "16", "-1", "x", "", "00", "+0", "0 ", "-0", "1.0")
+    ],
     "reset": [
         ["CLIENT", "SETNAME", "me"],
         ["HELLO", "3"],
@@ -403,9 +412,19 @@ def test_quit_closes_the_connection_after_its_reply(client):
     assert client.closing
 
 
-def test_select_of_another_database_is_refused(client):
+def test_select_changes_the_database(client):
+    for database in (15, 3, 0):
+        assert ask(client, "SELECT", str(database)) == b"+OK\r\n"
+        assert (client.database, client.states) == (database, 0)
+    for database in ("16", "-1", "99999999999"):
+        assert ask(client, "SELECT", database) == b"-ERR DB index is out of range\r\n"
+        assert (client.database, client.states) == (0, 0)
+
+
+def test_select_of_another_database_is_refused_in_a_pool_of_one():
+    client = connect(FakePool(databases=1))
     for database in ("1", "-1", "99999999999"):
-        assert b"databases are not supported" in ask(client, "SELECT", database)
+        assert b"this pool has one database" in ask(client, "SELECT", database)
         assert client.states == State.DATABASE
     assert ask(client, "SELECT", "x") == b"-ERR value is not an integer or out of range\r\n"
     assert client.states == State.DATABASE
@@ -414,11 +433,11 @@ def test_select_of_another_database_is_refused(client):
 
 
 def test_database_of_the_pool_can_be_selected_by_its_number():
-    client = connect(FakePool(redis_db=5))
+    client = connect(FakePool(redis_db=5, databases=1))
     for database in ("5", "0"):
         assert ask(client, "SELECT", database) == b"+OK\r\n"
-        assert client.states == 0
-    assert b"databases are not supported" in ask(client, "SELECT", "1")
+        assert (client.database, client.states) == (5, 0)
+    assert b"this pool has one database" in ask(client, "SELECT", "1")
     assert client.states == State.DATABASE
     assert ask(client, "SELECT", "5") == b"+OK\r\n"
     assert client.states == 0
@@ -798,18 +817,21 @@ def test_info_without_any_server_has_no_version(client):
     assert client.pool.server_version is None
 
 
-def test_info_keyspace_sums_up_the_pools_database_as_db0(client):
+def test_info_keyspace_sums_up_each_database_the_pool_s_as_db0(client):
     client.pool.redis_db = 3
+    client.pool.databases = 6
     client.pool.servers.append(FakeServer("three"))
     client.pool.asked = 3
     replies = [
         b"# Keyspace\r\ndb0:keys=1000,expires=1000,avg_ttl=1\r\n"
         b"db3:keys=10,expires=4,avg_ttl=100\r\n",
         b"# Keyspace\r\ndb3:keys=5,expires=1,avg_ttl=600,subexpiry=0\r\n",
-        b"# Keyspace\r\n",
+        b"# Keyspace\r\ndb5:keys=3,expires=0,avg_ttl=0\r\ndb6:keys=9,expires=0,avg_ttl=0\r\n",
     ]
     reply = ask(client, "INFO", "keyspace").finish(replies)
-    assert decode(reply) == b"# Keyspace\r\ndb0:keys=15,expires=5,avg_ttl=200\r\n"
+    assert decode(reply) == (
+        b"# Keyspace\r\ndb0:keys=15,expires=5,avg_ttl=200\r\ndb5:keys=3,expires=0,avg_ttl=0\r\n"
+    )
 
 
 def test_info_keyspace_of_an_empty_pool_is_that_of_an_empty_redis(client, reference):

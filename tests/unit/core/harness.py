@@ -397,7 +397,7 @@ class Rig:
 
     def link(self, number=0, protover=2, slot=0):
         """The proxy's connection to a server: a Link, or None."""
-        return self.server(number).lane(self.pool.profiles.of(protover))[slot]
+        return self.server(number).lane(self.pool.profiles.of(protover, 0))[slot]
 
     def conn(self, client):
         """The proxy's connection object of a client."""

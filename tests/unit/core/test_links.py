@@ -42,7 +42,7 @@ def test_each_protocol_version_has_its_own_connection(rig):
     rig.servers[0].greets = False
     old, new = rig.connect(), rig.connect()
     conn = rig.conn(new)
-    conn.protover = 3
+    conn.adopt(3, 0)
     del conn
     get(rig, old)
     get(rig, new)
@@ -71,7 +71,7 @@ def test_lanes_exist_from_the_first_client_with_their_profile_on(rig):
     assert [list(one.session.requests) for one in rig.servers] == [[[b"HELLO", b"2"]], []]
     rig.servers[0].session.reply(HELLO2)
     rig.settle()
-    assert rig.conn(client).profile is rig.pool.profiles.of(3)
+    assert rig.conn(client).profile is rig.pool.profiles.of(3, 0)
     # Nothing has been opened yet: the client only may use it.
     assert len(server.lanes) == 1
     get(rig, client)
@@ -112,7 +112,7 @@ def test_server_too_old_for_resp3_still_serves_the_others(rig):
     old, new = rig.link_all(), rig.connect()
     rig.servers[0].greets = False
     conn = rig.conn(new)
-    conn.protover = 3
+    conn.adopt(3, 0)
     del conn
     get(rig, new)
     rig.servers[0].session.reply(b"-ERR unknown command `HELLO`\r\n")

@@ -420,7 +420,7 @@ def test_link_for_a_busy_server_ends_as_usual(rig):
 def test_each_profile_has_its_links_closed(rig):
     old, new = rig.link_all(), rig.connect()
     conn = rig.conn(new)
-    conn.protover = 3
+    conn.adopt(3, 0)
     del conn
     ask(rig, new)
     ask(rig, old)

@@ -1,0 +1,63 @@
+# nutproxy/builtin/databases.py: SELECT, and the databases that other commands name
+"""The databases of a pool, as its clients number them: 0 and `redis_db` are the pool's own, and the
+numbers below `databases` are those of the servers.
+
+`refusal` is asked about commands that name a database in an argument (MOVE, COPY, SWAPDB), before
+they go to a server. They are not changed on the way, so 0 must be the servers' 0.
+"""
+
+from __future__ import annotations
+
+from nutproxy.builtin.interface import Client, Pool
+from nutproxy.builtin.resp import OK, parse_integer
+from nutproxy.proto import errors
+from nutproxy.proto.commands import State
+
+
+def select(client: Client, argv: list[bytes]) -> bytes:
+    number = parse_integer(argv[1])
+    pool = client.pool
+    if number is None:
+        return errors.error("not_integer")
+    if number not in (0, pool.redis_db) and not 0 <= number < pool.databases:
+        if pool.databases > 1:
+            return errors.error("database_range")
+        error = errors.error("databases", argv[1])
+        client.enter(State.DATABASE, b"SELECT " + argv[1], error)
+        return error
+    if not client.adopt(client.protover, number or pool.redis_db):
+        return too_many_profiles(pool)
+    client.leave(State.DATABASE)
+    return OK
+
+
+def too_many_profiles(pool: Pool) -> bytes:
+    return errors.error("max_profiles", pool.name.encode(), b"%d" % pool.profiles.limit)
+
+
+def visible(client: Client) -> int:
+    """The client's own number of its database."""
+    return 0 if client.database == client.pool.redis_db else client.database
+
+
+def refusal(client: Client, name: str, argv: list[bytes]) -> bytes:
+    """The error for a command that names a database which clients of this pool cannot select; b""
+    if there is none."""
+    pool = client.pool
+    for word in _named(name, argv):
+        number = parse_integer(word)
+        if number == 0 and pool.redis_db:
+            return errors.error("database_own", name.upper().encode())
+        if number is not None and number != pool.redis_db and number >= pool.databases:
+            return errors.error("database_range")
+    return b""
+
+
+def _named(name: str, argv: list[bytes]) -> list[bytes]:
+    """The arguments that are numbers of databases."""
+    if name == "swapdb":
+        return argv[1:3]
+    if name == "move":
+        return argv[2:3]
+    # COPY source destination [DB number] [REPLACE]
+    return [argv[at + 1] for at in range(3, len(argv) - 1) if argv[at].lower() == b"db"]
