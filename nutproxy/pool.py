@@ -25,7 +25,7 @@ View becomes ready however often they come, and the last one is in force in the 
 import logging
 
 import cython
-from cython.cimports.libc.stdint import uint32_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profile, Profiles
 from cython.cimports.nutproxy.back.server import Server, list_item
@@ -185,6 +185,7 @@ class ViewJob(Job):
         pool.servers = self.servers
         pool.ngroups = len(self.servers)
         pool.router.ring = self.ring
+        pool.version += 1
         pool.leaving = leaving
         pool.departing = gone
         pool.arriving = self.made
@@ -301,15 +302,30 @@ class ServerPool(Route):
             server.stats[SERVER_REQUESTS_OVERFLOWED] += 1
             msg_fail(msg, server.error_reply(QUEUE_FULL))
             return 0
-        msg.start = self.reactor.now_usec
         if self.timeout:
             deadline_append(cython.address(self.deadlines), msg, self.reactor.now + self.timeout)
-        server.stats[SERVER_REQUESTS] += 1
-        server.stats[SERVER_REQUEST_BYTES] += msg.req.length
-        msg.refs += 1
-        link.enqueue_inq(link, msg)
-        link.mark_flush()
+        queue_at(link, server.stats, msg)
         return 0
+
+    def submit_to(self, link, msg, timed):
+        if timed and self.timeout:
+            deadline_append(cython.address(self.deadlines), msg, self.reactor.now + self.timeout)
+        queue_at(link, link.stats, msg)
+        return 0
+
+    def borrow(self, msg, group, profile):
+        server: Server
+        link: Link
+        if group < 0:
+            self.stats[POOL_NO_LIVE_SERVER] += 1
+            msg_fail(msg, self.dead_reply())
+            return None
+        server = self.servers[group]
+        link = server.borrow(profile)
+        if link is None:
+            server.stats[SERVER_REQUESTS_UNAVAILABLE] += 1
+            msg_fail(msg, server.refusal)
+        return link
 
     def overflows(self, msg, queued):
         """Is this request too much for a server with so many bytes in its queues? What goes past
@@ -378,6 +394,7 @@ class ServerPool(Route):
         if len(self.servers) <= RING_SMALL and self.ring_turn != self.reactor.now_usec:
             self.ring_turn = self.reactor.now_usec
             self.router.set_live(self.live_flags())
+            self.version += 1
             self.ring_stale = False
         else:
             self.rebuild_soon()
@@ -398,6 +415,7 @@ class ServerPool(Route):
             self.router.begin(self.live_flags())
             self.ring_stale = False
         self.ring_building = self.router.build(RING_PORTION)
+        self.version += not self.ring_building
         if self.ring_building or self.ring_stale:
             return True
         self.ring_job = None
@@ -497,6 +515,19 @@ class ServerPool(Route):
     def close(self) -> None:
         for server in self.servers + self.leaving:
             server.close()
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def queue_at(link: Link, stats: cython.pointer(uint64_t), msg: cython.pointer(Msg)) -> cython.void:
+    """Put a request into the queue of this link. `stats` is the row of its server."""
+    msg.start = link.reactor.now_usec
+    stats[SERVER_REQUESTS] += 1
+    stats[SERVER_REQUEST_BYTES] += msg.req.length
+    msg.refs += 1
+    link.enqueue_inq(link, msg)
+    link.mark_flush()
 
 
 @cython.cfunc

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint32_t, uint64_t
 
+from nutproxy.back.link cimport Link
 from nutproxy.back.profile cimport Profile
 from nutproxy.msg.message cimport Msg
 from nutproxy.msg.parse cimport Arg
@@ -10,6 +11,7 @@ cdef enum:
 cdef class Route:
     cdef readonly str name
     cdef int ngroups                   # groups are numbered from 0
+    cdef readonly unsigned int version # changes when a key may have got another group
     cdef readonly bint anywhere        # every group can have every key
 
     # The group of a key, or NO_GROUP. Sets its hash, if that decides on the group.
@@ -29,3 +31,7 @@ cdef class Route:
     cpdef list members(self)
     # Send a request, whose bytes are in `msg.req`, or answer it with an error.
     cdef int submit(self, Msg* msg, int group, uint64_t client, Profile profile) except -1
+    # A link for the request of one client alone. None: the request has been answered with an error.
+    cdef Link borrow(self, Msg* msg, int group, Profile profile)
+    # Send a request over a borrowed link. `timed`: with the deadline of all requests.
+    cdef int submit_to(self, Link link, Msg* msg, bint timed) except -1

@@ -32,3 +32,9 @@ class Route:
 
     def submit(self, msg, group, client, profile):
         raise NotImplementedError
+
+    def borrow(self, msg, group, profile):
+        raise NotImplementedError
+
+    def submit_to(self, link, msg, timed):
+        raise NotImplementedError

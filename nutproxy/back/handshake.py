@@ -3,7 +3,7 @@
 class for each protocol: `Protocol.handshake`.
 
     versions                         the protocol versions that clients speak
-    steps(server, profile, aside)    the names of the steps in their order, and the bytes of all
+    steps(server, link)              the names of the steps in their order, and the bytes of all
     judge(server, link, step, data)  what is wrong with the reply to a step, or None
 
 The reply to a step must be the one that belongs to it: otherwise later replies would be paired with
@@ -24,6 +24,7 @@ from nutproxy.proto.merge import decode
 
 log = logging.getLogger("nutproxy")
 
+NO_SLOT = -1  # Link.slot of a link that is not shared
 UNASKED = errors.cause("unasked")
 # The expected replies to the steps of Redis' handshake; the reply to HELLO is a map.
 STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
@@ -40,11 +41,12 @@ class RedisHandshake:
     versions = (2, 3)
 
     @staticmethod
-    def steps(server: Any, profile: Any, aside: bool) -> tuple[list[str], bytes]:
+    def steps(server: Any, link: Any) -> tuple[list[str], bytes]:
         """AUTH, HELLO 3, SELECT and PING, as far as they are needed. PING finds out whether the
-        server is ready: it is not while it loads its data or requires a password. With `aside`,
-        only the commands that a server accepts while it runs a script."""
-        config = server.pool.config
+        server is ready: it is not while it loads its data or requires a password. On a link that
+        is `aside`, only the commands that a server accepts while it runs a script. For a link that
+        is borrowed, its CLIENT ID, with which CLIENT UNBLOCK can end its wait."""
+        config, profile, aside = server.pool.config, link.profile, link.aside
         # Tuples of bytes. The types of hiredis allow only one word in a command.
         commands: list[Any] = []
         if config.redis_auth:
@@ -55,6 +57,8 @@ class RedisHandshake:
             commands.append((b"SELECT", b"%d" % profile.database))
         if not aside:
             commands.append((b"PING",))
+            if link.slot == NO_SLOT:
+                commands.append((b"CLIENT", b"ID"))
         steps = [command[0].decode() for command in commands]
         return steps, b"".join([hiredis.pack_command(command) for command in commands])
 
@@ -62,6 +66,10 @@ class RedisHandshake:
     def judge(server: Any, link: Any, step: str, data: bytes) -> str | None:
         [reply] = decode([data])
         refused = isinstance(reply, hiredis.ReplyError)
+        if step == "CLIENT":
+            # Too old for it, or not allowed to use it: nobody can be unblocked then.
+            link.server_id = reply if isinstance(reply, int) else 0
+            return None
         text = str(reply)
         if not step:
             return text if refused else UNASKED
@@ -120,7 +128,7 @@ class MemcacheHandshake:
     versions = (2,)
 
     @staticmethod
-    def steps(server: Any, profile: Any, aside: bool) -> tuple[list[str], bytes]:
+    def steps(server: Any, link: Any) -> tuple[list[str], bytes]:
         return ["version"], b"version\r\n"
 
     @staticmethod

@@ -40,7 +40,7 @@ cdef class Upstream:
     # `refusal` is then the error reply for the client.
     cdef Link link_for(self, uint64_t client, Profile profile)
     # The names of the steps of a handshake, and their bytes.
-    cdef tuple handshake(self, Profile profile, bint aside)
+    cdef tuple handshake(self, Link link)
     # What is wrong with the reply to a step of this link's handshake, or None.
     cdef str judge(self, Link link, str step, bytes data)
     # The last step has succeeded: requests can be sent. May end the link.
@@ -50,6 +50,10 @@ cdef class Upstream:
     # It has ended: no more requests are put into it. Returns whether it was the probe. Allocates no
     # memory.
     cdef bint link_left(self, Link link) noexcept
+    # A link for one client alone, which may be connecting still. None if there is none: `refusal`.
+    cdef Link borrow(self, Profile profile)
+    # Its user does not need it any more. It is given to others once it is idle.
+    cdef int give_back(self, Link link) except -1
     # What its end says about the server, before its requests are answered or moved. `waited`: a
     # reply was due.
     cdef int link_closed(self, Link link, bint was_ready, bint waited, bint probe) except -1
@@ -62,6 +66,7 @@ cdef class Link(Conn):
     cdef readonly Upstream server
     cdef readonly Profile profile      # the state that its handshake brings it into
     cdef readonly int slot             # in its profile's lanes; NO_SLOT if it is not shared
+    cdef public int64_t server_id      # its CLIENT ID on the server; 0 if that is not known
     cdef readonly bint aside           # for commands that a busy server must get at once
     cdef readonly int state            # LinkState
     cdef readonly int64_t connect_began    # when it began to connect; -1 before
@@ -79,6 +84,11 @@ cdef class Link(Conn):
     cdef int abort(self, str cause) except -1
     # End it because it is not needed, which says nothing about the server.
     cdef int drop(self) except -1
+
+    # Call `give_back` when it is idle.
+    cdef void return_when_idle(self) noexcept
+    # It is given back, and others may use it.
+    cdef void returned(self) noexcept
 
     # Its requests. They are queued with enqueue_inq and mark_flush.
     # Take over the requests of a link that has written none.
@@ -103,6 +113,8 @@ cdef class Link(Conn):
     cdef size_t max_reply              # longer replies are dropped
     cdef list addresses                # to try next if the current one cannot be reached
     cdef list steps                    # names of the handshake steps whose replies are due
+    cdef int batches                   # transactions whose replies are due
+    cdef bint returning                # its user does not need it any more
     cdef Timer connect_timer           # the one that `arm` has set
     cdef int64_t waiting_since         # when it began to wait for a sign of life
     cdef int64_t timed_out_since       # when the first of the requests that timed out was queued

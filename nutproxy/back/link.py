@@ -23,7 +23,13 @@ import cython
 from cython.cimports.libc.errno import ECONNRESET, EPIPE, ETIMEDOUT
 from cython.cimports.libc.string import memcmp
 from cython.cimports.nutproxy.back.profile import Profile
-from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, parser_discard
+from cython.cimports.nutproxy.conn import (
+    Conn,
+    conn_recv,
+    conn_send,
+    parser_discard,
+    recv_done_t,
+)
 from cython.cimports.nutproxy.csys import SO_ERROR, SOL_SOCKET, close, getsockopt, iovec, socklen_t
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
@@ -31,12 +37,15 @@ from cython.cimports.nutproxy.io.transport import transport_write
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
+    MSG_BATCH,
+    MSG_BATCH_BEGUN,
     MSG_CANCELLED,
     MSG_DONE,
     MSG_ERROR,
     MSG_REQ_PIECES,
     MSG_RETRIED,
     MSG_SHUTDOWN,
+    MSG_UNGUARDED,
     MSG_WRITTEN,
     Body,
     Cursor,
@@ -44,6 +53,8 @@ from cython.cimports.nutproxy.msg.message import (
     freed_enough,
     msg_awaited,
     msg_constant,
+    msg_copy,
+    msg_drop,
     msg_put,
     server_append,
     server_pop,
@@ -143,7 +154,12 @@ def server_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if conn.omsg_q.head is cython.NULL:
         # An error while a request is being written is the reply to it. memcached then reads the
         # rest of the request and drops it; Redis closes the connection.
-        if half_written(conn) and parser.kind == b"-":
+        if half_written(conn) and conn.imsg_q.head.flags & MSG_BATCH:
+            if conn.imsg_q.head.replies > 1:
+                return batch_reply(self, conn.imsg_q.head, data, parser)
+            server.stats[SERVER_SERVER_PROTOCOL_ERRORS] += 1
+            self.cause = UNASKED
+        elif half_written(conn) and parser.kind == b"-":
             if server.protocol.reads_on and not conn.imsg_q.head.flags & MSG_ANSWERED:
                 conn.imsg_q.head.flags |= MSG_ANSWERED
                 conn.imsg_q.head.refs += 1
@@ -190,14 +206,79 @@ def receive(
     msg_put(msg)
 
 
+# A recv_done.
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def aside_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
-    """A reply on a separate connection, which is closed after its last reply."""
+def special_recv_done(
+    conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)
+) -> cython.int:
+    """A reply on a link with transactions in flight, or on one that is not shared."""
+    self: Link = cython.cast(Link, conn)
+    text: bytes = None
+    head: cython.pointer(Msg) = conn.omsg_q.head
+    if self.batches and parser.kind != b">" and head.flags & MSG_BATCH:
+        if head.replies > 1:
+            return batch_reply(self, head, data, parser)
+        self.batches -= 1
+        self.recv_done = usual_recv_done(self)
+        if head.flags & MSG_ERROR and msg_awaited(head):
+            text = batch_error(self, head, line_of(data, parser))
+            head.flags &= ~MSG_ERROR
+            data = text
+            parser.kind = b"-"
+            parser.pos = len(text)
     server_recv_done(conn, data, parser)
-    if conn.fd >= 0 and idle(cython.cast(Link, conn)):
-        cython.cast(Link, conn).drop()
+    if conn.fd >= 0 and idle(self):
+        if self.aside:
+            self.drop()
+        elif self.returning:
+            self.server.give_back(self)
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def usual_recv_done(self: Link) -> recv_done_t:
+    """Its recv_done when it is ready."""
+    if self.aside or self.returning or self.batches:
+        return special_recv_done
+    return server_recv_done
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def batch_reply(
+    self: Link,
+    msg: cython.pointer(Msg),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+) -> cython.int:
+    """A reply to one of the commands of a transaction, the last of which is EXEC. The first error
+    is kept: it is why EXEC fails."""
+    msg.replies -= 1
+    self.server.has_replied = True
+    if parser.kind == b"-" and msg_awaited(msg) and not msg.flags & MSG_ERROR:
+        msg.flags |= MSG_ERROR
+        if not msg.flags & MSG_BATCH_BEGUN:
+            msg.flags |= MSG_UNGUARDED
+        msg_copy(msg, cython.address(msg.rsp), data, min(parser.pos, QUOTED))
+    msg.flags |= MSG_BATCH_BEGUN
+    return 0
+
+
+@cython.cfunc
+def batch_error(self: Link, msg: cython.pointer(Msg), last: str) -> bytes:
+    """The reply to EXEC when a command before it was refused by the server. `last` is the server's
+    reply to EXEC itself."""
+    cause: str = last
+    if msg.rsp.length:
+        cause = msg.rsp.data[: msg.rsp.length].decode(errors="replace").partition("\r\n")[0]
+        cause = cause.removeprefix("-")
+    msg_drop(cython.address(msg.rsp))
+    if msg.flags & MSG_UNGUARDED:
+        log.warning("%s %s refuses MULTI: %s", self, self.server, cause)
+        return self.server.error_reply(errors.cause("multi_refused", cause))
+    return errors.error("execabort", cause.removeprefix("ERR ").encode())
 
 
 @cython.cfunc
@@ -295,7 +376,7 @@ def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Par
     if text is None:
         text = self.server.protocol.memory_error
     conn.discarding = False
-    conn.recv_done = aside_recv_done if self.aside else server_recv_done
+    conn.recv_done = usual_recv_done(self)
     if parser.kind != b">":
         parser.kind = b"-"
         parser.pos = len(text)
@@ -341,7 +422,7 @@ def become_ready(self: Link) -> cython.int:
     """The handshake is complete: requests can be sent."""
     self.state = LINK_READY
     self.reactor.handshakes -= 1
-    self.recv_done = aside_recv_done if self.aside else server_recv_done
+    self.recv_done = usual_recv_done(self)
     self.send = cython.cast(send_t, server_send)
     self.waiting_since = self.reactor.now
     self.connect_timer.cancel()
@@ -375,7 +456,7 @@ def server_connected(conn: Conn) -> cython.int:
     conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.reactor.now
     conn.send = cython.cast(send_t, server_no_send)
-    self.steps, payload = self.server.handshake(self.profile, self.aside)
+    self.steps, payload = self.server.handshake(self)
     if not self.steps:
         return become_ready(self)
     # A new socket takes these few bytes at once, unless it is broken.
@@ -420,9 +501,15 @@ def server_send_done(conn: Conn) -> cython.int:
     if msg.flags & MSG_REQ_PIECES and pieces_written(msg):
         return 0
     server_dequeue_inq(conn)
-    if msg.flags & (MSG_CANCELLED | MSG_ANSWERED):
-        msg_put(msg)
-        return 0
+    if msg.flags & (MSG_CANCELLED | MSG_ANSWERED | MSG_BATCH):
+        if not msg.flags & MSG_BATCH:
+            msg_put(msg)
+            return 0
+        if msg.flags & MSG_CANCELLED:
+            msg_put(msg)
+            return 0
+        cython.cast(Link, conn).batches += 1
+        conn.recv_done = special_recv_done
     msg.flags |= MSG_WRITTEN
     server_enqueue_outq(conn, msg)
     return 0
@@ -687,7 +774,13 @@ class Upstream:
     def link_for(self, client, profile):
         raise NotImplementedError
 
-    def handshake(self, profile, aside):
+    def handshake(self, link):
+        raise NotImplementedError
+
+    def borrow(self, profile):
+        raise NotImplementedError
+
+    def give_back(self, link):
         raise NotImplementedError
 
     def judge(self, link, step, data):
@@ -716,8 +809,7 @@ class Upstream:
 @cython.cclass
 class Link(Conn):
     """A connection to a server, in the state of `profile`. Clients with that profile and that slot
-    share it. A link without a slot, NO_SLOT, belongs to whoever made it; `aside` makes it one for
-    commands that a busy server must get at once, which closes after its last reply."""
+    share it. A link without a slot, NO_SLOT, belongs to its user; `aside` makes it one for commands that a busy server must get at once, which closes after its last reply."""
 
     letter = "s"
 
@@ -774,6 +866,14 @@ class Link(Conn):
         else:
             resolve(address.host, address.port, self.resolved)
         return 0
+
+    def return_when_idle(self):
+        self.returning = True
+        self.recv_done = special_recv_done
+
+    def returned(self):
+        self.returning = False
+        self.recv_done = usual_recv_done(self)
 
     def take_requests(self, old):
         while old.imsg_q.head is not cython.NULL:

@@ -20,6 +20,8 @@ cdef class Server(Upstream):
     cdef readonly Profiles profiles    # the pool's
     cdef readonly list lanes           # by profile, then by slot: a Link or None
     cdef dict asides                   # by Profile: Link
+    cdef readonly set lent             # the links that have been borrowed
+    cdef dict resting                  # by Profile: idle links that can be borrowed, a list
     cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3

@@ -6,13 +6,18 @@
 A client keeps to one slot, so its requests stay in order. The lanes of a profile (profile.py) exist
 from the first client with it on.
 
-**Links without a slot** are not shared: only their owner puts requests into them, and no client is
-given one by `link_for`. Today that is the link for commands that a busy server must get at once:
-one for each profile, in `asides`, which closes after its last reply. A session that needs a
-connection of its own fits in beside it: it asks for a link with its profile and NO_SLOT, queues its
-requests there itself, and gives the link back when its state is clean, or drops it. What such links
-share with those in the lanes is the handshake, their life, and the deadlines of requests. A request
-of theirs never moves to another link, and their end says nothing about the server's health.
+**Links without a slot** are not shared: only their user puts requests into them, and no client is
+given one by `link_for`. There are two kinds:
+
+- for commands that a busy server must get at once: one for each profile, in `asides`, which closes
+  after its last reply
+- for a client that blocks its connection or changes its state (`borrow`). It is given back clean
+  (`give_back`), for the next one, or dropped
+
+What they share with those in the lanes is the handshake, their life, and the deadlines of requests.
+A request of theirs never moves to another link, and their end says nothing about the server's
+health. A server that goes down or is removed ends those that are borrowed: their users may wait for
+ever.
 
 **Health.** Whether the server is up, slow, down or ejected is decided in health.py. Events are
 reported to `self.health`, and `carry_out` does what follows from them.
@@ -93,6 +98,9 @@ PATIENCE = 100
 # A connection is closed when this many requests in a row have timed out, over this many timeouts.
 ROW_MIN = 4
 ROW_TIMEOUTS = 4
+# Idle links of a profile that are kept to be borrowed, and for how many milliseconds.
+RESTING_MAX = 16
+REST = 10000
 # Milliseconds for connect and handshake if the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
 
@@ -113,6 +121,8 @@ class Server(Upstream):
         self.profiles = pool.profiles
         self.lanes = []
         self.asides = {}
+        self.lent = set()
+        self.resting = {}
         self.refusals = {}
         self.version = ""
         self.health = self.new_health()
@@ -174,12 +184,15 @@ class Server(Upstream):
         for link in self.lane(profile):
             if link is not None and not idle(link):
                 return False
+        for link in self.lent:
+            if link.profile is profile:
+                return False
         return profile not in self.asides
 
     def vacate(self, profile: Profile) -> None:
         """End the links of this profile, which are idle."""
         link: Link
-        for link in list(self.lane(profile)):
+        for link in self.lane(profile) + self.resting.pop(profile, []):
             if link is not None:
                 link.drop()
 
@@ -268,8 +281,77 @@ class Server(Upstream):
             self.begin(link)
         return None if link.state == LINK_CLOSED else link
 
-    def handshake(self, profile, aside):
-        return self.protocol.handshake.steps(self, profile, aside)
+    def borrow(self, profile):
+        link: Link
+        hold: cython.bint = False
+        resting: list = self.resting.get(profile)
+        if self.down:
+            self.refusal = self.error
+            todo: cython.int = self.health.request(self.reactor.now)
+            self.carry_out(todo)
+            if not todo & HOLD:
+                return None
+            hold = True
+        elif profile.protover == 3 and self.no_resp3:
+            self.refusal = NOPROTO
+            return None
+        elif resting:
+            link = resting.pop()
+            self.lent.add(link)
+            return link
+        link = Link(self, profile, NO_SLOT)
+        wait = 0 if hold else self.pool.connect_delay()
+        if hold:
+            link.arm(DEMAND_GAP + DEMAND_WAIT, None)
+        elif wait:
+            link.arm(wait, partial(self.begin_waiting, link))
+        else:
+            link.arm(self.grace(), None)
+        self.lent.add(link)
+        self.open_links += 1
+        if not hold and not wait:
+            self.begin(link)
+        return None if link.state == LINK_CLOSED else link
+
+    def give_back(self, link):
+        resting: list
+        if link.state == LINK_CLOSED:
+            return 0
+        if not idle(link):
+            link.return_when_idle()
+            return 0
+        resting = self.resting.setdefault(link.profile, [])
+        if (
+            link.state != LINK_READY
+            or len(resting) >= RESTING_MAX
+            or self.down
+            or self.retired
+            or self.stopping
+            or link.profile not in self.profiles.rows
+        ):
+            return link.drop()
+        self.lent.discard(link)
+        link.returned()
+        link.waiting_since = self.reactor.now
+        resting.append(link)
+        return 0
+
+    def end_resting(self, limit: int) -> None:
+        """Close the links that nobody has borrowed for so many milliseconds."""
+        link: Link
+        for resting in self.resting.values():
+            for link in list(resting):
+                if self.reactor.now - link.waiting_since >= limit:
+                    link.drop()
+
+    def end_lent(self, cause: str) -> None:
+        """End the links that are borrowed: their server is of no use any more."""
+        link: Link
+        for link in list(self.lent):
+            link.abort(cause)
+
+    def handshake(self, link):
+        return self.protocol.handshake.steps(self, link)
 
     def judge(self, link, step, data):
         return self.protocol.handshake.judge(self, link, step, data)
@@ -344,7 +426,9 @@ class Server(Upstream):
 
     def links(self) -> list:
         """All links."""
-        others = [self.probing, self.spare, *self.asides.values()]
+        others = [self.probing, self.spare, *self.asides.values(), *self.lent]
+        for resting in self.resting.values():
+            others += resting
         return self.shared_links() + [link for link in others if link is not None]
 
     def silent_links(self, limit: int) -> list:
@@ -365,6 +449,9 @@ class Server(Upstream):
         if link.slot == NO_SLOT:
             if self.asides.get(link.profile) is link:
                 self.asides.pop(link.profile)
+            self.lent.discard(link)
+            if link in self.resting.get(link.profile, ()):
+                self.resting[link.profile].remove(link)
             return False
         lane = self.lanes[link.profile.index]
         if lane[link.slot] is link:
@@ -557,9 +644,11 @@ class Server(Upstream):
             self.stats[SERVER_SERVER_DOWN] = 1
             log.warning("%s is down: %s (%s)", self, cause, self.address)
         if todo & REFUSE:
-            for link in self.shared_links():
+            for link in self.shared_links() + list(self.lent):
                 if link.state == LINK_WAITING:
                     link.abort(TIMED_OUT)
+        if todo & (EJECT | TELL_DOWN):
+            self.end_lent(cause)
         if todo & EJECT:
             self.pool.ejected(self)
             for link in self.shared_links():
@@ -583,7 +672,7 @@ class Server(Upstream):
             self.stats[SERVER_SERVER_EJECTED] = 0
             self.pool.returned(self)
         if todo & RESUME:
-            for link in self.shared_links():
+            for link in self.shared_links() + list(self.lent):
                 if link.state == LINK_WAITING:
                     self.begin_waiting(link)
             if self.pool.config.preconnect:
@@ -608,6 +697,8 @@ class Server(Upstream):
         """Schedule the next probe if memory had run out when it should have been scheduled."""
         self.health.tidy(self.reactor.now)
         self.follow_probe_at()
+        if self.resting:
+            self.end_resting(REST)
 
     def request_timed_out(self, link, start):
         """A request has timed out. What that says about its connection and about the server depends
@@ -683,6 +774,7 @@ class Server(Upstream):
         # Counts as a link, so that the server is not gone before the end of this.
         self.open_links += 1
         self.carry_out(self.health.retire())
+        self.end_lent(cause)
         for link in self.links():
             if self.down and link.state == LINK_WAITING:
                 link.abort(cause)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.builtin import client, connection, databases, info, server, transaction
+from nutproxy.builtin import client, connection, databases, info, server
 from nutproxy.builtin.interface import Client, Query, Steps
 
 __all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps"]
@@ -51,9 +51,7 @@ HANDLERS: Mapping[str, Handler] = {
     "client_trackinginfo": client.trackinginfo,
     "client_unblock": client.unblock,
     "client_unpause": client.unpause,
-    "discard": transaction.discard,
     "echo": connection.echo,
-    "exec": transaction.exec_,
     "hello": connection.hello,
     "info": info.info,
     "lolwut": server.lolwut,
@@ -65,5 +63,4 @@ HANDLERS: Mapping[str, Handler] = {
     "script_debug": server.script_debug,
     "select": databases.select,
     "time": server.time,
-    "unwatch": transaction.unwatch,
 }

@@ -66,6 +66,7 @@ def auth(client: Client, argv: list[bytes]) -> bytes:
 def reset(client: Client, argv: list[bytes]) -> bytes:
     """Restore the state of a new connection. lib_name and lib_ver are kept, because they are still
     correct."""
+    client.end_session()
     # The profile of a new client always exists.
     client.adopt(2, client.pool.redis_db)
     client.name = ""

@@ -14,18 +14,26 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import State
 
 
+def number_of(pool: Pool, word: bytes) -> int | None:
+    """The servers' number of a database that clients may select; None for all others."""
+    number = parse_integer(word)
+    if number is None or (number != pool.redis_db and not 0 <= number < pool.databases):
+        return None
+    return number or pool.redis_db
+
+
 def select(client: Client, argv: list[bytes]) -> bytes:
-    number = parse_integer(argv[1])
     pool = client.pool
+    number = number_of(pool, argv[1])
     if number is None:
-        return errors.error("not_integer")
-    if number not in (0, pool.redis_db) and not 0 <= number < pool.databases:
+        if parse_integer(argv[1]) is None:
+            return errors.error("not_integer")
         if pool.databases > 1:
             return errors.error("database_range")
         error = errors.error("databases", argv[1])
         client.enter(State.DATABASE, b"SELECT " + argv[1], error)
         return error
-    if not client.adopt(client.protover, number or pool.redis_db):
+    if not client.adopt(client.protover, number):
         return too_many_profiles(pool)
     client.leave(State.DATABASE)
     return OK

@@ -100,6 +100,8 @@ class Client(Protocol):
 
     def adopt(self, protover: int, database: int) -> bool: ...  # False: too many profiles
 
+    def end_session(self) -> None: ...  # nothing that it has begun goes on
+
     def enter(self, state: int, command: bytes, error: bytes) -> None: ...
 
     def leave(self, states: int) -> None: ...

@@ -1,7 +1,6 @@
-# nutproxy/builtin/transaction.py: EXEC, DISCARD, UNWATCH, and the states that a refusal opens
-"""nutproxy has no transactions yet. After a refused MULTI, all commands are refused until EXEC or
-DISCARD. Other refused commands that would have opened a state, such as SELECT, also cause the next
-commands to be refused.
+# nutproxy/builtin/transaction.py: the states that a refusal opens
+"""After a refused MULTI, all commands are refused until EXEC or DISCARD. Other refused commands that
+would have opened a state, such as SELECT, also cause the next commands to be refused.
 
 The core calls `refused` for every refused command whose row opens a State (proto/commands.py). It
 calls `not_carried_out` for the error of a command that is refused because of such a state.
@@ -12,34 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nutproxy.builtin.interface import Client
-from nutproxy.builtin.resp import OK, parse_integer
+from nutproxy.builtin.resp import parse_integer
 from nutproxy.proto import errors
 from nutproxy.proto.commands import OPENS, State
-
-
-def exec_(client: Client, argv: list[bytes]) -> bytes:
-    if not client.states & State.TRANSACTION:
-        return errors.error("exec_without_multi")
-    assert client.refusals is not None
-    _, error = client.refusals[State.TRANSACTION]
-    return abort(client, error)
 
 
 def abort(client: Client, error: bytes) -> bytes:
     """End the transaction and return the reply to EXEC. `error` is the reason for the failure."""
     client.leave(State.TRANSACTION)
     return errors.error("execabort", _cause(error))
-
-
-def discard(client: Client, argv: list[bytes]) -> bytes:
-    if not client.states & State.TRANSACTION:
-        return errors.error("discard_without_multi")
-    client.leave(State.TRANSACTION)
-    return OK
-
-
-def unwatch(client: Client, argv: list[bytes]) -> bytes:
-    return OK
 
 
 def refused(client: Client, name: str, argv: list[bytes], error: bytes) -> None:

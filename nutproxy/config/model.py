@@ -83,6 +83,7 @@ Hash = Annotated[
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(values.scalar)]
 Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
 OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar)]
+Transactions = Annotated[Literal["one_server", "split"], BeforeValidator(values.scalar)]
 Command = Annotated[
     str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
 ]
@@ -400,6 +401,15 @@ class PoolSettings(Keys):
         unit="failures",
         minimum=0,
         maximum=MAX_INT,
+    )
+    transactions: Transactions = key(
+        "one_server",
+        "What a transaction (MULTI … EXEC) may contain. `one_server`: all its keys must be on one"
+        " server; others are refused, and EXEC carries out nothing. `split`: every server gets a"
+        " transaction of its own with its part, which is atomic there and only there. That suits"
+        " applications that use MULTI to send many commands at once. WATCH needs one server in any"
+        " case. Only for Redis pools.",
+        example="split",
     )
     admin_commands: Flag = key(
         False,

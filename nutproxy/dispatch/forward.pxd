@@ -7,6 +7,8 @@ from nutproxy.msg.message cimport Msg, finish_t
 cdef int answer(ClientConn client, bytes text, uint32_t flags, bint error) except -1
 cdef int answer_constant(ClientConn client, const char* text, size_t length,
                          uint32_t flags) except -1
+cdef Msg* queue_held(ClientConn client, void* row, char* data, size_t length,
+                     uint32_t flags) except NULL
 cdef int forward_one(ClientConn client, void* row, char* data, size_t length, int group,
                      uint32_t flags) except -1
 cdef int forward_key(ClientConn client, void* row, char* data, size_t length, const char* key,

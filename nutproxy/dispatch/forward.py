@@ -34,6 +34,7 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.response import join_part_done, msg_done, part_owner
 from cython.cimports.nutproxy.proto.merge import merge_query
+from cython.cimports.nutproxy.proto.table import STATE_MULTI
 from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import (
     POOL_FRAGMENTS,
@@ -54,6 +55,8 @@ def answer(client, text, flags, error):
     msg.flags = flags
     if error:
         client.stats[POOL_REFUSED_REQUESTS] += 1
+        if client.states & STATE_MULTI:
+            client.doom()
     if (
         msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0
@@ -102,6 +105,14 @@ def queue_whole(
         msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
     return 0
+
+
+def queue_held(client, row, data, length, flags):
+    """The message of a request that will be held back: it is in the client's queue, and nowhere
+    else yet."""
+    msg: cython.pointer(Msg) = msg_get()
+    queue_whole(client, msg, row, data, length, 0, flags)
+    return msg
 
 
 def forward_one(client, row, data, length, group, flags):

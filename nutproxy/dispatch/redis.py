@@ -10,6 +10,7 @@
          ├─ ANY       no key: any live server ─────────────────────────> forward
          ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
          │            Steps make it in several turns
+         ├─ SESSION   transactions: stateful.py; the commands in one are queued
          └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error reply
 
 There is one function for each behaviour, and none for single commands. A request is copied out of
@@ -23,7 +24,6 @@ import logging
 import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.profile import Profile
@@ -37,16 +37,16 @@ from cython.cimports.nutproxy.dispatch.forward import (
     send_all,
     spare_others,
 )
+from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
 from cython.cimports.nutproxy.dispatch.keys import (
     KEY_MAX,
     KEYS_MAX,
-    find_keys,
     has_option,
     measure_keys,
-    release_keys,
-    stray_pattern,
 )
 from cython.cimports.nutproxy.dispatch.split import Layout, split
+from cython.cimports.nutproxy.dispatch.stateful import session_command
+from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.msg.message import (
@@ -62,7 +62,10 @@ from cython.cimports.nutproxy.proto.table import (
     ANY,
     FORWARD,
     LOCAL,
+    OP_EXEC,
+    SESSION,
     SPLIT,
+    STATE_MULTI,
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
@@ -133,10 +136,16 @@ def redis_recv_done(conn, data, parser):
         row.arity < 0 and parser.argc < cython.cast(cython.uint, -row.arity)
     ):
         return wrong_arity(client, row, flags)
-    if client.states and refusing(client, row):
-        return answer(
-            client, not_carried_out(client, names[row.number], refusing(client, row)), flags, True
-        )
+    if client.states:
+        if refusing(client, row):
+            return answer(
+                client,
+                not_carried_out(client, names[row.number], refusing(client, row)),
+                flags,
+                True,
+            )
+        if client.states & STATE_MULTI and not row.immediate:
+            return queue_command(client, row, data, parser, flags)
     if frontend.verdicts[row.number]:
         if frontend.verdicts[row.number] == DENIED:
             return refuse(
@@ -157,6 +166,8 @@ def redis_recv_done(conn, data, parser):
         return forward_one(client, row, data, parser.pos, frontend.route.any_group(), flags)
     if row.behaviour == ADMIN and not frontend.admin_commands:
         return answer(client, errors.needs_admin(names[row.number], frontend.name), flags, True)
+    if row.behaviour == SESSION:
+        return session_command(client, row, data, parser, flags)
     if row.behaviour == UNSUPPORTED:
         return refuse(client, row, data, parser, flags, errors.not_supported(names[row.number]))
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
@@ -256,9 +267,17 @@ def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint
     """Refuse a request for its number of arguments. As in Redis, such an EXEC still ends the
     transaction."""
     text: bytes = errors.wrong_arity(names[row.number])
-    if same_word(row.name, row.length, b"exec"):
-        text = abort(client, text)
+    if row.operation == OP_EXEC:
+        text = end_transaction(client, text)
     return answer(client, text, flags, True)
+
+
+@cython.cfunc
+def end_transaction(client: ClientConn, text: bytes) -> bytes:
+    """EXEC itself was refused: the reply to it."""
+    if client.states & STATE_MULTI:
+        abandon(client)
+    return abort(client, text)
 
 
 @cython.cfunc
@@ -286,8 +305,8 @@ def refuse(
     refused, and EXEC ends a transaction."""
     if row.opens:
         refused(client, names[row.number], words_of(data, parser, 3, 32), text)
-    elif client.states & STATE_TRANSACTION and same_word(row.name, row.length, b"exec"):
-        text = abort(client, text)
+    elif client.states & (STATE_TRANSACTION | STATE_MULTI) and row.operation == OP_EXEC:
+        text = end_transaction(client, text)
     return answer(client, text, flags, True)
 
 
@@ -453,10 +472,7 @@ def forward_keys(
     """Forward a command whose keys must all be on one server."""
     route: Route = client.frontend.route
     arg: cython.pointer(Arg)
-    keys: cython.pointer(cython.uint)
-    group: cython.int
-    hash: uint32_t = 0
-    count: cython.int = 0
+    group: cython.int = 0
     if row.key:
         arg = cython.address(parser.argv[row.key])
         return forward_key(client, row, data, parser.pos, data + arg.offset, arg.length, flags)
@@ -464,50 +480,11 @@ def forward_keys(
         return answer(
             client, errors.not_supported(names[row.number], row.option.decode()), flags, True
         )
-    keys = find_keys(row, data, parser, cython.address(count))
-    if keys is cython.NULL:
-        raise MemoryError
-    try:
-        if count <= 0:
-            return forward_one(client, row, data, parser.pos, route.any_group(), flags)
-        arg = cython.address(parser.argv[keys[0]])
-        if count == 1 and not row.patterns:
-            return forward_key(client, row, data, parser.pos, data + arg.offset, arg.length, flags)
-        group = route.group_of(data + arg.offset, arg.length, cython.address(hash))
-        if group >= 0 and route.ngroups > 1 and not route.anywhere:
-            if not route.holds(group, data, parser.argv, keys, count):
-                return answer(client, crossslot(client, row), flags, True)
-            if row.patterns and refuse_pattern(client, row, data, parser, group, flags):
-                return 0
-        return forward_one(client, row, data, parser.pos, group, flags)
-    finally:
-        release_keys(keys)
-
-
-@cython.cfunc
-def crossslot(client: ClientConn, row: cython.pointer(Row)) -> bytes:
-    frontend: Frontend = client.frontend
-    return errors.crossslot(names[row.number], frontend.name, frontend.config.hash_tag)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def refuse_pattern(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    data: cython.p_char,
-    parser: cython.pointer(Parser),
-    group: cython.int,
-    flags: cython.uint,
-) -> cython.int:
-    """Refuse the request if a pattern needs other servers. Returns 1 if it was refused, else 0."""
-    frontend: Frontend = client.frontend
-    option: bytes = stray_pattern(frontend.route, row, data, parser, group)
-    if option is None:
+    if common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
-    text: bytes = errors.sort_pattern(option, frontend.name, frontend.config.hash_tag)
-    answer(client, text, flags, True)
-    return 1
+    if group == ANY_GROUP:
+        group = route.any_group()
+    return forward_one(client, row, data, parser.pos, group, flags)
 
 
 # To several servers

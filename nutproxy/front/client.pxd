@@ -5,6 +5,8 @@ from nutproxy.conn cimport Conn
 from nutproxy.io.jobs cimport Job
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.front.frontend cimport Frontend
+from nutproxy.front.session cimport Session, done_t, run_t
+from nutproxy.msg.message cimport Msg
 from nutproxy.proto.row cimport Row
 
 # builtin.interface.ReplyMode
@@ -18,6 +20,7 @@ cdef class ClientConn(Conn):
     cdef readonly Protocol protocol
     cdef readonly uint64_t id
     cdef readonly Profile profile      # which server connections it shares
+    cdef readonly Session session      # None unless it uses more than single requests
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
     cdef public int reply_mode         # CLIENT REPLY: is its next command answered?
@@ -40,6 +43,17 @@ cdef class ClientConn(Conn):
     cdef public bint no_touch
 
     cpdef bint adopt(self, int protover, int database)
+    # Put a message of this client, which is in its queue, off until it is first there, and call
+    # `run` then. `done` is called when it has its reply. Its next request waits for `resume`.
+    cdef int hold(self, Msg* msg, run_t run, done_t done) except -1
+    cdef int run_held(self) except -1
+    cdef Session need_session(self)
+    # A command of its transaction was refused: EXEC will fail, so the others are forgotten.
+    cdef void doom(self) noexcept
+    cdef void end_multi(self) noexcept
+    # RESET: nothing that it has begun goes on.
+    cpdef void end_session(self)
+    cpdef void resume(self) noexcept
     cdef void breaks(self) noexcept
     cdef void check_bounds(self) noexcept
     cdef int give_up(self, const char* text) except -1

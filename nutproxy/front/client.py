@@ -35,6 +35,7 @@ from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.front.frontend import Frontend
+from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import Reactor, close_t, recv_next_t, recv_t, send_t
 from cython.cimports.nutproxy.io.transport import transport_end, transport_read
@@ -56,7 +57,7 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.parse import Parser, parser_reset
 from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX
-from cython.cimports.nutproxy.proto.table import STATE_AUTH
+from cython.cimports.nutproxy.proto.table import STATE_AUTH, STATE_MULTI
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
@@ -204,6 +205,25 @@ client_owner.refusal = client_refusal
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def held_answered(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    """A message that was held back has its reply."""
+    client: ClientConn
+    if msg.client is cython.NULL:
+        return
+    client = cython.cast(ClientConn, msg.client)
+    client_answered(msg, size)
+    client.session.done(client, msg)
+
+
+held_owner = cython.declare(Owner)
+held_owner.answered = held_answered
+held_owner.arrived = client_arrived
+held_owner.refuses = client_refuses
+held_owner.refusal = client_refusal
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def client_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
     """Replies leave in the order of the requests: the first one that is not done ends the write."""
     msg: cython.pointer(Msg) = cursor.msg
@@ -242,7 +262,10 @@ def client_send_done_rare(client: ClientConn) -> cython.int:
     if conn.omsg_q.head.flags & MSG_PIECES and not last_piece(conn, conn.omsg_q.head):
         return 0
     msg_put(client_dequeue(conn))
-    if client.barrier and conn.omsg_q.head is cython.NULL:
+    if client.session is not None and client.session.held is not cython.NULL:
+        if conn.omsg_q.head == client.session.held:
+            client.run_held()
+    elif client.barrier and conn.omsg_q.head is cython.NULL:
         conn.mark_ready()
     if client.paused:
         client.check_bounds()
@@ -286,9 +309,26 @@ def client_close(conn: Conn) -> cython.int:
         client.profile.clients -= 1
         client.frontend.client_left(client, (conn.eof or asked) and not client.broken)
         conn.shut()
+        if client.session is not None:
+            leave(client)
         if let_go(conn):
             let_go_later(client)
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def leave(client: ClientConn) -> cython.void:
+    """Ends what a client with a session has begun: first it lets go of the command that is being
+    carried out, the last one in its queue."""
+    msg: cython.pointer(Msg)
+    if client.session.link is not None:
+        while client.omsg_q.head is not cython.NULL:
+            msg = client.dequeue_outq(client)
+            # Its end is no failure of the server.
+            msg.flags |= MSG_DONE
+            msg_put(msg)
+    client.session.leave()
 
 
 @cython.cfunc
@@ -487,6 +527,48 @@ class ClientConn(Conn):
         self.drop_tail()
         return 0
 
+    def need_session(self):
+        if self.session is None:
+            self.session = Session()
+        return self.session
+
+    def hold(self, msg, run, done):
+        session: Session = self.need_session()
+        msg.owner = cython.address(held_owner)
+        session.held = msg
+        session.run = run
+        session.done = done
+        # With a barrier, client_send_done looks whether it is the turn of the held message.
+        self.waiting = self.barrier = True
+        if self.omsg_q.head == msg:
+            return self.run_held()
+        return 0
+
+    def doom(self):
+        session: Session = self.session
+        session.doomed = True
+        session.multi = None
+        self.pending -= session.queued
+        session.queued = 0
+
+    def end_multi(self):
+        self.doom()
+        self.session.doomed = False
+        self.states &= ~STATE_MULTI
+
+    def end_session(self):
+        if self.session is None:
+            return
+        if self.states & STATE_MULTI:
+            self.end_multi()
+        self.session.leave()
+
+    def run_held(self):
+        session: Session = self.session
+        msg: cython.pointer(Msg) = session.held
+        session.held = cython.NULL
+        return session.run(self, msg)
+
     def linger(self):
         """All replies are sent. Closing with unread input would reset the connection, and the
         client could lose the last reply. So wait until the client closes, at most for LINGER."""
@@ -647,7 +729,7 @@ class ClientConn(Conn):
     def omem(self) -> int:
         return self.pending
 
-    def resume(self) -> None:
+    def resume(self):
         """The command that delayed the following ones has been answered."""
         self.waiting = False
         self.mark_ready()

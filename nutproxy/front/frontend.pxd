@@ -27,6 +27,7 @@ cdef class Frontend:
     cdef readonly dict clients         # ClientConn by id, in ascending order
     cdef readonly bytes redis_auth
     cdef bint admin_commands
+    cdef bint split_transactions       # transactions: split
     cdef bint miss                     # on_dead_server: miss
     cdef uint8_t* verdicts             # by row number: see Verdict
     cdef size_t max_requests           # a client's requests in flight

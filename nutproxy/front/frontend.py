@@ -48,6 +48,7 @@ class Frontend:
         self.clients = {}
         self.redis_auth = config.redis_auth
         self.admin_commands = config.admin_commands
+        self.split_transactions = config.transactions == "split"
         self.miss = config.on_dead_server == "miss"
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending

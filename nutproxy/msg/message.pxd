@@ -18,6 +18,10 @@ cdef enum MsgFlag:
     MSG_ASIDE = 16384       # goes over a separate connection, because its server may be busy
     MSG_PIECES = 32768      # its reply is in `pieces`; rsp.length is their sum
     MSG_REQ_PIECES = 65536  # its request is in `pieces`; req.length is their sum
+    MSG_BATCH = 131072      # MULTI, commands and EXEC: `replies` replies are due, the last one counts.
+                            # Until then, MSG_ERROR says that one was an error: the first is in `rsp`
+    MSG_BATCH_BEGUN = 262144    # the reply to MULTI has come
+    MSG_UNGUARDED = 524288  # it was an error
 
 # Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:
@@ -89,6 +93,7 @@ cdef struct Msg:
     uint32_t hash           # of its key, as its route has computed it; 0 if that was not needed
     uint32_t key_at         # where its key is in `req`; 0 if it has none, or several, or not as it is
     uint32_t key_length
+    uint32_t replies        # with MSG_BATCH
     Body req
     Body rsp
     size_t room             # bytes of inline space in use

@@ -64,6 +64,22 @@ class Behaviour(IntEnum):
         6,
         "refused with `-ERR 'X' is not supported by nutproxy`; the connection stays open.",
     )
+    SESSION = (
+        7,
+        "changes what nutproxy does with the client's next requests: a transaction. Its keys must be"
+        " on one server.",
+    )
+
+
+class Operation(IntEnum):
+    """What a SESSION command does. The numbers must match the enum in table.pxd."""
+
+    NONE = 0
+    MULTI = 1
+    EXEC = 2
+    DISCARD = 3
+    WATCH = 4
+    UNWATCH = 5
 
 
 class State(IntFlag):
@@ -96,6 +112,7 @@ class State(IntFlag):
         " them too",
     )
     STREAM = (16, "all commands but PING, QUIT and RESET, until RESET")
+    MULTI = (64, "none: a transaction, whose commands are queued")
     DEBUGGING = (32, "`EVAL`, `EVALSHA` and their `_RO` forms, until SCRIPT DEBUG NO or RESET")
 
 
@@ -258,6 +275,7 @@ class Command:
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: a key of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: a key of nutproxy.builtin.HANDLERS
+    operation: Operation  # for SESSION
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
     refused_option: str | None  # upper case; an option before the keyword of `keys`
@@ -268,7 +286,7 @@ class Command:
 
 # Commands whose refusal changes the meaning of the next requests. Other commands that set a state
 # are not listed, because Redis would run the next requests in the same way without them:
-#   WATCH            the MULTI after it is refused anyway
+#   WATCH            Redis executes the transaction after it, too
 #   BLPOP, CLIENT PAUSE, …    only delay the next requests
 #   ASKING, READONLY, READWRITE, REPLCONF, CLIENT TRACKING, CLIENT CACHING, CLIENT NO-TOUCH, …
 #                    the next requests are executed with or without them
@@ -322,11 +340,7 @@ RULES = (
         Behaviour.UNSUPPORTED,
         "a command of Sentinel, not of a Redis server",
     ),
-    Rule(
-        lambda name, row: row["group"] == "transactions",
-        Behaviour.UNSUPPORTED,
-        "not yet: a transaction needs its own server connection",
-    ),
+    Rule(lambda name, row: row["group"] == "transactions", Behaviour.SESSION),
     Rule(
         lambda name, row: row["group"] == "pubsub",
         Behaviour.UNSUPPORTED,
@@ -437,9 +451,6 @@ OVERRIDES: Mapping[str, Override] = {
         " client sends RESET"
     ),
     "reset": Override(note="resets the client's connection to nutproxy; no server is involved"),
-    "exec": Override(Behaviour.LOCAL, "`-EXECABORT`, since MULTI is refused"),
-    "discard": Override(Behaviour.LOCAL, "ends the transaction of a refused MULTI"),
-    "unwatch": Override(Behaviour.LOCAL, "`+OK`: no key is watched"),
     **_each("client info, client list", Override(note="shows the clients of this pool")),
     **_each(
         "client no-evict, client no-touch",
@@ -570,6 +581,7 @@ def _command(name: str, row: Row) -> Command:
         request_policy=request_policy,
         response_policy=response_policy,
         handler=_handler(name, row) if local else None,
+        operation=Operation[name.upper()] if behaviour is Behaviour.SESSION else Operation.NONE,
         opens=OPENS.get(name, State(0)),
         refused_in=_refused_in(name, row, behaviour),
         refused_option=override.refused_option,

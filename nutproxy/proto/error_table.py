@@ -205,6 +205,65 @@ COMMANDS = {
         "Commands after a refused MULTI are refused too. The text repeats MULTI's own error. Use"
         " pipelines without a transaction.",
     ),
+    "nested_multi": ErrorText(
+        b"ERR MULTI calls can not be nested",
+        "MULTI in a transaction. The transaction goes on.",
+    ),
+    "watch_in_multi": ErrorText(
+        b"ERR WATCH inside MULTI is not allowed",
+        "WATCH in a transaction. The transaction goes on.",
+    ),
+    "no_multi": ErrorText(
+        b"ERR Command not allowed inside a transaction",
+        "Redis does not allow this command in a transaction. EXEC will carry out nothing.",
+    ),
+    "not_queued": ErrorText(
+        b"ERR '%b' is not supported by nutproxy in a transaction",
+        "nutproxy handles the command itself, and cannot do so at EXEC. Send it before MULTI, or"
+        " after EXEC, which will carry out nothing now.",
+    ),
+    "local_in_transaction": ErrorText(
+        b"ERR a transaction has more than %b commands that nutproxy handles itself",
+        "These commands are carried out in one turn, and all other clients wait. Send PING, CLIENT"
+        " and the like outside of the transaction.",
+    ),
+    "transaction_size": ErrorText(
+        b"ERR a transaction of more than %b bytes (half of client_max_pending)",
+        "nutproxy keeps the commands of a transaction until EXEC. Send smaller transactions, or"
+        " raise client_max_pending.",
+    ),
+    "all_in_transaction": ErrorText(
+        b"ERR '%b' is for all servers of the pool, and a transaction is for one",
+        "Send the command outside of the transaction. EXEC will carry out nothing.",
+    ),
+    "transaction_servers": ErrorText(
+        b"CROSSSLOT Keys of this transaction are on different servers of pool '%b'; %b",
+        "A transaction, with the keys that it watches, is carried out by one server. Use a hash tag"
+        " in the keys. If the application uses MULTI only to send many commands at once, set"
+        " [`transactions: split`](configuration.md#transactions).",
+    ),
+    "execabort_before": ErrorText(
+        b"EXECABORT Transaction discarded because of previous errors.",
+        "A command of the transaction was refused. Nothing of it was carried out.",
+    ),
+    "transaction_moved": ErrorText(
+        b"EXECABORT Transaction discarded because the servers of the pool have changed, send it"
+        b" again",
+        "Between MULTI and EXEC a server was ejected, returned, came or went. Nothing was carried"
+        " out.",
+    ),
+    "watch_lost": ErrorText(
+        b"EXECABORT Transaction discarded because the connection of WATCH has ended, send WATCH"
+        b" again",
+        "The server was restarted, or failed, so nobody knows whether the keys have changed."
+        " Nothing was carried out.",
+    ),
+    "watch_moved": ErrorText(
+        b"EXECABORT Transaction discarded because the client has changed its database or protocol"
+        b" version since WATCH",
+        "nutproxy carries out a transaction in the state in which WATCH was sent. Send SELECT or"
+        " HELLO before WATCH. Nothing was carried out.",
+    ),
     "in_state": ErrorText(
         b"ERR '%b' was not carried out because '%b' was refused: send RESET",
         "An earlier, refused command would have changed the meaning of this one. See"
@@ -600,6 +659,11 @@ CAUSES = {
     "select": ErrorText(
         b"redis_db %b failed: %b",
         "The server does not have the database. Lower redis_db, or raise the server's `databases`.",
+    ),
+    "multi_refused": ErrorText(
+        b"it refused MULTI (%b), so the commands were carried out one by one",
+        "The server does not allow transactions: its user may not use MULTI, or the command was"
+        " renamed. Allow it, or do not use transactions.",
     ),
     "select_other": ErrorText(
         b"SELECT %b failed: %b",

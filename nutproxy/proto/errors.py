@@ -149,10 +149,19 @@ def sort_pattern(option: bytes, pool: str, hash_tag: bytes | None) -> bytes:
 
 
 def crossslot(name: str, pool: str, hash_tag: bytes | None) -> bytes:
+    return error("crossslot", name.upper().encode(), pool.encode(), _together(hash_tag))
+
+
+def transaction_servers(pool: str, hash_tag: bytes | None) -> bytes:
+    return error("transaction_servers", pool.encode(), _together(hash_tag))
+
+
+def _together(hash_tag: bytes | None) -> bytes:
+    """What keeps keys together."""
     way = "with hash_tag: '{}' keys with the same text between the braces share a server"
     if hash_tag:
         way = f"keys with the same text between {hash_tag.decode()!r} share a server"
-    return error("crossslot", name.upper().encode(), pool.encode(), way.encode())
+    return way.encode()
 
 
 def noauth() -> bytes:

@@ -49,10 +49,7 @@ reports: list = [REPORTS.get(command.response_policy) for command in COMMANDS.va
 ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
-@cython.cfunc
-@cython.exceptval(check=False)
-def element_size(data: cython.p_const_char, length: cython.size_t) -> cython.size_t:
-    """The size in bytes of the element that starts here, which must be complete."""
+def element_size(data, length):
     parser: Parser
     value: cython.longlong
     pos: cython.size_t = short_bulk(data, length)

@@ -34,6 +34,9 @@ cdef struct Row:
     int number              # index in the table
     int arity               # words including the command; a minimum when negative
     int behaviour
+    int operation           # Operation, for SESSION
+    bint immediate          # is not queued in a transaction
+    bint no_multi           # Redis refuses it in one
     finish_t finish         # how the replies to the parts are merged; NULL: there are no parts
     bint by_key             # the reply has an element for each key, in their order
     int key                 # position of the only key; 0 when specs must be evaluated

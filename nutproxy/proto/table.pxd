@@ -12,12 +12,23 @@ cdef enum Behaviour:
     LOCAL
     ADMIN
     UNSUPPORTED
+    SESSION
+
+# proto.commands.Operation
+cdef enum Operation:
+    OP_NONE = 0
+    OP_MULTI
+    OP_EXEC
+    OP_DISCARD
+    OP_WATCH
+    OP_UNWATCH
 
 # States of a client in which commands are refused. The values are those of proto.commands.State.
 cdef enum State:
     STATE_AUTH = 1
     STATE_TRANSACTION = 2
     STATE_SUBSCRIPTION = 8
+    STATE_MULTI = 64
 
 cdef void rows_belong_to(void* protocol) noexcept
 cdef Row* row_find(const char* name, size_t length) noexcept

@@ -38,6 +38,9 @@ NO_LIMITS = Limits(0xFFFFFFFF, None)
 # Commands that are sent in parts and change data. If one part fails, others may have been applied.
 PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
 
+# Commands that are carried out at once in a transaction.
+IMMEDIATE = ("multi", "exec", "discard", "watch", "quit", "reset")
+
 
 @cython.cfunc
 @cython.exceptval(-1)
@@ -263,6 +266,9 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.number = number
     row.arity = command.arity
     row.behaviour = command.behaviour
+    row.operation = command.operation
+    row.immediate = command.name in IMMEDIATE
+    row.no_multi = "no_multi" in command.flags
     row.refused_in = command.refused_in
     row.opens = command.opens
     row.partial = command.name in PARTIAL

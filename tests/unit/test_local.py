@@ -103,6 +103,9 @@ class FakeClient:
         self.protover, self.database = protover, database
         return True
 
+    def end_session(self):
+        pass
+
     def enter(self, state, command, error):
         self.states |= state
         self.refusals[state] = command, error

@@ -1,0 +1,12 @@
+from libc.stdint cimport uint32_t
+
+from nutproxy.front.client cimport ClientConn
+from nutproxy.msg.parse cimport Parser
+from nutproxy.proto.row cimport Row
+
+# The group of a request that has no keys, and so none of its own.
+cdef enum:
+    ANY_GROUP = -3
+
+cdef int common_group(ClientConn client, Row* row, char* data, Parser* parser, uint32_t flags,
+                      int* group) except -1

@@ -1,0 +1,21 @@
+from nutproxy.back.link cimport Link
+from nutproxy.conn cimport Conn
+from nutproxy.msg.message cimport Msg
+
+# A held command is first in its client's queue.
+ctypedef int (*run_t)(Conn client, Msg* msg) except -1
+# A command has its reply.
+ctypedef void (*done_t)(Conn client, Msg* msg) noexcept
+
+cdef class Session:
+    cdef Msg* held                     # waits until it is first in the client's queue; or NULL
+    cdef run_t run                     # called then
+    cdef done_t done                   # called when the message of `hold` has its reply
+    cdef Link link                     # borrowed for the command that is being carried out, or None
+    cdef Link watching                 # borrowed from WATCH to EXEC, or None
+    cdef int group                     # the server that has it
+    cdef object multi                  # a Transaction (dispatch/transaction.py), or None
+    cdef bint doomed                   # a command of the transaction was refused: EXEC fails
+    cdef size_t queued                 # bytes of its commands
+
+    cdef void leave(self) noexcept
