@@ -222,7 +222,7 @@ def special_recv_done(
         self.batches -= 1
         self.recv_done = usual_recv_done(self)
         if head.flags & MSG_ERROR and msg_awaited(head):
-            text = batch_error(self, head, line_of(data, parser))
+            text = batch_error(self, head)
             head.flags &= ~MSG_ERROR
             data = text
             parser.kind = b"-"
@@ -261,24 +261,23 @@ def batch_reply(
         msg.flags |= MSG_ERROR
         if not msg.flags & MSG_BATCH_BEGUN:
             msg.flags |= MSG_UNGUARDED
+        # Without memory, the cause is empty.
         msg_copy(msg, cython.address(msg.rsp), data, min(parser.pos, QUOTED))
     msg.flags |= MSG_BATCH_BEGUN
     return 0
 
 
 @cython.cfunc
-def batch_error(self: Link, msg: cython.pointer(Msg), last: str) -> bytes:
-    """The reply to EXEC when a command before it was refused by the server. `last` is the server's
-    reply to EXEC itself."""
-    cause: str = last
-    if msg.rsp.length:
-        cause = msg.rsp.data[: msg.rsp.length].decode(errors="replace").partition("\r\n")[0]
-        cause = cause.removeprefix("-")
+def batch_error(self: Link, msg: cython.pointer(Msg)) -> bytes:
+    """The reply to EXEC when the server has refused a command before it. The first refusal is in
+    `rsp`."""
+    cause: bytes = msg.rsp.data[: msg.rsp.length].partition(b"\r\n")[0]
     msg_drop(cython.address(msg.rsp))
-    if msg.flags & MSG_UNGUARDED:
-        log.warning("%s %s refuses MULTI: %s", self, self.server, cause)
-        return self.server.error_reply(errors.cause("multi_refused", cause))
-    return errors.error("execabort", cause.removeprefix("ERR ").encode())
+    if not msg.flags & MSG_UNGUARDED:
+        return errors.execabort(cause + b"\r\n")
+    text: str = cause.decode(errors="replace").removeprefix("-")
+    log.warning("%s %s refuses MULTI: %s", self, self.server, text)
+    return self.server.error_reply(errors.cause("multi_refused", text))
 
 
 @cython.cfunc
@@ -809,7 +808,8 @@ class Upstream:
 @cython.cclass
 class Link(Conn):
     """A connection to a server, in the state of `profile`. Clients with that profile and that slot
-    share it. A link without a slot, NO_SLOT, belongs to its user; `aside` makes it one for commands that a busy server must get at once, which closes after its last reply."""
+    share it. A link without a slot, NO_SLOT, belongs to its user; `aside` makes it one for commands
+    that a busy server must get at once, which closes after its last reply."""
 
     letter = "s"
 

@@ -1,6 +1,6 @@
 # nutproxy/builtin/transaction.py: the states that a refusal opens
-"""After a refused MULTI, all commands are refused until EXEC or DISCARD. Other refused commands that
-would have opened a state, such as SELECT, also cause the next commands to be refused.
+"""After a refused MULTI, all commands are refused until EXEC or DISCARD. Other refused commands
+that would have opened a state, such as SELECT, also cause the next commands to be refused.
 
 The core calls `refused` for every refused command whose row opens a State (proto/commands.py). It
 calls `not_carried_out` for the error of a command that is refused because of such a state.
@@ -19,7 +19,7 @@ from nutproxy.proto.commands import OPENS, State
 def abort(client: Client, error: bytes) -> bytes:
     """End the transaction and return the reply to EXEC. `error` is the reason for the failure."""
     client.leave(State.TRANSACTION)
-    return errors.error("execabort", _cause(error))
+    return errors.execabort(error)
 
 
 def refused(client: Client, name: str, argv: list[bytes], error: bytes) -> None:
@@ -41,13 +41,8 @@ def not_carried_out(client: Client, name: str, states: int) -> bytes:
     command, error = client.refusals[state]
     word = name.upper().encode()
     if state is State.TRANSACTION:
-        return errors.error("in_transaction", word, _cause(error))
+        return errors.error("in_transaction", word, errors.cause_of(error))
     return errors.error("in_database" if state is State.DATABASE else "in_state", word, command)
-
-
-def _cause(error: bytes) -> bytes:
-    """The text of an error reply, to be quoted in another one. ERR is left out."""
-    return error[1:-2].removeprefix(b"ERR ")
 
 
 def _always(client: Client, argv: list[bytes]) -> bool:

@@ -18,7 +18,6 @@ def common_group(client, row, data, parser, flags, group):
     """Set `group` to that of all keys of the request: NO_GROUP if no server is live, ANY_GROUP if
     it has no keys. Returns 1 if the request has been refused, because they are on different
     servers, else 0."""
-    route: Route = client.frontend.route
     count: cython.int = 0
     keys: cython.pointer(cython.uint) = find_keys(row, data, parser, cython.address(count))
     if keys is cython.NULL:

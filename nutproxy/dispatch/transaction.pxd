@@ -17,7 +17,7 @@ cdef class Batch:
 # The commands of a client between MULTI and EXEC.
 cdef class Transaction:
     cdef list batches                  # Batch, by server
-    cdef uint32_t version              # the route's, when the first group was found
+    cdef uint32_t version              # the route's, at MULTI
     cdef uint32_t count                # commands
     cdef uint32_t* order               # by command: the number of its batch, or LOCAL_PART
     cdef uint32_t order_room

@@ -135,7 +135,8 @@ class Batch:
 class Transaction:
     """Described in transaction.pxd."""
 
-    def __cinit__(self):
+    def __cinit__(self, version: cython.uint):
+        self.version = version
         self.batches = []
         self.database = -1
 
@@ -180,8 +181,8 @@ class Transaction:
 
 def multi(client, flags):
     if client.states & STATE_MULTI:
-        return complain(client, "nested_multi", flags)
-    client.need_session().multi = Transaction()
+        return complain(client, errors.error("nested_multi"), flags)
+    client.need_session().multi = Transaction(client.frontend.route.version)
     client.states |= STATE_MULTI
     return answer_constant(client, b"+OK\r\n", 5, flags)
 
@@ -199,10 +200,10 @@ def discard(client, flags):
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def complain(client: ClientConn, key: str, flags: uint32_t) -> cython.int:
+def complain(client: ClientConn, text: bytes, flags: uint32_t) -> cython.int:
     """An error that does not make the transaction fail."""
     client.stats[POOL_REFUSED_REQUESTS] += 1
-    return answer(client, errors.error(key), flags, False)
+    return answer(client, text, flags, False)
 
 
 def abandon(client):
@@ -226,7 +227,7 @@ def queue_command(client, row, data, parser, flags):
         return answer(client, text, flags, True)
     if row.behaviour == LOCAL and not client.session.doomed:
         return queue_local(client, row, data, parser, flags)
-    if row.behaviour == ALL and route.ngroups > 1:
+    if (row.behaviour == ALL or row.behaviour == ADMIN) and row.specs <= 0 and route.ngroups > 1:
         name: bytes = names[row.number].upper().encode()
         return answer(client, errors.error("all_in_transaction", name), flags, True)
     if row.specs > 0 and common_group(client, row, data, parser, flags, cython.address(group)):
@@ -263,8 +264,6 @@ def queue_for(
         return answer(client, text, flags, True)
     if not has_room(client, length, flags):
         return 0
-    if transaction.count == 0:
-        transaction.version = frontend.route.version
     batch.append(data, length)
     batch.count += 1
     transaction.note(transaction.batches.index(batch) if len(transaction.batches) > 1 else 0)
@@ -344,7 +343,8 @@ def queue_local(
     argv: list = words(data, parser, parser.argc)
     if names[row.number] == "select":
         number = number_of(client.pool, argv[1])
-        if number != client.profile.database or transaction.database >= 0:
+        changes: cython.bint = number != client.profile.database or transaction.database >= 0
+        if number is not None and changes:
             return queue_select(client, number, data, parser, flags)
     if transaction.local is None:
         transaction.local = []
@@ -369,16 +369,14 @@ def queue_select(
     parser: cython.pointer(Parser),
     flags: uint32_t,
 ) -> cython.int:
-    """SELECT of another database, which the server carries out. `number` is its own number; None
-    if the pool has no such database: the server is asked for one that no server has."""
+    """SELECT of another database, which the server carries out. `number` is its own number."""
     frontend: Frontend = client.frontend
     transaction: Transaction = client.session.multi
     request: bytes
     if frontend.split_transactions and frontend.route.ngroups > 1:
         return answer(client, errors.error("not_queued", b"SELECT"), flags, True)
-    request = hiredis.pack_command((b"SELECT", b"-1" if number is None else b"%d" % number))
-    if number is not None:
-        transaction.database = number
+    request = hiredis.pack_command((b"SELECT", b"%d" % number))
+    transaction.database = number
     return queue_for(client, ANY_GROUP, request, len(request), flags)
 
 
@@ -685,7 +683,7 @@ def watch(client, row, data, parser, flags):
     msg: cython.pointer(Msg)
     group: cython.int = 0
     if client.states & STATE_MULTI:
-        return complain(client, "watch_in_multi", flags)
+        return complain(client, errors.error("watch_in_multi"), flags)
     if common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
     if session.watching is not None and group != session.group:

@@ -66,8 +66,8 @@ class Behaviour(IntEnum):
     )
     SESSION = (
         7,
-        "changes what nutproxy does with the client's next requests: a transaction. Its keys must be"
-        " on one server.",
+        "begins, ends or guards a transaction. The commands in it are queued, and sent to their"
+        " server at EXEC.",
     )
 
 
@@ -604,7 +604,9 @@ def _refused_in(name: str, row: Row, behaviour: Behaviour) -> State:
         states |= State.AUTH
     if name not in ("exec", "discard", "reset", "quit"):
         states |= State.TRANSACTION
-    if behaviour not in (Behaviour.LOCAL, Behaviour.ANY, Behaviour.UNSUPPORTED):
+    if behaviour not in (Behaviour.LOCAL, Behaviour.ANY, Behaviour.UNSUPPORTED) and (
+        name not in ("multi", "exec", "discard", "unwatch")
+    ):
         states |= State.DATABASE
     if name not in ("ping", "reset", "quit") and name not in _SUBSCRIBING:
         states |= State.SUBSCRIPTION | State.STREAM

@@ -202,8 +202,7 @@ COMMANDS = {
     ),
     "in_transaction": ErrorText(
         b"ERR '%b' was not carried out: %b; EXEC, DISCARD or RESET ends the transaction",
-        "Commands after a refused MULTI are refused too. The text repeats MULTI's own error. Use"
-        " pipelines without a transaction.",
+        "Commands after a refused MULTI are refused too. The text repeats MULTI's own error.",
     ),
     "nested_multi": ErrorText(
         b"ERR MULTI calls can not be nested",

@@ -164,6 +164,16 @@ def _together(hash_tag: bytes | None) -> bytes:
     return way.encode()
 
 
+def cause_of(error: bytes) -> bytes:
+    """The text of an error reply, to be quoted in another one. ERR is left out."""
+    return error[1:-2].removeprefix(b"ERR ")
+
+
+def execabort(cause: bytes) -> bytes:
+    """The reply to EXEC because of this error reply."""
+    return error("execabort", cause_of(cause))
+
+
 def noauth() -> bytes:
     return error("noauth")
 

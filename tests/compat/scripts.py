@@ -429,19 +429,14 @@ DIFFERENCES = [
     Difference(
         "A transaction",
         "closes the connection",
-        "refuses it and all commands after it, until `EXEC`, `DISCARD` or `RESET` ends the"
-        " transaction",
-        "commands must not run outside their transaction",
+        "carries it out on the server of its keys",
+        "applications use it",
         (
             unsupported(
                 "redis",
                 SET,
                 redis("MULTI", "INCR a", "EXEC", "GET a"),
-                b"+OK\r\n-ERR 'MULTI' is not supported by nutproxy\r\n"
-                b"-ERR 'INCR' was not carried out: 'MULTI' is not supported by nutproxy;"
-                b" EXEC, DISCARD or RESET ends the transaction\r\n"
-                b"-EXECABORT Transaction discarded because of:"
-                b" 'MULTI' is not supported by nutproxy\r\n$1\r\n1\r\n",
+                b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n:2\r\n$1\r\n2\r\n",
             ),
         ),
     ),

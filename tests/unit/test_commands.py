@@ -50,8 +50,8 @@ NOT_FORWARDED = {
         cluster info, cluster keyslot, cluster links, cluster meet, cluster myid, cluster
         myshardid, cluster nodes, cluster replicas, cluster replicate, cluster reset, cluster
         saveconfig, cluster set-config-epoch, cluster setslot, cluster shards, cluster slaves,
-        cluster slots, discard, echo, exec, hello, info, lolwut, ping, quit, readonly, readwrite,
-        reset, role, script debug, select, time, unwatch
+        cluster slots, echo, hello, info, lolwut, ping, quit, readonly, readwrite,
+        reset, role, script debug, select, time
     """,
     Behaviour.ADMIN: """
         acl, acl cat, acl deluser, acl dryrun, acl genpass, acl getuser, acl help, acl list, acl
@@ -66,7 +66,7 @@ NOT_FORWARDED = {
     """,
     Behaviour.UNSUPPORTED: """
         blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, client kill, client
-        pause, monitor, multi, psubscribe, psync, publish, pubsub, pubsub
+        pause, monitor, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
         shardnumsub, punsubscribe, replconf, scan, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
@@ -74,8 +74,9 @@ NOT_FORWARDED = {
         sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
         remove, sentinel replicas, sentinel reset, sentinel sentinels, sentinel set, sentinel
         simulate-failure, sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe,
-        sync, unsubscribe, wait, waitaof, watch
+        sync, unsubscribe, wait, waitaof
     """,
+    Behaviour.SESSION: "discard, exec, multi, unwatch, watch",
 }
 
 # Rows that describe a later Redis than the server of the tests.
@@ -316,11 +317,15 @@ def test_forwarded_commands_have_keys_and_commands_for_any_server_have_none():
             assert not command.keys, command.name
 
 
-def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_server():
+def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_shared_connection():
     for command in COMMANDS.values():
         shared = {"blocking", "pubsub"} & command.flags or command.group == "transactions"
         if shared:
-            refused = command.behaviour in (Behaviour.UNSUPPORTED, Behaviour.LOCAL)
+            refused = command.behaviour in (
+                Behaviour.UNSUPPORTED,
+                Behaviour.LOCAL,
+                Behaviour.SESSION,
+            )
             assert refused or command.refused_option == "BLOCK", command.name
 
 

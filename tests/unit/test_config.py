@@ -1290,6 +1290,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "tcp_congestion",
         "databases",
         "max_profiles",
+        "transactions",
         "admin_commands",
         "deny_commands",
         "on_dead_server",

@@ -61,6 +61,8 @@ PROOFS = {
     "test_a_short_retry_timeout_does_not_keep_the_processor_busy",
     "server_failure_limit": "integration/test_server_health.py::"
     "test_refused_connects_count_as_failures_of_one_server",
+    "transactions": "integration/test_transactions.py::"
+    "test_split_transactions_are_carried_out_by_every_server",
     "admin_commands": "integration/test_commands.py::"
     "test_administration_is_refused_unless_the_pool_allows_it",
     "deny_commands": "integration/test_commands.py::test_denied_commands_are_refused",

@@ -30,7 +30,6 @@ OTHERS = {
         "ERR unknown command": "recognises a server without HELLO",
         "-%b\r\n": "passes on a server's error to HELLO",
     },
-    "builtin/transaction.py": {"ERR ": "leaves the code out where an error quotes another one"},
     "proto/memcache.py": {
         "ERROR": "recognises memcached's error",
         "CLIENT_ERROR": "recognises memcached's error",

@@ -221,6 +221,7 @@ def test_dispatch_reaches_servers_through_a_route_only():
     assert not {name for name in targets if row_of(name) in ("pool", "back/")} - {
         "back",
         "back.profile",  # the client's state, which is passed on
+        "back.link",  # which a client has borrowed from its route
     }
 
 
