@@ -21,6 +21,8 @@ cdef class ServerPool(Route):
     cdef readonly Protocol protocol
     cdef readonly int index            # among the pools
     cdef readonly list servers         # Server, in the ring's order
+    cdef dict places                   # by place, ascending: index in `servers` (members.places_of)
+    cdef list order                    # the places
     cdef readonly list leaving         # removed servers that still have connections
     cdef readonly Profiles profiles    # the states that server connections are in
     cdef readonly Router router

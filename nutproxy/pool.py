@@ -23,6 +23,7 @@ View becomes ready however often they come, and the last one is in force in the 
 """
 
 import logging
+from bisect import bisect_right
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
@@ -186,6 +187,8 @@ class ViewJob(Job):
         pool.ngroups = len(self.servers)
         pool.router.ring = self.ring
         pool.version += 1
+        pool.places = self.view.places
+        pool.order = list(self.view.places)
         pool.leaving = leaving
         pool.departing = gone
         pool.arriving = self.made
@@ -279,6 +282,14 @@ class ServerPool(Route):
             if not server.ejected:
                 live.append(server)
         return live
+
+    def place_after(self, place):
+        at = bisect_right(self.order, place)
+        return self.order[at] if at < len(self.order) else 0
+
+    def member_at(self, place):
+        index = self.places.get(place)
+        return None if index is None else self.servers[index]
 
     def submit(self, msg, group, client, profile):
         server: Server

@@ -29,6 +29,12 @@ cdef class Route:
     cdef int any_group(self) except -2
     # One of each kind of server, for a command for all: objects with `name` and `index`, the group.
     cpdef list members(self)
+    # For a command that goes from one member to the next over many requests: a member's place stays
+    # the same when others come or go, and in every process. The lowest place above `place`, whether
+    # its member is live or not; 0 if there is none.
+    cdef uint32_t place_after(self, uint32_t place) except? 0
+    # The member at this place, as in `members`, live or not; None if there is none.
+    cdef object member_at(self, uint32_t place)
     # Send a request, whose bytes are in `msg.req`, or answer it with an error.
     cdef int submit(self, Msg* msg, int group, uint64_t client, Profile profile) except -1
     # A link for the request of one client alone. None: the request has been answered with an error.

@@ -30,6 +30,12 @@ class Route:
     def members(self):
         raise NotImplementedError
 
+    def place_after(self, place):
+        raise NotImplementedError
+
+    def member_at(self, place):
+        raise NotImplementedError
+
     def submit(self, msg, group, client, profile):
         raise NotImplementedError
 

@@ -153,7 +153,8 @@ def parent_of(client, row, count, nkeys, finish, flags):
     join.part_done = join_part_done
     join.finish = finish
     join.protover = client.profile.protover
-    client.stats[POOL_FRAGMENTS] += count
+    if count > 1:
+        client.stats[POOL_FRAGMENTS] += count
     return msg
 
 

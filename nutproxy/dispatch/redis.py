@@ -8,6 +8,7 @@
          ├─ ALL       a part for each live server ─────────────────────> forward, …  ├─> merged
          ├─ ADMIN     the same, if the pool allows it                                ┘
          ├─ ANY       no key: any live server ─────────────────────────> forward
+         ├─ CURSOR    the server that its cursor names ────────────────> scan
          ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
          │            Steps make it in several turns
          ├─ SESSION   transactions: stateful.py; the commands in one are queued
@@ -44,6 +45,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
     has_option,
     measure_keys,
 )
+from cython.cimports.nutproxy.dispatch.scan import scan
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
@@ -60,6 +62,7 @@ from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
+    CURSOR,
     FORWARD,
     LOCAL,
     OP_EXEC,
@@ -162,7 +165,7 @@ def redis_recv_done(conn, data, parser):
         return split_keys(client, row, data, parser, flags)
     if row.behaviour == LOCAL:
         return local_command(client, row, data, parser, flags)
-    if row.behaviour == ANY:
+    if row.behaviour == ANY or (row.behaviour == CURSOR and frontend.route.ngroups == 1):
         return forward_one(client, row, data, parser.pos, frontend.route.any_group(), flags)
     if row.behaviour == ADMIN and not frontend.admin_commands:
         return answer(client, errors.needs_admin(names[row.number], frontend.name), flags, True)
@@ -172,6 +175,8 @@ def redis_recv_done(conn, data, parser):
         return refuse(client, row, data, parser, flags, errors.not_supported(names[row.number]))
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)
+    if row.behaviour == CURSOR:
+        return scan(client, row, data, parser, flags)
     if row.specs > 0:
         return forward_keys(client, row, data, parser, flags)
     return to_live_servers(client, row, data, parser, flags)

@@ -69,6 +69,11 @@ class Behaviour(IntEnum):
         "begins, ends or guards a transaction. The commands in it are queued, and sent to their"
         " server at EXEC.",
     )
+    CURSOR = (
+        8,
+        "sent to one server after another, a request at a time. The cursor says which server is"
+        " next. In a pool of one server the request and its reply are passed on unchanged.",
+    )
 
 
 class Operation(IntEnum):
@@ -134,6 +139,7 @@ LIMITS: Mapping[Behaviour, Limits] = {
     Behaviour.LOCAL: Limits(1024, 1 << 20),
     Behaviour.ALL: Limits(16384, 4 << 20),
     Behaviour.ADMIN: Limits(16384, 4 << 20),
+    Behaviour.CURSOR: Limits(1024, 1 << 20),
 }
 
 
@@ -461,8 +467,8 @@ OVERRIDES: Mapping[str, Override] = {
         Behaviour.ALL, f"on every server; one that fails has not swapped; {_DATABASES}"
     ),
     "scan": Override(
-        Behaviour.UNSUPPORTED,
-        "not yet: one cursor would have to represent the cursors of all servers",
+        Behaviour.CURSOR,
+        "visits all servers; see [below](#scan)",
     ),
     "sflush": Override(Behaviour.UNSUPPORTED, "names slots of a cluster; a pool has none"),
     # Keys where Redis' specifications leave them unknown or incomplete, or where a keyword search
@@ -702,7 +708,7 @@ happens to a request:
 
 _LIMITS = """
 A request above these limits is refused with an error, and the connection stays open. In a pool of
-one server nothing is split, so the limit of SPLIT does not apply:
+one server, which gets these requests as they are, the limits of SPLIT and CURSOR do not apply:
 """
 
 _POLICIES = """
@@ -717,6 +723,26 @@ Redis' names or begin with `nutproxy_`; Stats also has `forward_error` and `serv
 asks each server once, and only if a section with the servers' figures is wanted. Servers that do
 not reply are missing from the sums: `nutproxy_servers_unanswered` in Stats and Keyspace counts
 them.
+"""
+
+_SCAN = """\
+A pool of several servers is scanned one server after another. The guarantees are those of Redis: a
+key that exists from the beginning to the end is returned at least once, and every scan ends. The
+last page of a server has the cursor at which the next server begins, so an empty page with a cursor
+other than 0 is normal.
+
+- **Cursors** are decimal numbers, below 2^53 as long as the server's table has at most 2^37
+  buckets, and always below 2^63. They name the server that is being scanned by a number made from
+  its name, so every nutproxy whose pool has servers with these names continues the scan of another.
+- **A server that is down or ejected** is not skipped. Its pages are an error, and the client may
+  send the same cursor again when the server is back. If a Redis restarts in between, a scan that
+  goes on may miss keys, as it does without nutproxy: the new process has another order of keys.
+- **Members.** Other servers may be added to the pool or removed during a scan. A new one is visited
+  if its number is higher than that of the server that is being scanned. If that server itself is
+  removed, its cursor is refused, and the scan has to start again.
+- **A pool of one server** passes cursors on unchanged. If servers are added to it, or all others
+  are removed, scans have to start again.
+- **COUNT, MATCH and TYPE** are checked by the server. COUNT applies to each page, so to one server.
 """
 
 _STATES = """
@@ -772,6 +798,7 @@ def document() -> str:
         _ERRORS,
     ]
     parts += ["## INFO\n", _INFO, *_table(("Section", "Fields", "Value"), _info_rows())]
+    parts += ["\n## SCAN\n", _SCAN.removesuffix("\n")]
     for group, title in _GROUPS.items():
         rows = (row for row in COMMANDS.values() if row.group == group)
         parts.append(f"\n## {title}\n")

@@ -74,6 +74,18 @@ COMMANDS = {
         b"ERR value is not an integer or out of range",
         "An argument of a command that nutproxy handles itself must be an integer.",
     ),
+    "scan_member": ErrorText(
+        b"ERR invalid cursor: %b belongs to no server of pool '%b', start again with SCAN 0",
+        "nutproxy has not made this cursor, or the server that was being scanned has been removed"
+        " from the pool since then. Its remaining keys are not skipped silently: start the scan"
+        " again.",
+    ),
+    "scan_large": ErrorText(
+        b"ERR cursor '%b' of server '%b' is not a number below 2^47, scan that server directly",
+        "The client's cursor holds the server's cursor and the number of the server, so the"
+        " server's cursor must be below 2^47. That is enough for 10^14 keys. The server does not"
+        " make its cursors as Redis does, so connect to it directly to scan it.",
+    ),
     "not_supported": ErrorText(
         b"ERR '%b' is not supported by nutproxy",
         "Redis has the command, but nutproxy does not support it. [commands.md](commands.md) says"

@@ -13,3 +13,5 @@ cdef int merge_query(Msg* parent) except -1
 cdef int put_text(Msg* parent, bytes text) except -1
 # The size in bytes of the element that starts here, which must be complete.
 cdef size_t element_size(const char* data, size_t length) noexcept
+cdef bint put_failure(Msg* parent) except -1
+cdef int unexpected_of(Msg* parent, unsigned int index) except -1

@@ -96,9 +96,7 @@ def unexpected(parent: cython.pointer(Msg)) -> cython.int:
     return put_text(parent, errors.error("part_form", row.name))
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def unexpected_of(parent: cython.pointer(Msg), index: cython.uint) -> cython.int:
+def unexpected_of(parent, index):
     """Like `unexpected`, for the reply of a known part. Names the server if all servers were
     sent the same request."""
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
@@ -124,10 +122,8 @@ def not_busy(part: cython.pointer(Msg)) -> cython.bint:
     return part.rsp.length > 9 and memcmp(part.rsp.data, b"-NOTBUSY ", 9) == 0
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def put_failure(parent: cython.pointer(Msg)) -> cython.int:
-    """If a part has failed, its error is the reply. Returns 1 then, else 0."""
+def put_failure(parent):
+    """If a part has failed, its error is the reply. Returns whether one has."""
     join: cython.pointer(Join) = parent.join
     row: cython.pointer(Row) = cython.cast(cython.pointer(Row), parent.row)
     failed: cython.pointer(Msg) = cython.NULL
@@ -141,9 +137,9 @@ def put_failure(parent: cython.pointer(Msg)) -> cython.int:
         elif failed is cython.NULL or not_busy(failed):
             failed = part
     if failed is cython.NULL:
-        return 0
+        return False
     put_error(parent, failed, row.partial and good)
-    return 1
+    return True
 
 
 def merge_all(parent):

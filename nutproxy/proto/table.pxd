@@ -13,6 +13,7 @@ cdef enum Behaviour:
     ADMIN
     UNSUPPORTED
     SESSION
+    CURSOR
 
 # proto.commands.Operation
 cdef enum Operation:

@@ -330,7 +330,7 @@ def test_redis_cli_at_a_terminal(port, options):
         "MGET k none": b'\r\n1) "v"\r\n2) (nil)\r\n',
         "HELLO 3": b'"proto" => (integer) 3\r\n',
         "help getdel": b"and delete the key",
-        "SCAN 0": b"\r\n(error) ERR 'SCAN' is not supported by nutproxy\r\n",
+        "SCAN 0 COUNT 0": b"\r\n(error) ERR syntax error\r\n",
         "GET k": b'\r\n"v"\r\n',
     }
     with Terminal(["redis-cli", "-p", str(port), *options]) as terminal:

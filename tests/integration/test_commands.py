@@ -1059,7 +1059,6 @@ def test_denied_commands_are_refused(strict, command, name):
 
 
 NOT_YET = """\
-SCAN 0
 SUBSCRIBE c
 PSUBSCRIBE *
 UNSUBSCRIBE

@@ -409,7 +409,7 @@ def wrong_arguments(arena):
         "EVAL x y a",
         "EXISTS",
         "MOVE a 1",
-        "SCAN 0",
+        "SCAN x",
     ]
     for _ in range(20):
         with Client(arena.port) as client:

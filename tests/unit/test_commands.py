@@ -64,11 +64,12 @@ NOT_FORWARDED = {
         replicaof, save, shutdown, slaveof, slowlog, slowlog get, slowlog help, slowlog len,
         slowlog reset
     """,
+    Behaviour.CURSOR: "scan",
     Behaviour.UNSUPPORTED: """
         blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, client kill, client
         pause, monitor, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
-        shardnumsub, punsubscribe, replconf, scan, sentinel, sentinel ckquorum, sentinel config,
+        shardnumsub, punsubscribe, replconf, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
         sentinel help, sentinel info-cache, sentinel is-master-down-by-addr, sentinel master,
         sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
@@ -383,7 +384,7 @@ NAMES_WITHOUT_SPECIFICATION = {
     "pubsub channels pattern": "of channels",
     "pubsub shardchannels pattern": "of channels",
     "punsubscribe pattern": "of channels",
-    "scan pattern": "goes to every server, as SCAN does",
+    "scan pattern": "goes to every server, one after the other",
     "sort pattern": "refused where it may form keys of another server",
     "sort_ro pattern": "refused where it may form keys of another server",
     "sscan pattern": "of members",

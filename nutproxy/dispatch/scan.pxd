@@ -1,0 +1,7 @@
+from libc.stdint cimport uint32_t
+
+from nutproxy.front.client cimport ClientConn
+from nutproxy.msg.parse cimport Parser
+from nutproxy.proto.row cimport Row
+
+cdef int scan(ClientConn client, Row* row, char* data, Parser* parser, uint32_t flags) except -1
