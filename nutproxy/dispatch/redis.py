@@ -45,7 +45,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
     has_option,
     measure_keys,
 )
-from cython.cimports.nutproxy.dispatch.scan import scan
+from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
@@ -510,6 +510,8 @@ def to_live_servers(
     members: list = client.frontend.route.members()
     if len(members) == 1:
         return forward_one(client, row, data, parser.pos, members[0].index, flags | parts)
+    if row.sized and members:
+        return send_sized(client, row, data, parser.pos, members, flags)
     return send_all(client, row, data, parser.pos, members, row.finish, None, flags, parts)
 
 

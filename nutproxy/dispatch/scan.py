@@ -1,4 +1,4 @@
-# nutproxy/dispatch/scan.py: SCAN over the servers of a pool
+# nutproxy/dispatch/scan.py: SCAN and RANDOMKEY over the servers of a pool
 """One scan visits the servers one after the other. The client's cursor carries all that is known of
 it; nutproxy keeps nothing.
 
@@ -20,6 +20,10 @@ cursor of 2^47 or more is refused, so no cursor is above 2^63 - 1.
 
 Only the cursor is read and replaced, in the request and in the reply. The server checks the other
 arguments, and a large page is sent from where it was received.
+
+RANDOMKEY asks every live server for a key and for its number of keys, in this order of the parts:
+
+    DBSIZE of s1 … sn, RANDOMKEY of s1 … sn    ──> merge_by_size draws one of the keys
 """
 
 import cython
@@ -31,6 +35,8 @@ from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.msg.message import (
     MSG_PIECES,
     Msg,
+    msg_constant,
+    msg_copy,
     msg_put,
     msg_reserve,
 )
@@ -80,6 +86,30 @@ def scan(client, row, data, parser, flags):
     msg.charge = msg.join.parts[0].req.length
     client.enqueue_outq(client, msg)
     return route.submit(msg.join.parts[0], member.index, client.id, client.profile)
+
+
+def send_sized(client, row, data, length, members, flags):
+    """Send the same request to these members, and before it DBSIZE: merge_by_size."""
+    route: Route = client.frontend.route
+    count: cython.uint = len(members)
+    msg: cython.pointer(Msg) = parent_of(client, row, 2 * count, 0, row.finish, flags)
+    part: cython.pointer(Msg)
+    index: cython.uint
+    extra = members + members
+    Py_INCREF(extra)
+    msg.join.extra = cython.cast(cython.p_void, extra)
+    for index in range(count):
+        part = msg.join.parts[index]
+        msg_constant(part, cython.address(part.req), b"*1\r\n$6\r\nDBSIZE\r\n", 16)
+        part = msg.join.parts[count + index]
+        if msg_copy(part, cython.address(part.req), data, length) < 0:
+            msg_put(msg)
+            raise MemoryError
+    msg.charge = count * (16 + length)
+    client.enqueue_outq(client, msg)
+    for index in range(2 * count):
+        route.submit(msg.join.parts[index], extra[index].index, client.id, client.profile)
+    return 0
 
 
 @cython.cfunc

@@ -151,7 +151,8 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "agg_sum": "the sum of the integers",
     "agg_min": "the smallest of the integers",
     "agg_logical_and": "1 if all servers reply 1, element by element",
-    "first_non_null": "the first reply that is not null",
+    "by_size": "the key of a server, chosen by the numbers of keys of all servers, which are asked for"
+    " DBSIZE too; null if all are empty",
     "newest_first": "the entries of all servers, the newest first; a count applies to each server",
     "latest": "for each event the newest entry, and the greatest maximum",
     "history": "the entries in order of time; within one second the greatest value",
@@ -518,7 +519,7 @@ OVERRIDES: Mapping[str, Override] = {
     ),
     "function stats": Override(note=_PASSES, response_policy="running"),
     **_each("function kill, script kill", Override(note=_PASSES)),
-    "randomkey": Override(response_policy="first_non_null"),
+    "randomkey": Override(response_policy="by_size"),
     "memory stats": Override(response_policy="figures"),
     "latency histogram": Override(response_policy="histograms"),
     "latency history": Override(response_policy="history"),

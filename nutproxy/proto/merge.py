@@ -8,6 +8,8 @@ its error. The error of a server is passed through, and if other parts may have 
 text says so. Every merge is linear in the number of bytes.
 """
 
+from random import randrange
+
 import cython
 import hiredis
 from cython.cimports.libc.stdlib import free, malloc
@@ -329,18 +331,38 @@ def merge_concat(parent):
     return 0
 
 
-def merge_first(parent):
-    """RANDOMKEY: the first reply that is not null, if there is one."""
+def merge_by_size(parent):
+    """RANDOMKEY: each key of the pool with the same probability. The first half of the parts are
+    the sizes of the servers, the second half a key of each, or null."""
     join: cython.pointer(Join) = parent.join
-    part: cython.pointer(Msg) = join.parts[0]
+    count: cython.uint = join.count // 2
+    part: cython.pointer(Msg) = join.parts[count]
+    size: cython.longlong = 0
+    total: cython.longlong = 0
     index: cython.uint
+    builder: Builder
     if put_failure(parent):
         return 0
-    for index in range(join.count):
-        part = join.parts[index]
-        if part.rsp.data[0] != b"_" and not (part.rsp.data[0] == b"$" and part.rsp.data[1] == b"-"):
-            break
-    return put_text(parent, part.rsp.data[: part.rsp.length])
+    for index in range(count):
+        if not read_integer(join.parts[index].rsp.data, cython.address(size)) or size < 0:
+            return unexpected_of(parent, index)
+        if is_null(join.parts[count + index]):
+            continue
+        # Its key may be newer than its size.
+        size = max(size, 1)
+        total += size
+        # Each server replaces those before it with the probability of its share of the keys so far.
+        if randrange(total) < size:
+            part = join.parts[count + index]
+    builder_begin(cython.address(builder), parent, cython.address(parent.rsp), part.rsp.length)
+    builder_put(cython.address(builder), cython.address(part.rsp), 0, part.rsp.length)
+    return builder_end(cython.address(builder), MSG_PIECES)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_null(part: cython.pointer(Msg)) -> cython.bint:
+    return part.rsp.data[0] == b"_" or (part.rsp.data[0] == b"$" and part.rsp.data[1] == b"-")
 
 
 def merge_report(parent):

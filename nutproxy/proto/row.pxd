@@ -45,6 +45,7 @@ cdef struct Row:
     int opens               # the State that its refusal opens, or 0
     bint container          # has subcommands
     bint open               # has subcommands without a row: they use the container's
+    bint sized              # the servers are asked for DBSIZE too, for merge_by_size
     bint partial            # its parts change data; the error reply says that some may be applied
     bint shutdown           # a closed server connection means success
     uint32_t max_args       # a longer request is refused

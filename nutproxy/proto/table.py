@@ -13,8 +13,8 @@ from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.proto.merge import (
     merge_all,
     merge_and,
+    merge_by_size,
     merge_concat,
-    merge_first,
     merge_keys,
     merge_min,
     merge_one,
@@ -58,8 +58,9 @@ def set_finish(row: cython.pointer(Row), policy: str | None) -> cython.int:
         row.finish = merge_min
     elif policy == "agg_logical_and":
         row.finish = merge_and
-    elif policy == "first_non_null":
-        row.finish = merge_first
+    elif policy == "by_size":
+        row.finish = merge_by_size
+        row.sized = True
     elif policy is None:
         row.finish = merge_concat
     else:

@@ -362,3 +362,76 @@ def test_name_whose_place_is_taken_gets_the_next():
     for name in moved:
         assert alone[name] in (place_of[other] for other in names[: names.index(name)])
         assert alone[name] < place_of[name] < alone[name] + 4
+
+
+# RANDOMKEY
+# ----------------------------------------------------------------------------
+
+
+def random_keys(rig, client, sizes, keys, count=1):
+    """The replies to `count` RANDOMKEY, if the servers have these sizes and keys."""
+    for _ in range(count):
+        client.send(b"RANDOMKEY")
+    rig.settle()
+    for server, size, key in zip(rig.servers, sizes, keys, strict=True):
+        assert list(server.session.requests) == [[b"DBSIZE"], [b"RANDOMKEY"]] * count
+        while server.session.requests:
+            server.session.reply(size)
+            server.session.reply(key)
+    rig.settle()
+    return client.replies()
+
+
+def test_random_key_is_drawn_by_the_sizes_of_the_servers(make_rig):
+    rig = make_rig(servers=4)
+    client = rig.link_all()
+    sizes = [1, 0, 10, 5]
+    texts = [b":%d\r\n" % size for size in sizes]
+    keys = [bulk(b"%d" % size) if size else b"$-1\r\n" for size in sizes]
+    replies = []
+    while len(replies) < 4000:
+        replies += random_keys(rig, client, texts, keys, count=20)
+    counts = [replies.count(b"%d" % size) for size in sizes]
+    assert sum(counts) == 4000
+    # Six standard deviations.
+    for size, count in zip(sizes, counts, strict=True):
+        share = size / sum(sizes)
+        assert abs(count - 4000 * share) <= 6 * (4000 * share * (1 - share)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keys", "expected"),
+    [
+        ((b":0\r\n", b":0\r\n"), (b"$-1\r\n", b"$-1\r\n"), None),
+        ((b":0\r\n", b":0\r\n"), (b"_\r\n", b"_\r\n"), None),
+        ((b":9\r\n", b":1\r\n"), (b"$-1\r\n", b"$1\r\nk\r\n"), b"k"),
+        ((b":9\r\n", b":0\r\n"), (b"$-1\r\n", b"$1\r\nk\r\n"), b"k"),
+        ((b":0\r\n", b":9\r\n"), (b"$1\r\nk\r\n", b"$-1\r\n"), b"k"),
+        ((b":1\r\n", b":0\r\n"), (b"$0\r\n\r\n", b"$-1\r\n"), b""),
+        ((b":1\r\n", b":0\r\n"), (bulk(LARGE), b"$-1\r\n"), LARGE),
+    ],
+)
+def test_random_key_is_null_only_if_no_server_has_one(rig, sizes, keys, expected):
+    client = rig.link_all()
+    for _ in range(20):
+        assert random_keys(rig, client, sizes, keys) == [expected]
+
+
+def test_random_key_is_the_error_of_a_server(rig):
+    client = rig.link_all()
+    keys = (b"$1\r\nk\r\n", b"$1\r\nk\r\n")
+    [reply] = random_keys(rig, client, (b":1\r\n", b"-LOADING x\r\n"), keys)
+    assert str(reply) == "LOADING x"
+    [reply] = random_keys(rig, client, (b":1\r\n", b"+x\r\n"), keys)
+    assert rig.server(1).name in str(reply)
+
+
+def test_random_key_of_one_live_server_is_its_own(make_rig):
+    rig = make_rig(servers=1)
+    client = rig.link_all()
+    client.send(b"RANDOMKEY")
+    rig.settle()
+    assert list(rig.servers[0].session.requests) == [[b"RANDOMKEY"]]
+    rig.servers[0].session.reply(b"$1\r\nk\r\n")
+    rig.settle()
+    assert client.replies() == [b"k"]
