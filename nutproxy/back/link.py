@@ -61,7 +61,7 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.parse import Parser
 from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
-from cython.cimports.nutproxy.msg.response import msg_done, msg_error, msg_fail
+from cython.cimports.nutproxy.msg.response import msg_done, msg_error, msg_fail, part_room
 from cython.cimports.nutproxy.stats.slab import (
     SERVER_IN_QUEUE,
     SERVER_IN_QUEUE_BYTES,
@@ -350,6 +350,8 @@ def server_recv_part(
     but its bytes are dropped. Returns how many bytes to drop now."""
     self: Link = cython.cast(Link, conn)
     limit: cython.size_t = self.max_reply if self.state == LINK_READY else HANDSHAKE_MAX
+    if conn.omsg_q.head is not cython.NULL and data[0] != b">":
+        limit = min(limit, part_room(conn.omsg_q.head))
     if not conn.discarding:
         if max(length, parser.need) <= limit and parser.scan <= parser.pos + LINE_MAX:
             return 0
@@ -357,10 +359,13 @@ def server_recv_part(
             self.cause = HANDSHAKE_LENGTH
             conn.close(conn)
             return 0
-        log.warning(
-            "%s %s: a reply is dropped: it is longer than %d bytes, or one of its lines than %d",
-            *(self, self.server, self.max_reply, LINE_MAX),
-        )
+        # A client can have its own limit exceeded as often as it likes.
+        if limit == self.max_reply:
+            log.warning(
+                "%s %s: a reply is dropped: it is longer than %d bytes, or one of its lines"
+                " than %d",
+                *(self, self.server, limit, LINE_MAX),
+            )
         conn.discarding = True
         conn.recv_done = server_discarded
     return parser_discard(parser, data, length, self.server.protocol.kind_byte)
@@ -371,7 +376,12 @@ def server_recv_part(
 def server_discarded(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
     """The end of a reply that was dropped: its request gets an error."""
     self: Link = cython.cast(Link, conn)
-    text: bytes = self.server.error_reply(REPLY_LENGTH)
+    msg: cython.pointer(Msg) = conn.omsg_q.head
+    text: bytes
+    if msg is not cython.NULL and part_room(msg) < self.max_reply:
+        text = msg.owner.refusal(msg, self.max_reply)
+    else:
+        text = self.server.error_reply(REPLY_LENGTH)
     if text is None:
         text = self.server.protocol.memory_error
     conn.discarding = False

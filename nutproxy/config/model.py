@@ -479,6 +479,18 @@ class PoolSettings(Keys):
         minimum=1 * MB,
         maximum=1024 * GB,
     )
+    max_merged_reply: Size = key(
+        256 * MB,
+        "How many bytes the replies of all servers to one command may have together, if the command"
+        " goes to all servers and their replies are merged, as those to `KEYS`. Above this limit"
+        " nutproxy drops the replies, and the client gets an error. The limit does not apply to a"
+        " pool of one server, nor to commands with keys, such as `MGET`.",
+        example="64mb",
+        unit="bytes",
+        written="256mb",
+        minimum=64 * KB,
+        maximum=1024 * GB,
+    )
     proto_max_bulk_len: Size = key(
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"

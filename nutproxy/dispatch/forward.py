@@ -173,6 +173,7 @@ def send_all(client, row, data, length, members, finish, extra, flags, part_flag
         extra = members
     Py_INCREF(extra)
     msg.join.extra = cython.cast(cython.p_void, extra)
+    msg.join.max_arrived = client.frontend.max_merged_reply
     first = cython.address(msg.join.parts[0].req)
     if msg_copy(msg.join.parts[0], first, data, length) < 0 or not msg_share(first):
         msg_put(msg)

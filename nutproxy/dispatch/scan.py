@@ -76,8 +76,8 @@ def scan(client, row, data, parser, flags):
     if member is None:
         text: bytes = errors.error("scan_member", b"%d" % cursor, frontend.name.encode())
         return answer(client, text, flags, True)
-    msg: cython.pointer(Msg) = parent_of(client, row, 1, 0, merge_page, flags)
     extra = [member, place, route.place_after(place)]
+    msg: cython.pointer(Msg) = parent_of(client, row, 1, 0, merge_page, flags)
     Py_INCREF(extra)
     msg.join.extra = cython.cast(cython.p_void, extra)
     if put_request(msg.join.parts[0], data, parser, cursor) < 0:
@@ -92,12 +92,13 @@ def send_sized(client, row, data, length, members, flags):
     """Send the same request to these members, and before it DBSIZE: merge_by_size."""
     route: Route = client.frontend.route
     count: cython.uint = len(members)
+    extra: list = members + members
     msg: cython.pointer(Msg) = parent_of(client, row, 2 * count, 0, row.finish, flags)
     part: cython.pointer(Msg)
     index: cython.uint
-    extra = members + members
     Py_INCREF(extra)
     msg.join.extra = cython.cast(cython.p_void, extra)
+    msg.join.max_arrived = client.frontend.max_merged_reply
     for index in range(count):
         part = msg.join.parts[index]
         msg_constant(part, cython.address(part.req), b"*1\r\n$6\r\nDBSIZE\r\n", 16)

@@ -32,6 +32,7 @@ cdef class Frontend:
     cdef uint8_t* verdicts             # by row number: see Verdict
     cdef size_t max_requests           # a client's requests in flight
     cdef size_t max_pending            # bytes of a client's requests and replies
+    cdef size_t max_merged_reply       # bytes of all servers' replies to one command for all
     cdef size_t max_unfinished         # bytes of the incomplete requests of all clients
     cdef size_t unfinished             # their sum
     cdef size_t max_clients            # client_connections; 0 if it is not set

@@ -52,6 +52,7 @@ class Frontend:
         self.miss = config.on_dead_server == "miss"
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending
+        self.max_merged_reply = config.max_merged_reply
         self.max_unfinished = config.client_query_buffer_limit
         self.max_clients = config.client_connections
         self.room = room

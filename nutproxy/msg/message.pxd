@@ -62,6 +62,7 @@ cdef struct Join:
     uint32_t count
     uint32_t ndone
     size_t arrived          # bytes of the replies so far
+    size_t max_arrived      # a reply that exceeds this together with them is dropped; 0: no limit
     uint32_t* sequence      # by key: the number of the part that has it; empty if that is not needed
     uint32_t nkeys
     int protover                # the protocol version that the reply is built in

@@ -19,6 +19,7 @@ for the reply, it is a constant error.
 import logging
 
 import cython
+from cython.cimports.libc.stdint import SIZE_MAX
 from cython.cimports.libc.string import strlen
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
@@ -35,7 +36,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_drop,
     pieces_free,
 )
-from cython.cimports.nutproxy.msg.protocol import protocol_of
+from cython.cimports.nutproxy.msg.protocol import Protocol, protocol_of
 
 log = logging.getLogger("nutproxy")
 
@@ -91,6 +92,16 @@ def msg_error(msg, text):
 # -------------------------------------------------------------------------------------------
 
 
+def part_room(part):
+    """The most bytes that the reply to this request may have because of the replies to other parts
+    of its command."""
+    join: cython.pointer(Join)
+    if part.parent is cython.NULL or part.parent.join.max_arrived == 0:
+        return SIZE_MAX
+    join = part.parent.join
+    return join.max_arrived - min(join.arrived, join.max_arrived)
+
+
 @cython.cfunc
 @cython.exceptval(check=False)
 def part_answered(part: cython.pointer(Msg), size: cython.size_t) -> cython.void:
@@ -109,12 +120,20 @@ def part_arrived(part: cython.pointer(Msg), size: cython.size_t) -> cython.void:
 @cython.cfunc
 @cython.exceptval(check=False)
 def part_refuses(part: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
-    return part.parent is not cython.NULL and part.parent.owner.refuses(part.parent, size)
+    if part.parent is cython.NULL:
+        return False
+    return size > part_room(part) or part.parent.owner.refuses(part.parent, size)
 
 
 @cython.cfunc
 def part_refusal(part: cython.pointer(Msg), size: cython.size_t) -> bytes:
-    return part.parent.owner.refusal(part.parent, size)
+    protocol: Protocol = protocol_of(part)
+    if size <= part_room(part):
+        return part.parent.owner.refusal(part.parent, size)
+    try:
+        return protocol.error("merged", b"%d" % part.parent.join.max_arrived)
+    except MemoryError:
+        return None
 
 
 part_owner.answered = part_answered

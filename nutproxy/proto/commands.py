@@ -151,8 +151,8 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "agg_sum": "the sum of the integers",
     "agg_min": "the smallest of the integers",
     "agg_logical_and": "1 if all servers reply 1, element by element",
-    "by_size": "the key of a server, chosen by the numbers of keys of all servers, which are asked for"
-    " DBSIZE too; null if all are empty",
+    "by_size": "the key of one server, chosen by the sizes of the servers, which are asked for"
+    " DBSIZE as well; null if all are empty",
     "newest_first": "the entries of all servers, the newest first; a count applies to each server",
     "latest": "for each event the newest entry, and the greatest maximum",
     "history": "the entries in order of time; within one second the greatest value",

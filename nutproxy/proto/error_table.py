@@ -515,6 +515,12 @@ LIMITS = {
         " the client read sooner, or raise client_max_pending.",
         "both",
     ),
+    "merged": ErrorText(
+        b"the servers' replies have more than %b bytes together (max_merged_reply)",
+        "The command went to all servers, and their replies are too long to be merged. Use SCAN"
+        " instead of KEYS, ask for less, or raise max_merged_reply.",
+        "both",
+    ),
     "out_of_memory": ErrorText(
         b"out of memory",
         "There was no memory for a request or its reply. The request may have been carried out."

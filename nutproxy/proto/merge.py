@@ -13,13 +13,12 @@ from random import randrange
 import cython
 import hiredis
 from cython.cimports.libc.stdlib import free, malloc
-from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.libc.string import memcmp
 from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
     MSG_PIECES,
     Join,
     msg_copy,
-    msg_reserve,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Parser, parser_reset
 from cython.cimports.nutproxy.msg.pieces import (
@@ -298,10 +297,9 @@ def merge_concat(parent):
     """No response policy: one array of all elements (KEYS). Sets are merged into a set."""
     join: cython.pointer(Join) = parent.join
     part: cython.pointer(Msg)
-    target: cython.p_char
+    builder: Builder
     size: cython.size_t = 32
     pos: cython.size_t
-    at: cython.size_t
     index: cython.uint
     elements: cython.longlong = 0
     kind: cython.char = join.parts[0].rsp.data[0]
@@ -317,18 +315,14 @@ def merge_concat(parent):
         pos = 0
         elements += max(0, read_length(part.rsp.data, cython.address(pos)))
         size += part.rsp.length
-    target = msg_reserve(parent, cython.address(parent.rsp), size)
-    if target is cython.NULL:
-        raise MemoryError
-    at = put_length(target, kind, elements)
+    builder_begin(cython.address(builder), parent, cython.address(parent.rsp), size)
+    builder.at = put_length(builder.buffer, kind, elements)
     for index in range(join.count):
         part = join.parts[index]
         pos = 0
         read_length(part.rsp.data, cython.address(pos))
-        memcpy(target + at, part.rsp.data + pos, part.rsp.length - pos)
-        at += part.rsp.length - pos
-    parent.rsp.length = at
-    return 0
+        builder_put(cython.address(builder), cython.address(part.rsp), pos, part.rsp.length - pos)
+    return builder_end(cython.address(builder), MSG_PIECES)
 
 
 def merge_by_size(parent):

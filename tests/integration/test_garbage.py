@@ -47,7 +47,7 @@ def redis_traffic(proxy, servers):
             client("MGET", *[f"k{n}" for n in range(ROUNDS)])
             client("MSET", *[f"{n}" for n in range(2 * ROUNDS)])
             client("DEL", *[f"{n}" for n in range(ROUNDS)])
-        for command in ("KEYS *", "DBSIZE", "RANDOMKEY", "SCRIPT EXISTS a", "FLUSHALL"):
+        for command in ("KEYS *", "DBSIZE", "RANDOMKEY", "SCAN 0", "SCRIPT EXISTS a", "FLUSHALL"):
             client(*command.split())
 
 

@@ -253,25 +253,25 @@ def test_every_key_that_stays_is_returned_while_tables_grow_and_shrink(proxies, 
     """Two proxies take turns, with other keys that come and go, enough for the hash tables of the
     servers to grow and to shrink several times."""
     draw = random.Random(seed)
-    kept = set(fill(port, draw.choice([1, 50, 3000]), "kept"))
-    others = 0
+    kept = set(fill(port, 3000, "kept"))
+    others = shrunk = 0
     found = []
     with Client(proxies[0].port) as one, Client(proxies[1].port) as two:
         cursor = b"0"
         for number in itertools.count():
             assert number < 100_000, "no end"
             ask = draw.choice([one, two])
-            cursor, page = ask("SCAN", cursor, "COUNT", draw.choice([1, 10, 100, 400]))
+            cursor, page = ask("SCAN", cursor, "COUNT", draw.choice([1, 10, 60]))
             found += page
             if cursor == b"0":
                 break
-            change = draw.randrange(60)
-            if change == 0:
-                fill(port, draw.choice([100, 5000, 20_000]), f"other{others}")
+            if number % 20 == 10:
+                fill(port, draw.choice([100, 4000, 12_000]), f"other{others}")
                 others += 1
-            elif change == 1 and others:
-                gone = one("KEYS", f"other{draw.randrange(others)}:*")
-                pipeline(port, [("DEL", *gone)] if gone else [])
+            elif number % 20 == 0 and (gone := one("KEYS", "other*")):
+                assert one("DEL", *gone) == len(gone)
+                shrunk += 1
+    assert shrunk > 2
     assert kept <= set(found)
     assert all(key in kept or key.startswith(b"other") for key in found)
 
@@ -295,6 +295,52 @@ def test_as_many_requests_as_direct_scans_need(shards, proxies, port):
     with Client(port) as client:
         assert len(scan(client, "COUNT", 100)) == 20_000
     assert calls() == direct
+
+
+# RANDOMKEY and KEYS
+# ----------------------------------------------------------------------------
+
+
+def test_every_key_is_as_likely_to_be_the_random_one(shards, port):
+    """The servers have 5, 100 and 400 keys: how many draws each gets, within six standard
+    deviations."""
+    sizes = [5, 100, 400]
+    for server, size in zip(shards, sizes, strict=True):
+        fill(server.port, size, f"on{size}")
+    found = []
+    with Client(port) as client:
+        for _ in range(30):
+            client.pipeline(*[("RANDOMKEY",)] * 100)
+            found += client.replies(100)
+    for size in sizes:
+        share = size / sum(sizes)
+        count = sum(key.startswith(b"on%d:" % size) for key in found)
+        assert abs(count - 3000 * share) <= 6 * (3000 * share * (1 - share)) ** 0.5
+
+
+def test_random_key_is_null_only_if_all_servers_are_empty(shards, port):
+    with Client(port) as client:
+        assert client("RANDOMKEY") is None
+        for server in shards:
+            [key] = fill(server.port, 1)
+            assert [client("RANDOMKEY") for _ in range(20)] == [key] * 20
+            pipeline(server.unix_path, [("FLUSHALL",)])
+        assert client("RANDOMKEY") is None
+
+
+def test_keys_with_more_bytes_than_max_merged_reply_is_an_error(shards, port):
+    fill(port, 2000)
+    with (
+        NutproxyServer(pool("alpha", shards, max_merged_reply="64kb")) as proxy,
+        Client(proxy.port) as client,
+    ):
+        assert len(client("KEYS", "*")) == 2000
+        fill(port, 3000, "others")
+        assert client.error("KEYS", "*") == (
+            "ERR the servers' replies have more than 65536 bytes together (max_merged_reply)"
+        )
+        assert len(client("KEYS", "key:*")) == 2000
+        assert len(scan(client, "COUNT", 100_000)) == 5000
 
 
 # Servers that go

@@ -90,6 +90,7 @@ def test_own_keys_change_nothing_for_twemproxys_users_by_default(read_pool):
     assert (pool.client_max_requests, pool.client_max_pending) == (1024, 32 << 20)
     assert (pool.client_query_buffer_limit, pool.client_request_timeout) == (2 << 30, 60000)
     assert (pool.server_max_queue, pool.proto_max_bulk_len) == (1 << 30, 512 << 20)
+    assert pool.max_merged_reply == 256 << 20
 
 
 def test_global_settings_have_defaults(read):
@@ -1299,6 +1300,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "client_query_buffer_limit",
         "client_request_timeout",
         "server_max_queue",
+        "max_merged_reply",
         "proto_max_bulk_len",
     }
     document = yaml.safe_load((ROOT / "conf" / "twemproxy.yml").read_text(encoding="utf-8"))

@@ -76,6 +76,8 @@ PROOFS = {
     "test_a_request_that_stands_still_ends_its_client_alone",
     "server_max_queue": "integration/test_clients_under_load.py::"
     "test_requests_beyond_the_queue_of_a_server_are_refused_until_it_has_drained",
+    "max_merged_reply": "integration/test_scan.py::"
+    "test_keys_with_more_bytes_than_max_merged_reply_is_an_error",
     "proto_max_bulk_len": "integration/test_defects.py::"
     "test_bounds_of_the_server_are_those_of_the_proxy",
 }

@@ -435,3 +435,101 @@ def test_random_key_of_one_live_server_is_its_own(make_rig):
     rig.servers[0].session.reply(b"$1\r\nk\r\n")
     rig.settle()
     assert client.replies() == [b"k"]
+
+
+# KEYS
+# ----------------------------------------------------------------------------
+
+LIMIT = 1 << 20
+TOO_LONG = f"ERR the servers' replies have more than {LIMIT} bytes together (max_merged_reply)"
+
+
+@pytest.fixture
+def limited(make_rig):
+    return make_rig(servers=3, max_merged_reply="1mb")
+
+
+def keys_of(rig, client, *replies):
+    """The reply to KEYS, if the servers reply so, in this order."""
+    client.send(b"KEYS", b"*")
+    rig.settle()
+    for server, data in zip(rig.servers, replies, strict=True):
+        server.session.reply(data)
+        rig.settle()
+    [reply] = client.replies()
+    return reply
+
+
+def test_keys_of_servers_are_joined_and_large_replies_are_shared(limited):
+    client = limited.link_all()
+    large = [LARGE] * 3
+    assert keys_of(limited, client, array(large), array([b"a"]), array(large)) == [
+        *large,
+        b"a",
+        *large,
+    ]
+    assert keys_of(limited, client, *[array([])] * 3) == []
+    shrink(limited.conn(client))
+    client.reads = False
+    client.send(b"KEYS", b"*")
+    limited.settle()
+    for server in limited.servers:
+        server.session.reply(array(large))
+    limited.settle()
+    [], [reply] = queued(limited.conn(client))
+    assert {"done", "pieces"} <= reply["flags"]
+    head = len(b"*3\r\n")
+    assert [piece["length"] for piece in reply["pieces"][-2:]] == [len(array(large)) - head] * 2
+    client.reads = True
+    limited.settle()
+    assert client.replies() == [large * 3]
+
+
+def test_replies_up_to_max_merged_reply_are_merged_and_longer_ones_an_error(limited):
+    client = limited.link_all()
+    third = array([b"x" * (LIMIT // 3 - 20)])
+    assert len(third) <= LIMIT // 3
+    assert len(keys_of(limited, client, third, third, third)) == 3
+    rest = LIMIT - 2 * len(third)
+    last = array([b"x" * (rest - len(b"*1\r\n$349544\r\n\r\n"))])
+    assert len(last) == rest
+    assert len(keys_of(limited, client, third, third, last)) == 3
+    over = array([b"x" * (rest + 1 - len(b"*1\r\n$349544\r\n\r\n"))])
+    assert str(keys_of(limited, client, third, third, over)) == TOO_LONG
+    # The limit is for each command.
+    assert len(keys_of(limited, client, third, third, third)) == 3
+    client.send(b"MGET", *(keys[0] for keys in limited.keys))
+    limited.settle()
+    for server in limited.servers:
+        server.session.reply(array([b"v" * LIMIT]))
+    limited.settle()
+    assert client.replies() == [[b"v" * LIMIT] * 3]
+
+
+def test_reply_above_the_limit_is_dropped_while_it_is_received(limited):
+    """So three servers with long replies take no more memory than the limit."""
+    client = limited.link_all()
+    client.send(b"KEYS", b"*")
+    client.send(b"GET", limited.keys[0][0])
+    limited.settle()
+    session = limited.servers[0].session
+    # The length of an array says nothing about its bytes.
+    session.send_raw(b"*8\r\n" + bulk(b"x" * LIMIT) * 4)
+    limited.settle()
+    # 4 MB have come.
+    assert state(limited.link(0))["tail"] < LIMIT
+    session.send_raw(bulk(b"x" * LIMIT) * 4)
+    session.requests.popleft()
+    limited.settle()
+    session.reply(b"$1\r\nv\r\n")
+    for server in limited.servers[1:]:
+        server.session.reply(array([]))
+    limited.settle()
+    error, value = client.replies()
+    assert (str(error), value) == (TOO_LONG, b"v")
+
+
+def test_pool_of_one_server_has_no_limit_for_keys(make_rig):
+    rig = make_rig(servers=1, max_merged_reply="1mb")
+    client = rig.link_all()
+    assert keys_of(rig, client, array([b"x" * 2 * LIMIT])) == [b"x" * 2 * LIMIT]
