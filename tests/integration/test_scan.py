@@ -438,3 +438,21 @@ def ends(client):
         if isinstance(reply, hiredis.ReplyError) or reply[0] == b"0":
             return reply
         cursor = reply[0]
+
+
+# Databases
+# ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protover", [2, 3])
+def test_scan_and_random_key_are_of_the_client_s_database(port, protover):
+    with Client(port) as client, Client(port) as other:
+        client("HELLO", protover)
+        assert client("SELECT", "3") == b"OK"
+        for number in range(200):
+            client("SET", f"in3:{number}", "v")
+            other("SET", f"in0:{number}", "v")
+        assert set(scan(client, "COUNT", 7)) == {b"in3:%d" % number for number in range(200)}
+        assert set(scan(other, "COUNT", 7)) == {b"in0:%d" % number for number in range(200)}
+        assert {client("RANDOMKEY")[:4] for _ in range(50)} == {b"in3:"}
+        assert {other("RANDOMKEY")[:4] for _ in range(50)} == {b"in0:"}
