@@ -68,6 +68,7 @@ from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ALL,
+    CURSOR,
     LOCAL,
     STATE_MULTI,
     STATE_TRANSACTION,
@@ -227,7 +228,7 @@ def queue_command(client, row, data, parser, flags):
         return answer(client, text, flags, True)
     if row.behaviour == LOCAL and not client.session.doomed:
         return queue_local(client, row, data, parser, flags)
-    if (row.behaviour == ALL or row.behaviour == ADMIN) and row.specs <= 0 and route.ngroups > 1:
+    if for_all_servers(row) and route.ngroups > 1:
         name: bytes = names[row.number].upper().encode()
         return answer(client, errors.error("all_in_transaction", name), flags, True)
     if row.specs > 0 and common_group(client, row, data, parser, flags, cython.address(group)):
@@ -239,6 +240,14 @@ def queue_command(client, row, data, parser, flags):
     if client.session.doomed:
         return answer_constant(client, b"+QUEUED\r\n", 9, flags)
     return queue_for(client, group, data, parser.pos, flags)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def for_all_servers(row: cython.pointer(Row)) -> cython.bint:
+    if row.specs > 0:
+        return False
+    return row.behaviour == ALL or row.behaviour == ADMIN or row.behaviour == CURSOR
 
 
 @cython.cfunc

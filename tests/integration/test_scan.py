@@ -456,3 +456,15 @@ def test_scan_and_random_key_are_of_the_client_s_database(port, protover):
         assert set(scan(other, "COUNT", 7)) == {b"in0:%d" % number for number in range(200)}
         assert {client("RANDOMKEY")[:4] for _ in range(50)} == {b"in3:"}
         assert {other("RANDOMKEY")[:4] for _ in range(50)} == {b"in0:"}
+
+
+def test_scan_in_a_transaction_is_for_a_pool_of_one_server(proxies, shards, port):
+    fill(shards[0].port, 5)
+    with Client(proxies[0].ports["one"]) as client:
+        client.pipeline(("MULTI",), ("SCAN", 0, "COUNT", 100), ("EXEC",))
+        began, queued, [[cursor, keys]] = client.replies(3)
+        assert (began, queued, cursor, len(keys)) == (b"OK", b"QUEUED", b"0", 5)
+    with Client(port) as client:
+        client("MULTI")
+        assert client.error("SCAN", 0).startswith("ERR 'SCAN' is for all servers of the pool")
+        assert client.error("EXEC").startswith("EXECABORT")
