@@ -200,12 +200,16 @@ def test_cursors_are_numbers_that_every_client_can_hold(port):
                 return
 
 
-def test_delete_pattern_of_django_redis(port):
-    """What django-redis sends, without its MULTI."""
+def test_delete_pattern_of_django_redis(shards, port):
+    """What django-redis sends: all DEL in one transaction, which a pool of several servers carries
+    out with `transactions: split`."""
     fill(port, 300, "kept")
     fill(port, 300, "prefix:1:gone")
-    with redis.Redis(HOST, port, socket_timeout=DEADLINE) as client:
-        batch = client.pipeline(transaction=False)
+    with (
+        NutproxyServer(pool("alpha", shards, transactions="split")) as proxy,
+        redis.Redis(HOST, proxy.port, socket_timeout=DEADLINE) as client,
+    ):
+        batch = client.pipeline()
         for key in client.scan_iter(match="prefix:1:gone*", count=10):
             batch.delete(key)
         assert sum(batch.execute()) == 300
