@@ -190,6 +190,19 @@ def reply(client: Client, argv: list[bytes]) -> bytes:
     return b""
 
 
+def capa(client: Client, argv: list[bytes]) -> bytes:
+    """Always OK. Servers send REDIRECT to a client with the capability; nutproxy never does."""
+    return OK
+
+
+def import_source(client: Client, argv: list[bytes]) -> bytes:
+    """The text of a Valkey that is not in import mode."""
+    on = switch(argv[2])
+    if on is None:
+        return errors.error("syntax")
+    return errors.error("import_mode") if on else OK
+
+
 def getredir(client: Client, argv: list[bytes]) -> bytes:
     """-1: tracking is off, so there is no redirection."""
     return integer(-1)
@@ -242,12 +255,16 @@ CLIENT_HELP = """\
 CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
 CACHING (YES|NO)
     Return an error: tracking is always off.
+CAPA <option> [options...]
+    Do nothing: nutproxy uses none of a client's capabilities.
 GETREDIR
     Return -1: tracking is always off.
 GETNAME
     Return the name of the current connection.
 ID
     Return the ID of the current connection.
+IMPORT-SOURCE (ON|OFF)
+    Return an error for ON: the pool is never in import mode.
 INFO
     Return information about the current connection.
 LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <id> [<id> ...]]

@@ -14,6 +14,11 @@ from cython.cimports.nutproxy.route import Route
 from nutproxy.proto import errors
 
 
+def needs_one_server(row, route):
+    """Whether this request has no keys, replies that cannot be merged, and several servers."""
+    return row.specs <= 0 and row.finish is cython.NULL and route.ngroups > 1
+
+
 def common_group(client, row, data, parser, flags, group):
     """Set `group` to that of all keys of the request: NO_GROUP if no server is live, ANY_GROUP if
     it has no keys. Returns 1 if the request has been refused, because they are on different

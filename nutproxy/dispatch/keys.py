@@ -104,9 +104,10 @@ def stray_pattern(route, row, data, parser, group):
 
 
 def has_option(row, data, parser):
-    """Whether the refused option of the row is among the options before STREAMS. The values of
-    other options are skipped, because a group may have the same name as the option."""
-    index: cython.uint = 1
+    """Whether the refused option of the row is among the options before STREAMS, or after the only
+    key. The values of other options are skipped, because a group may have the same name as the
+    option."""
+    index: cython.uint = row.spec[0].pos if row.spec[0].keyword else row.spec[0].pos + 1
     arg: cython.pointer(Arg)
     option: cython.pointer(Option)
     while index < parser.argc:

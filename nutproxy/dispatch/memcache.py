@@ -402,6 +402,7 @@ def get_values(
     layout.start = parser.argv[0].offset
     layout.first = first
     layout.step = 1
+    layout.nkeys = parser.argc - first
     # A range is a key with one space before it.
     layout.lead = 1
     layout.trail = 0

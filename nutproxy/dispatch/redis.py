@@ -9,6 +9,7 @@
          ├─ ADMIN     the same, if the pool allows it                                ┘
          ├─ ANY       no key: any live server ─────────────────────────> forward
          ├─ CURSOR    the server that its cursor names ────────────────> scan
+         ├─ ONE       no key: the only server of the pool ─────────────> forward
          ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
          │            Steps make it in several turns
          ├─ SESSION   transactions: stateful.py; the commands in one are queued
@@ -42,8 +43,10 @@ from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
 from cython.cimports.nutproxy.dispatch.keys import (
     KEY_MAX,
     KEYS_MAX,
+    find_keys,
     has_option,
     measure_keys,
+    release_keys,
 )
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.split import Layout, split
@@ -58,7 +61,7 @@ from cython.cimports.nutproxy.msg.message import (
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
 from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
-from cython.cimports.nutproxy.proto.row import Row
+from cython.cimports.nutproxy.proto.row import Option, Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
@@ -72,6 +75,7 @@ from cython.cimports.nutproxy.proto.table import (
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
+    option_at,
     row_find,
     row_find_sub,
     same_word,
@@ -98,6 +102,8 @@ handlers: list = [
 names: list = list(COMMANDS)
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
+# Maximum bytes that are repeated in every part of a request.
+TAIL_MAX = cython.declare(cython.size_t, 4096)
 # The part of a request that an error repeats: the number of words, and the bytes of each.
 WORDS = cython.declare(cython.uint, errors.WORDS)
 ECHOED = cython.declare(cython.size_t, errors.ECHOED)
@@ -179,6 +185,8 @@ def redis_recv_done(conn, data, parser):
         return scan(client, row, data, parser, flags)
     if row.specs > 0:
         return forward_keys(client, row, data, parser, flags)
+    if row.finish is cython.NULL:
+        return to_only_server(client, row, data, parser, flags)
     return to_live_servers(client, row, data, parser, flags)
 
 
@@ -492,6 +500,24 @@ def forward_keys(
     return forward_one(client, row, data, parser.pos, group, flags)
 
 
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def to_only_server(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: cython.uint,
+) -> cython.int:
+    """Forward a command without keys whose replies cannot be merged. A pool of several servers
+    refuses it."""
+    route: Route = client.frontend.route
+    if route.ngroups > 1:
+        text = errors.one_server(names[row.number], client.frontend.name, route.ngroups)
+        return answer(client, text, flags, True)
+    return forward_one(client, row, data, parser.pos, route.any_group(), flags)
+
+
 # To several servers
 # --------------------------------------------------------------------------------
 
@@ -529,26 +555,102 @@ def split_keys(
     name: cython.pointer(Arg) = cython.address(parser.argv[0])
     layout: Layout
     layout.start = 0
-    layout.first = 1
     layout.step = row.spec[0].step
-    if (parser.argc - 1) % layout.step:
+    if row.repeats:
+        return split_repeating(client, row, data, parser, cython.address(layout), flags)
+    layout.first = 1
+    layout.nkeys = (parser.argc - 1) // layout.step
+    if layout.nkeys * layout.step != parser.argc - 1:
         return answer(client, errors.wrong_arity(names[row.number]), flags, True)
     if parser.argc > row.max_args and client.frontend.route.ngroups > 1:
         return too_long(client, row, parser, flags)
-    # A range has the length lines of its arguments, and the CR LF after each.
-    layout.lead = 0
-    layout.trail = 2
     layout.put_head = put_name
     # put_length writes at most 23 bytes.
     layout.head = 23 + name_end(name) - name_start(name)
     layout.tail = b""
     layout.tail_size = 0
+    set_ranges(cython.address(layout), row)
+    return split(client, row, data, parser, cython.address(layout), flags)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def set_ranges(layout: cython.pointer(Layout), row: cython.pointer(Row)) -> cython.void:
+    """Set what all commands have in common. A range has the length lines of its arguments, and the
+    CR LF after each."""
+    layout.lead = 0
+    layout.trail = 2
     layout.limit = 0
     layout.finish = row.finish
     layout.ordered = row.by_key
     layout.kept = False
     layout.part_flags = 0
-    return split(client, row, data, parser, cython.address(layout), flags)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def split_repeating(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    layout: cython.pointer(Layout),
+    flags: cython.uint,
+) -> cython.int:
+    """MSETEX and JSON.MGET: each part gets the arguments after the keys, and a number of keys.
+
+    The request is not split if an option after the keys may be a condition on all of them, or if
+    too much would be repeated. Then all keys must be on one server."""
+    route: Route = client.frontend.route
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    count: cython.int = 0
+    first: cython.uint = 0
+    after: cython.uint
+    last: cython.pointer(Arg)
+    keys: cython.pointer(cython.uint) = find_keys(row, data, parser, cython.address(count))
+    if keys is cython.NULL:
+        raise MemoryError
+    if count > 0:
+        first = keys[0]
+    release_keys(keys)
+    after = first + count * layout.step
+    if count <= 0 or after > parser.argc:
+        # The server says what is wrong.
+        return forward_one(client, row, data, parser.pos, route.any_group(), flags)
+    last = cython.address(parser.argv[after - 1])
+    layout.tail = data + last.offset + last.length + 2
+    layout.tail_size = parser.pos - (last.offset + last.length + 2)
+    if layout.tail_size > TAIL_MAX or (
+        row.spec[0].keynum and not only_options(row, data, parser, after)
+    ):
+        return forward_keys(client, row, data, parser, flags)
+    if route.ngroups > 1 and parser.argc > row.max_args:
+        return too_long(client, row, parser, flags)
+    layout.first = first
+    layout.nkeys = count
+    layout.put_head = put_counted
+    layout.head = 3 * 23 + name_end(name) - name_start(name)
+    set_ranges(layout, row)
+    return split(client, row, data, parser, layout, flags)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def only_options(
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    index: cython.uint,
+) -> cython.bint:
+    """Whether the arguments from `index` on are options of the row and their values."""
+    option: cython.pointer(Option)
+    while index < parser.argc:
+        option = option_at(row, parser, data, index)
+        if option is cython.NULL:
+            return False
+        index += 1 + option.values
+    return True
 
 
 @cython.cfunc
@@ -587,3 +689,32 @@ def put_name(
     size: cython.size_t = put_length(target, b"*", 1 + keys * layout.step)
     memcpy(target + size, data + start, length)
     return size + length
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def put_counted(
+    target: cython.p_char,
+    data: cython.p_const_char,
+    parser: cython.pointer(cython.const[Parser]),
+    layout: cython.pointer(cython.const[Layout]),
+    keys: cython.size_t,
+) -> cython.size_t:
+    """Write the same for a command with arguments before or after the keys. The only argument that
+    may come before them is their number."""
+    start: cython.size_t = name_start(parser.argv)
+    length: cython.size_t = name_end(parser.argv) - start
+    others: cython.size_t = (layout.nkeys - keys) * layout.step
+    digits: cython.size_t = 1
+    rest: cython.size_t = keys
+    size: cython.size_t = put_length(target, b"*", parser.argc - others)
+    memcpy(target + size, data + start, length)
+    size += length
+    if layout.first == 2:
+        while rest > 9:
+            rest //= 10
+            digits += 1
+        size += put_length(target + size, b"$", digits)
+        # A line like that of a length, which begins with the LF of the line before.
+        size += put_length(target + size - 1, b"\n", keys) - 1
+    return size

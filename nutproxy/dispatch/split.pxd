@@ -18,6 +18,7 @@ cdef struct Layout:
     size_t start            # where the request begins: bytes before that are not forwarded
     uint32_t first          # the argument that is the first key
     uint32_t step           # the arguments of a key: itself and its values
+    uint32_t nkeys
     size_t lead
     size_t trail
     put_head_t put_head

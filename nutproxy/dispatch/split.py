@@ -59,7 +59,7 @@ def split(client, row, data, parser, layout, flags):
     keys."""
     route: Route = client.frontend.route
     first: cython.pointer(Arg) = cython.address(parser.argv[layout.first])
-    nkeys: cython.uint = (parser.argc - layout.first) // layout.step
+    nkeys: cython.uint = layout.nkeys
     length: cython.size_t = parser.pos - layout.start
     fits: cython.bint = layout.limit == 0 or length <= layout.limit
     one: Split
@@ -272,7 +272,7 @@ def begin(
         < 0
     ):
         raise MemoryError
-    msg.charge = one.parser.pos * (2 if layout.kept else 1)
+    msg.charge = one.parser.pos * (2 if layout.kept else 1) + one.count * layout.tail_size
     return 0
 
 

@@ -44,7 +44,7 @@ from cython.cimports.nutproxy.dispatch.forward import (
     parent_of,
     queue_held,
 )
-from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
+from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group, needs_one_server
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.front.session import Session
@@ -70,6 +70,7 @@ from cython.cimports.nutproxy.proto.table import (
     ALL,
     CURSOR,
     LOCAL,
+    ONE,
     STATE_MULTI,
     STATE_TRANSACTION,
     UNSUPPORTED,
@@ -316,6 +317,8 @@ def objection(
         return errors.not_supported(name)
     if row.behaviour == ADMIN and not frontend.admin_commands:
         return errors.needs_admin(name, frontend.name)
+    if (row.behaviour == ONE or row.behaviour == ADMIN) and needs_one_server(row, frontend.route):
+        return errors.one_server(name, frontend.name, frontend.route.ngroups)
     if row.behaviour == LOCAL and name in NOT_QUEUED:
         return errors.error("not_queued", name.upper().encode())
     if parser.argc > row.max_args or parser.pos > row.max_bytes:

@@ -74,6 +74,11 @@ class Behaviour(IntEnum):
         "sent to one server after another, a request at a time. The cursor says which server is"
         " next. In a pool of one server the request and its reply are passed on unchanged.",
     )
+    ONE = (
+        9,
+        "forwarded in a pool of one server. It has no key, and the replies of several servers"
+        " cannot be merged, so a pool of several servers refuses it.",
+    )
 
 
 class Operation(IntEnum):
@@ -153,6 +158,7 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "agg_logical_and": "1 if all servers reply 1, element by element",
     "by_size": "the key of one server, chosen by the sizes of the servers, which are asked for"
     " DBSIZE as well; null if all are empty",
+    "first_non_null": "the first reply that is not null",
     "newest_first": "the entries of all servers, the newest first; a count applies to each server",
     "latest": "for each event the newest entry, and the greatest maximum",
     "history": "the entries in order of time; within one second the greatest value",
@@ -160,7 +166,8 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "figures": "sums of numbers, means of ratios",
     "running": "the first reply with a running script, or else the first server's reply",
     "texts": "the texts of all servers, each under its server's name",
-    None: "the arrays joined; for MGET in the order of the keys",
+    "one_server": "not merged: a pool of several servers refuses the command",
+    None: "the arrays joined; for a command with keys in the order of the keys",
 }
 
 
@@ -231,7 +238,7 @@ INFO_SECTIONS: Mapping[str, str] = {
     "Stats": "",
     "Replication": "a primary without replicas",
     "CPU": "nutproxy's own figure",
-    "Modules": "empty: nutproxy supports no module commands",
+    "Modules": "empty: the modules of the servers are not listed",
     "Commandstats": "the sums over the servers; only in INFO `all` and `everything`",
     "Errorstats": "the sums over the servers",
     "Latencystats": "the greatest value of each percentile; only in INFO `all` and `everything`",
@@ -277,6 +284,7 @@ class Command:
     flags: frozenset[str]  # the flags of Redis
     group: str
     since: str
+    origin: tuple[str, ...]  # "redis 8.4.0", "valkey 9.1.0"; "redis 8 module bf" of a module
     behaviour: Behaviour
     keys: tuple[KeySpec, ...]
     request_policy: str | None  # for SPLIT, ALL and ADMIN
@@ -285,8 +293,11 @@ class Command:
     operation: Operation  # for SESSION
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
-    refused_option: str | None  # upper case; an option before the keyword of `keys`
-    options: Mapping[str, int]  # upper case; options and their number of values, to be skipped
+    # Upper case; an option before the keyword of `keys`, or after the only key.
+    refused_option: str | None
+    # Upper case; options and their number of values, to be skipped. SPLIT with a number of keys:
+    # only with these options is the request split.
+    options: Mapping[str, int]
     patterns: tuple[str, ...]  # the options whose value is a pattern that forms names of keys
     note: str
 
@@ -338,7 +349,19 @@ _BLOCKS = "not yet: it would block a server connection that other clients share"
 
 # Containers whose subcommands are all administration commands, including those that Redis does not
 # flag as such.
-ADMIN_CONTAINERS = frozenset({"acl", "config", "latency", "module", "slowlog"})
+ADMIN_CONTAINERS = frozenset(
+    {
+        "acl",
+        "backup",
+        "commandlog",
+        "config",
+        "ft.config",
+        "hotkeys",
+        "latency",
+        "module",
+        "slowlog",
+    }
+)
 
 # The first rule that applies decides.
 RULES = (
@@ -372,6 +395,8 @@ RULES = (
         Behaviour.ALL,
     ),
     Rule(lambda name, row: bool(_key_specs(row)), Behaviour.FORWARD),
+    # A module's command about all its data, such as an index of documents.
+    Rule(lambda name, row: _of_module(row), Behaviour.ONE),
     # The remaining rows: containers without a subcommand, their HELP, and all of COMMAND.
     Rule(
         lambda name, row: (
@@ -417,6 +442,8 @@ def _stored_from(options: int) -> tuple[KeySpec, ...]:
 
 
 _DATABASES = "the numbers are those of the servers, and must be below the pool's `databases`"
+_STREAMS = KeySpec("keyword", keyword="STREAMS", startfrom=1, lastkey=-1, limit=2)
+_STREAM_LIMITS = {"COUNT": 1, "MAXCOUNT": 1, "MAXSIZE": 1}
 _PASSES = "uses its own server connections, so that it does not wait for the running script"
 
 OVERRIDES: Mapping[str, Override] = {
@@ -437,6 +464,8 @@ OVERRIDES: Mapping[str, Override] = {
     "client tracking": Override(
         note="only OFF; ON is not supported, because tracking belongs to a server connection"
     ),
+    "client capa": Override(note="accepted; nutproxy uses none of a client's capabilities"),
+    "client import-source": Override(note="only OFF; the pool is never in import mode"),
     **_each("client unblock, client unpause", Override(note="clients are never blocked or paused")),
     **_each(
         "client kill, client pause",
@@ -471,7 +500,21 @@ OVERRIDES: Mapping[str, Override] = {
         Behaviour.CURSOR,
         "visits all servers; see [below](#scan)",
     ),
-    "sflush": Override(Behaviour.UNSUPPORTED, "names slots of a cluster; a pool has none"),
+    **_each(
+        "sflush, trimslots",
+        Override(Behaviour.UNSUPPORTED, "names slots of a cluster; a pool has none"),
+    ),
+    **_each(
+        "search.clusterinfo, search.clusterrefresh, search.clusterset, timeseries.clusterset,"
+        " timeseries.refreshcluster",
+        Override(Behaviour.UNSUPPORTED, "a module's command for the nodes of its own cluster"),
+    ),
+    **_each(
+        "himport prepare, himport set, himport discard, himport discardall",
+        Override(
+            Behaviour.UNSUPPORTED, "a fieldset belongs to a server connection, which clients share"
+        ),
+    ),
     # Keys where Redis' specifications leave them unknown or incomplete, or where a keyword search
     # would take an option's value for the keyword: SORT k BY store STORE dest.
     "sort": Override(
@@ -495,14 +538,36 @@ OVERRIDES: Mapping[str, Override] = {
     ),
     "msetnx": Override(note="never split, because it sets all keys or none"),
     "xread": Override(
-        Behaviour.FORWARD, f"with BLOCK {_BLOCKS}", refused_option="BLOCK", options={"COUNT": 1}
+        Behaviour.FORWARD,
+        f"with BLOCK {_BLOCKS}",
+        keys=(_STREAMS,),
+        refused_option="BLOCK",
+        options=_STREAM_LIMITS,
     ),
     "xreadgroup": Override(
         Behaviour.FORWARD,
         f"with BLOCK {_BLOCKS}",
-        keys=(KeySpec("keyword", keyword="STREAMS", startfrom=1, lastkey=-1, limit=2),),
+        keys=(_STREAMS,),
         refused_option="BLOCK",
-        options={"GROUP": 2, "COUNT": 1, "CLAIM": 1},
+        options={**_STREAM_LIMITS, "GROUP": 2, "CLAIM": 1},
+    ),
+    # The facts name no blocking flag for it.
+    "ts.read": Override(note=f"with BLOCK {_BLOCKS}", refused_option="BLOCK"),
+    # MSETEX sets all keys, or with NX or XX possibly none. Another option may be a condition, too.
+    "msetex": Override(
+        note="split without NX and XX. With them it sets all keys or none, so all must be on one"
+        " server",
+        options={"EX": 1, "PX": 1, "EXAT": 1, "PXAT": 1, "KEEPTTL": 0},
+    ),
+    "json.mget": Override(Behaviour.SPLIT, "not split if the path is longer than 4 KB"),
+    "json.mset": Override(note="never split, because one invalid value prevents all changes"),
+    # Each sample has its own element in the reply, which may be an error.
+    "ts.madd": Override(Behaviour.SPLIT),
+    "json.debug": Override(
+        Behaviour.ONE, "MEMORY, FIELDS and DEPTH are sent to the server of the key", keys=()
+    ),
+    "script show": Override(
+        Behaviour.ALL, "EVAL may have loaded the script into one server only", "one_succeeded"
     ),
     **_each(
         "eval, eval_ro, evalsha, evalsha_ro, fcall, fcall_ro",
@@ -528,7 +593,8 @@ OVERRIDES: Mapping[str, Override] = {
         "memory doctor, memory malloc-stats, latency doctor, latency graph",
         Override(response_policy="texts"),
     ),
-    "slowlog get": Override(response_policy="newest_first"),
+    **_each("slowlog get, commandlog get", Override(response_policy="newest_first")),
+    **_each("backup list, backup status, hotkeys get", Override(response_policy="one_server")),
     "pfdebug": Override(note="sent to the server of the key"),
     "lastsave": Override(
         Behaviour.ADMIN, "the oldest time of the servers", response_policy="agg_min"
@@ -558,6 +624,10 @@ def _key_specs(row: Row) -> tuple[KeySpec, ...]:
     )
 
 
+def _of_module(row: Row) -> bool:
+    return any(" module " in origin for origin in row.get("origin", ()))
+
+
 def _key_spec(spec: Row) -> KeySpec:
     [(begin, search)] = spec["begin_search"].items()
     [(find, found)] = spec["find_keys"].items()
@@ -583,6 +653,7 @@ def _command(name: str, row: Row) -> Command:
         flags=frozenset(row["flags"]),
         group=row["group"],
         since=row["since"],
+        origin=tuple(row.get("origin", ())),
         behaviour=behaviour,
         keys=_key_specs(row) if override.keys is None else override.keys,
         request_policy=request_policy,
@@ -639,9 +710,9 @@ def _policies(
     return request, response
 
 
-# Redis has no descriptions of the subcommands of DEBUG. These have keys; all others use the row of
-# DEBUG.
-DEBUG_WITH_KEYS: Mapping[str, int] = {  # lastkey of their KeySpec
+# Containers whose subcommands are not described by Redis or the module. These subcommands have
+# keys; all others use the row of the container.
+OPEN_WITH_KEYS: Mapping[str, int] = {  # lastkey of their KeySpec
     "debug digest-value": -1,
     "debug htstats-key": 0,
     "debug listpack": 0,
@@ -649,18 +720,22 @@ DEBUG_WITH_KEYS: Mapping[str, int] = {  # lastkey of their KeySpec
     "debug quicklist": 0,
     "debug sdslen": 0,
     "debug ziplist": 0,
+    "json.debug depth": 0,
+    "json.debug fields": 0,
+    "json.debug memory": 0,
 }
-# Containers with subcommands that have no row in the table.
-OPEN = frozenset({"debug"})
+OPEN = frozenset(name.split()[0] for name in OPEN_WITH_KEYS)
 
 
-def _debug(name: str, lastkey: int) -> Command:
-    keys = (KeySpec(pos=2, lastkey=lastkey),)
+def _open(name: str, lastkey: int) -> Command:
+    container = name.split()[0]
+    row = _command(container, _ROWS[container])
     return replace(
-        _command("debug", _ROWS["debug"]),
+        row,
         name=name,
         arity=-3,
-        keys=keys,
+        keys=(KeySpec(pos=2, lastkey=lastkey),),
+        behaviour=Behaviour.ADMIN if row.behaviour is Behaviour.ADMIN else Behaviour.FORWARD,
         note="sent to the server of the key",
         request_policy=None,
         response_policy=None,
@@ -669,7 +744,7 @@ def _debug(name: str, lastkey: int) -> Command:
 
 COMMANDS: Mapping[str, Command] = {
     **{name: _command(name, row) for name, row in _ROWS.items()},
-    **{name: _debug(name, lastkey) for name, lastkey in DEBUG_WITH_KEYS.items()},
+    **{name: _open(name, lastkey) for name, lastkey in OPEN_WITH_KEYS.items()},
 }
 
 
@@ -683,6 +758,8 @@ _GROUPS = {
     "set": "Sets",
     "sorted_set": "Sorted sets",
     "stream": "Streams",
+    "array": "Arrays",
+    "vector_set": "Vector sets",
     "geo": "Geo",
     "bitmap": "Bitmaps",
     "hyperloglog": "HyperLogLog",
@@ -693,6 +770,14 @@ _GROUPS = {
     "transactions": "Transactions",
     "cluster": "Cluster",
     "sentinel": "Sentinel",
+    "json": "JSON (a module)",
+    "search": "Search (a module)",
+    "timeseries": "Time series (a module)",
+    "bf": "Bloom filters (a module)",
+    "cf": "Cuckoo filters (a module)",
+    "cms": "Count-min sketches (a module)",
+    "topk": "Top-k (a module)",
+    "tdigest": "t-digests (a module)",
 }
 
 _INTRODUCTION = f"""\
@@ -701,7 +786,8 @@ _INTRODUCTION = f"""\
 Generated from the command table, `nutproxy/proto/commands.py`, which takes its facts from
 `nutproxy/proto/redis_commands.json`, by `python -m nutproxy.proto.commands`. Do not edit.
 
-nutproxy knows {len(COMMANDS)} commands and subcommands of Redis. Clients share the connections to
+nutproxy knows {len(COMMANDS)} commands and subcommands of Redis, Valkey and their modules. If a
+server does not have a command, its own error is passed on. Clients share the connections to
 servers. Therefore nutproxy does not support commands that change the state of a connection, block
 it or turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
 happens to a request:
@@ -808,7 +894,7 @@ def document() -> str:
             (
                 (
                     row.name.upper(),
-                    row.since,
+                    _since(row),
                     row.behaviour.name,
                     _policy(row.response_policy) if row.request_policy else "",
                     row.note,
@@ -817,6 +903,12 @@ def document() -> str:
             ),
         )
     return "\n".join(parts) + "\n"
+
+
+def _since(row: Command) -> str:
+    """The versions with the command. A module's commands have the version of the module."""
+    versions = [origin.removeprefix("redis ").capitalize() for origin in row.origin]
+    return row.since if not versions or "module" in versions[0] else ", ".join(versions)
 
 
 def _info_rows() -> Iterator[tuple[str, str, str]]:

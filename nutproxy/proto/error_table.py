@@ -50,6 +50,11 @@ COMMANDS = {
         "nutproxy handles the command itself, or copies it for every server. Send a shorter"
         " request.",
     ),
+    "one_server": ErrorText(
+        b"ERR '%b' needs a pool of one server, pool '%b' has %b",
+        "The command has no key that says which server it is for, and nutproxy cannot merge the"
+        " replies of several servers. Connect the client to each server directly.",
+    ),
     "report_too_long": ErrorText(
         b"ERR the replies of the servers to '%b' have %b lines, at most %b are merged",
         "All other clients would wait while nutproxy merges the replies, as those to SLOWLOG GET"
@@ -177,6 +182,11 @@ COMMANDS = {
         b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
         b"OPTOUT mode enabled",
         "The client sent CLIENT CACHING, but nutproxy tracks no keys.",
+    ),
+    "import_mode": ErrorText(
+        b"ERR Server is not in import mode",
+        "The client sent CLIENT IMPORT-SOURCE ON, which would change a server connection that"
+        " clients share. Connect a program that imports keys to the server directly.",
     ),
     "script_debug": ErrorText(
         b"ERR Use SCRIPT DEBUG YES/SYNC/NO",

@@ -115,6 +115,10 @@ def too_long(name: str, length: int, most: int) -> bytes:
     return error("too_long", name.upper().encode(), b"%d" % length, b"%d" % most)
 
 
+def one_server(name: str, pool: str, servers: int) -> bytes:
+    return error("one_server", name.upper().encode(), pool.encode(), b"%d" % servers)
+
+
 def report_too_long(name: str, lines: int, most: int) -> bytes:
     return error("report_too_long", name.upper().encode(), b"%d" % lines, b"%d" % most)
 

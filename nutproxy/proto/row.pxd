@@ -7,7 +7,7 @@ from nutproxy.msg.message cimport finish_t
 cdef enum:
     ROW_NAME = 40
     ROW_SPECS = 3
-    ROW_OPTIONS = 4
+    ROW_OPTIONS = 6
 
 # One of Redis' key specifications: where the keys begin, and how to find the others.
 cdef struct Spec:
@@ -37,7 +37,9 @@ cdef struct Row:
     int operation           # Operation, for SESSION
     bint immediate          # is not queued in a transaction
     bint no_multi           # Redis refuses it in one
-    finish_t finish         # how the replies to the parts are merged; NULL: there are no parts
+    finish_t finish         # how the replies to the parts are merged; NULL: there are no parts.
+                            # In a pool of several servers a command without keys is then refused
+    bint repeats            # split: the arguments before or after the keys go into every part
     bint by_key             # the reply has an element for each key, in their order
     int key                 # position of the only key; 0 when specs must be evaluated
     int specs               # -1: the command has no keys

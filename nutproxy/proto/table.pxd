@@ -14,6 +14,7 @@ cdef enum Behaviour:
     UNSUPPORTED
     SESSION
     CURSOR
+    ONE
 
 # proto.commands.Operation
 cdef enum Operation:

@@ -15,6 +15,7 @@ from cython.cimports.nutproxy.proto.merge import (
     merge_and,
     merge_by_size,
     merge_concat,
+    merge_first,
     merge_keys,
     merge_min,
     merge_one,
@@ -26,7 +27,7 @@ from cython.cimports.nutproxy.proto.row import ROW_NAME, ROW_OPTIONS, ROW_SPECS,
 from nutproxy.proto.commands import COMMANDS, LIMITS, OPEN, Limits
 from nutproxy.proto.reports import REPORTS
 
-SLOTS = cython.declare(cython.uint, 2048)
+SLOTS = cython.declare(cython.uint, 4096)
 rows = cython.declare(cython.pointer(Row))
 # Commands and subcommands apart: `CLIENT REPLY` in one argument is no command.
 slots = cython.declare(cython.pointer(cython.pointer(Row)))
@@ -36,7 +37,7 @@ lower = cython.declare(cython.uchar[256])
 # For behaviours that have only the limits of the parser.
 NO_LIMITS = Limits(0xFFFFFFFF, None)
 # Commands that are sent in parts and change data. If one part fails, others may have been applied.
-PARTIAL = ("mset", "del", "unlink", "flushall", "flushdb")
+PARTIAL = ("mset", "msetex", "ts.madd", "del", "unlink", "flushall", "flushdb")
 
 # Commands that are carried out at once in a transaction.
 IMMEDIATE = ("multi", "exec", "discard", "watch", "quit", "reset")
@@ -61,6 +62,10 @@ def set_finish(row: cython.pointer(Row), policy: str | None) -> cython.int:
     elif policy == "by_size":
         row.finish = merge_by_size
         row.sized = True
+    elif policy == "first_non_null":
+        row.finish = merge_first
+    elif policy == "one_server":
+        row.finish = cython.NULL
     elif policy is None:
         row.finish = merge_concat
     else:
@@ -313,10 +318,21 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         memcpy(spec.word, cython.cast(cython.p_const_char, word), min(len(word), 15))
     first = command.keys[0] if len(command.keys) == 1 else None
     fixed = first is not None and (first.begin, first.find, first.lastkey) == ("index", "range", 0)
-    # A command with patterns needs the slow path, which checks them.
-    if fixed and not command.patterns:
+    # The slow path checks patterns and options, and whether a request has a key at all.
+    if fixed and not command.patterns and not option and abs(command.arity) > first.pos:
         row.key = first.pos
+    if command.behaviour.name == "SPLIT":
+        counted = first.find == "keynum"
+        form = (first.begin, first.pos, first.limit, first.keynumidx, first.firstkey)
+        if form != ("index", 1, 0, 0, int(counted)):
+            raise ValueError(f"command {command.name!r} cannot be split")
+        row.repeats = counted or first.lastkey != -1
     return 0
+
+
+def age(numbered: tuple) -> tuple:
+    command = numbered[1]
+    return bool(command.origin), tuple(map(int, command.since.split(".")))
 
 
 @cython.cfunc
@@ -340,8 +356,10 @@ def build() -> cython.int:
     if rows is cython.NULL or slots is cython.NULL or sub_slots is cython.NULL:
         raise MemoryError
     for number, command in enumerate(COMMANDS.values()):
+        fill(cython.address(rows[number]), number, command)
+    # The oldest commands first: they are the most frequent, and keep the slots of their hashes.
+    for number, command in sorted(enumerate(COMMANDS.values()), key=age):
         row = cython.address(rows[number])
-        fill(row, number, command)
         table = sub_slots if " " in command.name else slots
         slot = slot_of(row.name, row.length, 2166136261) & (SLOTS - 1)
         while table[slot] is not cython.NULL:

@@ -80,6 +80,7 @@ CONFIG RESETSTAT
 CONFIG REWRITE
 REPLICAOF NO ONE
 SLAVEOF NO ONE
+SWAPDB 0 0
 FLUSHDB
 FLUSHALL
 ACL SAVE
@@ -92,7 +93,19 @@ FAILOVER
 PFSELFTEST
 """
 SPARED = {"shutdown"}
-CONTAINERS = {"acl", "config", "latency", "module", "slowlog"}
+CONTAINERS = {
+    "acl",
+    "backup",
+    "commandlog",
+    "config",
+    "ft.config",
+    "hotkeys",
+    "latency",
+    "module",
+    "slowlog",
+}
+# The servers of the tests are too old for them, or lack their module.
+NEWER = {name for name in FANNED_OUT if COMMANDS[name].origin}
 RAW = [
     b"*2\r\n$3\r\nraw\r\n:7\r\n",
     b"$4\r\n\0\r\n\xff\r\n",
@@ -161,7 +174,7 @@ def test_every_command_for_all_servers_is_tried():
     for line in lines():
         one, two = [*line.lower().split(), ""][:2]
         tried.add(f"{one} {two}" if f"{one} {two}" in COMMANDS else one)
-    assert tried | SPARED == set(FANNED_OUT) - CONTAINERS
+    assert tried | SPARED == set(FANNED_OUT) - CONTAINERS - NEWER
 
 
 @pytest.mark.parametrize("version", [2, 3])
