@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
+from nutproxy.config.custom import ENTRIES_MAX, CustomCommand
 from nutproxy.config.model import (
     REQUIRED,
     Config,
@@ -340,8 +341,10 @@ class _Loader:
         by_name = {table.name: table for table in reversed(tables)}
         defaults = by_name.get(DEFAULTS, Table(DEFAULTS, 0))
         process = self._validate(GlobalConfig, by_name.get(GLOBAL, Table(GLOBAL, 0)))
-        self._validate(PoolSettings, defaults)
-        self._unknown_commands(defaults, redis_commands() | MEMCACHE_COMMANDS, "Redis or Memcached")
+        keys = self._validate(PoolSettings, defaults)
+        self._custom_commands(defaults, keys.custom_commands)
+        known = _known_commands(keys) | MEMCACHE_COMMANDS
+        self._unknown_commands(defaults, known, "Redis or Memcached")
         listens: dict[Address, Table] = {}
         named = [table for table in tables if table.pool is not None]
         pools = [self._pool(table, defaults, listens) for table in named]
@@ -364,6 +367,7 @@ class _Loader:
         self._duplicate_listen(table, keys, listens)
         self._duplicate_servers(table, keys.servers)
         self._shared_addresses(table, keys.servers)
+        self._custom_commands(table, keys.custom_commands)
         if "redis" not in table.faulty | (defaults.faulty - table.values.keys()):
             self._other_protocol(table, keys)
         pool = _pool_config(table, defaults, keys)
@@ -411,11 +415,11 @@ class _Loader:
                 "'miss' is only valid for a Memcached pool, set 'redis: false'",
             )
         if keys.redis:
-            self._unknown_commands(table, redis_commands(), "Redis")
+            self._unknown_commands(table, _known_commands(keys), "Redis")
         else:
             self._unknown_commands(table, MEMCACHE_COMMANDS, "Memcached")
             # twemproxy ignores redis_db in such a pool, so this is only a warning.
-            for key in ("redis_db", "databases", "admin_commands"):
+            for key in ("redis_db", "databases", "admin_commands", "custom_commands"):
                 if key in table.values and getattr(keys, key):
                     message = "has no effect in a Memcached pool"
                     self._warning(table, key, message, table.lines[key])
@@ -431,6 +435,20 @@ class _Loader:
                 hint = did_you_mean(name, sorted(known))
                 message = f"'{entry}' is not a {protocol} command{hint}"
                 self._problem(table, "deny_commands", message, entry.line)
+
+    def _custom_commands(self, table: Table, commands: tuple[CustomCommand, ...]) -> None:
+        """Report what is only wrong about them together."""
+        first_lines: dict[str, int] = {}
+        for command in commands if "custom_commands" in table.values else ():
+            if command.name in first_lines:
+                message = (
+                    f"duplicate command '{command.name}', first on line {first_lines[command.name]}"
+                )
+                self._problem(table, "custom_commands", message, command.line)
+            first_lines.setdefault(command.name, command.line)
+        if len(first_lines) > ENTRIES_MAX:
+            message = f"has {len(first_lines)} commands, accepted: at most {ENTRIES_MAX}"
+            self._problem(table, "custom_commands", message)
 
     def _duplicate_listen(
         self, table: Table, keys: PoolKeys, listens: dict[Address, Table]
@@ -593,9 +611,10 @@ def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
         settings["on_dead_server"] = "error"
     else:
         settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
+        settings |= {"custom_commands": ()}
     if keys.redis_db and "databases" not in table.values | defaults.values:
         settings["databases"] = 1
-    known = redis_commands() if keys.redis else MEMCACHE_COMMANDS
+    known = _known_commands(keys) if keys.redis else MEMCACHE_COMMANDS
     settings["deny_commands"] = known.intersection(keys.deny_commands)
     return PoolConfig.model_construct(
         **settings,
@@ -606,6 +625,11 @@ def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
         listen_permissions=keys.listen.permissions if keys.listen else None,
         servers=tuple(sorted(keys.servers, key=lambda server: index_order(server.name))),
     )
+
+
+def _known_commands(keys: PoolSettings) -> frozenset[str]:
+    """The commands of a Redis pool."""
+    return frozenset(redis_commands()).union(command.name for command in keys.custom_commands)
 
 
 def _message(section: type[Keys], key: str, detail: Any, value: Any) -> str:

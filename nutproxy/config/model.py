@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
-from nutproxy.config import values
+from nutproxy.config import custom, values
 from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
@@ -86,6 +86,11 @@ OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar
 Transactions = Annotated[Literal["one_server", "split"], BeforeValidator(values.scalar)]
 Command = Annotated[
     str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+CustomValue = Annotated[
+    custom.CustomCommand,
+    PlainValidator(custom.custom_command),
+    WithJsonSchema({"type": "string", "pattern": "^\\S+[ \\t]+-?[0-9]+[ \\t]+\\S"}),
 ]
 ListenValue = Annotated[
     Listen | None,
@@ -424,6 +429,27 @@ class PoolSettings(Keys):
         example=["flushall", "keys", "config set"],
         written=[],
         accepts="a list of commands",
+    )
+    custom_commands: tuple[CustomValue, ...] = key(
+        (),
+        "Commands that nutproxy does not know, such as those of your own modules. Each is written"
+        " in the order of Redis' `COMMAND INFO`: name, arity, flags separated by commas (may be"
+        " left out), first key, last key, step. The name is argument 0. A negative last key counts"
+        " from the end. `0 0 0` means no keys, and such a command works in a pool of one server."
+        " `numkeys 1` instead of the three numbers means that argument 1 is the number of keys,"
+        " which follow it. Up to three of these may follow each other. With"
+        " `request_policy:multi_shard` the request is split by its keys, and with"
+        " `request_policy:all_shards` a request without keys goes to all servers. Without a"
+        " `response_policy` a split request gets the arrays of all servers, joined in the order of"
+        " the keys, and a request for all servers the first reply. A pool has at most 256. Only"
+        " for Redis pools.",
+        example=[
+            "MYMOD.GET 2 readonly 1 1 1",
+            "MYMOD.UNION -3 readonly numkeys 1",
+            "MYMOD.MSET -3 write 1 -1 2 request_policy:multi_shard response_policy:all_succeeded",
+        ],
+        written=[],
+        accepts=f"a list of commands, each as {custom.FORM}",
     )
     client_max_requests: Integer = key(
         1024,

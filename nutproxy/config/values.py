@@ -283,10 +283,11 @@ def hash_tag(value: Any) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def redis_commands() -> frozenset[str]:
-    """All Redis commands in lower case, with subcommands as "config set"."""
+def redis_commands() -> dict[str, Any]:
+    """The facts about all Redis commands, in lower case, with subcommands as "config set"."""
     table = Path(__file__).parent.parent / "proto" / "redis_commands.json"
-    return frozenset(json.loads(table.read_text(encoding="utf-8")))
+    rows: dict[str, Any] = json.loads(table.read_text(encoding="utf-8"))
+    return rows
 
 
 def word(value: Any) -> str:

@@ -2,6 +2,7 @@ from libc.stdint cimport uint32_t
 
 from nutproxy.msg.parse cimport Parser
 from nutproxy.proto.row cimport Row
+from nutproxy.proto.table cimport CustomRows
 from nutproxy.route cimport Route
 
 cdef enum:
@@ -13,6 +14,7 @@ cdef enum:
 
 cdef uint32_t* find_keys(Row* row, const char* data, Parser* parser, int* count) noexcept
 cdef void release_keys(uint32_t* keys) noexcept
-cdef void measure_keys(const char* data, Parser* parser, size_t* longest, size_t* total) noexcept
+cdef void measure_keys(CustomRows custom, const char* data, Parser* parser, size_t* longest,
+                       size_t* total) noexcept
 cdef bytes stray_pattern(Route route, Row* row, char* data, Parser* parser, int group)
 cdef bint has_option(Row* row, const char* data, Parser* parser) noexcept

@@ -41,7 +41,7 @@ def release_keys(keys):
         free(keys)
 
 
-def measure_keys(data, parser, longest, total):
+def measure_keys(custom, data, parser, longest, total):
     """Set the length of the longest key, and the sum of all. They stay 0 if no argument is longer
     than KEY_MAX and all together are not longer than KEYS_MAX."""
     row: cython.pointer(Row)
@@ -53,6 +53,8 @@ def measure_keys(data, parser, longest, total):
     for index in range(parser.argc):
         length = max(length, parser.argv[index].length)
     row = row_find(data + name.offset, name.length)
+    if row is cython.NULL and custom is not None:
+        row = custom.find(data + name.offset, name.length)
     if (length <= KEY_MAX and parser.pos <= KEYS_MAX) or row is cython.NULL:
         return
     if row.container and parser.argc > 1:

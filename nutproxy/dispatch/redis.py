@@ -92,6 +92,7 @@ from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
 from nutproxy.proto.redis import split_inline
+from nutproxy.proto.table import names
 
 log = logging.getLogger("nutproxy")
 
@@ -99,7 +100,6 @@ log = logging.getLogger("nutproxy")
 handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
 ]
-names: list = list(COMMANDS)
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
 # Maximum bytes that are repeated in every part of a request.
@@ -139,7 +139,10 @@ def redis_recv_done(conn, data, parser):
                 )
             row = container
     if row is cython.NULL:
-        return unknown(client, data, parser, flags)
+        if frontend.custom is not None:
+            row = frontend.custom.find(data + name.offset, name.length)
+        if row is cython.NULL:
+            return unknown(client, data, parser, flags)
     client.row = row
     if (row.arity > 0 and parser.argc != cython.cast(cython.uint, row.arity)) or (
         row.arity < 0 and parser.argc < cython.cast(cython.uint, -row.arity)
@@ -198,7 +201,9 @@ def redis_recv_large(conn, data, parser):
     total: cython.size_t = 0
     text: bytes
     if not parser.line and client.frontend.route.ngroups > 1:
-        measure_keys(data, parser, cython.address(longest), cython.address(total))
+        measure_keys(
+            client.frontend.custom, data, parser, cython.address(longest), cython.address(total)
+        )
         if longest > KEY_MAX or total > KEYS_MAX:
             text = errors.key_too_long(longest, KEY_MAX)
             if longest <= KEY_MAX:

@@ -83,6 +83,7 @@ from nutproxy.builtin.databases import number_of, refusal
 from nutproxy.builtin.transaction import abort
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.table import names
 
 log = logging.getLogger("nutproxy")
 
@@ -101,7 +102,6 @@ NOT_QUEUED = frozenset({"client list", "client reply", "hello", "info", "script 
 handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
 ]
-names: list = list(COMMANDS)
 INTERNAL_ERROR = errors.REDIS_REPLIES["internal"]
 
 

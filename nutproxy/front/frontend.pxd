@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
+from nutproxy.proto.table cimport CustomRows
 from nutproxy.route cimport Route
 
 # The clients of all frontends without client_connections. They share the descriptors that are left.
@@ -38,4 +39,5 @@ cdef class Frontend:
     cdef size_t max_clients            # client_connections; 0 if it is not set
     cdef ClientRoom room               # what holds then
     cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
+    cdef CustomRows custom             # custom_commands, or None
     cdef uint64_t* stats               # its row in the slab

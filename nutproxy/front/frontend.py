@@ -10,6 +10,7 @@ import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.front.frontend import CHECKED, DENIED
 from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.table import CustomRows
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
     POOL_CLIENT_CONNECTIONS,
@@ -22,7 +23,7 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
 )
 
-from nutproxy.proto.commands import NAMES_DATABASE
+from nutproxy.proto.commands import NAMES_DATABASE, custom
 
 
 @cython.cclass
@@ -58,7 +59,12 @@ class Frontend:
         self.room = room
         self.request_timeout = config.client_request_timeout or 0
         numbers = {name: number for number, name in enumerate(self.protocol.commands)}
-        self.verdicts = cython.cast(cython.pointer(uint8_t), calloc(len(numbers), 1))
+        if config.custom_commands:
+            customs = [custom(command.name, command.row) for command in config.custom_commands]
+            self.custom = CustomRows(customs)
+            for number, command in enumerate(customs, start=self.custom.first):
+                numbers[command.name] = number
+        self.verdicts = cython.cast(cython.pointer(uint8_t), calloc(1 + max(numbers.values()), 1))
         if self.verdicts is cython.NULL:
             raise MemoryError
         for name in config.deny_commands:

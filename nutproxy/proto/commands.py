@@ -396,7 +396,7 @@ RULES = (
     ),
     Rule(lambda name, row: bool(_key_specs(row)), Behaviour.FORWARD),
     # A module's command about all its data, such as an index of documents.
-    Rule(lambda name, row: _of_module(row), Behaviour.ONE),
+    Rule(lambda name, row: _of_module(row) or row["group"] == "custom", Behaviour.ONE),
     # The remaining rows: containers without a subcommand, their HELP, and all of COMMAND.
     Rule(
         lambda name, row: (
@@ -748,6 +748,12 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+def custom(name: str, row: Row) -> Command:
+    """A command that has no row here. It is described in the same form by the configuration, which
+    has checked it (config/custom.py)."""
+    return _command(name, row)
+
+
 # docs/commands.md ------------------------------------------------------------------------------
 
 _GROUPS = {
@@ -845,8 +851,9 @@ _ERRORS = """
 ## Errors
 
 [errors.md](errors.md) lists nutproxy's own errors, with what to do about each. After an error about
-a command the connection stays open. A pool's `deny_commands` refuses further commands by name. A
-server's error reply is passed on unchanged.
+a command the connection stays open. A pool's `deny_commands` refuses further commands by name, and
+its `custom_commands` describes commands that are not in this list. A server's error reply is passed
+on unchanged.
 """
 
 

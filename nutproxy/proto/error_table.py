@@ -28,8 +28,9 @@ class ErrorText(NamedTuple):
 COMMANDS = {
     "unknown_command": ErrorText(
         b"ERR unknown command '%b', with args beginning with: %b",
-        "nutproxy does not know the command, or it belongs to a module. Also the reply to HELLO 3"
-        " if the pool's servers do not know HELLO.",
+        "nutproxy does not know the command. If it belongs to a module of your servers, describe"
+        " it in the pool's custom_commands. Also the reply to HELLO 3 if the pool's servers do not"
+        " know HELLO.",
     ),
     "unknown_subcommand": ErrorText(
         b"ERR unknown subcommand '%b'. Try %b HELP.",

@@ -32,6 +32,15 @@ cdef enum State:
     STATE_SUBSCRIPTION = 8
     STATE_MULTI = 64
 
+# The rows of commands that one pool has in addition: its custom_commands.
+cdef class CustomRows:
+    cdef Row* rows
+    cdef int count
+    cdef readonly int first            # the number of the first row
+
+    # The row of a command, or NULL if it is unknown here, too.
+    cdef Row* find(self, const char* name, size_t length) noexcept
+
 cdef void rows_belong_to(void* protocol) noexcept
 cdef Row* row_find(const char* name, size_t length) noexcept
 cdef Row* row_find_sub(Row* row, const char* name, size_t length) noexcept

@@ -7,7 +7,7 @@ https://redis.io/docs/latest/develop/reference/key-specs/
 """
 
 import cython
-from cython.cimports.libc.stdlib import calloc
+from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, strlen
 from cython.cimports.nutproxy.msg.parse import Arg
 from cython.cimports.nutproxy.proto.merge import (
@@ -34,6 +34,8 @@ slots = cython.declare(cython.pointer(cython.pointer(Row)))
 sub_slots = cython.declare(cython.pointer(cython.pointer(Row)))
 lower = cython.declare(cython.uchar[256])
 
+# By row number, those of all pools' custom commands included.
+names: list = list(COMMANDS)
 # For behaviours that have only the limits of the parser.
 NO_LIMITS = Limits(0xFFFFFFFF, None)
 # Commands that are sent in parts and change data. If one part fails, others may have been applied.
@@ -277,7 +279,9 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
     row.no_multi = "no_multi" in command.flags
     row.refused_in = command.refused_in
     row.opens = command.opens
-    row.partial = command.name in PARTIAL
+    row.partial = command.name in PARTIAL or (
+        command.group == "custom" and "write" in command.flags
+    )
     row.shutdown = command.name == "shutdown"
     limits = LIMITS.get(command.behaviour, NO_LIMITS)
     row.max_args = limits.args
@@ -328,6 +332,39 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
             raise ValueError(f"command {command.name!r} cannot be split")
         row.repeats = counted or first.lastkey != -1
     return 0
+
+
+@cython.cclass
+class CustomRows:
+    """`commands` are Commands whose names no row of the table has.
+
+    They are looked up after the table, one by one, so they cost known commands nothing."""
+
+    def __init__(self, commands):
+        number: cython.int
+        self.first = len(names)
+        self.rows = cython.cast(
+            cython.pointer(Row), calloc(max(1, len(commands)), cython.sizeof(Row))
+        )
+        if self.rows is cython.NULL:
+            raise MemoryError
+        for number, command in enumerate(commands):
+            fill(cython.address(self.rows[number]), self.first + number, command)
+            self.rows[number].protocol = rows[0].protocol
+        self.count = len(commands)
+        names.extend(command.name for command in commands)
+
+    def __dealloc__(self):
+        free(self.rows)
+
+    def find(self, name, length):
+        index: cython.int
+        row: cython.pointer(Row)
+        for index in range(self.count):
+            row = cython.address(self.rows[index])
+            if row.length == length and same(name, row.name, length):
+                return row
+        return cython.NULL
 
 
 def age(numbered: tuple) -> tuple:

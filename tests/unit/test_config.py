@@ -17,6 +17,8 @@ from nutproxy.config import Address, Config, PoolConfig, Problem, index_order, l
 from nutproxy.config.docs import example, page
 from nutproxy.config.load import SYNONYMS, ketama_points
 from nutproxy.config.model import GlobalConfig, PoolKeys, PoolSettings, accepted, size_text, table
+from nutproxy.proto import commands
+from nutproxy.proto.commands import KeySpec
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -454,6 +456,127 @@ def test_aliases_and_a_byte_order_mark_are_read(read):
 )
 def test_value_that_is_not_accepted(findings, key, message):
     assert findings(pool_text(key)) == [f"f.yml:4: pool 'p': {message}"]
+
+
+FORM = (
+    "accepted: a list of commands, each as name arity [flags] first-key last-key step"
+    " [request_policy:… response_policy:…]"
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("GET 2 1 1 1", "nutproxy knows 'GET', and its behaviour cannot be changed"),
+        ("X", f"entry 1 'X' is not complete, {FORM}"),
+        ("X 0 1 1 1", "'X': the arity counts the name, so it is not 0"),
+        ("X two 1 1 1", "'two' is not an arity, accepted: -1048576 to 1048576"),
+        (
+            "X 2 readnly 1 1 1",
+            "'readnly' is not a flag of Redis' commands, did you mean 'readonly'?",
+        ),
+        (
+            "X 2 write,blocking 1 1 1",
+            "'X' cannot have the flag 'blocking': it would block a server connection that clients"
+            " share",
+        ),
+        (
+            "X 2 pubsub 1 1 1",
+            "'X' cannot have the flag 'pubsub': it would change a server connection that clients"
+            " share",
+        ),
+        (
+            "X 2 no_auth 1 1 1",
+            "'X' cannot have the flag 'no_auth': clients must authenticate before a server gets"
+            " their requests",
+        ),
+        ("X 2", f"entry 1 'X' does not say where its keys are; write 0 0 0 if it has none, {FORM}"),
+        ("X 2 1 1", f"entry 1 'X' has incomplete keys '1 1', {FORM}"),
+        ("X -2 numkeys", f"entry 1 'X' has incomplete keys 'numkeys', {FORM}"),
+        ("X 2 2 1 1", "the last key, 1, comes before the first, 2"),
+        ("X 2 0 1 1", "'0' is not the position of a key, accepted: 1 to 1048576"),
+        ("X 2 1 1 0", "'0' is not a step, accepted: 1 to 1048576"),
+        ("X 2 1 one 1", "'one' is not the position of a key, accepted: -1048576 to 1048576"),
+        ("X 2 numkeys 0", "'0' is not the position of an argument, accepted: 1 to 1048576"),
+        ("X -5 1 1 1 2 2 1 3 3 1 4 4 1", "'X' has keys in 4 places, accepted: at most 3"),
+        (
+            "X -2 2 -1 1 request_policy:multi_shard",
+            "'X' cannot be split: request_policy:multi_shard needs keys from argument 1 to the end,"
+            " as in '1 -1 2', or 'numkeys 1'",
+        ),
+        (
+            "X -2 1 -1 1 request_policy:all_shards",
+            "'X' has keys, so they say its server, not request_policy:all_shards",
+        ),
+        (
+            "X -2 1 -1 1 request_policy:some",
+            "'some' is not a request_policy of 'X', accepted: multi_shard, all_shards, all_nodes",
+        ),
+        (
+            "X 1 0 0 0 request_policy:all_shards response_policy:special",
+            "'special' is not a response_policy of 'X', accepted: all_succeeded, one_succeeded,"
+            " agg_sum, agg_min, agg_logical_and, first_non_null",
+        ),
+        (
+            "X -2 1 -1 1 policy:all_shards",
+            "'policy' is not a policy, accepted: request_policy, response_policy",
+        ),
+        ("X -2 1 -1 1 response_policy:agg_sum", "'X' has a response_policy, but no request_policy"),
+        ("X|Y 2 1 1 1", "'X|Y' is not a name, accepted: printable ASCII without '|'"),
+        (
+            f"{'x' * 40} 2 1 1 1",
+            f"the name '{'x' * 40}' is too long, accepted: at most 39 characters",
+        ),
+        ("{a: b}", f"entry 1 is a mapping, {FORM}"),
+        ("[a]", f"entry 1 is a list, {FORM}"),
+    ],
+)
+def test_custom_command_that_is_not_accepted(findings, entry, message):
+    text = pool_text(f"custom_commands:\n  - {entry}")
+    assert findings(text) == [f"f.yml:5: pool 'p': custom_commands: {message}"]
+
+
+def test_custom_commands_are_read_in_the_form_of_the_table(read_pool):
+    pool = read_pool(
+        "custom_commands:\n  - MyMod.Store -4 write,fast 1 1 1 numkeys 2\n  - MYMOD.X 3 2 2 1\n"
+        "  deny_commands: [mymod.x]"
+    )
+    store, other = pool.custom_commands
+    command = commands.custom(store.name, store.row)
+    assert (command.name, command.arity, command.flags) == ("mymod.store", -4, {"write", "fast"})
+    assert command.keys == (
+        KeySpec(pos=1),
+        KeySpec(pos=2, find="keynum", keynumidx=0, firstkey=1),
+    )
+    assert commands.custom(other.name, other.row).keys == (KeySpec(pos=2),)
+    assert pool.deny_commands == {"mymod.x"}
+
+
+def test_custom_commands_are_counted_and_named_once(findings):
+    twice = "custom_commands:\n  - X 2 1 1 1\n  - x 2 2 2 1"
+    assert findings(pool_text(twice)) == [
+        "f.yml:6: pool 'p': custom_commands: duplicate command 'x', first on line 5"
+    ]
+    many = "".join(f"\n  - X{number} 2 1 1 1" for number in range(257))
+    assert findings(pool_text(f"custom_commands:{many}")) == [
+        "f.yml:4: pool 'p': custom_commands: has 257 commands, accepted: at most 256"
+    ]
+
+
+def test_custom_commands_of_the_defaults_apply_to_redis_pools(findings):
+    text = (
+        "defaults:\n  custom_commands: [X 2 1 1 1]\n  deny_commands: [x]\n"
+        "m:\n  listen: h:1\n  redis: false\n  servers: [h:1:1]\n"
+        "r:\n  listen: h:2\n  redis: true\n  servers: [h:1:1]\n"
+    )
+    assert findings(text) == []
+
+
+def test_custom_commands_have_no_effect_in_a_memcached_pool(findings):
+    text = "p:\n  listen: h:1\n  redis: false\n  custom_commands: [X 2 1 1 1]\n  servers: [h:1:1]\n"
+    assert findings(text) == [
+        "f.yml:4: pool 'p': custom_commands: warning: has no effect in a Memcached pool"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -1294,6 +1417,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "transactions",
         "admin_commands",
         "deny_commands",
+        "custom_commands",
         "on_dead_server",
         "client_max_requests",
         "client_max_pending",

@@ -66,6 +66,8 @@ PROOFS = {
     "admin_commands": "integration/test_commands.py::"
     "test_administration_is_refused_unless_the_pool_allows_it",
     "deny_commands": "integration/test_commands.py::test_denied_commands_are_refused",
+    "custom_commands": "integration/test_custom_commands.py::"
+    "test_custom_commands_go_to_the_server_of_their_keys",
     "client_max_requests": "integration/test_clients_under_load.py::"
     "test_a_client_is_not_read_above_its_limit_of_requests",
     "client_max_pending": "integration/test_clients_under_load.py::"
