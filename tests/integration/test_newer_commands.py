@@ -218,6 +218,29 @@ def test_failed_part_of_msetex_says_that_others_may_have_been_applied(proxy, cli
     assert "other" in error
 
 
+def test_large_values_of_msetex_reach_their_servers(client, servers):
+    """Above a megabyte the parts share the block of the request instead of a copy."""
+    values = [bytes([letter]) * (1 << 20) for letter in b"abc"]
+    pairs = [word for pair in zip((A, B, C), values, strict=True) for word in pair]
+    assert client("MSETEX", "4", *pairs, f"{{{A}}}", "small", "EX", "10") == 1
+    assert stored(servers) == [
+        {A.encode(): values[0], f"{{{A}}}".encode(): b"small"},
+        {B.encode(): values[1]},
+        {C.encode(): values[2]},
+    ]
+    assert all(server.requests[0][-2:] == [b"EX", b"10"] for server in servers)
+
+
+def test_inline_msetex_is_split_too(client, servers):
+    client.send_bytes(f"msetex 2 {A} 1 {B} '' keepttl\r\n".encode())
+    assert client.reply() == 1
+    assert [server.requests for server in servers] == [
+        [[b"msetex", b"1", A.encode(), b"1", b"keepttl"]],
+        [[b"msetex", b"1", B.encode(), b"", b"keepttl"]],
+        [],
+    ]
+
+
 # JSON.MGET and TS.MADD --------------------------------------------------------------------------
 
 
@@ -280,6 +303,15 @@ def test_administration_without_a_merge_needs_a_pool_of_one_server(name, client,
         f"ERR '{name.upper()}' needs a pool of one server, pool 'alpha' has {SERVERS}"
     )
     assert words(alone(*name.split())).startswith("NOPERM")
+
+
+def test_command_without_keys_makes_a_transaction_fail(client, servers):
+    assert client("MULTI") == b"OK"
+    assert client.error("FT.SEARCH", "index", "word") == (
+        f"ERR 'FT.SEARCH' needs a pool of one server, pool 'alpha' has {SERVERS}"
+    )
+    assert words(client("EXEC")).startswith("EXECABORT")
+    assert not any(server.requests for server in servers)
 
 
 def test_request_with_optional_arguments_may_have_no_key(client, alone, servers):
