@@ -158,7 +158,6 @@ RESPONSE_POLICIES: Mapping[str | None, str] = {
     "agg_logical_and": "1 if all servers reply 1, element by element",
     "by_size": "the key of one server, chosen by the sizes of the servers, which are asked for"
     " DBSIZE as well; null if all are empty",
-    "first_non_null": "the first reply that is not null",
     "newest_first": "the entries of all servers, the newest first; a count applies to each server",
     "latest": "for each event the newest entry, and the greatest maximum",
     "history": "the entries in order of time; within one second the greatest value",

@@ -7,7 +7,6 @@ cdef int merge_and(Msg* parent) except -1
 cdef int merge_all(Msg* parent) except -1
 cdef int merge_one(Msg* parent) except -1
 cdef int merge_concat(Msg* parent) except -1
-cdef int merge_first(Msg* parent) except -1
 cdef int merge_by_size(Msg* parent) except -1
 cdef int merge_report(Msg* parent) except -1
 cdef int merge_query(Msg* parent) except -1

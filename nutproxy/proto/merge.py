@@ -359,20 +359,6 @@ def is_null(part: cython.pointer(Msg)) -> cython.bint:
     return part.rsp.data[0] == b"_" or (part.rsp.data[0] == b"$" and part.rsp.data[1] == b"-")
 
 
-def merge_first(parent):
-    """SCRIPT SHOW: the first reply that is not null, if there is one."""
-    join: cython.pointer(Join) = parent.join
-    part: cython.pointer(Msg) = join.parts[0]
-    index: cython.uint
-    if put_failure(parent):
-        return 0
-    for index in range(join.count):
-        part = join.parts[index]
-        if part.rsp.data[0] != b"_" and not (part.rsp.data[0] == b"$" and part.rsp.data[1] == b"-"):
-            break
-    return put_text(parent, part.rsp.data[: part.rsp.length])
-
-
 def merge_report(parent):
     """Reports of servers about themselves, merged by the functions in reports.py."""
     join: cython.pointer(Join) = parent.join

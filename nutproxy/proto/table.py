@@ -15,7 +15,6 @@ from cython.cimports.nutproxy.proto.merge import (
     merge_and,
     merge_by_size,
     merge_concat,
-    merge_first,
     merge_keys,
     merge_min,
     merge_one,
@@ -64,8 +63,6 @@ def set_finish(row: cython.pointer(Row), policy: str | None) -> cython.int:
     elif policy == "by_size":
         row.finish = merge_by_size
         row.sized = True
-    elif policy == "first_non_null":
-        row.finish = merge_first
     elif policy == "one_server":
         row.finish = cython.NULL
     elif policy is None:
