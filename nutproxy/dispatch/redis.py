@@ -49,6 +49,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
     release_keys,
 )
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
+from cython.cimports.nutproxy.dispatch.scripts import load_script, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
@@ -502,6 +503,8 @@ def forward_keys(
         return 0
     if group == ANY_GROUP:
         group = route.any_group()
+    if row.operation:
+        return run_script(client, row, data, parser, group, flags)
     return forward_one(client, row, data, parser.pos, group, flags)
 
 
@@ -537,6 +540,8 @@ def to_live_servers(
     flags: cython.uint,
 ) -> cython.int:
     """Send the request to all live servers. If there is only one, its reply needs no merge."""
+    if row.operation:
+        return load_script(client, row, data, parser, flags)
     parts: cython.uint = part_flags(row, data, parser)
     members: list = client.frontend.route.members()
     if len(members) == 1:

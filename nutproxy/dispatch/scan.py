@@ -59,7 +59,7 @@ CURSOR_END = cython.declare(uint64_t, 1 << 47)
 # A number with at most this many digits is below 2^64.
 DIGITS = cython.declare(cython.size_t, 19)
 # The most bytes of a cursor in a request or a reply: its length line, 20 digits, the line end.
-CURSOR_SIZE = cython.declare(cython.size_t, 32)
+CURSOR_SIZE = cython.declare(cython.longlong, 32)
 
 
 def scan(client, row, data, parser, flags):

@@ -26,6 +26,7 @@ cdef class Frontend:
     cdef readonly ServerPool pool      # the servers of its requests, for INFO and the like
     cdef readonly Route route          # who gets its requests
     cdef readonly dict clients         # ClientConn by id, in ascending order
+    cdef readonly object scripts       # what its clients have loaded into the servers: Scripts
     cdef readonly bytes redis_auth
     cdef bint admin_commands
     cdef bint split_transactions       # transactions: split

@@ -23,6 +23,7 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
 )
 
+from nutproxy.front.scripts import Scripts
 from nutproxy.proto.commands import NAMES_DATABASE, custom
 
 
@@ -47,6 +48,7 @@ class Frontend:
         self.protocol = pool.protocol
         self.stats = pool.stats
         self.clients = {}
+        self.scripts = Scripts()
         self.redis_auth = config.redis_auth
         self.admin_commands = config.admin_commands
         self.split_transactions = config.transactions == "split"

@@ -142,6 +142,29 @@ part_owner.refuses = part_refuses
 part_owner.refusal = part_refusal
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def nobody_told(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    pass
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def nobody_refuses(msg: cython.pointer(Msg), size: cython.size_t) -> cython.bint:
+    return False
+
+
+@cython.cfunc
+def nobody_refusal(msg: cython.pointer(Msg), size: cython.size_t) -> bytes:
+    return None
+
+
+nobody.answered = nobody_told
+nobody.arrived = nobody_told
+nobody.refuses = nobody_refuses
+nobody.refusal = nobody_refusal
+
+
 def join_part_done(msg, part):
     """A part of `msg` is answered. Its bytes count as a reply until all parts are."""
     join: cython.pointer(Join) = msg.join

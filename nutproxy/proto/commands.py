@@ -82,7 +82,8 @@ class Behaviour(IntEnum):
 
 
 class Operation(IntEnum):
-    """What a SESSION command does. The numbers must match the enum in table.pxd."""
+    """What a SESSION command does, or one that runs or loads scripts. The numbers must match the
+    enum in table.pxd."""
 
     NONE = 0
     MULTI = 1
@@ -90,6 +91,28 @@ class Operation(IntEnum):
     DISCARD = 3
     WATCH = 4
     UNWATCH = 5
+    RUN_TEXT = 40
+    RUN_SCRIPT = 41
+    RUN_FUNCTION = 42
+    LOAD_SCRIPT = 43
+    LOAD_FUNCTION = 44
+    FORGET_SCRIPTS = 45
+    FORGET_FUNCTIONS = 46
+
+
+_SCRIPTING: Mapping[str, Operation] = {
+    "eval": Operation.RUN_TEXT,
+    "eval_ro": Operation.RUN_TEXT,
+    "evalsha": Operation.RUN_SCRIPT,
+    "evalsha_ro": Operation.RUN_SCRIPT,
+    "fcall": Operation.RUN_FUNCTION,
+    "fcall_ro": Operation.RUN_FUNCTION,
+    "script load": Operation.LOAD_SCRIPT,
+    "script flush": Operation.FORGET_SCRIPTS,
+    "function load": Operation.LOAD_FUNCTION,
+    "function flush": Operation.FORGET_FUNCTIONS,
+    "function delete": Operation.FORGET_FUNCTIONS,
+}
 
 
 class State(IntFlag):
@@ -289,7 +312,7 @@ class Command:
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: a key of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: a key of nutproxy.builtin.HANDLERS
-    operation: Operation  # for SESSION
+    operation: Operation  # for SESSION, and for what runs or loads scripts
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
     # Upper case; an option before the keyword of `keys`, or after the only key.
@@ -658,7 +681,7 @@ def _command(name: str, row: Row) -> Command:
         request_policy=request_policy,
         response_policy=response_policy,
         handler=_handler(name, row) if local else None,
-        operation=Operation[name.upper()] if behaviour is Behaviour.SESSION else Operation.NONE,
+        operation=_operation(name, behaviour),
         opens=OPENS.get(name, State(0)),
         refused_in=_refused_in(name, row, behaviour),
         refused_option=override.refused_option,
@@ -666,6 +689,12 @@ def _command(name: str, row: Row) -> Command:
         patterns=override.patterns,
         note=note,
     )
+
+
+def _operation(name: str, behaviour: Behaviour) -> Operation:
+    if behaviour is Behaviour.SESSION:
+        return Operation[name.upper()]
+    return _SCRIPTING.get(name, Operation.NONE)
 
 
 def _handler(name: str, row: Row) -> str:

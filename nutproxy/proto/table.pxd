@@ -24,6 +24,13 @@ cdef enum Operation:
     OP_DISCARD
     OP_WATCH
     OP_UNWATCH
+    OP_RUN_TEXT = 40
+    OP_RUN_SCRIPT = 41
+    OP_RUN_FUNCTION = 42
+    OP_LOAD_SCRIPT = 43
+    OP_LOAD_FUNCTION = 44
+    OP_FORGET_SCRIPTS = 45
+    OP_FORGET_FUNCTIONS = 46
 
 # States of a client in which commands are refused. The values are those of proto.commands.State.
 cdef enum State:

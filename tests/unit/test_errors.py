@@ -39,6 +39,10 @@ OTHERS = {
         "-NOTBUSY ": "recognises the error of SCRIPT KILL",
         "-%b\r\n": "writes a server's blob error as a simple one, which hiredis can read",
     },
+    "dispatch/scripts.py": {
+        "-NOSCRIPT ": "recognises a server that lacks the script",
+        "-ERR Function not found": "recognises a server that lacks the library",
+    },
     "back/handshake.py": {
         "NOPERM ": "recognises a server that is up but refuses PING",
         "ERR unknown command": "recognises a server without PING or HELLO",
