@@ -44,6 +44,7 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
     MSG_REQ_PIECES,
     MSG_RETRIED,
+    MSG_SEQUENCE,
     MSG_SHUTDOWN,
     MSG_UNGUARDED,
     MSG_WRITTEN,
@@ -84,7 +85,7 @@ from cython.cimports.nutproxy.stats.slab import (
 )
 
 from nutproxy.back.handshake import UNASKED
-from nutproxy.io.sockets import tcp_options
+from nutproxy.io.sockets import keep_alive, tcp_options
 from nutproxy.proto import errors
 
 log = logging.getLogger("nutproxy")
@@ -269,10 +270,12 @@ def batch_reply(
 
 @cython.cfunc
 def batch_error(self: Link, msg: cython.pointer(Msg)) -> bytes:
-    """The reply to EXEC when the server has refused a command before it. The first refusal is in
-    `rsp`."""
+    """The reply to EXEC, or to the last command of a sequence, when the server has refused a
+    command before it. The first refusal is in `rsp`."""
     cause: bytes = msg.rsp.data[: msg.rsp.length].partition(b"\r\n")[0]
     msg_drop(cython.address(msg.rsp))
+    if msg.flags & MSG_SEQUENCE:
+        return cause + b"\r\n"
     if not msg.flags & MSG_UNGUARDED:
         return errors.execabort(cause + b"\r\n")
     text: str = cause.decode(errors="replace").removeprefix("-")
@@ -977,6 +980,9 @@ class Link(Conn):
         try:
             if family != socket.AF_UNIX:
                 tcp_options(sock, self.server.pool.config)
+                if self.slot == NO_SLOT:
+                    # Its user may wait for ever.
+                    keep_alive(sock.fileno(), self.server.pool.config)
             sock.connect(address)
         except BlockingIOError:
             # EAGAIN on a unix socket means that the backlog is full: it will not connect later.

@@ -125,7 +125,7 @@ def _server(client: Client, replies: Replies) -> Fields:
 def _clients(client: Client, replies: Replies) -> Fields:
     return {
         "connected_clients": client.frontend.curr_connections,
-        "blocked_clients": 0,
+        "blocked_clients": client.frontend.blocked_clients,
         "tracking_clients": 0,
     }
 

@@ -55,6 +55,7 @@ class Frontend(Protocol):
     process: Process
     total_connections: int
     curr_connections: int
+    blocked_clients: int
     rejected_connections: int
     total_requests: int
     total_net_in: int  # bytes
@@ -95,6 +96,7 @@ class Client(Protocol):
     tot_net_out: int  # bytes
     omem: int  # bytes
     closing: bool  # close after the outstanding replies
+    waits: bool  # it waits in a blocking command
     frontend: Frontend
     pool: Pool
 

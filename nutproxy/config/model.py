@@ -365,6 +365,17 @@ class PoolSettings(Keys):
         minimum=2,
         maximum=65536,
     )
+    max_blocked: Integer = key(
+        10000,
+        "How many clients may wait in blocking commands (BLPOP, XREAD with BLOCK, WAIT, …) at once."
+        " Each of them has a server connection of its own while it waits: the limit on open files,"
+        " and `maxclients` of the servers, must allow as many. A further one gets an error. Only"
+        " for Redis pools.",
+        example=500,
+        unit="clients",
+        minimum=0,
+        maximum=MAX_INT,
+    )
     on_dead_server: OnDeadServer = key(
         "error",
         "The reply to a read if a server is down or does not reply in time. `error`: the whole"

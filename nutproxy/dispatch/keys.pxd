@@ -17,4 +17,4 @@ cdef void release_keys(uint32_t* keys) noexcept
 cdef void measure_keys(CustomRows custom, const char* data, Parser* parser, size_t* longest,
                        size_t* total) noexcept
 cdef bytes stray_pattern(Route route, Row* row, char* data, Parser* parser, int group)
-cdef bint has_option(Row* row, const char* data, Parser* parser) noexcept
+cdef uint32_t find_option(Row* row, const char* data, Parser* parser) noexcept

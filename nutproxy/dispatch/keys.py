@@ -1,6 +1,6 @@
 # nutproxy/dispatch/keys.py: where the keys of a Redis request are
 """Finds the keys of a request by the specification in its command's row, and what else decides on
-its servers: patterns that form keys, options that nutproxy refuses.
+its servers: patterns that form keys. And the option that makes a command wait.
 """
 
 import cython
@@ -105,9 +105,9 @@ def stray_pattern(route, row, data, parser, group):
     return None
 
 
-def has_option(row, data, parser):
-    """Whether the refused option of the row is among the options before STREAMS, or after the only
-    key. The values of other options are skipped, because a group may have the same name as the
+def find_option(row, data, parser):
+    """The position of the row's blocking option, or 0. It is before STREAMS, or after the only key.
+    The values of other options are skipped, because a group may have the same name as the
     option."""
     index: cython.uint = row.spec[0].pos if row.spec[0].keyword else row.spec[0].pos + 1
     arg: cython.pointer(Arg)
@@ -115,11 +115,11 @@ def has_option(row, data, parser):
     while index < parser.argc:
         arg = cython.address(parser.argv[index])
         if same_word(data + arg.offset, arg.length, row.option):
-            return True
+            return index
         if same_word(data + arg.offset, arg.length, b"streams"):
-            return False
+            return 0
         option = option_at(row, parser, data, index)
         if option is not cython.NULL:
             index += option.values
         index += 1
-    return False
+    return 0

@@ -12,7 +12,7 @@
          ├─ ONE       no key: the only server of the pool ─────────────> forward
          ├─ LOCAL     nutproxy.local; a Query makes the reply from those of servers;
          │            Steps make it in several turns
-         ├─ SESSION   transactions: stateful.py; the commands in one are queued
+         ├─ SESSION   stateful.py: transactions, whose commands are queued; commands that wait
          └─ UNSUPPORTED, denied, unknown, wrong arity ─────────────────> an error reply
 
 There is one function for each behaviour, and none for single commands. A request is copied out of
@@ -29,6 +29,7 @@ from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free
 from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.profile import Profile
+from cython.cimports.nutproxy.dispatch.blocking import block
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
@@ -44,7 +45,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
     KEY_MAX,
     KEYS_MAX,
     find_keys,
-    has_option,
+    find_option,
     measure_keys,
     release_keys,
 )
@@ -495,10 +496,10 @@ def forward_keys(
     if row.key:
         arg = cython.address(parser.argv[row.key])
         return forward_key(client, row, data, parser.pos, data + arg.offset, arg.length, flags)
-    if row.option[0] and has_option(row, data, parser):
-        return answer(
-            client, errors.not_supported(names[row.number], row.option.decode()), flags, True
-        )
+    if row.option[0]:
+        option: cython.uint = find_option(row, data, parser)
+        if option:
+            return block(client, row, data, parser, option + 1, flags)
     if common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
     if group == ANY_GROUP:

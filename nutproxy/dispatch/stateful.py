@@ -2,12 +2,24 @@
 """A function for each Operation of a SESSION row."""
 
 import cython
+from cython.cimports.nutproxy.dispatch.blocking import block, wait_for_replicas
 from cython.cimports.nutproxy.dispatch.transaction import discard, execute, multi, unwatch, watch
-from cython.cimports.nutproxy.proto.table import OP_DISCARD, OP_EXEC, OP_MULTI, OP_WATCH
+from cython.cimports.nutproxy.proto.table import (
+    OP_BLOCK,
+    OP_DISCARD,
+    OP_EXEC,
+    OP_MULTI,
+    OP_WAIT,
+    OP_WATCH,
+)
 
 
 def session_command(client, row, data, parser, flags):
     operation: cython.int = row.operation
+    if operation == OP_BLOCK:
+        return block(client, row, data, parser, 0, flags)
+    if operation == OP_WAIT:
+        return wait_for_replicas(client, row, data, parser, flags)
     if operation == OP_MULTI:
         return multi(client, flags)
     if operation == OP_EXEC:

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from nutproxy.front.client cimport ClientConn
+from nutproxy.msg.message cimport Msg
 from nutproxy.msg.parse cimport Parser
 from nutproxy.proto.row cimport Row
 
@@ -27,6 +28,7 @@ cdef class Transaction:
     cdef Batch batch_of(self, int group, bint split)
     cdef int note(self, uint32_t part) except -1
 
+cdef int seal(Msg* msg, Batch batch) except -1
 cdef int multi(ClientConn client, uint32_t flags) except -1
 cdef int execute(ClientConn client, Row* row, uint32_t flags) except -1
 cdef int discard(ClientConn client, uint32_t flags) except -1

@@ -433,9 +433,7 @@ def why_not(client: ClientConn, transaction: Transaction) -> bytes:
     return None
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def seal(msg: cython.pointer(Msg), batch: Batch) -> cython.int:
+def seal(msg, batch):
     """Give the batch to this message."""
     batch.append(EXEC, strlen(EXEC))
     msg_take(msg, cython.address(msg.req), batch.data, batch.length)

@@ -28,6 +28,7 @@ cdef class ClientConn(Conn):
     cdef public bint waiting           # a command must be answered before the next one is parsed
     cdef public bint barrier           # protocol switched: the queue must be empty before the next
     cdef bint broken                   # closed by nutproxy because its input is not a request
+    cdef readonly bint draining        # nutproxy is shutting down
     cdef readonly bint lingering       # all replies are sent: further input is dropped
     cdef Row* row                      # its last command
     cdef int64_t last_request          # when that came, milliseconds of the loop's clock
@@ -51,6 +52,10 @@ cdef class ClientConn(Conn):
     # A command of its transaction was refused: EXEC will fail, so the others are forgotten.
     cdef void doom(self) noexcept
     cdef void end_multi(self) noexcept
+    # Its command `msg` waits in a server, until `deadline` (milliseconds of the loop's clock) or, with
+    # -1, for ever. Until `end_wait` nothing is read, and its end is noticed at once.
+    cdef int begin_wait(self, Msg* msg, int64_t deadline) except -1
+    cdef void end_wait(self) noexcept
     # RESET: nothing that it has begun goes on.
     cpdef void end_session(self)
     cpdef void resume(self) noexcept

@@ -32,6 +32,7 @@ import time
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
+from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.front.frontend import Frontend
@@ -59,12 +60,16 @@ from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX
 from cython.cimports.nutproxy.proto.table import STATE_AUTH, STATE_MULTI
 from cython.cimports.nutproxy.stats.slab import (
+    POOL_CLIENT_BLOCKED,
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
     POOL_CLIENT_RESPONSE_BYTES,
     POOL_FORWARD_ERROR,
     POOL_UNREAD_REPLIES_DROPPED,
 )
+
+from nutproxy.back.link import TIMED_OUT
+from nutproxy.io.sockets import keep_alive
 
 log = logging.getLogger("nutproxy")
 
@@ -321,14 +326,21 @@ def client_close(conn: Conn) -> cython.int:
 def leave(client: ClientConn) -> cython.void:
     """Ends what a client with a session has begun: first it lets go of the command that is being
     carried out, the last one in its queue."""
+    session: Session = client.session
     msg: cython.pointer(Msg)
-    if client.session.link is not None:
+    index: cython.uint
+    if session.waiting is not cython.NULL:
+        client.end_wait()
+    if session.link is not None or session.links is not None:
         while client.omsg_q.head is not cython.NULL:
             msg = client.dequeue_outq(client)
             # Its end is no failure of the server.
             msg.flags |= MSG_DONE
+            if msg.join is not cython.NULL:
+                for index in range(msg.join.count):
+                    msg.join.parts[index].flags |= MSG_DONE
             msg_put(msg)
-    client.session.leave()
+    session.leave()
 
 
 @cython.cfunc
@@ -422,6 +434,17 @@ def client_drain_recv(conn: Conn) -> cython.int:
     if conn.fd >= 0:
         cython.cast(ClientConn, conn).close_if_drained()
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def client_waiting_recv(conn: Conn) -> cython.int:
+    """The recv of a client that waits in a server: only its end matters, even if it has sent more
+    before it."""
+    if not conn.hup and conn.fd >= 0:
+        return 0
+    conn.eof = True
+    return client_close(conn)
 
 
 @cython.cfunc
@@ -556,6 +579,41 @@ class ClientConn(Conn):
         self.session.doomed = False
         self.states &= ~STATE_MULTI
 
+    def begin_wait(self, msg, deadline):
+        session: Session = self.session
+        session.waiting = msg
+        session.slot = -1
+        self.stats[POOL_CLIENT_BLOCKED] += 1
+        self.recv = cython.cast(recv_t, client_waiting_recv)
+        if not session.watched:
+            session.watched = True
+            keep_alive(self.fd, self.frontend.config)
+        if deadline >= 0:
+            session.slot = self.frontend.waits.add(self.reactor.now, deadline, self)
+        return 0
+
+    def end_wait(self):
+        session: Session = self.session
+        session.waiting = cython.NULL
+        self.stats[POOL_CLIENT_BLOCKED] -= 1
+        self.recv = cython.cast(recv_t, client_recv)
+        if session.slot >= 0:
+            self.frontend.waits.remove(session.slot, self)
+
+    def wait_moved(self, slot: cython.longlong) -> None:
+        self.session.slot = slot
+
+    def expire_wait(self) -> None:
+        """The server has not replied in time, so its connection is of no use any more."""
+        link: Link
+        for link in [self.session.link, *(self.session.links or ())]:
+            if link is not None and link.omsg_q.head is not cython.NULL:
+                link.abort(TIMED_OUT)
+
+    @property
+    def waits(self) -> bool:
+        return self.session is not None and self.session.waiting is not cython.NULL
+
     def end_session(self):
         if self.session is None:
             return
@@ -583,8 +641,13 @@ class ClientConn(Conn):
         client_close(self)
 
     def drain(self) -> None:
-        """Answer the requests that it has sent, then close it."""
+        """Answer the requests that it has sent, then close it. If it waits in a server, perhaps for
+        ever, it is closed now."""
+        self.draining = True
         if self.closing:
+            return
+        if self.waits:
+            client_close(self)
             return
         self.read_end = self.recv_bytes + self.unread()
         self.bounded = True

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from nutproxy.io.reactor cimport Reactor
+from nutproxy.io.wheel cimport Wheel
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport CustomRows
@@ -41,4 +42,6 @@ cdef class Frontend:
     cdef ClientRoom room               # what holds then
     cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
     cdef CustomRows custom             # custom_commands, or None
+    cdef uint64_t max_blocked          # clients that may wait in servers at once
+    cdef Wheel waits                   # the deadlines of those that do
     cdef uint64_t* stats               # its row in the slab

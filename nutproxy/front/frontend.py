@@ -9,10 +9,12 @@ they may do. The other side is the Route (route.py) that its requests go to: a S
 import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.front.frontend import CHECKED, DENIED
+from cython.cimports.nutproxy.io.wheel import Wheel
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.table import CustomRows
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
+    POOL_CLIENT_BLOCKED,
     POOL_CLIENT_CONNECTIONS,
     POOL_CLIENT_EOF,
     POOL_CLIENT_ERR,
@@ -60,6 +62,8 @@ class Frontend:
         self.max_clients = config.client_connections
         self.room = room
         self.request_timeout = config.client_request_timeout or 0
+        self.max_blocked = config.max_blocked
+        self.waits = Wheel(self.reactor.timers)
         numbers = {name: number for number, name in enumerate(self.protocol.commands)}
         if config.custom_commands:
             customs = [custom(command.name, command.row) for command in config.custom_commands]
@@ -135,6 +139,10 @@ class Frontend:
     @property
     def curr_connections(self) -> int:
         return self.stats[POOL_CLIENT_CONNECTIONS]
+
+    @property
+    def blocked_clients(self) -> int:
+        return self.stats[POOL_CLIENT_BLOCKED]
 
     @property
     def total_connections(self) -> int:

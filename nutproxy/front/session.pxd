@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from nutproxy.back.link cimport Link
 from nutproxy.conn cimport Conn
 from nutproxy.msg.message cimport Msg
@@ -12,6 +14,12 @@ cdef class Session:
     cdef run_t run                     # called then
     cdef done_t done                   # called when the message of `hold` has its reply
     cdef Link link                     # borrowed for the command that is being carried out, or None
+    cdef list links                    # the same for WAIT: one for each server; or None
+    cdef Msg* waiting                  # the command that waits in its server, or NULL
+    cdef int64_t slot                  # its deadline in Frontend.waits, or -1
+    cdef int target                    # the group that it goes to,
+    cdef unsigned int version          # found in this version of the route
+    cdef bint watched                  # keepalive has been set: its host cannot vanish unnoticed
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
     cdef int group                     # the server that has it
     cdef object multi                  # a Transaction (dispatch/transaction.py), or None

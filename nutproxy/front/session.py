@@ -7,6 +7,10 @@ server connections: a blocking command, or WATCH. Such a command is put into the
 any other, and `ClientConn.hold` holds it back there. It is run when it is first in the queue: all
 earlier replies have been sent. No further request of the client is parsed before `resume`.
 
+**Waits.** While a command waits in its server (`ClientConn.begin_wait`), nothing of the client is
+read, but its end is noticed at once: if it closes the connection, or only its sending side, the
+server must not give an element to nobody. So its link is dropped, in the same turn.
+
 **Links of its own.** A command that blocks its connection, or changes it, is sent over a link that
 is borrowed from the server (Server.borrow). It is given back when it is clean, or dropped. If the
 client leaves, its links are dropped at once, so that servers carry out nothing more for it.
@@ -29,7 +33,9 @@ class Session:
         for link in (self.link, self.watching):
             if link is not None:
                 end(link)
-        self.link = self.watching = None
+        for link in self.links or ():
+            end(link)
+        self.link = self.watching = self.links = None
 
 
 @cython.cfunc

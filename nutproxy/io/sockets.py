@@ -11,6 +11,9 @@ from pathlib import Path
 
 from nutproxy.config.model import PoolConfig
 
+# Seconds until the first probe of an idle connection and between two probes, and how many fail
+# before it ends: after two minutes, as in Redis' example of five.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 20, socket.TCP_KEEPCNT: 3}
 # The system's list of values for tcp_congestion.
 CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
@@ -111,6 +114,25 @@ def tcp_options(sock: socket.socket, config: PoolConfig) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if config.tcp_congestion:
         set_congestion(sock, config.tcp_congestion)
+
+
+def keep_alive(fd: int, config: PoolConfig) -> None:
+    """Set keepalive on a connection on which one side waits for long, unless `config` has set it.
+    Otherwise nobody would notice that the other host has vanished, and an element that was popped
+    for it would be lost."""
+    if config.tcpkeepalive:
+        return
+    sock = socket.socket(fileno=fd)
+    try:
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in KEEPALIVE.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    except OSError:
+        # The connection has ended, which is noticed soon.
+        pass
+    finally:
+        sock.detach()
 
 
 def set_congestion(sock: socket.socket, name: str) -> None:

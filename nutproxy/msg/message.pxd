@@ -22,6 +22,7 @@ cdef enum MsgFlag:
                             # Until then, MSG_ERROR says that one was an error: the first is in `rsp`
     MSG_BATCH_BEGUN = 262144    # the reply to MULTI has come
     MSG_UNGUARDED = 524288  # it was an error
+    MSG_SEQUENCE = 1048576  # a batch without MULTI: its first error is the reply
 
 # Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:

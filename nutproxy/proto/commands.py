@@ -10,8 +10,8 @@ OVERRIDES correct the few rows where the facts do not suit a proxy, each with it
 neither covers is an error at import, so a new version of the file cannot add a command unnoticed.
 
 Most refusals have one reason: clients share the connections to servers. A command that changes the
-state of its connection, blocks it or turns it into a stream is never forwarded, not even with
-admin_commands.
+state of its connection or turns it into a stream is never forwarded, not even with admin_commands.
+A command that blocks its connection gets one of its own.
 
 The name of a subcommand is that of its container, a space and its own name, in lower case. A
 container ("config") has a row too; except for COMMAND, a request without a subcommand fails the
@@ -66,8 +66,9 @@ class Behaviour(IntEnum):
     )
     SESSION = (
         7,
-        "begins, ends or guards a transaction. The commands in it are queued, and sent to their"
-        " server at EXEC.",
+        "a transaction, whose commands are queued and sent to their server at EXEC; or a command"
+        " that waits. That one is sent over a server connection of its own, and the client's next"
+        " request waits for its reply.",
     )
     CURSOR = (
         8,
@@ -91,6 +92,8 @@ class Operation(IntEnum):
     DISCARD = 3
     WATCH = 4
     UNWATCH = 5
+    BLOCK = 6
+    WAIT = 7
     RUN_TEXT = 40
     RUN_SCRIPT = 41
     RUN_FUNCTION = 42
@@ -299,6 +302,24 @@ class KeySpec(NamedTuple):
     last: bool = False  # if the keyword is repeated, the last one counts
 
 
+class Timeout(NamedTuple):
+    """Where a command that waits has its timeout: an argument, from the end if negative."""
+
+    at: int
+    milliseconds: bool = False  # else seconds, with a fraction
+
+
+# New commands that wait have their timeout last, like most of these.
+TIMEOUTS: Mapping[str, Timeout] = {
+    "blmovem": Timeout(5),
+    "blmpop": Timeout(1),
+    "bzmpop": Timeout(1),
+    "wait": Timeout(2, True),
+    "waitaof": Timeout(3, True),
+}
+_LAST = Timeout(-1)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     name: str  # lower case; a subcommand is "config get"
@@ -315,8 +336,10 @@ class Command:
     operation: Operation  # for SESSION, and for what runs or loads scripts
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
-    # Upper case; an option before the keyword of `keys`, or after the only key.
-    refused_option: str | None
+    # Upper case; an option before the keyword of `keys`, or after the only key. It makes the
+    # command wait, and its value is the timeout.
+    blocking_option: str | None
+    timeout: Timeout | None  # for a command that waits
     # Upper case; options and their number of values, to be skipped. SPLIT with a number of keys:
     # only with these options is the request split.
     options: Mapping[str, int]
@@ -327,7 +350,7 @@ class Command:
 # Commands whose refusal changes the meaning of the next requests. Other commands that set a state
 # are not listed, because Redis would run the next requests in the same way without them:
 #   WATCH            Redis executes the transaction after it, too
-#   BLPOP, CLIENT PAUSE, …    only delay the next requests
+#   BLPOP, WAIT, CLIENT PAUSE, …    only delay the next requests
 #   ASKING, READONLY, READWRITE, REPLCONF, CLIENT TRACKING, CLIENT CACHING, CLIENT NO-TOUCH, …
 #                    the next requests are executed with or without them
 #   AUTH, HELLO      Redis changes nothing either when it refuses them
@@ -367,7 +390,7 @@ class Rule(NamedTuple):
     note: str = ""
 
 
-_BLOCKS = "not yet: it would block a server connection that other clients share"
+_BLOCKS = "while it waits, it has a server connection of its own"
 
 # Containers whose subcommands are all administration commands, including those that Redis does not
 # flag as such.
@@ -411,7 +434,7 @@ RULES = (
         Behaviour.ADMIN,
     ),
     # Also before the request policies, because waiting for all servers would block all of them.
-    Rule(lambda name, row: "blocking" in row["flags"], Behaviour.UNSUPPORTED, _BLOCKS),
+    Rule(lambda name, row: "blocking" in row["flags"], Behaviour.SESSION, _BLOCKS),
     Rule(
         lambda name, row: row.get("request_policy") in ("all_shards", "all_nodes"),
         Behaviour.ALL,
@@ -437,7 +460,7 @@ class Override(NamedTuple):
     note: str = ""
     response_policy: str | None = None
     keys: tuple[KeySpec, ...] | None = None
-    refused_option: str | None = None
+    blocking_option: str | None = None
     options: Mapping[str, int] = {}
     patterns: tuple[str, ...] = ()
 
@@ -561,20 +584,20 @@ OVERRIDES: Mapping[str, Override] = {
     "msetnx": Override(note="never split, because it sets all keys or none"),
     "xread": Override(
         Behaviour.FORWARD,
-        f"with BLOCK {_BLOCKS}",
+        f"with BLOCK: {_BLOCKS}",
         keys=(_STREAMS,),
-        refused_option="BLOCK",
+        blocking_option="BLOCK",
         options=_STREAM_LIMITS,
     ),
     "xreadgroup": Override(
         Behaviour.FORWARD,
-        f"with BLOCK {_BLOCKS}",
+        f"with BLOCK: {_BLOCKS}",
         keys=(_STREAMS,),
-        refused_option="BLOCK",
+        blocking_option="BLOCK",
         options={**_STREAM_LIMITS, "GROUP": 2, "CLAIM": 1},
     ),
     # The facts name no blocking flag for it.
-    "ts.read": Override(note=f"with BLOCK {_BLOCKS}", refused_option="BLOCK"),
+    "ts.read": Override(note=f"with BLOCK: {_BLOCKS}", blocking_option="BLOCK"),
     # MSETEX sets all keys, or with NX or XX possibly none. Another option may be a condition, too.
     "msetex": Override(
         note="split without NX and XX. With them it sets all keys or none, so all must be on one"
@@ -681,20 +704,29 @@ def _command(name: str, row: Row) -> Command:
         request_policy=request_policy,
         response_policy=response_policy,
         handler=_handler(name, row) if local else None,
-        operation=_operation(name, behaviour),
+        operation=_operation(name, row, behaviour),
         opens=OPENS.get(name, State(0)),
         refused_in=_refused_in(name, row, behaviour),
-        refused_option=override.refused_option,
+        blocking_option=override.blocking_option,
+        timeout=_timeout(name, row, override),
         options=override.options,
         patterns=override.patterns,
         note=note,
     )
 
 
-def _operation(name: str, behaviour: Behaviour) -> Operation:
-    if behaviour is Behaviour.SESSION:
+def _operation(name: str, row: Row, behaviour: Behaviour) -> Operation:
+    if behaviour is not Behaviour.SESSION:
+        return _SCRIPTING.get(name, Operation.NONE)
+    if "blocking" not in row["flags"] or name == "wait":
         return Operation[name.upper()]
-    return _SCRIPTING.get(name, Operation.NONE)
+    return Operation.WAIT if name == "waitaof" else Operation.BLOCK
+
+
+def _timeout(name: str, row: Row, override: Override) -> Timeout | None:
+    if override.blocking_option:
+        return Timeout(0, True)
+    return TIMEOUTS.get(name, _LAST) if "blocking" in row["flags"] else None
 
 
 def _handler(name: str, row: Row) -> str:
@@ -822,8 +854,8 @@ Generated from the command table, `nutproxy/proto/commands.py`, which takes its 
 
 nutproxy knows {len(COMMANDS)} commands and subcommands of Redis, Valkey and their modules. If a
 server does not have a command, its own error is passed on. Clients share the connections to
-servers. Therefore nutproxy does not support commands that change the state of a connection, block
-it or turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
+servers. Therefore nutproxy does not support commands that change the state of a connection, or
+turn it into a stream, not even with `admin_commands`. The behaviour of a command decides what
 happens to a request:
 """
 
@@ -970,10 +1002,8 @@ def _unsupported() -> list[str]:
     """The unsupported commands, grouped by reason, with "not yet" first."""
     by_reason: dict[str, list[str]] = {}
     for row in COMMANDS.values():
-        if row.behaviour is Behaviour.UNSUPPORTED or row.refused_option:
-            name = f"{row.name} {row.refused_option or ''}".strip().upper()
-            reason = row.note.removeprefix(f"with {row.refused_option} ")
-            by_reason.setdefault(reason, []).append(name)
+        if row.behaviour is Behaviour.UNSUPPORTED:
+            by_reason.setdefault(row.note, []).append(row.name.upper())
     reasons = sorted(by_reason, key=lambda reason: (not reason.startswith("not yet"), reason))
     return [f"- {reason}:\n  {', '.join(by_reason[reason])}" for reason in reasons]
 

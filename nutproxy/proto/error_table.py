@@ -286,6 +286,16 @@ COMMANDS = {
         "nutproxy carries out a transaction in the state in which WATCH was sent. Send SELECT or"
         " HELLO before WATCH. Nothing was carried out.",
     ),
+    "max_blocked": ErrorText(
+        b"ERR pool '%b' lets at most %b clients wait in blocking commands (max_blocked)",
+        "Each waiting client needs a server connection of its own. Raise max_blocked, the limit on"
+        " open files, and the servers' maxclients; or use fewer clients.",
+    ),
+    "wait_moved": ErrorText(
+        b"ERR the servers of pool '%b' have changed, send '%b' again",
+        "While the command waited for the replies to the client's earlier requests, a server was"
+        " ejected, returned, came or went. The command was not carried out.",
+    ),
     "in_state": ErrorText(
         b"ERR '%b' was not carried out because '%b' was refused: send RESET",
         "An earlier, refused command would have changed the meaning of this one. See"

@@ -54,9 +54,11 @@ cdef struct Row:
     size_t max_bytes
     bint patterns           # has options that are patterns
     bint aside              # allowed while the server is busy with a script
-    char option[16]         # refused with this option
+    char option[16]         # the command waits with this option, whose value is the timeout
     size_t length
     char name[ROW_NAME]
     Spec spec[ROW_SPECS]
     int noptions
     Option options[ROW_OPTIONS]
+    int timeout_at          # the argument with the timeout, from the end if negative; 0: see `option`
+    bint timeout_msec       # it is in milliseconds, not in seconds

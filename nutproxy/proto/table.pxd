@@ -24,6 +24,8 @@ cdef enum Operation:
     OP_DISCARD
     OP_WATCH
     OP_UNWATCH
+    OP_BLOCK
+    OP_WAIT
     OP_RUN_TEXT = 40
     OP_RUN_SCRIPT = 41
     OP_RUN_FUNCTION = 42

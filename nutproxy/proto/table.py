@@ -259,7 +259,7 @@ def row_keys(row, parser, data, keys, room):
 def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cython.int:
     spec: cython.pointer(Spec)
     name: bytes = command.name.encode()
-    option: bytes = (command.refused_option or "").lower().encode()
+    option: bytes = (command.blocking_option or "").lower().encode()
     policy = command.response_policy
     if (
         len(name) >= ROW_NAME
@@ -293,6 +293,9 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         memcpy(
             row.options[index].word, cython.cast(cython.p_const_char, option_word), len(option_word)
         )
+    if command.timeout is not None:
+        row.timeout_at = command.timeout.at
+        row.timeout_msec = command.timeout.milliseconds
     row.aside = "allow_busy" in command.flags
     row.length = len(name)
     memcpy(row.name, cython.cast(cython.p_const_char, name), len(name))

@@ -147,6 +147,13 @@ POOL: Sequence[Row] = (
         "The client gets an error instead of the reply. Its unread replies had more than four"
         " times `client_max_pending` bytes.",
     ),
+    Row(
+        "client_blocked",
+        "gauge",
+        "# clients that wait in a blocking command",
+        "BLPOP and the like, XREAD with BLOCK, WAIT. Each has a server connection of its own; see"
+        " `max_blocked` in the configuration.",
+    ),
 )
 
 SERVER: Sequence[Row] = (

@@ -90,8 +90,10 @@ def test_redis_py_raises_the_exceptions_of_errors(client):
         client.lpush("k", 1)
     with pytest.raises(redis.ResponseError, match="on different servers of pool"):
         client.sinter([f"{n}:s" for n in range(20)])
+    with pytest.raises(redis.ResponseError, match="on different servers of pool"):
+        client.blpop([f"{n}:l" for n in range(20)])
     with pytest.raises(redis.ResponseError, match="not supported by nutproxy"):
-        client.blpop("l")
+        client.execute_command("REPLCONF", "ACK", "0")
     with pytest.raises(redis.exceptions.NoPermissionError, match="admin_commands: true"):
         client.config_get()
     assert client.get("k") == b"v"

@@ -73,14 +73,6 @@ def least(name):
 
 # Arguments that make the command effective.
 ARGUMENTS = {
-    "blmove": "k j LEFT LEFT 0.01",
-    "blmpop": "0.01 1 k LEFT",
-    "blpop": "k 0.01",
-    "brpop": "k 0.01",
-    "brpoplpush": "k j 0.01",
-    "bzmpop": "0.01 1 k MIN",
-    "bzpopmax": "k 0.01",
-    "bzpopmin": "k 0.01",
     "client caching": "YES",
     "client kill": "TYPE pubsub",
     "client tracking": "ON",

@@ -353,8 +353,15 @@ def password_guessing(arena):
 
 STATEFUL = [
     *("MULTI", "EXEC", "DISCARD", "WATCH a", "SUBSCRIBE a", "PSUBSCRIBE a*", "SSUBSCRIBE a"),
-    *("BLPOP a 0", "BRPOPLPUSH a b 0", "BLMOVE a b LEFT LEFT 0", "BZPOPMIN a 0", "WAIT 1 0"),
-    *("XREAD BLOCK 0 STREAMS a $", "MONITOR", "SYNC", "PSYNC ? -1", "REPLICAOF NO ONE"),
+    *("BLPOP a 0.1", "BRPOPLPUSH a b 0.1", "BLMOVE a b LEFT LEFT 0.1", "BZPOPMIN a 0.1"),
+    *(
+        "WAIT 1 100",
+        "XREAD BLOCK 100 STREAMS a $",
+        "MONITOR",
+        "SYNC",
+        "PSYNC ? -1",
+        "REPLICAOF NO ONE",
+    ),
     *("SHUTDOWN NOSAVE", "DEBUG SLEEP 10", "CLIENT PAUSE 10000", "CLIENT KILL TYPE normal"),
     *("CLIENT TRACKING ON", "SELECT 1", "SWAPDB 0 1", "CONFIG SET maxmemory 1", "RESET"),
     *("SCRIPT KILL", "FUNCTION FLUSH", "CLUSTER RESET", "ASKING", "MIGRATE h 1 k 0 1"),

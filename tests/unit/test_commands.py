@@ -77,11 +77,10 @@ NOT_FORWARDED = {
     """,
     Behaviour.CURSOR: "scan",
     Behaviour.UNSUPPORTED: """
-        blmovem, himport discard, himport discardall, himport prepare, himport set,
+        himport discard, himport discardall, himport prepare, himport set,
         search.clusterinfo, search.clusterrefresh, search.clusterset, timeseries.clusterset,
         timeseries.refreshcluster, trimslots,
-        blmove, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, client kill, client
-        pause, monitor, psubscribe, psync, publish, pubsub, pubsub
+        client kill, client pause, monitor, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
         shardnumsub, punsubscribe, replconf, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
@@ -89,9 +88,12 @@ NOT_FORWARDED = {
         sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
         remove, sentinel replicas, sentinel reset, sentinel sentinels, sentinel set, sentinel
         simulate-failure, sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe,
-        sync, unsubscribe, wait, waitaof
+        sync, unsubscribe
     """,
-    Behaviour.SESSION: "discard, exec, multi, unwatch, watch",
+    Behaviour.SESSION: """
+        blmove, blmovem, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, discard,
+        exec, multi, unwatch, wait, waitaof, watch
+    """,
     Behaviour.ONE: """
         ft._aliasaddifnx, ft._aliasdelifx, ft._alterifnx, ft._createifnx, ft._dropifx,
         ft._dropindexifx, ft._list, ft.aggregate, ft.aliasadd, ft.aliasdel, ft.aliaslist,
@@ -418,16 +420,28 @@ def test_forwarded_commands_have_keys_and_commands_for_any_server_have_none():
             assert not command.keys, command.name
 
 
-def test_nothing_that_blocks_subscribes_or_opens_a_transaction_reaches_a_shared_connection():
+def test_nothing_that_blocks_or_subscribes_uses_a_shared_server_connection():
     for command in COMMANDS.values():
-        shared = {"blocking", "pubsub"} & command.flags or command.group == "transactions"
-        if shared:
-            refused = command.behaviour in (
-                Behaviour.UNSUPPORTED,
-                Behaviour.LOCAL,
-                Behaviour.SESSION,
-            )
-            assert refused or command.refused_option == "BLOCK", command.name
+        if {"blocking", "pubsub"} & command.flags or command.group == "transactions":
+            apart = command.behaviour in (Behaviour.UNSUPPORTED, Behaviour.SESSION)
+            assert apart or command.blocking_option == "BLOCK", command.name
+
+
+def test_every_command_that_waits_has_its_timeout_where_redis_looks_for_it():
+    last = ["blmove", "blpop", "brpop", "brpoplpush", "bzpopmax", "bzpopmin"]
+    expected = dict.fromkeys(last, (-1, False)) | {
+        "blmovem": (5, False),
+        "blmpop": (1, False),
+        "bzmpop": (1, False),
+        "wait": (2, True),
+        "waitaof": (3, True),
+        # The value of BLOCK.
+        "xread": (0, True),
+        "xreadgroup": (0, True),
+        "ts.read": (0, True),
+    }
+    found = {name: row.timeout for name, row in COMMANDS.items() if row.timeout}
+    assert found == expected
 
 
 def test_administration_includes_all_that_redis_flags_admin():

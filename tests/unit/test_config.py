@@ -1415,6 +1415,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "databases",
         "max_profiles",
         "transactions",
+        "max_blocked",
         "admin_commands",
         "deny_commands",
         "custom_commands",

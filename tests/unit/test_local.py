@@ -57,6 +57,7 @@ class FakeFrontend:
     port: int = 22121
     total_connections: int = 12
     curr_connections: int = 3
+    blocked_clients: int = 0
     rejected_connections: int = 1
     total_requests: int = 99
     total_net_in: int = 1000

@@ -1,0 +1,323 @@
+# nutproxy/dispatch/blocking.py: commands that wait in a server
+"""BLPOP, BLMOVE, XREAD with BLOCK and the like; WAIT and WAITAOF.
+
+    BLPOP q 5 ── keys on one server? ── held back until all earlier replies have been sent
+                                            │
+                  a link is borrowed  <─────┘     nothing else of the client is read
+                  BLPOP q 5 ──> server ──> its reply, or the end of the client
+
+Such a command blocks its connection, so it is sent over a link of its own (front/session.py), which
+is given back after the reply. The server keeps the time. The pool's `timeout` is added to it: if
+there is no reply by then, the server is dead. A command that waits for ever has no deadline; the
+end of the connection, or keepalive, tells that its server has gone.
+
+**The end of a client.** An element that the server pops for a client that has gone is lost. So the
+link is closed as soon as the client has closed its connection, or only its sending side: before
+anything that others send later is read. If the client has closed its sending side together with the
+command, the command is sent as a transaction, in which it does not wait.
+
+**WAIT** asks how many replicas have the writes of its connection. The client's writes went over
+shared links, so every live server is asked over a borrowed link, after the replies to all earlier
+requests of the client. A server compares its replicas with the place in its stream of writes where
+the connection made the last one. So the link first makes one that changes nothing: SWAPDB 0 0. Its
+place is after those of the client, and of all others. The reply is the smallest number.
+"""
+
+import math
+
+import cython
+import hiredis
+from cython.cimports.libc.string import memmove
+from cython.cimports.nutproxy.back.link import Link
+from cython.cimports.nutproxy.conn import Conn
+from cython.cimports.nutproxy.dispatch.forward import queue_held
+from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
+from cython.cimports.nutproxy.dispatch.transaction import Batch, seal
+from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.front.frontend import Frontend
+from cython.cimports.nutproxy.front.session import Session
+from cython.cimports.nutproxy.msg.message import (
+    MSG_BATCH,
+    MSG_SEQUENCE,
+    Join,
+    Msg,
+    join_get,
+    msg_copy,
+    msg_drop,
+)
+from cython.cimports.nutproxy.msg.parse import Arg, Parser
+from cython.cimports.nutproxy.msg.response import join_part_done, msg_error, part_owner
+from cython.cimports.nutproxy.proto.row import Row
+from cython.cimports.nutproxy.route import NO_GROUP, Route
+from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_BLOCKED
+
+from nutproxy.proto import errors
+from nutproxy.proto.commands import COMMANDS
+from nutproxy.proto.merge import decode
+
+names: list = list(COMMANDS)
+
+SWAPDB: bytes = hiredis.pack_command((b"SWAPDB", b"0", b"0"))
+MULTI: bytes = hiredis.pack_command((b"MULTI",))
+EXEC: bytes = hiredis.pack_command((b"EXEC",))
+# The result of `timeout_of` for a command that waits for ever.
+FOREVER = cython.declare(cython.longlong, -1)
+# Milliseconds. A longer wait has no deadline: its server has the timeout, and keepalive watches.
+LONGEST = 1 << 50
+
+
+def block(client, row, data, parser, at, flags):
+    route: Route = client.frontend.route
+    session: Session = client.need_session()
+    msg: cython.pointer(Msg)
+    group: cython.int = 0
+    if common_group(client, row, data, parser, flags, cython.address(group)):
+        return 0
+    session.target = group
+    session.version = route.version
+    session.slot = timeout_of(row, data, parser, at)
+    msg = queue_held(client, row, data, parser.pos, flags)
+    return client.hold(msg, run_block, done_block)
+
+
+@cython.cfunc
+@cython.exceptval(-2)
+def timeout_of(
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+    at: cython.uint,
+) -> cython.longlong:
+    """How many milliseconds the server lets this command wait. FOREVER also if the argument is not
+    a number: the server refuses it at once."""
+    index: cython.longlong = row.timeout_at
+    arg: cython.pointer(Arg)
+    value: object
+    if at:
+        index = at
+    elif index < 0:
+        index += parser.argc
+    if index >= parser.argc:
+        return FOREVER
+    arg = cython.address(parser.argv[index])
+    if arg.length > 64:
+        return FOREVER
+    try:
+        value = float(data[arg.offset : arg.offset + arg.length])
+    except ValueError:
+        return FOREVER
+    if not row.timeout_msec:
+        value *= 1000
+    return math.ceil(value) if 0 < value < LONGEST else FOREVER
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def run_block(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
+    """It is the turn of the command."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    frontend: Frontend = client.frontend
+    session: Session = client.session
+    route: Route = frontend.route
+    row: cython.pointer(Row) = cython.cast(cython.pointer(Row), msg.row)
+    group: cython.int = session.target
+    wait: cython.longlong = session.slot
+    if group == ANY_GROUP:
+        group = route.any_group()
+    elif route.ngroups > 1 and session.version != route.version:
+        name: bytes = names[row.number].upper().encode()
+        msg_error(msg, errors.error("wait_moved", frontend.name.encode(), name))
+        return 0
+    if conn.hup or client.draining:
+        return run_at_once(client, msg, group)
+    if full(frontend, msg):
+        return 0
+    session.link = route.borrow(msg, group, client.profile)
+    if session.link is None:
+        return 0
+    client.begin_wait(msg, deadline_of(client, wait))
+    return route.submit_to(session.link, msg, False)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def full(frontend: Frontend, msg: cython.pointer(Msg)) -> cython.int:
+    """1 if so many clients wait that this command has been refused, else 0."""
+    if frontend.stats[POOL_CLIENT_BLOCKED] < frontend.max_blocked:
+        return 0
+    limit: bytes = b"%d" % frontend.max_blocked
+    msg_error(msg, errors.error("max_blocked", frontend.name.encode(), limit))
+    return 1
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def deadline_of(client: ClientConn, wait: cython.longlong) -> cython.longlong:
+    """When a command that waits for so long must have its reply, or FOREVER."""
+    frontend: Frontend = client.frontend
+    if wait < 0 or not frontend.pool.timeout:
+        return FOREVER
+    return client.reactor.now + wait + frontend.pool.timeout
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def done_block(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    """It has its reply."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    session: Session = client.session
+    if session.waiting is not cython.NULL:
+        client.end_wait()
+    if session.link is not None:
+        session.link.server.give_back(session.link)
+        session.link = None
+    client.resume()
+
+
+# Of a client that cannot wait
+# ---------------------------------------------------------------------------------------
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def run_at_once(client: ClientConn, msg: cython.pointer(Msg), group: cython.int) -> cython.int:
+    """Send the command as a transaction: the reply is an element that is there, or null."""
+    batch: Batch = Batch(group)
+    client.session.done = done_at_once
+    batch.append(msg.req.data, msg.req.length)
+    batch.count = 1
+    seal(msg, batch)
+    return client.frontend.route.submit(msg, group, client.id, client.profile)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def done_at_once(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    """The reply to EXEC is an array of one element, which is the reply to the command. For null,
+    the client is closed without a reply, as in Redis."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    at: cython.size_t = 4
+    if msg.rsp.length > at and msg.rsp.data[0] == b"*" and msg.rsp.data[1] == b"1":
+        if msg.rsp.data[at] == b"_" or msg.rsp.data[at + 1] == b"-":
+            msg_drop(cython.address(msg.rsp))
+            client.closing = True
+        else:
+            msg.rsp.length -= at
+            memmove(msg.rsp.data, msg.rsp.data + at, msg.rsp.length)
+    client.resume()
+
+
+# WAIT
+# --------------------------------------------------------------------------------------------------
+
+
+def wait_for_replicas(client, row, data, parser, flags):
+    session: Session = client.need_session()
+    msg: cython.pointer(Msg)
+    session.slot = timeout_of(row, data, parser, 0)
+    msg = queue_held(client, row, data, parser.pos, flags)
+    return client.hold(msg, run_wait, done_wait)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def run_wait(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
+    """Ask every live server. All replies to the client's earlier requests have been sent."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    session: Session = client.session
+    route: Route = client.frontend.route
+    members: list = route.members()
+    wait: cython.longlong = session.slot
+    link: Link
+    part: cython.pointer(Msg)
+    index: cython.uint
+    request: bytes = SWAPDB + msg.req.data[: msg.req.length]
+    replies: cython.uint = 2
+    if full(client.frontend, msg):
+        return 0
+    if not members:
+        return route.submit(msg, NO_GROUP, client.id, client.profile)
+    if conn.hup or client.draining:
+        # In a transaction it does not wait.
+        request = SWAPDB + MULTI + msg.req.data[: msg.req.length] + EXEC
+        replies = 4
+    make_parts(client, msg, len(members), request, replies)
+    session.links = []
+    if replies == 2:
+        client.begin_wait(msg, deadline_of(client, wait))
+    for index in range(msg.join.count):
+        part = msg.join.parts[index]
+        link = route.borrow(part, members[index].index, client.profile)
+        if link is not None:
+            session.links.append(link)
+            route.submit_to(link, part, replies != 2)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def make_parts(
+    client: ClientConn,
+    msg: cython.pointer(Msg),
+    count: cython.uint,
+    request: bytes,
+    replies: cython.uint,
+) -> cython.int:
+    """Give the command its parts, which are all this request."""
+    join: cython.pointer(Join) = join_get(msg, count, 0)
+    part: cython.pointer(Msg)
+    index: cython.uint
+    if join is cython.NULL:
+        raise MemoryError
+    join.part_done = join_part_done
+    join.finish = finish_wait
+    join.protover = client.profile.protover
+    for index in range(count):
+        part = join.parts[index]
+        part.owner = cython.address(part_owner)
+        part.flags |= MSG_BATCH | MSG_SEQUENCE
+        part.replies = replies
+        if msg_copy(part, cython.address(part.req), request, len(request)) < 0:
+            raise MemoryError
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def finish_wait(msg: cython.pointer(Msg)) -> cython.int:
+    """The reply to WAIT: the smallest of each number, or an error."""
+    replies: list = []
+    index: cython.uint
+    text: bytes = b""
+    for index in range(msg.join.count):
+        text = msg.join.parts[index].rsp.data[: msg.join.parts[index].rsp.length]
+        # Of a transaction.
+        replies.append(text.removeprefix(b"*1\r\n"))
+    text = replies[0] if len(replies) == 1 else least(replies)
+    if msg_copy(msg, cython.address(msg.rsp), text, len(text)) < 0:
+        raise MemoryError
+    return 0
+
+
+@cython.cfunc
+def least(replies: list) -> bytes:
+    values: list = decode(replies)
+    for index, value in enumerate(values):
+        if isinstance(value, hiredis.ReplyError):
+            return replies[index]
+    if isinstance(values[0], int):
+        return b":%d\r\n" % min(values)
+    columns = list(zip(*values, strict=True))
+    return b"*%d\r\n" % len(columns) + b"".join([b":%d\r\n" % min(each) for each in columns])
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def done_wait(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    session: Session = cython.cast(ClientConn, conn).session
+    link: Link
+    links: list = session.links or []
+    session.links = None
+    for link in links:
+        link.server.give_back(link)
+    done_block(conn, msg)
