@@ -11,6 +11,8 @@ ASAN ?=
 BENCH ?=
 
 BIN := $(VENV)/bin
+# What `make applications` needs of Debian: the languages, and the libraries of PHP and Ruby.
+APPLICATIONS := npm php php-redis php-predis ruby ruby-redis sidekiq
 COMPILED := $(patsubst %.pxd,%.py,$(shell find nutproxy -name '*.pxd'))
 UNCOMPILED := $(filter-out $(COMPILED),$(shell find nutproxy -name '*.py'))
 SOURCES := setup.py $(shell find nutproxy -name '*.py' -o -name '*.pxd')
@@ -20,7 +22,7 @@ FLAVOUR := $(if $(filter-out 0,$(NUTPROXY_DEBUG)),debug,release)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test isolation soak fuzz asan lint format bench debug build clean
+.PHONY: help demo test applications clients isolation soak fuzz asan lint format bench debug build clean
 
 help:
 	@echo "make demo    start three Redis servers and nutproxy, give a short tour, serve until Ctrl-C"
@@ -28,6 +30,10 @@ help:
 	@echo "make test    all tests; installs redis-server, memcached and nutcracker if missing"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
 	@echo "             (make test PYTEST='-m \"not slow\" -n 2' skips the soak test of two minutes)"
+	@echo "make applications"
+	@echo "             Celery, Django, BullMQ, Sidekiq and others with one Redis and with nutproxy;"
+	@echo "             installs each in an environment of its own in .applications: 5 minutes"
+	@echo "make clients the newest clients in Go, Java and Rust, as far as Go, Maven and Cargo are there"
 	@echo "make isolation"
 	@echo "             sends every command with a million arguments and with one of 64 MB, while a"
 	@echo "             client of another pool must not be delayed: 10 minutes"
@@ -53,6 +59,14 @@ demo: build $(VENV)/.demo
 test: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached nutcracker
 	$(BIN)/python -m pytest $(PYTEST)
+
+applications: build $(VENV)/.test
+	@.ci/packages redis-server $(APPLICATIONS)
+	NUTPROXY_APPLICATIONS=1 $(BIN)/python -m pytest -n 2 tests/applications
+
+clients: build $(VENV)/.test
+	@.ci/packages redis-server memcached
+	$(BIN)/python -m pytest -rs tests/applications/clients.py
 
 isolation: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached
@@ -116,6 +130,6 @@ $(BIN)/python:
 		echo "On Debian:  sudo apt-get install python3-venv python3-dev gcc"; exit 1; } >&2
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info __pycache__ .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) .applications build dist *.egg-info __pycache__ .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find nutproxy bench tests -name '*.so' -delete
 	find nutproxy bench tests -name __pycache__ -prune -exec rm -rf {} +

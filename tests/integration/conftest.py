@@ -12,7 +12,6 @@ POOL = """\
 {name}:
   listen: auto
   hash: fnv1a_64
-  hash_tag: "{{}}"
   distribution: ketama
   redis: {redis}
 {options}  servers:
@@ -30,6 +29,7 @@ def mc_pool(name, servers, **options):
 
 
 def pool_text(name, servers, redis, options):
+    options = {"hash_tag": '"{}"', **options}
     return POOL.format(
         name=name,
         redis=redis,

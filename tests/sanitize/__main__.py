@@ -18,7 +18,8 @@ TREE = PLACE / "tree"
 REPORTS = PLACE / "reports"
 PYTHON = PLACE / "bin" / "python"
 LEFT_OUT = shutil.ignore_patterns(
-    *("build", "*.so", "__pycache__", ".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info")
+    *("build", "*.so", "__pycache__", ".git", ".venv", ".*_cache", ".hypothesis", "*.egg-info"),
+    ".applications",
 )
 
 # The steps by the name that the last line of the output has for them.

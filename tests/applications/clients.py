@@ -1,0 +1,46 @@
+# tests/applications/clients.py: clients in languages that are compiled
+"""`make clients` runs this file. A client whose compiler is not there is left out, and the last
+lines of the output say so."""
+
+import shutil
+
+import pytest
+
+from tests.applications import environments
+from tests.applications.scenarios import Scenario
+from tests.integration.conftest import mc_pool
+from tests.servers import MemcachedServer, NutproxyServer
+
+pytestmark = pytest.mark.timeout(60 * environments.MINUTES)
+
+PROGRAMS = {"go": ["go"], "java": ["mvn", "javac"]}
+MEMCACHED = [
+    Scenario("go/gomemcache"),
+    Scenario("java/spymemcached"),
+]
+
+
+@pytest.fixture(autouse=True)
+def compiler(scenario):
+    for program in PROGRAMS[scenario.language]:
+        if not shutil.which(program):
+            pytest.skip(f"{scenario} is left out: there is no {program}")
+
+
+@pytest.mark.parametrize("scenario", MEMCACHED, ids=str)
+def test_with_one_memcached(scenario):
+    """The control: a client that fails here says nothing about nutproxy."""
+    with MemcachedServer() as server:
+        scenario.run(server.port)
+
+
+@pytest.mark.parametrize("scenario", MEMCACHED, ids=str)
+def test_with_three_memcached_servers(scenario):
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        MemcachedServer() as three,
+        NutproxyServer(mc_pool("alpha", [one, two, three])) as proxy,
+    ):
+        scenario.run(proxy.port)
+        assert "rror" not in proxy.log()

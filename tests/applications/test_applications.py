@@ -1,0 +1,39 @@
+# tests/applications/test_applications.py: applications that keep their data in Redis
+"""`make applications` runs all scenarios. Otherwise only those run that are installed within
+seconds."""
+
+import os
+
+import pytest
+
+from tests.applications import environments
+from tests.applications.scenarios import Scenario
+from tests.integration.conftest import pool
+from tests.servers import NutproxyServer, RedisServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 * environments.MINUTES)]
+
+QUICK = [
+    Scenario("python/flask-session"),
+]
+OTHERS: list[Scenario] = []
+SCENARIOS = QUICK + OTHERS if os.environ.get("NUTPROXY_APPLICATIONS") else QUICK
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_with_one_redis(scenario):
+    """The control: a scenario that fails here says nothing about nutproxy."""
+    with RedisServer() as server:
+        scenario.run(server.port)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_with_nutproxy_and_three_servers(scenario):
+    with (
+        RedisServer() as one,
+        RedisServer() as two,
+        RedisServer() as three,
+        NutproxyServer(pool("alpha", [one, two, three], **scenario.pool)) as proxy,
+    ):
+        scenario.run(proxy.port)
+        assert "rror" not in proxy.log()
