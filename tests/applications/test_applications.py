@@ -1,6 +1,8 @@
 # tests/applications/test_applications.py: applications that keep their data in Redis
-"""`make applications` runs all scenarios. Otherwise only those run that are installed within
-seconds."""
+"""The settings in a row of `SCENARIOS` are those that docs/applications.md gives to users.
+
+`make applications` runs all scenarios. Otherwise only those run that are installed within seconds.
+"""
 
 import os
 
@@ -16,7 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 * environments.MINUTES)]
 QUICK = [
     Scenario("python/flask-session"),
 ]
-OTHERS: list[Scenario] = []
+OTHERS = [
+    Scenario("python/arq", pool={"hash_tag": "'a:'"}),
+    Scenario("node/rate-limiter-flexible"),
+]
 SCENARIOS = QUICK + OTHERS if os.environ.get("NUTPROXY_APPLICATIONS") else QUICK
 
 
