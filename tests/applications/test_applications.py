@@ -20,6 +20,8 @@ QUICK = [
 ]
 OTHERS = [
     Scenario("python/arq", pool={"hash_tag": "'a:'"}),
+    Scenario("python/django-redis", pool={"transactions": "split"}),
+    Scenario("node/connect-redis"),
     Scenario("node/rate-limiter-flexible"),
 ]
 SCENARIOS = QUICK + OTHERS if os.environ.get("NUTPROXY_APPLICATIONS") else QUICK
