@@ -7,6 +7,8 @@ PYTEST ?= -n 2
 SECONDS ?= 120
 SOAK ?=
 FUZZ ?=
+COUNT ?= 100000
+SEED ?= 1
 ASAN ?=
 BENCH ?=
 
@@ -22,7 +24,7 @@ FLAVOUR := $(if $(filter-out 0,$(NUTPROXY_DEBUG)),debug,release)
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test applications clients isolation soak fuzz asan lint format bench debug build clean
+.PHONY: help demo test differential applications clients isolation soak fuzz asan lint format bench debug build clean
 
 help:
 	@echo "make demo    start three Redis servers and nutproxy, give a short tour, serve until Ctrl-C"
@@ -30,6 +32,9 @@ help:
 	@echo "make test    all tests; installs redis-server, memcached and nutcracker if missing"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
 	@echo "             (make test PYTEST='-m \"not slow\" -n 2' skips the soak test of two minutes)"
+	@echo "make differential"
+	@echo "             random conversations of several clients, with one Redis and with nutproxy:"
+	@echo "             20 minutes (make differential COUNT=1000 SEED=7)"
 	@echo "make applications"
 	@echo "             Celery, Django, BullMQ, Sidekiq and others with one Redis and with nutproxy;"
 	@echo "             installs each in an environment of its own in .applications: 5 minutes"
@@ -59,6 +64,10 @@ demo: build $(VENV)/.demo
 test: build $(VENV)/.test
 	@.ci/packages redis-server redis-cli memcached nutcracker
 	$(BIN)/python -m pytest $(PYTEST)
+
+differential: build $(VENV)/.test
+	@.ci/packages redis-server redis-cli
+	$(BIN)/python -m tests.stateful --count $(COUNT) --seed $(SEED)
 
 applications: build $(VENV)/.test
 	@.ci/packages redis-server $(APPLICATIONS)

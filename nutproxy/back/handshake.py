@@ -42,18 +42,20 @@ class RedisHandshake:
 
     @staticmethod
     def steps(server: Any, link: Any) -> tuple[list[str], bytes]:
-        """AUTH, HELLO 3, SELECT and PING, as far as they are needed. PING finds out whether the
+        """AUTH, HELLO, SELECT and PING, as far as they are needed. PING finds out whether the
         server is ready: it is not while it loads its data or requires a password. On a link that
         is `aside`, only the commands that a server accepts while it runs a script. For a link that
         is borrowed, its CLIENT ID, with which CLIENT UNBLOCK can end its wait."""
         config, profile, aside = server.pool.config, link.profile, link.aside
+        # A new connection begins with RESP2 and database 0.
+        protover, database = link.before.key if link.before else (2, 0)
         # Tuples of bytes. The types of hiredis allow only one word in a command.
         commands: list[Any] = []
         if config.redis_auth:
             commands.append((b"AUTH", config.redis_auth))
-        if profile.protover == 3:
-            commands.append((b"HELLO", b"3"))
-        if profile.database and not aside:
+        if profile.protover != protover:
+            commands.append((b"HELLO", b"%d" % profile.protover))
+        if profile.database != database and not aside:
             commands.append((b"SELECT", b"%d" % profile.database))
         if not aside:
             commands.append((b"PING",))
@@ -74,7 +76,7 @@ class RedisHandshake:
         if not step:
             return text if refused else UNASKED
         if not refused:
-            return RedisHandshake.judge_words(server, step, reply)
+            return RedisHandshake.judge_words(server, link, step, reply)
         if text.startswith(("ERR max number of clients", "DENIED")):
             return text
         if step == "HELLO":
@@ -99,8 +101,10 @@ class RedisHandshake:
         return None if text.startswith(PING_ERRORS) else errors.cause("ping", text)
 
     @staticmethod
-    def judge_words(server: Any, step: str, reply: object) -> str | None:
+    def judge_words(server: Any, link: Any, step: str, reply: object) -> str | None:
         """The same for a reply that is not an error."""
+        if step == "HELLO" and link.profile.protover == 2 and isinstance(reply, list):
+            return None
         if step == "HELLO" and isinstance(reply, dict) and reply.get(b"proto") == 3:
             version = reply.get(b"version")
             if isinstance(version, bytes):

@@ -52,6 +52,8 @@ cdef class Upstream:
     cdef bint link_left(self, Link link) noexcept
     # A link for one client alone, which may be connecting still. None if there is none: `refusal`.
     cdef Link borrow(self, Profile profile)
+    # Bring a borrowed link, which is ready and idle, into another state. May end it.
+    cdef int change(self, Link link, Profile profile) except -1
     # Its user does not need it any more. It is given to others once it is idle.
     cdef int give_back(self, Link link) except -1
     # What its end says about the server, before its requests are answered or moved. `waited`: a
@@ -65,6 +67,7 @@ cdef class Upstream:
 cdef class Link(Conn):
     cdef readonly Upstream server
     cdef readonly Profile profile      # the state that its handshake brings it into
+    cdef readonly Profile before       # the state that it had before; None for a new link
     cdef readonly int slot             # in its profile's lanes; NO_SLOT if it is not shared
     cdef public int64_t server_id      # its CLIENT ID on the server; 0 if that is not known
     cdef readonly bint aside           # for commands that a busy server must get at once
@@ -85,6 +88,8 @@ cdef class Link(Conn):
     # End it because it is not needed, which says nothing about the server.
     cdef int drop(self) except -1
 
+    # Bring it, which is borrowed, ready and idle, into this state. Requests wait meanwhile.
+    cdef int change(self, Profile profile) except -1
     # Call `give_back` when it is idle.
     cdef void return_when_idle(self) noexcept
     # It is given back, and others may use it.

@@ -457,21 +457,29 @@ def server_connected(conn: Conn) -> cython.int:
     self: Link = cython.cast(Link, conn)
     err: cython.int = 0
     length: socklen_t = cython.sizeof(cython.int)
-    payload: bytes
-    piece: iovec
     getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, cython.address(err), cython.address(length))
     if err:
         conn.err = err
         return conn.close(conn)
+    conn.stats[SERVER_SERVER_CONNECTIONS] += 1
+    return begin_handshake(self)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def begin_handshake(self: Link) -> cython.int:
+    conn: Conn = self
+    payload: bytes
+    piece: iovec
     self.state = LINK_HANDSHAKE
     conn.reactor.handshakes += 1
-    conn.stats[SERVER_SERVER_CONNECTIONS] += 1
     self.waiting_since = conn.reactor.now
+    conn.recv_done = server_handshake
     conn.send = cython.cast(send_t, server_no_send)
     self.steps, payload = self.server.handshake(self)
     if not self.steps:
         return become_ready(self)
-    # A new socket takes these few bytes at once, unless it is broken.
+    # An idle socket takes these few bytes at once, unless it is broken.
     piece.iov_base = cython.cast(cython.p_char, payload)
     piece.iov_len = len(payload)
     if transport_write(conn, cython.address(piece), 1) != len(payload):
@@ -792,6 +800,9 @@ class Upstream:
     def borrow(self, profile):
         raise NotImplementedError
 
+    def change(self, link, profile):
+        raise NotImplementedError
+
     def give_back(self, link):
         raise NotImplementedError
 
@@ -879,6 +890,11 @@ class Link(Conn):
         else:
             resolve(address.host, address.port, self.resolved)
         return 0
+
+    def change(self, profile):
+        self.before = self.profile
+        self.profile = profile
+        return begin_handshake(self)
 
     def return_when_idle(self):
         self.returning = True

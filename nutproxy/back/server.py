@@ -313,6 +313,10 @@ class Server(Upstream):
             self.begin(link)
         return None if link.state == LINK_CLOSED else link
 
+    def change(self, link, profile):
+        link.arm(self.grace(), None)
+        return link.change(profile)
+
     def give_back(self, link):
         resting: list
         if link.state == LINK_CLOSED:

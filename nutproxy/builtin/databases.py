@@ -39,6 +39,13 @@ def select(client: Client, argv: list[bytes]) -> bytes:
     return OK
 
 
+def enter_database(client: Client, number: int) -> None:
+    """A transaction has selected this database on its server. If the pool has no room for its
+    profile any more, the client's next commands are refused."""
+    if not client.adopt(client.protover, number):
+        client.enter(State.DATABASE, b"SELECT %d" % number, too_many_profiles(client.pool))
+
+
 def too_many_profiles(pool: Pool) -> bytes:
     return errors.error("max_profiles", pool.name.encode(), b"%d" % pool.profiles.limit)
 
@@ -52,8 +59,11 @@ def refusal(client: Client, name: str, argv: list[bytes]) -> bytes:
     """The error for a command that names a database which clients of this pool cannot select; b""
     if there is none."""
     pool = client.pool
-    for word in _named(name, argv):
-        number = parse_integer(word)
+    numbers = [parse_integer(word) for word in _named(name, argv)]
+    if name == "swapdb" and None in numbers:
+        # The server says which one.
+        return b""
+    for number in numbers:
         if number == 0 and pool.redis_db:
             return errors.error("database_own", name.upper().encode())
         if number is not None and number != pool.redis_db and number >= pool.databases:

@@ -295,8 +295,7 @@ def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint
 @cython.cfunc
 def end_transaction(client: ClientConn, text: bytes) -> bytes:
     """EXEC itself was refused: the reply to it."""
-    if client.states & STATE_MULTI:
-        abandon(client)
+    abandon(client)
     return abort(client, text)
 
 

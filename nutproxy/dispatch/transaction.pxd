@@ -22,7 +22,7 @@ cdef class Transaction:
     cdef uint32_t count                # commands
     cdef uint32_t* order               # by command: the number of its batch, or LOCAL_PART
     cdef uint32_t order_room
-    cdef list local                    # those that nutproxy handles: (row number, arguments)
+    cdef list local                    # those that nutproxy handles: (row number, arguments or reply)
     cdef int database                  # the last one that was selected; -1 for none
 
     cdef Batch batch_of(self, int group, bint split)

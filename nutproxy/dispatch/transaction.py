@@ -36,7 +36,7 @@ from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import free, realloc
 from cython.cimports.libc.string import memcpy, strlen
-from cython.cimports.nutproxy.back.link import LINK_READY, Link
+from cython.cimports.nutproxy.back.link import LINK_HANDSHAKE, LINK_READY, Link
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
@@ -79,7 +79,7 @@ from cython.cimports.nutproxy.route import Route
 from cython.cimports.nutproxy.stats.slab import POOL_REFUSED_REQUESTS
 
 from nutproxy.builtin import HANDLERS
-from nutproxy.builtin.databases import number_of, refusal
+from nutproxy.builtin.databases import enter_database, number_of, refusal, too_many_profiles
 from nutproxy.builtin.transaction import abort
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
@@ -209,8 +209,9 @@ def complain(client: ClientConn, text: bytes, flags: uint32_t) -> cython.int:
 
 
 def abandon(client):
-    """The client's transaction ends, and nothing of it is carried out."""
-    client.end_multi()
+    """The client's transaction ends, if there is one, and nothing of it is carried out."""
+    if client.states & STATE_MULTI:
+        client.end_multi()
     end_watch(client)
     return 0
 
@@ -227,8 +228,15 @@ def queue_command(client, row, data, parser, flags):
     text: bytes = objection(client, row, data, parser)
     if text:
         return answer(client, text, flags, True)
-    if row.behaviour == LOCAL and not client.session.doomed:
+    if client.session.doomed:
+        pass
+    elif row.behaviour == LOCAL:
         return queue_local(client, row, data, parser, flags)
+    elif frontend.verdicts[row.number]:
+        text = refusal(client, names[row.number], words(data, parser, 16))
+        if text:
+            # As in Redis, EXEC has the error in place of its reply.
+            return queue_own(client, row, text, parser.pos, flags)
     if for_all_servers(row) and route.ngroups > 1:
         name: bytes = names[row.number].upper().encode()
         return answer(client, errors.error("all_in_transaction", name), flags, True)
@@ -307,10 +315,6 @@ def objection(
     name: str = names[row.number]
     if frontend.verdicts[row.number] == DENIED:
         return errors.denied(name, frontend.name)
-    if frontend.verdicts[row.number]:
-        text: bytes = refusal(client, name, words(data, parser, 16))
-        if text:
-            return text
     if row.no_multi:
         return errors.error("no_multi")
     if row.behaviour == UNSUPPORTED:
@@ -350,25 +354,39 @@ def queue_local(
     flags: uint32_t,
 ) -> cython.int:
     """A command that nutproxy handles itself, at EXEC."""
-    session: Session = client.session
-    transaction: Transaction = session.multi
+    transaction: Transaction = client.session.multi
     argv: list = words(data, parser, parser.argc)
     if names[row.number] == "select":
         number = number_of(client.pool, argv[1])
         changes: cython.bint = number != client.profile.database or transaction.database >= 0
         if number is not None and changes:
             return queue_select(client, number, data, parser, flags)
+    return queue_own(client, row, argv, parser.pos, flags)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def queue_own(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    own: object,
+    length: cython.size_t,
+    flags: uint32_t,
+) -> cython.int:
+    """A command that needs no server. `own` has its arguments, or its reply."""
+    session: Session = client.session
+    transaction: Transaction = session.multi
     if transaction.local is None:
         transaction.local = []
     if len(transaction.local) >= LOCAL_MAX:
         text = errors.error("local_in_transaction", b"%d" % LOCAL_MAX)
         return answer(client, text, flags, True)
-    if not has_room(client, parser.pos, flags):
+    if not has_room(client, length, flags):
         return 0
-    transaction.local.append((row.number, argv))
+    transaction.local.append((row.number, own))
     transaction.note(LOCAL_PART)
-    session.queued += parser.pos
-    client.pending += parser.pos
+    session.queued += length
+    client.pending += length
     return answer_constant(client, b"+QUEUED\r\n", 9, flags)
 
 
@@ -387,6 +405,8 @@ def queue_select(
     request: bytes
     if frontend.split_transactions and frontend.route.ngroups > 1:
         return answer(client, errors.error("not_queued", b"SELECT"), flags, True)
+    if client.frontend.pool.profiles.of(client.profile.protover, number) is None:
+        return answer(client, too_many_profiles(client.pool), flags, True)
     request = hiredis.pack_command((b"SELECT", b"%d" % number))
     transaction.database = number
     return queue_for(client, ANY_GROUP, request, len(request), flags)
@@ -426,8 +446,6 @@ def why_not(client: ClientConn, transaction: Transaction) -> bytes:
     route: Route = client.frontend.route
     if session.watching is not None and session.watching.state != LINK_READY:
         return errors.error("watch_lost")
-    if session.watching is not None and session.watching.profile is not client.profile:
-        return errors.error("watch_moved")
     if route.ngroups > 1 and transaction.batches and transaction.version != route.version:
         return errors.error("transaction_moved")
     return None
@@ -536,7 +554,7 @@ def run_alone(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
     transaction: Transaction = cython.cast(Transaction, msg.join.extra)
     part: cython.pointer(Msg) = msg.join.parts[0]
     if session.watching is not None:
-        if session.watching.state != LINK_READY:
+        if not follow(client):
             msg_error(part, errors.error("watch_lost"))
             return 0
         session.link = session.watching
@@ -587,9 +605,10 @@ def put_together(msg: cython.pointer(Msg)) -> cython.int:
         return 0
     if msg.client is not cython.NULL:
         client: ClientConn = cython.cast(ClientConn, msg.client)
-        if transaction.database >= 0:
-            client.adopt(client.profile.protover, transaction.database)
+        # Before the databases that the server has selected: SELECT of the one that the client had.
         own = local_replies(client, transaction)
+        if transaction.database >= 0:
+            enter_database(client, transaction.database)
         put_elements(msg, transaction, own)
     return 0
 
@@ -666,9 +685,12 @@ def put_elements(msg: cython.pointer(Msg), transaction: Transaction, own: list) 
 def local_replies(client: ClientConn, transaction: Transaction) -> list:
     """Carry out nutproxy's own commands of a transaction."""
     replies: list = []
-    for number, argv in transaction.local or ():
+    for number, own in transaction.local or ():
+        if isinstance(own, bytes):
+            replies.append(own)
+            continue
         try:
-            reply = handlers[number](client, argv)
+            reply = handlers[number](client, own)
         except Exception:
             log.exception("%s: '%s' failed", client, names[number])
             reply = INTERNAL_ERROR
@@ -714,10 +736,21 @@ def run_watch(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
         session.watching = route.borrow(msg, session.group, client.profile)
         if session.watching is None:
             return 0
-    elif session.watching.state != LINK_READY:
+    elif not follow(client):
         msg_error(msg, errors.error("watch_lost"))
         return 0
     return route.submit_to(session.watching, msg, True)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def follow(client: ClientConn) -> cython.int:
+    """Let the link of WATCH, which is idle, have the state of its client, who may have sent SELECT
+    or HELLO meanwhile. The keys are still watched. Returns 0 if it has ended."""
+    link: Link = client.session.watching
+    if link.state == LINK_READY and link.profile is not client.profile:
+        link.server.change(link, client.profile)
+    return link.state == LINK_READY or link.state == LINK_HANDSHAKE
 
 
 @cython.cfunc

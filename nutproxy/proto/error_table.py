@@ -280,12 +280,6 @@ COMMANDS = {
         "The server was restarted, or failed, so nobody knows whether the keys have changed."
         " Nothing was carried out.",
     ),
-    "watch_moved": ErrorText(
-        b"EXECABORT Transaction discarded because the client has changed its database or protocol"
-        b" version since WATCH",
-        "nutproxy carries out a transaction in the state in which WATCH was sent. Send SELECT or"
-        " HELLO before WATCH. Nothing was carried out.",
-    ),
     "max_blocked": ErrorText(
         b"ERR pool '%b' lets at most %b clients wait in blocking commands (max_blocked)",
         "Each waiting client needs a server connection of its own. Raise max_blocked, the limit on"

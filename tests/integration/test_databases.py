@@ -73,6 +73,7 @@ DIALOGUE = (
     "DBSIZE",
     "SWAPDB 4 16",
     "SWAPDB x 1",
+    "SWAPDB 16 x",
     "SWAPDB 4",
     "KEYS *",
     "FLUSHDB",
