@@ -27,7 +27,6 @@ import cython
 import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free
-from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.dispatch.blocking import block
 from cython.cimports.nutproxy.dispatch.forward import (
@@ -44,16 +43,16 @@ from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
 from cython.cimports.nutproxy.dispatch.keys import (
     KEY_MAX,
     KEYS_MAX,
-    find_keys,
     find_option,
     measure_keys,
-    release_keys,
 )
+from cython.cimports.nutproxy.dispatch.layout import AS_IT_IS, LAID_OUT, TOGETHER, lay_out
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.scripts import load_script, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
+from cython.cimports.nutproxy.dispatch.words import first_words, too_long, words_of
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.msg.message import (
@@ -62,8 +61,8 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_SHUTDOWN,
 )
 from cython.cimports.nutproxy.msg.parse import PARSE_OK, Arg, Limits, Parser, parser_reset
-from cython.cimports.nutproxy.proto.redis import put_length, redis_parse_req
-from cython.cimports.nutproxy.proto.row import Option, Row
+from cython.cimports.nutproxy.proto.redis import redis_parse_req
+from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
@@ -77,7 +76,6 @@ from cython.cimports.nutproxy.proto.table import (
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
-    option_at,
     row_find,
     row_find_sub,
     same_word,
@@ -104,11 +102,6 @@ handlers: list = [
 ]
 # Above the length and the number of the arguments of any inline command.
 INLINE_BOUND = cython.declare(cython.longlong, 2147483647)
-# Maximum bytes that are repeated in every part of a request.
-TAIL_MAX = cython.declare(cython.size_t, 4096)
-# The part of a request that an error repeats: the number of words, and the bytes of each.
-WORDS = cython.declare(cython.uint, errors.WORDS)
-ECHOED = cython.declare(cython.size_t, errors.ECHOED)
 # The reply when a local handler raises an exception. The log has the details.
 INTERNAL_ERROR = errors.REDIS_REPLIES["internal"]
 UNBALANCED_QUOTES = cython.declare(cython.p_const_char, errors.PROTOCOL_ERRORS["unbalanced_quotes"])
@@ -267,22 +260,6 @@ def unknown(
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
-def too_long(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    parser: cython.pointer(Parser),
-    flags: cython.uint,
-) -> cython.int:
-    """Refuse a request with more arguments or bytes than the row of its command allows."""
-    if parser.argc > row.max_args:
-        text = errors.too_many(names[row.number], parser.argc, row.max_args)
-    else:
-        text = errors.too_long(names[row.number], parser.pos, row.max_bytes)
-    return answer(client, text, flags, True)
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
 def wrong_arity(client: ClientConn, row: cython.pointer(Row), flags: cython.uint) -> cython.int:
     """Refuse a request for its number of arguments. As in Redis, such an EXEC still ends the
     transaction."""
@@ -327,32 +304,6 @@ def refuse(
     elif client.states & (STATE_TRANSACTION | STATE_MULTI) and row.operation == OP_EXEC:
         text = end_transaction(client, text)
     return answer(client, text, flags, True)
-
-
-@cython.cfunc
-def words_of(
-    data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    count: cython.uint,
-    length: cython.size_t,
-) -> list:
-    """The first `count` arguments as bytes objects, each cut to `length` bytes."""
-    index: cython.uint
-    found: list = []
-    for index in range(min(parser.argc, count)):
-        found.append(
-            PyBytes_FromStringAndSize(
-                data + parser.argv[index].offset,
-                cython.cast(cython.Py_ssize_t, min(parser.argv[index].length, length)),
-            )
-        )
-    return found
-
-
-@cython.cfunc
-def first_words(data: cython.p_const_char, parser: cython.pointer(Parser)) -> list:
-    """The part of a request that an error repeats."""
-    return words_of(data, parser, WORDS, ECHOED)
 
 
 @cython.cfunc
@@ -560,171 +511,13 @@ def split_keys(
     parser: cython.pointer(Parser),
     flags: cython.uint,
 ) -> cython.int:
-    """MGET, MSET, DEL, …: a part for each server that holds keys. A key and its values are
-    adjacent."""
-    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    """MGET, MSET, DEL, …: a part for each server that holds keys."""
     layout: Layout
-    layout.start = 0
-    layout.step = row.spec[0].step
-    if row.repeats:
-        return split_repeating(client, row, data, parser, cython.address(layout), flags)
-    layout.first = 1
-    layout.nkeys = (parser.argc - 1) // layout.step
-    if layout.nkeys * layout.step != parser.argc - 1:
-        return answer(client, errors.wrong_arity(names[row.number]), flags, True)
-    if parser.argc > row.max_args and client.frontend.route.ngroups > 1:
-        return too_long(client, row, parser, flags)
-    layout.put_head = put_name
-    # put_length writes at most 23 bytes.
-    layout.head = 23 + name_end(name) - name_start(name)
-    layout.tail = b""
-    layout.tail_size = 0
-    set_ranges(cython.address(layout), row)
-    return split(client, row, data, parser, cython.address(layout), flags)
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def set_ranges(layout: cython.pointer(Layout), row: cython.pointer(Row)) -> cython.void:
-    """Set what all commands have in common. A range has the length lines of its arguments, and the
-    CR LF after each."""
-    layout.lead = 0
-    layout.trail = 2
-    layout.limit = 0
-    layout.finish = row.finish
-    layout.ordered = row.by_key
-    layout.kept = False
-    layout.part_flags = 0
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def split_repeating(
-    client: ClientConn,
-    row: cython.pointer(Row),
-    data: cython.p_char,
-    parser: cython.pointer(Parser),
-    layout: cython.pointer(Layout),
-    flags: cython.uint,
-) -> cython.int:
-    """MSETEX and JSON.MGET: each part gets the arguments after the keys, and a number of keys.
-
-    The request is not split if an option after the keys may be a condition on all of them, or if
-    too much would be repeated. Then all keys must be on one server."""
-    route: Route = client.frontend.route
-    name: cython.pointer(Arg) = cython.address(parser.argv[0])
-    count: cython.int = 0
-    first: cython.uint = 0
-    after: cython.uint
-    last: cython.pointer(Arg)
-    keys: cython.pointer(cython.uint) = find_keys(row, data, parser, cython.address(count))
-    if keys is cython.NULL:
-        raise MemoryError
-    if count > 0:
-        first = keys[0]
-    release_keys(keys)
-    after = first + count * layout.step
-    if count <= 0 or after > parser.argc:
-        # The server says what is wrong.
-        return forward_one(client, row, data, parser.pos, route.any_group(), flags)
-    last = cython.address(parser.argv[after - 1])
-    layout.tail = data + last.offset + last.length + 2
-    layout.tail_size = parser.pos - (last.offset + last.length + 2)
-    if layout.tail_size > TAIL_MAX or (
-        row.spec[0].keynum and not only_options(row, data, parser, after)
-    ):
+    found: cython.int = lay_out(client, row, data, parser, cython.address(layout), flags)
+    if found == LAID_OUT:
+        return split(client, row, data, parser, cython.address(layout), flags)
+    if found == TOGETHER:
         return forward_keys(client, row, data, parser, flags)
-    if route.ngroups > 1 and parser.argc > row.max_args:
-        return too_long(client, row, parser, flags)
-    layout.first = first
-    layout.nkeys = count
-    layout.put_head = put_counted
-    layout.head = 3 * 23 + name_end(name) - name_start(name)
-    set_ranges(layout, row)
-    return split(client, row, data, parser, layout, flags)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def only_options(
-    row: cython.pointer(Row),
-    data: cython.p_const_char,
-    parser: cython.pointer(Parser),
-    index: cython.uint,
-) -> cython.bint:
-    """Whether the arguments from `index` on are options of the row and their values."""
-    option: cython.pointer(Option)
-    while index < parser.argc:
-        option = option_at(row, parser, data, index)
-        if option is cython.NULL:
-            return False
-        index += 1 + option.values
-    return True
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def name_start(name: cython.pointer(cython.const[Arg])) -> cython.size_t:
-    """The start of the length line of the command's name. It has no leading zeros."""
-    size: cython.size_t = 4
-    length: cython.size_t = name.length
-    while length > 9:
-        length //= 10
-        size += 1
-    return name.offset - size
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def name_end(name: cython.pointer(cython.const[Arg])) -> cython.size_t:
-    """The position after its CR LF."""
-    return name.offset + name.length + 2
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def put_name(
-    target: cython.p_char,
-    data: cython.p_const_char,
-    parser: cython.pointer(cython.const[Parser]),
-    layout: cython.pointer(cython.const[Layout]),
-    keys: cython.size_t,
-) -> cython.size_t:
-    """Write the number of arguments, and the command's name with its length line."""
-    start: cython.size_t = name_start(parser.argv)
-    length: cython.size_t = name_end(parser.argv) - start
-    size: cython.size_t = put_length(target, b"*", 1 + keys * layout.step)
-    memcpy(target + size, data + start, length)
-    return size + length
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def put_counted(
-    target: cython.p_char,
-    data: cython.p_const_char,
-    parser: cython.pointer(cython.const[Parser]),
-    layout: cython.pointer(cython.const[Layout]),
-    keys: cython.size_t,
-) -> cython.size_t:
-    """Write the same for a command with arguments before or after the keys. The only argument that
-    may come before them is their number."""
-    start: cython.size_t = name_start(parser.argv)
-    length: cython.size_t = name_end(parser.argv) - start
-    others: cython.size_t = (layout.nkeys - keys) * layout.step
-    digits: cython.size_t = 1
-    rest: cython.size_t = keys
-    size: cython.size_t = put_length(target, b"*", parser.argc - others)
-    memcpy(target + size, data + start, length)
-    size += length
-    if layout.first == 2:
-        while rest > 9:
-            rest //= 10
-            digits += 1
-        size += put_length(target + size, b"$", digits)
-        # A line like that of a length, which begins with the LF of the line before.
-        size += put_length(target + size - 1, b"\n", keys) - 1
-    return size
+    if found == AS_IT_IS:
+        return forward_one(client, row, data, parser.pos, client.frontend.route.any_group(), flags)
+    return 0

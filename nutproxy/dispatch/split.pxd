@@ -30,6 +30,7 @@ cdef struct Layout:
     bint ordered            # the merge needs to know which part has which key
     bint kept               # the merge reads the keys from the request
     uint32_t part_flags
+    int group               # split_parts sets it
 
 # One part before it is made.
 cdef struct Plan:
@@ -53,3 +54,5 @@ cdef struct Split:
 
 cdef int split(ClientConn client, void* row, char* data, Parser* parser, const Layout* layout,
                uint32_t flags) except -1
+cdef Msg* split_parts(ClientConn client, void* row, char* data, Parser* parser,
+                      Layout* layout) except? NULL

@@ -94,6 +94,40 @@ def split(client, row, data, parser, layout, flags):
         release(cython.address(one))
 
 
+def split_parts(client, row, data, parser, layout):
+    """Make the command of a request, and its parts, of which each has its group as `hash`. Nothing
+    is sent or queued. NULL: one group has all keys; `layout.group` is set to it."""
+    route: Route = client.frontend.route
+    first: cython.pointer(Arg) = cython.address(parser.argv[layout.first])
+    msg: cython.pointer(Msg) = cython.NULL
+    index: cython.uint
+    one: Split
+    memset(cython.address(one), 0, cython.sizeof(Split))
+    one.layout = layout
+    one.data = data
+    one.parser = parser
+    one.nkeys = layout.nkeys
+    one.large = NO_LIMIT
+    try:
+        make_room(cython.address(one), route.ngroups)
+        layout.group = NO_GROUP
+        if route.group(data, first, layout.step, one.nkeys, one.groups):
+            return cython.NULL
+        plan(cython.address(one))
+        layout.group = one.plans[1].group
+        if one.count == 1:
+            return cython.NULL
+        begin(client, row, cython.address(one), 0)
+        fill(cython.address(one))
+        msg = one.msg
+        one.msg = cython.NULL
+        for index in range(msg.join.count):
+            msg.join.parts[index].hash = one.plans[index + 1].group
+        return msg
+    finally:
+        release(cython.address(one))
+
+
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def send_split(

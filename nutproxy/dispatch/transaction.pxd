@@ -2,6 +2,7 @@ from libc.stdint cimport uint32_t
 
 from nutproxy.front.client cimport ClientConn
 from nutproxy.msg.message cimport Msg
+from nutproxy.msg.message cimport Msg
 from nutproxy.msg.parse cimport Parser
 from nutproxy.proto.row cimport Row
 
@@ -20,13 +21,18 @@ cdef class Transaction:
     cdef list batches                  # Batch, by server
     cdef uint32_t version              # the route's, at MULTI
     cdef uint32_t count                # commands
-    cdef uint32_t* order               # by command: the number of its batch, or LOCAL_PART
+    # By command: the number of its batch, or LOCAL_PART, or MERGED and a place in `merged`.
+    cdef uint32_t* order
     cdef uint32_t order_room
+    cdef Msg** merged                  # commands that were split; the parts have batches as `hash`
+    cdef uint32_t nmerged
+    cdef uint32_t merged_room
     cdef list local                    # those that nutproxy handles: (row number, arguments or reply)
     cdef int database                  # the last one that was selected; -1 for none
 
     cdef Batch batch_of(self, int group, bint split)
     cdef int note(self, uint32_t part) except -1
+    cdef int keep(self, Msg* msg) except -1
 
 cdef int seal(Msg* msg, Batch batch) except -1
 cdef int multi(ClientConn client, uint32_t flags) except -1

@@ -31,7 +31,6 @@ import logging
 
 import cython
 import hiredis
-from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.libc.stdlib import free, realloc
@@ -45,22 +44,28 @@ from cython.cimports.nutproxy.dispatch.forward import (
     queue_held,
 )
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group, needs_one_server
+from cython.cimports.nutproxy.dispatch.layout import LAID_OUT, REFUSED, lay_out
+from cython.cimports.nutproxy.dispatch.split import Layout, split_parts
+from cython.cimports.nutproxy.dispatch.words import words_of
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.msg.message import (
     MSG_BATCH,
     MSG_DONE,
+    MSG_ERROR,
+    MSG_PIECES,
     Join,
     Msg,
     msg_constant,
     msg_copy,
+    msg_drop,
     msg_get,
     msg_put,
     msg_reserve,
     msg_take,
 )
-from cython.cimports.nutproxy.msg.parse import Arg, Parser
+from cython.cimports.nutproxy.msg.parse import Parser
 from cython.cimports.nutproxy.msg.response import msg_error
 from cython.cimports.nutproxy.proto.merge import element_size
 from cython.cimports.nutproxy.proto.redis import put_length, read_length
@@ -71,6 +76,7 @@ from cython.cimports.nutproxy.proto.table import (
     CURSOR,
     LOCAL,
     ONE,
+    SPLIT,
     STATE_MULTI,
     STATE_TRANSACTION,
     UNSUPPORTED,
@@ -92,6 +98,8 @@ EXEC = cython.declare(cython.p_const_char, b"*1\r\n$4\r\nEXEC\r\n")
 UNWATCH = cython.declare(cython.p_const_char, b"*1\r\n$7\r\nUNWATCH\r\n")
 # In Transaction.order and Join.sequence: nutproxy handles the command itself.
 LOCAL_PART = cython.declare(cython.uint, 0xFFFFFFFF)
+# The same, with the place of its message: the command was split.
+MERGED = cython.declare(cython.uint, 0x80000000)
 # Bytes of a new batch: a few small commands.
 BATCH_ROOM = cython.declare(cython.size_t, 512)
 # Local commands of a transaction. They are carried out in one turn.
@@ -143,6 +151,10 @@ class Transaction:
         self.database = -1
 
     def __dealloc__(self):
+        index: cython.uint
+        for index in range(self.nmerged):
+            msg_put(self.merged[index])
+        free(self.merged)
         free(self.order)
 
     def batch_of(self, group, split):
@@ -175,6 +187,23 @@ class Transaction:
         self.order[self.count] = part
         self.count += 1
         return 0
+
+    def keep(self, msg):
+        """The next command has been split. Takes over its message."""
+        grown: cython.pointer(cython.pointer(Msg))
+        if self.nmerged == self.merged_room:
+            self.merged_room = max(4, 2 * self.merged_room)
+            grown = cython.cast(
+                cython.pointer(cython.pointer(Msg)),
+                realloc(self.merged, self.merged_room * cython.sizeof(cython.pointer(Msg))),
+            )
+            if grown is cython.NULL:
+                msg_put(msg)
+                raise MemoryError
+            self.merged = grown
+        self.merged[self.nmerged] = msg
+        self.nmerged += 1
+        return self.note(MERGED | (self.nmerged - 1))
 
 
 # MULTI, DISCARD
@@ -233,13 +262,15 @@ def queue_command(client, row, data, parser, flags):
     elif row.behaviour == LOCAL:
         return queue_local(client, row, data, parser, flags)
     elif frontend.verdicts[row.number]:
-        text = refusal(client, names[row.number], words(data, parser, 16))
+        text = refusal(client, names[row.number], words_of(data, parser, 16, 32))
         if text:
             # As in Redis, EXEC has the error in place of its reply.
             return queue_own(client, row, text, parser.pos, flags)
     if for_all_servers(row) and route.ngroups > 1:
         name: bytes = names[row.number].upper().encode()
         return answer(client, errors.error("all_in_transaction", name), flags, True)
+    if row.behaviour == SPLIT and splits(client):
+        return queue_split(client, row, data, parser, flags)
     if row.specs > 0 and common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
     if group == -1:
@@ -249,6 +280,68 @@ def queue_command(client, row, data, parser, flags):
     if client.session.doomed:
         return answer_constant(client, b"+QUEUED\r\n", 9, flags)
     return queue_for(client, group, data, parser.pos, flags)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def splits(client: ClientConn) -> cython.bint:
+    """May its transaction go to several servers?"""
+    frontend: Frontend = client.frontend
+    return (
+        frontend.split_transactions
+        and frontend.route.ngroups > 1
+        and client.session.watching is None
+        and not client.session.doomed
+    )
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def queue_split(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_char,
+    parser: cython.pointer(Parser),
+    flags: uint32_t,
+) -> cython.int:
+    """MGET, MSET, DEL, …: each server gets the command with its own keys."""
+    session: Session = client.session
+    transaction: Transaction = session.multi
+    layout: Layout
+    batch: Batch
+    msg: cython.pointer(Msg)
+    part: cython.pointer(Msg)
+    index: cython.uint
+    length: cython.size_t = 0
+    group: cython.int = ANY_GROUP
+    found: cython.int = lay_out(client, row, data, parser, cython.address(layout), flags)
+    if found == REFUSED:
+        return 0
+    if found != LAID_OUT:
+        if common_group(client, row, data, parser, flags, cython.address(group)):
+            return 0
+        return queue_for(client, group, data, parser.pos, flags)
+    msg = split_parts(client, row, data, parser, cython.address(layout))
+    if msg is cython.NULL:
+        if layout.group < 0:
+            name: bytes = client.frontend.name.encode()
+            return answer(client, errors.error("no_live_server", name), flags, True)
+        return queue_for(client, layout.group, data, parser.pos, flags)
+    transaction.keep(msg)
+    for index in range(msg.join.count):
+        length += msg.join.parts[index].req.length
+    if not has_room(client, length, flags):
+        return 0
+    for index in range(msg.join.count):
+        part = msg.join.parts[index]
+        batch = transaction.batch_of(part.hash, True)
+        batch.append(part.req.data, part.req.length)
+        batch.count += 1
+        msg_drop(cython.address(part.req))
+        part.hash = transaction.batches.index(batch)
+    session.queued += length
+    client.pending += length
+    return answer_constant(client, b"+QUEUED\r\n", 9, flags)
 
 
 @cython.cfunc
@@ -331,20 +424,6 @@ def objection(
 
 
 @cython.cfunc
-def words(data: cython.p_const_char, parser: cython.pointer(Parser), most: cython.uint) -> list:
-    """The first arguments as bytes objects."""
-    index: cython.uint
-    arg: cython.pointer(Arg)
-    found: list = []
-    for index in range(min(parser.argc, most)):
-        arg = cython.address(parser.argv[index])
-        found.append(
-            PyBytes_FromStringAndSize(data + arg.offset, cython.cast(cython.Py_ssize_t, arg.length))
-        )
-    return found
-
-
-@cython.cfunc
 @cython.exceptval(-1, check=False)
 def queue_local(
     client: ClientConn,
@@ -355,7 +434,7 @@ def queue_local(
 ) -> cython.int:
     """A command that nutproxy handles itself, at EXEC."""
     transaction: Transaction = client.session.multi
-    argv: list = words(data, parser, parser.argc)
+    argv: list = words_of(data, parser, parser.argc, parser.pos)
     if names[row.number] == "select":
         number = number_of(client.pool, argv[1])
         changes: cython.bint = number != client.profile.database or transaction.database >= 0
@@ -629,56 +708,116 @@ def put_elements(msg: cython.pointer(Msg), transaction: Transaction, own: list) 
     """Put the elements into the order of the commands. For a batch that failed, its error stands in
     for the replies of each of its commands."""
     join: cython.pointer(Join) = msg.join
-    part: cython.pointer(Msg)
     reply: bytes
     index: cython.uint
-    number: cython.uint
-    length: cython.size_t
     size: cython.size_t = 32
     at: cython.size_t
-    next_own: cython.Py_ssize_t = 0
     target: cython.p_char
     for reply in own:
         size += len(reply)
-    for index in range(join.count):
-        # By batch: where its next element is. NULL for one that failed.
-        part = join.parts[index]
-        part.key_at = 0
-        if is_whole(part, transaction.batches[index]):
-            at = 0
-            read_length(part.rsp.data, cython.address(at))
-            part.key_at = cython.cast(uint32_t, at)
+    # Once to find the size, and to merge what was split.
+    begin_elements(msg, transaction)
     for index in range(join.nkeys):
-        if join.sequence[index] != LOCAL_PART:
-            part = join.parts[join.sequence[index]]
-            if part.key_at == 0:
-                size += part.rsp.length
-    for index in range(join.count):
-        if join.parts[index].key_at:
-            size += join.parts[index].rsp.length
+        size += put_element(msg, transaction, join.sequence[index], cython.NULL)
     target = msg_reserve(msg, cython.address(msg.rsp), size)
     if target is cython.NULL:
         raise MemoryError
+    begin_elements(msg, transaction)
     at = put_length(target, b"*", join.nkeys)
+    own_replies = iter(own)
     for index in range(join.nkeys):
-        number = join.sequence[index]
-        if number == LOCAL_PART:
-            reply = own[next_own]
-            next_own += 1
+        if join.sequence[index] == LOCAL_PART:
+            reply = next(own_replies)
             memcpy(target + at, cython.cast(cython.p_const_char, reply), len(reply))
             at += len(reply)
-            continue
-        part = join.parts[number]
-        if part.key_at == 0:
-            memcpy(target + at, part.rsp.data, part.rsp.length)
-            at += part.rsp.length
-            continue
-        length = element_size(part.rsp.data + part.key_at, part.rsp.length - part.key_at)
-        memcpy(target + at, part.rsp.data + part.key_at, length)
-        part.key_at += cython.cast(uint32_t, length)
-        at += length
+        else:
+            at += put_element(msg, transaction, join.sequence[index], target + at)
     msg.rsp.length = at
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def begin_elements(msg: cython.pointer(Msg), transaction: Transaction) -> cython.int:
+    """Set `key_at` of each batch to where its first element is; 0 for one that failed."""
+    join: cython.pointer(Join) = msg.join
+    index: cython.uint
+    at: cython.size_t
+    for index in range(join.count):
+        at = 0
+        if is_whole(join.parts[index], transaction.batches[index]):
+            read_length(join.parts[index].rsp.data, cython.address(at))
+        join.parts[index].key_at = cython.cast(uint32_t, at)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def next_element(
+    part: cython.pointer(Msg), length: cython.pointer(cython.size_t)
+) -> cython.p_const_char:
+    """The next reply of this batch. Sets its length."""
+    start: cython.p_const_char = part.rsp.data
+    length[0] = part.rsp.length
+    if part.key_at:
+        start += part.key_at
+        length[0] = element_size(start, part.rsp.length - part.key_at)
+        part.key_at += cython.cast(uint32_t, length[0])
+    return start
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def put_element(
+    msg: cython.pointer(Msg), transaction: Transaction, place: uint32_t, target: cython.p_char
+) -> cython.Py_ssize_t:
+    """Write the reply to the next command, if `target` is given. Returns its length; that of
+    nutproxy's own counts as 0."""
+    merged: cython.pointer(Msg)
+    length: cython.size_t = 0
+    start: cython.p_const_char
+    index: cython.uint
+    if place == LOCAL_PART:
+        return 0
+    if not place & MERGED:
+        start = next_element(msg.join.parts[place], cython.address(length))
+        if target is not cython.NULL:
+            memcpy(target, start, length)
+        return length
+    merged = transaction.merged[place & ~MERGED]
+    if target is cython.NULL:
+        merge_parts(msg, merged)
+        return merged.rsp.length
+    for index in range(merged.join.count):
+        next_element(msg.join.parts[merged.join.parts[index].hash], cython.address(length))
+    if not merged.flags & MSG_PIECES:
+        memcpy(target, merged.rsp.data, merged.rsp.length)
+        return merged.rsp.length
+    length = 0
+    for index in range(merged.pieces.count):
+        memcpy(
+            target + length, merged.pieces.bodies[index].data, merged.pieces.bodies[index].length
+        )
+        length += merged.pieces.bodies[index].length
+    return length
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def merge_parts(msg: cython.pointer(Msg), merged: cython.pointer(Msg)) -> cython.int:
+    """Merge the replies to the parts of a command that was split, as outside of a transaction."""
+    part: cython.pointer(Msg)
+    start: cython.p_const_char
+    length: cython.size_t = 0
+    index: cython.uint
+    for index in range(merged.join.count):
+        part = merged.join.parts[index]
+        start = next_element(msg.join.parts[part.hash], cython.address(length))
+        if start[0] == b"-" or start[0] == b"!":
+            part.flags |= MSG_ERROR
+        if msg_copy(part, cython.address(part.rsp), start, length) < 0:
+            raise MemoryError
+    return merged.join.finish(merged)
 
 
 @cython.cfunc

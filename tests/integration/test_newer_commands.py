@@ -125,8 +125,8 @@ def sent(client, servers, argv):
     return reply, [number for number, each in enumerate(servers) if each.requests == [argv]]
 
 
-def refused_option(argv):
-    option = COMMANDS[row_of(argv)].refused_option
+def blocking_option(argv):
+    option = COMMANDS[row_of(argv)].blocking_option
     return (
         option is not None
         and argv != [b"ts.read", b"block", b"0", b"max_count", b"2"]
@@ -138,7 +138,7 @@ def refused_option(argv):
 def test_every_key_of_a_request_decides_on_its_server(argv, client, servers):
     """Keys of one server are forwarded to it; with one key of another server, the request is
     refused and no server gets it."""
-    if refused_option(argv):
+    if blocking_option(argv):
         return
     places = keys_of(COMMANDS[row_of(argv)], argv)
     expected = {ROUTER.explain(argv[place]).server for place in places}

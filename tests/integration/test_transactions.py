@@ -222,6 +222,44 @@ def test_split_transactions_are_carried_out_by_every_server(proxy, shards):
         assert re.search(r"cmdstat_exec:calls=(\d+)", stats)[1] == "1"
 
 
+def test_commands_with_many_keys_are_split_in_split_transactions(proxy, shards):
+    keys = [f"{number}:k" for number in range(30)]
+    large = "x" * 200_000
+    with Client(proxy.ports["split"]) as client:
+        client.pipeline(
+            ("MULTI",),
+            ("MSET", *[word for key in keys for word in (key, key)]),
+            ("EXPIRE", keys[3], 1000),
+            ("MGET", *keys, "nosuch"),
+            ("SET", keys[0], large),
+            ("MGET", *keys[:3]),
+            ("DEL", *keys[:20], "nosuch"),
+            ("EXISTS", *keys),
+            ("MGET", keys[25]),
+            ("EXEC",),
+        )
+        assert client.replies(9) == [b"OK", *[b"QUEUED"] * 8]
+        values = [key.encode() for key in keys]
+        assert client.reply() == [
+            b"OK",
+            1,
+            [*values, None],
+            b"OK",
+            [large.encode(), *values[1:3]],
+            20,
+            10,
+            [values[25]],
+        ]
+        client.pipeline(("MULTI",), ("MSET", "a", "1", "b"), ("EXEC",))
+        assert words(client.replies(3)[1]) == "ERR wrong number of arguments for 'mset' command"
+        client.pipeline(("MULTI",), ("MSETNX", *keys[:6]), ("EXEC",))
+        assert words(client.replies(3)[1]).startswith("CROSSSLOT Keys of 'MSETNX' ")
+        client.pipeline(("WATCH", keys[0]), ("MULTI",), ("MGET", *keys), ("EXEC",))
+        assert words(client.replies(4)[2]).startswith("CROSSSLOT Keys of 'MGET' ")
+    stats = [pipeline(server.port, [("INFO", "commandstats")])[0].decode() for server in shards]
+    assert [re.search(r"cmdstat_exec:calls=(\d+)", text)[1] for text in stats] == ["1"] * 3
+
+
 def test_a_split_transaction_has_the_error_of_a_dead_server_in_place_of_its_replies():
     with RedisServer() as one, RedisServer() as two, RedisServer() as three:
         shards = [one, two, three]
