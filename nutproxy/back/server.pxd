@@ -3,12 +3,18 @@ from libc.stdint cimport int64_t
 from nutproxy.back.health cimport Machine
 from nutproxy.back.link cimport Link, Upstream
 from nutproxy.back.profile cimport Profile, Profiles
+from nutproxy.io.jobs cimport Job
 from nutproxy.io.timer cimport Timer
 
 cdef extern from "Python.h":
     # Borrowed, unchecked: link_for is called for every request.
     void* list_item "PyList_GET_ITEM" (void* items, Py_ssize_t index) noexcept
     Py_ssize_t list_size "PyList_GET_SIZE" (void* items) noexcept
+
+# Ends the links that were borrowed when their server went down.
+cdef class EndLent(Job):
+    cdef list links
+    cdef str cause
 
 cdef class Server(Upstream):
     cdef readonly object member        # the Member of the pool's newest View
@@ -21,7 +27,7 @@ cdef class Server(Upstream):
     cdef readonly list lanes           # by profile, then by slot: a Link or None
     cdef dict asides                   # by Profile: Link
     cdef readonly set lent             # the links that have been borrowed
-    cdef dict resting                  # by Profile: idle links that can be borrowed, a list
+    cdef dict resting                  # by Profile: idle links that can be borrowed
     cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3

@@ -74,6 +74,7 @@ from cython.cimports.nutproxy.back.link import (
 )
 from cython.cimports.nutproxy.back.profile import Profile, Profiles
 from cython.cimports.nutproxy.back.server import list_item, list_size
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import Reactor
 from cython.cimports.nutproxy.stats.slab import (
     GLOBAL_TOTAL_CONNECTIONS,
@@ -98,11 +99,28 @@ PATIENCE = 100
 # A connection is closed when this many requests in a row have timed out, over this many timeouts.
 ROW_MIN = 4
 ROW_TIMEOUTS = 4
-# Idle links of a profile that are kept to be borrowed, and for how many milliseconds.
-RESTING_MAX = 16
+# Idle links of a profile that are kept to be borrowed, and for how many milliseconds. Many clients
+# with short timeouts need as many links all the time.
+RESTING_MAX = 4096
 REST = 10000
+# Borrowed links that are ended in one turn: a millisecond, with the replies to their clients.
+ENDED_PER_TURN = 32
 # Milliseconds for connect and handshake if the pool has no timeout.
 HANDSHAKE_LIMIT = 10000
+
+
+@cython.cclass
+class EndLent(Job):
+    def __init__(self, links: list, cause: str):
+        self.links = links
+        self.cause = cause
+
+    def portion(self):
+        link: Link
+        for link in self.links[-ENDED_PER_TURN:]:
+            link.abort(self.cause)
+        del self.links[-ENDED_PER_TURN:]
+        return len(self.links) > 0
 
 
 @cython.final
@@ -192,7 +210,7 @@ class Server(Upstream):
     def vacate(self, profile: Profile) -> None:
         """End the links of this profile, which are idle."""
         link: Link
-        for link in self.lane(profile) + self.resting.pop(profile, []):
+        for link in self.lane(profile) + list(self.resting.pop(profile, ())):
             if link is not None:
                 link.drop()
 
@@ -284,7 +302,7 @@ class Server(Upstream):
     def borrow(self, profile):
         link: Link
         hold: cython.bint = False
-        resting: list = self.resting.get(profile)
+        resting: dict = self.resting.get(profile)
         if self.down:
             self.refusal = self.error
             todo: cython.int = self.health.request(self.reactor.now)
@@ -296,7 +314,7 @@ class Server(Upstream):
             self.refusal = NOPROTO
             return None
         elif resting:
-            link = resting.pop()
+            link, _ = resting.popitem()
             self.lent.add(link)
             return link
         link = Link(self, profile, NO_SLOT)
@@ -318,13 +336,13 @@ class Server(Upstream):
         return link.change(profile)
 
     def give_back(self, link):
-        resting: list
+        resting: dict
         if link.state == LINK_CLOSED:
             return 0
         if not idle(link):
             link.return_when_idle()
             return 0
-        resting = self.resting.setdefault(link.profile, [])
+        resting = self.resting.setdefault(link.profile, {})
         if (
             link.state != LINK_READY
             or len(resting) >= RESTING_MAX
@@ -337,7 +355,7 @@ class Server(Upstream):
         self.lent.discard(link)
         link.returned()
         link.waiting_since = self.reactor.now
-        resting.append(link)
+        resting[link] = None
         return 0
 
     def end_resting(self, limit: int) -> None:
@@ -345,14 +363,15 @@ class Server(Upstream):
         link: Link
         for resting in self.resting.values():
             for link in list(resting):
-                if self.reactor.now - link.waiting_since >= limit:
-                    link.drop()
+                if self.reactor.now - link.waiting_since < limit:
+                    # The others have come back later.
+                    break
+                link.drop()
 
     def end_lent(self, cause: str) -> None:
         """End the links that are borrowed: their server is of no use any more."""
-        link: Link
-        for link in list(self.lent):
-            link.abort(cause)
+        if self.lent:
+            self.reactor.jobs.add(EndLent(list(self.lent), cause))
 
     def handshake(self, link):
         return self.protocol.handshake.steps(self, link)
@@ -454,8 +473,7 @@ class Server(Upstream):
             if self.asides.get(link.profile) is link:
                 self.asides.pop(link.profile)
             self.lent.discard(link)
-            if link in self.resting.get(link.profile, ()):
-                self.resting[link.profile].remove(link)
+            self.resting.get(link.profile, {}).pop(link, None)
             return False
         lane = self.lanes[link.profile.index]
         if lane[link.slot] is link:

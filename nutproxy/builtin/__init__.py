@@ -4,6 +4,7 @@
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
                                      └──> Query ──> servers ──> finish(replies) ──> bytes
                                      └──> Steps ──> a step in each turn ──> bytes
+                                     └──> Unblock ──> the server in which a client waits ──> bytes
 
 A handler never waits, and never takes more than a millisecond or two of the event loop. If a reply
 takes longer to make, the handler returns Steps, and one step runs in each turn of the loop. If it
@@ -25,11 +26,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nutproxy.builtin import client, connection, databases, info, server
-from nutproxy.builtin.interface import Client, Query, Steps
+from nutproxy.builtin.interface import Client, Query, Steps, Unblock
 
-__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps"]
+__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps", "Unblock"]
 
-Handler = Callable[[Client, list[bytes]], bytes | Query | Steps]
+Handler = Callable[[Client, list[bytes]], bytes | Query | Steps | Unblock]
 
 # The handlers by their name in the command table.
 HANDLERS: Mapping[str, Handler] = {
@@ -43,9 +44,11 @@ HANDLERS: Mapping[str, Handler] = {
     "client_id": client.id_,
     "client_import_source": client.import_source,
     "client_info": client.info,
+    "client_kill": client.kill,
     "client_list": client.list_,
     "client_no_evict": client.no_evict,
     "client_no_touch": client.no_touch,
+    "client_pause": client.pause,
     "client_reply": client.reply,
     "client_setinfo": client.setinfo,
     "client_setname": client.setname,

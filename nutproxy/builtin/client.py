@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from time import monotonic
 
 from nutproxy.builtin.databases import visible
-from nutproxy.builtin.interface import Client, ReplyMode, Steps
+from nutproxy.builtin.interface import Client, ReplyMode, Steps, Unblock
 from nutproxy.builtin.resp import (
     OK,
     array,
@@ -116,8 +117,11 @@ def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:
 
 
 def _info_line(client: Client, now: float) -> str:
+    queued = client.queued_commands
     flags = (
-        ("U" if client.peer.startswith("/") else "")
+        ("x" if queued >= 0 else "")
+        + ("b" if client.waits else "")
+        + ("U" if client.peer.startswith("/") else "")
         + ("c" if client.closing else "")
         + ("e" if client.no_evict else "")
         + ("T" if client.no_touch else "")
@@ -135,7 +139,7 @@ def _info_line(client: Client, now: float) -> str:
         "sub": 0,
         "psub": 0,
         "ssub": 0,
-        "multi": -1,
+        "multi": queued,
         "qbuf": 0,
         "qbuf-free": 0,
         "argv-mem": 0,
@@ -239,16 +243,141 @@ def caching(client: Client, argv: list[bytes]) -> bytes:
     return errors.error("not_tracking")
 
 
-def unpause(client: Client, argv: list[bytes]) -> bytes:
-    """Always OK, because clients are never paused."""
+def pause(client: Client, argv: list[bytes]) -> bytes:
+    """CLIENT PAUSE milliseconds [WRITE|ALL]"""
+    if len(argv) > 4:
+        return errors.error("client_arguments", argv[1].upper())
+    mode = argv[3].lower() if len(argv) == 4 else b"all"
+    if mode not in (b"write", b"all"):
+        return errors.error("pause_mode")
+    timeout = parse_integer(argv[2])
+    if timeout is None:
+        return errors.error("timeout_integer")
+    if timeout < 0:
+        return errors.error("timeout_negative")
+    client.frontend.pause(timeout, mode == b"all")
     return OK
 
 
-def unblock(client: Client, argv: list[bytes]) -> bytes:
-    """CLIENT UNBLOCK id [TIMEOUT|ERROR]. Always 0, because clients are never blocked."""
-    if len(argv) > 4 or (len(argv) == 4 and argv[3].lower() not in (b"timeout", b"error")):
+def unpause(client: Client, argv: list[bytes]) -> bytes:
+    client.frontend.unpause()
+    return OK
+
+
+def unblock(client: Client, argv: list[bytes]) -> bytes | Unblock:
+    """CLIENT UNBLOCK id [TIMEOUT|ERROR]"""
+    if len(argv) > 4:
+        return errors.error("client_arguments", argv[1].upper())
+    reason = argv[3].lower() if len(argv) == 4 else b"timeout"
+    if reason not in (b"timeout", b"error"):
         return errors.error("unblock_reason")
-    return errors.error("not_integer") if parse_integer(argv[2]) is None else integer(0)
+    number = parse_integer(argv[2])
+    if number is None:
+        return errors.error("not_integer")
+    target = client.frontend.clients.get(number)
+    if target is None or not target.waits:
+        return integer(0)
+    return Unblock(target, reason == b"error")
+
+
+# Clients that CLIENT KILL looks at in one step: two milliseconds if all of them are closed.
+KILLED_PER_STEP = 64
+USERS = frozenset({b"default"})
+
+
+@dataclass
+class Victims:
+    """Whom CLIENT KILL closes: the clients that meet all conditions that are set."""
+
+    number: int | None = None
+    addr: str | None = None
+    laddr: str | None = None
+    kind: bytes | None = None
+    age: int | None = None
+    skip_me: bool = True
+
+    def has(self, client: Client, now: float) -> bool:
+        return (
+            self.number in (None, client.id)
+            and self.addr in (None, client.peer)
+            and self.laddr in (None, client.local_addr)
+            and self.kind in (None, _kind(client))
+            and (self.age is None or int(now - client.created) >= self.age)
+        )
+
+
+def _kind(client: Client) -> bytes:
+    return b"normal"
+
+
+def kill(client: Client, argv: list[bytes]) -> bytes | Steps:
+    """CLIENT KILL address, or with options and their values."""
+    victims = Victims()
+    if len(argv) == 3:
+        victims = Victims(addr=argv[2].decode(errors="replace"), skip_me=False)
+    else:
+        for at in range(2, len(argv), 2):
+            if refusal := _condition(victims, argv[at : at + 2]):
+                return refusal
+    steps = _kill(client, victims, old=len(argv) == 3)
+    return Steps(steps) if len(client.frontend.clients) > KILLED_PER_STEP else next(steps)
+
+
+def _condition(victims: Victims, words: list[bytes]) -> bytes:
+    """Set a condition: an option and its value. Returns an error, or b""."""
+    option, value = words[0].lower(), words[-1]
+    if len(words) == 1:
+        return errors.error("syntax")
+    if option == b"id":
+        victims.number = parse_integer(value)
+        if victims.number is None or victims.number < 1:
+            return errors.error("kill_id")
+    elif option == b"maxage":
+        victims.age = parse_integer(value)
+        if victims.age is None:
+            return errors.error("kill_age_integer")
+        if victims.age < 1:
+            return errors.error("kill_age")
+    elif option == b"type":
+        victims.kind = {b"slave": b"replica"}.get(value.lower(), value.lower())
+        if victims.kind not in CLIENT_TYPES:
+            return errors.error("client_type", errors.echo(value))
+    elif option == b"addr":
+        victims.addr = value.decode(errors="replace")
+    elif option == b"laddr":
+        victims.laddr = value.decode(errors="replace")
+    elif option == b"user":
+        if value not in USERS:
+            return errors.error("no_such_user", errors.echo(value))
+    elif option == b"skipme" and value.lower() in (b"yes", b"no"):
+        victims.skip_me = value.lower() == b"yes"
+    else:
+        return errors.error("syntax")
+    return b""
+
+
+def _kill(client: Client, victims: Victims, old: bool) -> Iterator[bytes]:
+    """Yields b"" after each portion of clients except the last, then the reply. `old`: the form
+    with an address alone."""
+    now = monotonic()
+    every = [*client.frontend.clients.values()]
+    killed = 0
+    for start in range(0, len(every), KILLED_PER_STEP):
+        if start:
+            yield b""
+        for each in every[start : start + KILLED_PER_STEP]:
+            if each.fd < 0 or not victims.has(each, now) or (each is client and victims.skip_me):
+                continue
+            killed += 1
+            if each is client:
+                # After the reply.
+                client.closing = True
+            else:
+                each.kill()
+    if old:
+        yield OK if killed else errors.error("no_such_client")
+    else:
+        yield integer(killed)
 
 
 CLIENT_HELP = """\
@@ -267,12 +396,16 @@ IMPORT-SOURCE (ON|OFF)
     Return an error for ON: the pool is never in import mode.
 INFO
     Return information about the current connection.
+KILL <ip:port> | <option> <value> [<option> <value> ...]
+    Close clients of this pool. Options: ID, TYPE, USER, ADDR, LADDR, SKIPME, MAXAGE.
 LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB) | ID <id> [<id> ...]]
     Return information about the clients of this pool.
 NO-EVICT (ON|OFF)
     Set a flag that CLIENT LIST shows. nutproxy never evicts clients.
 NO-TOUCH (ON|OFF)
     Set a flag that CLIENT LIST shows. It is not sent to the servers.
+PAUSE <timeout> [WRITE|ALL]
+    Delay the requests of all clients of this pool for <timeout> milliseconds.
 REPLY (ON|OFF|SKIP)
     Control the replies sent to the current connection.
 SETINFO (LIB-NAME|LIB-VER) <value>
@@ -284,9 +417,9 @@ TRACKING OFF
 TRACKINGINFO
     Report that tracking is off.
 UNBLOCK <id> [TIMEOUT|ERROR]
-    Return 0: clients are never blocked.
+    Unblock a client of this pool that waits in a blocking command.
 UNPAUSE
-    Do nothing: clients are never paused.
+    End CLIENT PAUSE.
 HELP
     Print this help."""
 

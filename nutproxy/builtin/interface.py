@@ -62,6 +62,10 @@ class Frontend(Protocol):
     total_net_out: int  # bytes
     forward_errors: int
 
+    def pause(self, milliseconds: int, every: bool) -> None: ...
+
+    def unpause(self) -> None: ...
+
 
 class ReplyMode(IntEnum):
     """What CLIENT REPLY has asked for."""
@@ -97,12 +101,15 @@ class Client(Protocol):
     omem: int  # bytes
     closing: bool  # close after the outstanding replies
     waits: bool  # it waits in a blocking command
+    queued_commands: int  # of its transaction; -1 outside of one
     frontend: Frontend
     pool: Pool
 
     def adopt(self, protover: int, database: int) -> bool: ...  # False: too many profiles
 
     def end_session(self) -> None: ...  # nothing that it has begun goes on
+
+    def kill(self) -> None: ...  # close it at once
 
     def enter(self, state: int, command: bytes, error: bytes) -> None: ...
 
@@ -122,6 +129,14 @@ class Query:
     scope: Literal["any", "all"]
     argv: list[bytes]
     finish: Callable[[list[object]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Unblock:
+    """CLIENT UNBLOCK of a client that waits in a server."""
+
+    client: Client
+    with_error: bool
 
 
 @dataclass(frozen=True, slots=True)

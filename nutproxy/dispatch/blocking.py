@@ -16,6 +16,9 @@ link is closed as soon as the client has closed its connection, or only its send
 anything that others send later is read. If the client has closed its sending side together with the
 command, the command is sent as a transaction, in which it does not wait.
 
+**CLIENT UNBLOCK** is sent to the server, over the shared link of the client that sends it. So the
+server decides whether an element comes first, and the waiting client gets what its server replies.
+
 **WAIT** asks how many replicas have the writes of its connection. The client's writes went over
 shared links, so every live server is asked over a borrowed link, after the replies to all earlier
 requests of the client. A server compares its replicas with the place in its stream of writes where
@@ -27,10 +30,11 @@ import math
 
 import cython
 import hiredis
+from cython.cimports.cpython.ref import Py_INCREF
 from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.conn import Conn
-from cython.cimports.nutproxy.dispatch.forward import queue_held
+from cython.cimports.nutproxy.dispatch.forward import answer_constant, parent_of, queue_held
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
 from cython.cimports.nutproxy.dispatch.transaction import Batch, seal
 from cython.cimports.nutproxy.front.client import ClientConn
@@ -38,12 +42,15 @@ from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.msg.message import (
     MSG_BATCH,
+    MSG_DONE,
     MSG_SEQUENCE,
     Join,
     Msg,
     join_get,
     msg_copy,
     msg_drop,
+    msg_get,
+    msg_put,
 )
 from cython.cimports.nutproxy.msg.parse import Arg, Parser
 from cython.cimports.nutproxy.msg.response import join_part_done, msg_error, part_owner
@@ -60,6 +67,8 @@ names: list = list(COMMANDS)
 SWAPDB: bytes = hiredis.pack_command((b"SWAPDB", b"0", b"0"))
 MULTI: bytes = hiredis.pack_command((b"MULTI",))
 EXEC: bytes = hiredis.pack_command((b"EXEC",))
+# A command that has been written is read by its server before the next few requests are.
+TRIES = 100
 # The result of `timeout_of` for a command that waits for ever.
 FOREVER = cython.declare(cython.longlong, -1)
 # Milliseconds. A longer wait has no deadline: its server has the timeout, and keepalive watches.
@@ -321,3 +330,151 @@ def done_wait(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     for link in links:
         link.server.give_back(link)
     done_block(conn, msg)
+
+
+# CLIENT UNBLOCK
+# ----------------------------------------------------------------------------------------
+
+
+@cython.cclass
+class Unblocking:
+    """The extra of the command's Join."""
+
+    def __init__(self, target: ClientConn, with_error: cython.bint):
+        session: Session = target.session
+        self.target = target
+        self.msg = session.waiting
+        self.number = session.waits
+        self.with_error = with_error
+        self.servers = []
+        self.tries = TRIES
+
+    def waits(self):
+        """Does it still wait for the same command?"""
+        session: Session = self.target.session
+        return session.waiting == self.msg and session.waits == self.number
+
+    def end_wait(self):
+        """Reply to the command here, and close its links: the server has not got it yet, or cannot
+        unblock a connection."""
+        session: Session = self.target.session
+        msg: cython.pointer(Msg) = self.msg
+        links: list = links_of(session)
+        link: Link
+        text: bytes = errors.error("unblocked")
+        index: cython.uint
+        if not self.with_error:
+            text = b"_\r\n" if self.target.profile.protover == 3 else b"*-1\r\n"
+        session.link = session.links = None
+        if msg.join is cython.NULL:
+            msg_error(msg, text)
+        else:
+            for index in range(msg.join.count):
+                msg.join.parts[index].flags |= MSG_DONE
+            if not self.with_error:
+                text = b":0\r\n"
+            msg_copy(msg, cython.address(msg.rsp), text, len(text))
+            msg.flags |= MSG_DONE
+            msg.owner.answered(msg, msg.join.arrived)
+        for link in links:
+            link.drop()
+        return 0
+
+
+@cython.cfunc
+def links_of(session: Session) -> list:
+    """The links on which its command waits."""
+    if session.links is not None:
+        return session.links
+    return [] if session.link is None else [session.link]
+
+
+def unblock(client, row, target, with_error, flags):
+    route: Route = client.frontend.route
+    todo: Unblocking = Unblocking(target, with_error)
+    link: Link
+    msg: cython.pointer(Msg)
+    index: cython.uint
+    links: list = links_of(target.session)
+    members: list = route.members()
+    for link in links:
+        if link.server_id == 0 or link.omsg_q.head is cython.NULL or link.server not in members:
+            todo.end_wait()
+            return answer_constant(client, b":1\r\n", 4, flags)
+    msg = parent_of(client, row, len(links), 0, finish_unblock, flags)
+    Py_INCREF(todo)
+    msg.join.extra = cython.cast(cython.p_void, todo)
+    msg.join.part_done = unblock_part_done
+    for link in links:
+        todo.servers.append((link.server, link.server_id))
+    client.enqueue_outq(client, msg)
+    for index in range(msg.join.count):
+        ask_to_unblock(client, msg, index)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def ask_to_unblock(client: ClientConn, msg: cython.pointer(Msg), index: cython.uint) -> cython.int:
+    """Send this part of the command to its server."""
+    todo: Unblocking = cython.cast(Unblocking, msg.join.extra)
+    part: cython.pointer(Msg) = msg.join.parts[index]
+    server, number = todo.servers[index]
+    reason = b"ERROR" if todo.with_error else b"TIMEOUT"
+    request: bytes = hiredis.pack_command((b"CLIENT", b"UNBLOCK", b"%d" % number, reason))
+    if msg_copy(part, cython.address(part.req), request, len(request)) < 0:
+        raise MemoryError
+    return client.frontend.route.submit(part, server.index, client.id, client.profile)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def unblock_part_done(msg: cython.pointer(Msg), part: cython.pointer(Msg)) -> cython.void:
+    """A server has replied. If nothing waits there yet, although the command has been written, the
+    command is still on its way, on another connection: ask again."""
+    todo: Unblocking = cython.cast(Unblocking, msg.join.extra)
+    index: cython.uint = 0
+    again: cython.pointer(Msg) = cython.NULL
+    while msg.join.parts[index] != part:
+        index += 1
+    if (
+        msg.client is not cython.NULL
+        and todo.waits()
+        and todo.tries > 0
+        and part.rsp.data[0] == b":"
+        and part.rsp.data[1] == b"0"
+    ):
+        again = msg_get()
+    if again is cython.NULL:
+        join_part_done(msg, part)
+        return
+    todo.tries -= 1
+    again.parent = msg
+    again.row = msg.row
+    again.owner = part.owner
+    part.parent = cython.NULL
+    msg_put(part)
+    msg.join.parts[index] = again
+    ask_to_unblock(cython.cast(ClientConn, msg.client), msg, index)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def finish_unblock(msg: cython.pointer(Msg)) -> cython.int:
+    """1 if a server has unblocked the client, or if that was done here because a server cannot."""
+    todo: Unblocking = cython.cast(Unblocking, msg.join.extra)
+    index: cython.uint
+    part: cython.pointer(Msg)
+    reply: bytes = b":0\r\n"
+    able: cython.bint = True
+    for index in range(msg.join.count):
+        part = msg.join.parts[index]
+        able = able and part.rsp.data[0] == b":"
+        if part.rsp.data[0] == b":" and part.rsp.data[1] == b"1":
+            reply = b":1\r\n"
+    if not able and todo.waits():
+        todo.end_wait()
+        reply = b":1\r\n"
+    if msg_copy(msg, cython.address(msg.rsp), reply, 4) < 0:
+        raise MemoryError
+    return 0

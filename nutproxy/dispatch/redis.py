@@ -28,7 +28,7 @@ import hiredis
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import free
 from cython.cimports.nutproxy.back.profile import Profile
-from cython.cimports.nutproxy.dispatch.blocking import block
+from cython.cimports.nutproxy.dispatch.blocking import block, unblock
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
     answer_constant,
@@ -73,6 +73,7 @@ from cython.cimports.nutproxy.proto.table import (
     SESSION,
     SPLIT,
     STATE_MULTI,
+    STATE_PAUSE,
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
@@ -83,7 +84,7 @@ from cython.cimports.nutproxy.proto.table import (
 from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
-from nutproxy.builtin import HANDLERS, Query, Steps
+from nutproxy.builtin import HANDLERS, Query, Steps, Unblock
 from nutproxy.builtin.databases import refusal
 from nutproxy.builtin.resp import OK
 from nutproxy.builtin.transaction import abort, not_carried_out, refused
@@ -151,6 +152,10 @@ def redis_recv_done(conn, data, parser):
                 flags,
                 True,
             )
+        if client.states & STATE_PAUSE and delayed(client, row):
+            if flags and client.reply_mode == REPLY_ON:
+                client.reply_mode = REPLY_SKIP
+            return client.postpone(data, parser.pos)
         if client.states & STATE_MULTI and not row.immediate:
             return queue_command(client, row, data, parser, flags)
     if frontend.verdicts[row.number]:
@@ -288,6 +293,15 @@ def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
+def delayed(client: ClientConn, row: cython.pointer(Row)) -> cython.bint:
+    """Does CLIENT PAUSE delay this command?"""
+    if client.frontend.pauses_all or row.writes:
+        return True
+    return row.operation == OP_EXEC and client.states & STATE_MULTI != 0 and client.session.writes
+
+
+@cython.cfunc
 @cython.exceptval(-1, check=False)
 def refuse(
     client: ClientConn,
@@ -367,6 +381,8 @@ def local_command(
     if isinstance(reply, Query):
         query(client, row, reply, flags)
         return spare_others(client)
+    if isinstance(reply, Unblock):
+        return unblock(client, row, reply.client, reply.with_error, flags)
     if isinstance(reply, Steps):
         return later(client, reply.steps, flags, INTERNAL_ERROR)
     if (

@@ -105,7 +105,12 @@ BATCH_ROOM = cython.declare(cython.size_t, 512)
 # Local commands of a transaction. They are carried out in one turn.
 LOCAL_MAX = 64
 # Their replies need servers or several turns, or their effect is not on this connection alone.
-NOT_QUEUED = frozenset({"client list", "client reply", "hello", "info", "script debug"})
+NOT_QUEUED = frozenset(
+    {
+        *("client kill", "client list", "client pause", "client reply", "client unblock"),
+        *("client unpause", "hello", "info", "script debug"),
+    }
+)
 
 handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
@@ -156,6 +161,10 @@ class Transaction:
             msg_put(self.merged[index])
         free(self.merged)
         free(self.order)
+
+    @property
+    def size(self) -> int:
+        return self.count
 
     def batch_of(self, group, split):
         """The batch for this group; None if it would be another server's."""
@@ -214,6 +223,7 @@ def multi(client, flags):
     if client.states & STATE_MULTI:
         return complain(client, errors.error("nested_multi"), flags)
     client.need_session().multi = Transaction(client.frontend.route.version)
+    client.session.writes = False
     client.states |= STATE_MULTI
     return answer_constant(client, b"+OK\r\n", 5, flags)
 
@@ -257,6 +267,7 @@ def queue_command(client, row, data, parser, flags):
     text: bytes = objection(client, row, data, parser)
     if text:
         return answer(client, text, flags, True)
+    client.session.writes |= row.writes
     if client.session.doomed:
         pass
     elif row.behaviour == LOCAL:

@@ -56,6 +56,8 @@ cdef class ClientConn(Conn):
     # -1, for ever. Until `end_wait` nothing is read, and its end is noticed at once.
     cdef int begin_wait(self, Msg* msg, int64_t deadline) except -1
     cdef void end_wait(self) noexcept
+    # CLIENT PAUSE: keep this request until the pause is over.
+    cdef int postpone(self, const char* data, size_t length) except -1
     # RESET: nothing that it has begun goes on.
     cpdef void end_session(self)
     cpdef void resume(self) noexcept

@@ -32,13 +32,21 @@ import time
 
 import cython
 from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
+from cython.cimports.libc.stdlib import free
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profile
 from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.io.jobs import Job
-from cython.cimports.nutproxy.io.reactor import Reactor, close_t, recv_next_t, recv_t, send_t
+from cython.cimports.nutproxy.io.reactor import (
+    Reactor,
+    close_t,
+    end_faulty,
+    recv_next_t,
+    recv_t,
+    send_t,
+)
 from cython.cimports.nutproxy.io.transport import transport_end, transport_read
 from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
@@ -58,11 +66,12 @@ from cython.cimports.nutproxy.msg.message import (
 from cython.cimports.nutproxy.msg.parse import Parser, parser_reset
 from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX
-from cython.cimports.nutproxy.proto.table import STATE_AUTH, STATE_MULTI
+from cython.cimports.nutproxy.proto.table import STATE_AUTH, STATE_MULTI, STATE_PAUSE
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_BLOCKED,
     POOL_CLIENT_PROTOCOL_ERRORS,
     POOL_CLIENT_REQUEST_BYTES,
+    POOL_CLIENT_REQUESTS,
     POOL_CLIENT_RESPONSE_BYTES,
     POOL_FORWARD_ERROR,
     POOL_UNREAD_REPLIES_DROPPED,
@@ -439,8 +448,8 @@ def client_drain_recv(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_waiting_recv(conn: Conn) -> cython.int:
-    """The recv of a client that waits in a server: only its end matters, even if it has sent more
-    before it."""
+    """The recv of a client that waits in a server, or for the end of a pause: only its end matters,
+    even if it has sent more before it."""
     if not conn.hup and conn.fd >= 0:
         return 0
     conn.eof = True
@@ -582,6 +591,7 @@ class ClientConn(Conn):
     def begin_wait(self, msg, deadline):
         session: Session = self.session
         session.waiting = msg
+        session.waits += 1
         session.slot = -1
         self.stats[POOL_CLIENT_BLOCKED] += 1
         self.recv = cython.cast(recv_t, client_waiting_recv)
@@ -600,6 +610,49 @@ class ClientConn(Conn):
         if session.slot >= 0:
             self.frontend.waits.remove(session.slot, self)
 
+    def postpone(self, data, length):
+        self.need_session().postponed = data[:length]
+        self.pending += length
+        self.waiting = True
+        self.recv = cython.cast(recv_t, client_waiting_recv)
+        # It is counted again when it is dispatched.
+        self.stats[POOL_CLIENT_REQUESTS] -= 1
+        return 0
+
+    def pause(self, on: bool) -> None:
+        """A pause of the frontend begins or ends."""
+        if on:
+            self.states |= STATE_PAUSE
+            return
+        self.states &= ~STATE_PAUSE
+        if self.session is not None and self.session.postponed is not None:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Dispatch the request that was postponed."""
+        session: Session = self.session
+        data: bytes = session.postponed
+        parser: Parser
+        session.postponed = None
+        self.pending -= len(data)
+        parser.argv = cython.NULL
+        parser.argv_room = 0
+        parser_reset(cython.address(parser))
+        self.recv = cython.cast(recv_t, client_recv)
+        self.resume()
+        try:
+            self.parse(cython.address(parser), cython.address(self.limits), data, len(data))
+            self.recv_done(self, data, cython.address(parser))
+        except Exception:
+            end_faulty(self)
+        finally:
+            free(parser.argv)
+
+    def kill(self) -> None:
+        """CLIENT KILL: close it at once, whatever it is owed."""
+        self.closing = False
+        client_close(self)
+
     def wait_moved(self, slot: cython.longlong) -> None:
         self.session.slot = slot
 
@@ -609,6 +662,13 @@ class ClientConn(Conn):
         for link in [self.session.link, *(self.session.links or ())]:
             if link is not None and link.omsg_q.head is not cython.NULL:
                 link.abort(TIMED_OUT)
+
+    @property
+    def queued_commands(self) -> int:
+        """Those of its transaction; -1 outside of one."""
+        if not self.states & STATE_MULTI:
+            return -1
+        return 0 if self.session.multi is None else self.session.multi.size
 
     @property
     def waits(self) -> bool:
@@ -644,6 +704,7 @@ class ClientConn(Conn):
         """Answer the requests that it has sent, then close it. If it waits in a server, perhaps for
         ever, it is closed now."""
         self.draining = True
+        self.pause(False)
         if self.closing:
             return
         if self.waits:

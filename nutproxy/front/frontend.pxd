@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.wheel cimport Wheel
 from nutproxy.msg.protocol cimport Protocol
@@ -7,10 +8,17 @@ from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport CustomRows
 from nutproxy.route cimport Route
 
+cdef class Frontend                    # (forward)
+
 # The clients of all frontends without client_connections. They share the descriptors that are left.
 cdef class ClientRoom:
     cdef public size_t limit           # 0 for none
     cdef readonly size_t used
+
+# Lets the clients go on after a pause.
+cdef class Unpausing(Job):
+    cdef Frontend frontend
+    cdef list clients
 
 # What happens to a command before it is dispatched.
 cdef enum Verdict:
@@ -43,5 +51,7 @@ cdef class Frontend:
     cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
     cdef CustomRows custom             # custom_commands, or None
     cdef uint64_t max_blocked          # clients that may wait in servers at once
+    cdef readonly int64_t paused_until     # milliseconds of the loop's clock; -1: no CLIENT PAUSE
+    cdef bint pauses_all               # else only commands that write
     cdef Wheel waits                   # the deadlines of those that do
     cdef uint64_t* stats               # its row in the slab

@@ -9,6 +9,7 @@ they may do. The other side is the Route (route.py) that its requests go to: a S
 import cython
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.nutproxy.front.frontend import CHECKED, DENIED
+from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.wheel import Wheel
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.table import CustomRows
@@ -28,11 +29,31 @@ from cython.cimports.nutproxy.stats.slab import (
 from nutproxy.front.scripts import Scripts
 from nutproxy.proto.commands import NAMES_DATABASE, custom
 
+# Later than any timeout of CLIENT PAUSE that somebody waits for, in milliseconds.
+PAUSED_MAX = cython.declare(cython.longlong, 1 << 60)
+# Clients whose delayed requests are dispatched in one turn: a millisecond.
+UNPAUSED_PER_TURN = 128
+
 
 @cython.cclass
 class ClientRoom:
     def __init__(self, limit: int):
         self.limit = limit
+
+
+@cython.cclass
+class Unpausing(Job):
+    def __init__(self, frontend: Frontend):
+        self.frontend = frontend
+        self.clients = [*frontend.clients.values()]
+
+    def portion(self):
+        """In the order in which the clients came. A pause that begins meanwhile stops it."""
+        for client in self.clients[:UNPAUSED_PER_TURN]:
+            if self.frontend.paused_until < 0 and client.fd >= 0:
+                client.pause(False)
+        del self.clients[:UNPAUSED_PER_TURN]
+        return len(self.clients) > 0
 
 
 @cython.cclass
@@ -63,6 +84,7 @@ class Frontend:
         self.room = room
         self.request_timeout = config.client_request_timeout or 0
         self.max_blocked = config.max_blocked
+        self.paused_until = -1
         self.waits = Wheel(self.reactor.timers)
         numbers = {name: number for number, name in enumerate(self.protocol.commands)}
         if config.custom_commands:
@@ -106,6 +128,8 @@ class Frontend:
 
     def client_came(self, client) -> None:
         self.clients[client.id] = client
+        if self.paused_until >= 0:
+            client.pause(True)
         if not self.max_clients:
             self.room.used += 1
         self.stats[POOL_CLIENT_ACCEPTED] += 1
@@ -117,6 +141,29 @@ class Frontend:
             self.room.used -= 1
         self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
+
+    def pause(self, milliseconds: int, every: bool) -> None:
+        """CLIENT PAUSE: delay the requests of all clients, or with `every` unset those that write.
+        During a pause, a further one can only make it longer and stricter."""
+        begins: cython.bint = self.paused_until < 0
+        until: cython.longlong = min(self.reactor.now + milliseconds, PAUSED_MAX)
+        self.pauses_all = every or (not begins and self.pauses_all)
+        if until > self.paused_until:
+            self.paused_until = until
+            self.reactor.timers.schedule(until, self.pause_ends)
+        if begins:
+            for client in self.clients.values():
+                client.pause(True)
+
+    def pause_ends(self) -> None:
+        """A timer: the pause may have become longer, or may have ended before."""
+        if 0 <= self.paused_until <= self.reactor.now:
+            self.unpause()
+
+    def unpause(self) -> None:
+        if self.paused_until >= 0:
+            self.paused_until = -1
+            self.reactor.jobs.add(Unpausing(self))
 
     def check_unfinished(self) -> None:
         """End the clients that have left a request incomplete for too long."""

@@ -19,6 +19,9 @@ cdef class Session:
     cdef int64_t slot                  # its deadline in Frontend.waits, or -1
     cdef int target                    # the group that it goes to,
     cdef unsigned int version          # found in this version of the route
+    cdef unsigned int waits            # how many commands have waited
+    cdef bint writes                   # its transaction has a command that writes
+    cdef bytes postponed               # a request that CLIENT PAUSE delays, or None
     cdef bint watched                  # keepalive has been set: its host cannot vanish unnoticed
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
     cdef int group                     # the server that has it

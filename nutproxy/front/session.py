@@ -30,6 +30,7 @@ class Session:
         link: Link
         self.held = cython.NULL
         self.multi = None
+        self.postponed = None
         for link in (self.link, self.watching):
             if link is not None:
                 end(link)

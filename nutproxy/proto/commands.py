@@ -149,6 +149,7 @@ class State(IntFlag):
     )
     STREAM = (16, "all commands but PING, QUIT and RESET, until RESET")
     MULTI = (64, "none: a transaction, whose commands are queued")
+    PAUSE = (128, "none: CLIENT PAUSE delays them")
     DEBUGGING = (32, "`EVAL`, `EVALSHA` and their `_RO` forms, until SCRIPT DEBUG NO or RESET")
 
 
@@ -511,10 +512,9 @@ OVERRIDES: Mapping[str, Override] = {
     ),
     "client capa": Override(note="accepted; nutproxy uses none of a client's capabilities"),
     "client import-source": Override(note="only OFF; the pool is never in import mode"),
-    **_each("client unblock, client unpause", Override(note="clients are never blocked or paused")),
     **_each(
-        "client kill, client pause",
-        Override(Behaviour.UNSUPPORTED, "a server would apply it to nutproxy's connections"),
+        "client kill, client pause, client unblock, client unpause",
+        Override(note="concerns the clients of this pool"),
     ),
     # Handled by nutproxy, although Redis groups them as server commands.
     "info": Override(

@@ -193,6 +193,46 @@ COMMANDS = {
         b"ERR Use SCRIPT DEBUG YES/SYNC/NO",
         "SCRIPT DEBUG takes NO; YES and SYNC are not supported.",
     ),
+    "client_arguments": ErrorText(
+        b"ERR unknown subcommand or wrong number of arguments for '%b'. Try CLIENT HELP.",
+        "A subcommand of CLIENT got more arguments than it has.",
+    ),
+    "pause_mode": ErrorText(
+        b"ERR CLIENT PAUSE mode must be WRITE or ALL",
+        "CLIENT PAUSE takes milliseconds, and WRITE or ALL after them.",
+    ),
+    "timeout_integer": ErrorText(
+        b"ERR timeout is not an integer or out of range",
+        "CLIENT PAUSE takes a number of milliseconds.",
+    ),
+    "timeout_negative": ErrorText(
+        b"ERR timeout is negative",
+        "CLIENT PAUSE takes a number of milliseconds.",
+    ),
+    "kill_id": ErrorText(
+        b"ERR client-id should be greater than 0",
+        "CLIENT KILL ID takes a number that CLIENT LIST shows.",
+    ),
+    "kill_age_integer": ErrorText(
+        b"ERR maxage is not an integer or out of range",
+        "CLIENT KILL MAXAGE takes seconds.",
+    ),
+    "kill_age": ErrorText(
+        b"ERR maxage should be greater than 0",
+        "CLIENT KILL MAXAGE takes seconds.",
+    ),
+    "no_such_user": ErrorText(
+        b"ERR No such user '%b'",
+        "The only user of a pool is `default`.",
+    ),
+    "no_such_client": ErrorText(
+        b"ERR No such client",
+        "CLIENT KILL with an address that no client of the pool has. CLIENT LIST shows them.",
+    ),
+    "unblocked": ErrorText(
+        b"UNBLOCKED client unblocked via CLIENT UNBLOCK",
+        "Another client has sent CLIENT UNBLOCK with ERROR while this one waited.",
+    ),
     "unblock_reason": ErrorText(
         b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
         "CLIENT UNBLOCK takes a client's ID, and TIMEOUT or ERROR.",

@@ -60,5 +60,6 @@ cdef struct Row:
     Spec spec[ROW_SPECS]
     int noptions
     Option options[ROW_OPTIONS]
+    bint writes             # CLIENT PAUSE WRITE delays it
     int timeout_at          # the argument with the timeout, from the end if negative; 0: see `option`
     bint timeout_msec       # it is in milliseconds, not in seconds

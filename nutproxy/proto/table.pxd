@@ -40,6 +40,7 @@ cdef enum State:
     STATE_TRANSACTION = 2
     STATE_SUBSCRIPTION = 8
     STATE_MULTI = 64
+    STATE_PAUSE = 128
 
 # The rows of commands that one pool has in addition: its custom_commands.
 cdef class CustomRows:

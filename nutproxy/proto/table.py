@@ -293,6 +293,7 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
         memcpy(
             row.options[index].word, cython.cast(cython.p_const_char, option_word), len(option_word)
         )
+    row.writes = bool({"write", "may_replicate"} & command.flags)
     if command.timeout is not None:
         row.timeout_at = command.timeout.at
         row.timeout_msec = command.timeout.milliseconds

@@ -459,3 +459,69 @@ def test_wait_holds_up_nobody_else(proxy):
         wait_for(port, 1)
         assert other("SET", "k", "v") == b"OK"
     wait_for(port, 0)
+
+
+# CLIENT UNBLOCK
+# ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protover", [2, 3])
+@pytest.mark.parametrize("reason", [(), ("TIMEOUT",), ("error",)])
+@pytest.mark.parametrize(
+    "command",
+    ["BLPOP q 0", "BLMOVE q r LEFT LEFT 5", "XREAD BLOCK 0 STREAMS x $", "WAIT 1 0"],
+)
+def test_client_unblock_ends_the_wait_as_in_redis(protover, reason, command, proxy, redis):
+    received = []
+    for port in (proxy.ports["one"], redis.port):
+        with Client(port) as client, Client(port) as other:
+            client("HELLO", protover)
+            number = client("CLIENT", "ID")
+            assert other("CLIENT", "UNBLOCK", number, *reason) == 0
+            client.send_bytes(requests(command))
+            wait_for(port, 1)
+            # At once: the command may still be on its way.
+            assert other("CLIENT", "UNBLOCK", number, *reason) == 1
+            received.append(one_reply(client))
+            assert client("PING") == b"PONG"
+            assert other("CLIENT", "UNBLOCK", number, *reason) == 0
+    assert received[0] == received[1]
+
+
+def test_unblock_never_loses_an_element(proxy, backend):
+    """It races with a push, on another connection to the server."""
+    port = proxy.ports["one"]
+    got = pushed = 0
+    with Client(port) as client, Client(port) as other, Client(backend.port) as direct:
+        number = client("CLIENT", "ID")
+        for _ in range(300):
+            client.send("BLPOP", "q", 0)
+            wait_for(port, 1)
+            other.send("CLIENT", "UNBLOCK", number)
+            direct.send("RPUSH", "q", "v")
+            pushed += direct.reply() >= 0
+            done = other.reply()
+            reply = client.reply()
+            assert (reply is None) == (done == 1)
+            got += reply is not None
+            got += len(other("LPOP", "q", 10) or ())
+    assert got == pushed
+
+
+def test_unblock_in_a_pool_whose_server_may_not_unblock():
+    """Neither CLIENT ID nor CLIENT UNBLOCK: nutproxy ends the wait itself."""
+    with (
+        RedisServer("--rename-command", "CLIENT", "") as backend,
+        NutproxyServer(pool("one", [backend])) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as other,
+    ):
+        number = client("CLIENT", "ID")
+        for reason, reply in ((b"TIMEOUT", "None"), (b"ERROR", "UNBLOCKED client unblocked")):
+            client.send("BLPOP", "q", 0)
+            wait_for(backend.port, 1)
+            assert other("CLIENT", "UNBLOCK", number, reason) == 1
+            assert str(client.reply()).startswith(reply)
+            wait_for(backend.port, 0)
+            assert other("RPUSH", "q", "v") == 1
+            assert other("LPOP", "q") == b"v"

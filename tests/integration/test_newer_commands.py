@@ -348,11 +348,13 @@ def test_commands_of_a_connection_or_a_cluster_are_not_supported(command, client
     assert not any(server.requests for server in servers)
 
 
-def test_ts_read_is_refused_with_block_only(client, servers):
-    assert client("TS.READ", "BLOCK", "0", "MAX_COUNT", "5") == b"OK"
-    for options in ("BLOCK 0 1", "MAX_COUNT 5 block 10 1"):
-        refusal = client.error("TS.READ", A, "0", *options.split())
-        assert refusal == "ERR 'TS.READ BLOCK' is not supported by nutproxy"
+def test_ts_read_waits_with_block_only(client, servers):
+    """It goes over a connection of its own then, like all commands that wait."""
+    for options in ("MAX_COUNT 5", "BLOCK 0 1", "MAX_COUNT 5 block 10 1"):
+        before = sum(server.accepted for server in servers)
+        assert client("TS.READ", A, "0", *options.split()) == b"OK"
+        own = "block" in options.lower() and options[0] == "B"
+        assert sum(server.accepted for server in servers) - before == own
 
 
 def test_clients_capabilities_and_import_mode(client):

@@ -45,7 +45,7 @@ NOT_FORWARDED = {
         xgroup help, xinfo, xinfo help
     """,
     Behaviour.LOCAL: """
-        client capa, client import-source, cluster cancelslotmigrations, cluster flushslot, cluster
+        client capa, client import-source, client kill, client pause, cluster cancelslotmigrations, cluster flushslot, cluster
         getslotmigrations, cluster migrateslots, cluster migration, cluster slot-stats, cluster
         syncslots, clusterscan,
         asking, auth, client, client caching, client getname, client getredir, client help, client
@@ -80,7 +80,7 @@ NOT_FORWARDED = {
         himport discard, himport discardall, himport prepare, himport set,
         search.clusterinfo, search.clusterrefresh, search.clusterset, timeseries.clusterset,
         timeseries.refreshcluster, trimslots,
-        client kill, client pause, monitor, psubscribe, psync, publish, pubsub, pubsub
+        monitor, psubscribe, psync, publish, pubsub, pubsub
         channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
         shardnumsub, punsubscribe, replconf, sentinel, sentinel ckquorum, sentinel config,
         sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,

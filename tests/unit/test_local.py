@@ -64,6 +64,9 @@ class FakeFrontend:
     total_net_out: int = 2000
     forward_errors: int = 4
 
+    def unpause(self):
+        pass
+
     @property
     def redis_auth(self):
         return self.pool.redis_auth
@@ -97,6 +100,8 @@ class FakeClient:
     tot_net_out: int = 0
     omem: int = 0
     closing: bool = False
+    waits: bool = False
+    queued_commands: int = -1
     states: int = 0
     refusals: dict = field(default_factory=dict)
 
