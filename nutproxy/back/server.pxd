@@ -27,6 +27,8 @@ cdef class Server(Upstream):
     cdef readonly list lanes           # by profile, then by slot: a Link or None
     cdef dict asides                   # by Profile: Link
     cdef readonly set lent             # the links that have been borrowed
+    cdef set greeting                  # those of them that connect
+    cdef object lend_queue             # those that will, a deque
     cdef dict resting                  # by Profile: idle links that can be borrowed
     cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password

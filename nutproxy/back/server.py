@@ -38,6 +38,7 @@ is due (`server_send`). A link that breaks before still moves its unwritten requ
 import logging
 import os
 import time
+from collections import deque
 from functools import partial
 
 import cython
@@ -103,6 +104,8 @@ ROW_TIMEOUTS = 4
 # with short timeouts need as many links all the time.
 RESTING_MAX = 4096
 REST = 10000
+# Borrowed links to one server that connect at the same time.
+GREETING_MAX = 64
 # Borrowed links that are ended in one turn: a millisecond, with the replies to their clients.
 ENDED_PER_TURN = 32
 # Milliseconds for connect and handshake if the pool has no timeout.
@@ -140,6 +143,8 @@ class Server(Upstream):
         self.lanes = []
         self.asides = {}
         self.lent = set()
+        self.greeting = set()
+        self.lend_queue = deque()
         self.resting = {}
         self.refusals = {}
         self.version = ""
@@ -318,22 +323,37 @@ class Server(Upstream):
             self.lent.add(link)
             return link
         link = Link(self, profile, NO_SLOT)
-        wait = 0 if hold else self.pool.connect_delay()
-        if hold:
-            link.arm(DEMAND_GAP + DEMAND_WAIT, None)
-        elif wait:
-            link.arm(wait, partial(self.begin_waiting, link))
-        else:
-            link.arm(self.grace(), None)
         self.lent.add(link)
         self.open_links += 1
-        if not hold and not wait:
-            self.begin(link)
+        if hold:
+            link.arm(DEMAND_GAP + DEMAND_WAIT, None)
+        else:
+            self.begin_lent(link)
         return None if link.state == LINK_CLOSED else link
 
     def change(self, link, profile):
         link.arm(self.grace(), None)
         return link.change(profile)
+
+    def begin_lent(self, link: Link) -> None:
+        """Connect a borrowed link, or let it wait for its turn. If thousands of clients begin to
+        wait at once, neither the server's listen queue nor this process may be the reason why they
+        time out."""
+        if len(self.greeting) >= GREETING_MAX:
+            self.lend_queue.append(link)
+            return
+        self.greeting.add(link)
+        link.arm(self.grace(), None)
+        self.begin(link)
+
+    def greeted(self, link: Link) -> None:
+        """A borrowed link is ready, or has ended: the next one may connect."""
+        if link in self.greeting:
+            self.greeting.remove(link)
+            while self.lend_queue and len(self.greeting) < GREETING_MAX:
+                link = self.lend_queue.popleft()
+                if link.state == LINK_WAITING:
+                    self.begin_lent(link)
 
     def give_back(self, link):
         resting: dict
@@ -386,6 +406,7 @@ class Server(Upstream):
 
     def link_ready(self, link):
         if link.slot == NO_SLOT:
+            self.greeted(link)
             return 0
         # It may have been upgraded since its last connection.
         self.no_resp3 = False
@@ -473,6 +494,7 @@ class Server(Upstream):
             if self.asides.get(link.profile) is link:
                 self.asides.pop(link.profile)
             self.lent.discard(link)
+            self.greeted(link)
             self.resting.get(link.profile, {}).pop(link, None)
             return False
         lane = self.lanes[link.profile.index]
@@ -694,9 +716,13 @@ class Server(Upstream):
             self.stats[SERVER_SERVER_EJECTED] = 0
             self.pool.returned(self)
         if todo & RESUME:
-            for link in self.shared_links() + list(self.lent):
+            for link in self.shared_links():
                 if link.state == LINK_WAITING:
                     self.begin_waiting(link)
+            for link in list(self.lent):
+                if link.state == LINK_WAITING:
+                    link.arm(self.grace(), None)
+                    self.begin_lent(link)
             if self.pool.config.preconnect:
                 self.preconnect()
 

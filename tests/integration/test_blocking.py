@@ -171,8 +171,9 @@ DIALOGUES = {
 }
 
 
-def converse(port, dialogue, protover):
-    """What both clients receive, to the byte."""
+def converse(port, dialogue, protover, servers):
+    """What both clients receive, to the byte. The port is one of these servers, or leads to
+    them."""
     received = []
     with Client(port) as client, Client(port) as other:
         for one in (client, other):
@@ -188,7 +189,7 @@ def converse(port, dialogue, protover):
             owed = line.endswith(" &")
             client.send_bytes(requests(line.removesuffix(" &")))
             if owed:
-                wait_for(port, 1)
+                wait_until(lambda: sum(blocked(one.port) for one in servers) == 1, "a wait")
             else:
                 received.append(one_reply(client))
         if owed:
@@ -205,14 +206,15 @@ def one_reply(client):
 
 @pytest.mark.parametrize("protover", [2, 3])
 @pytest.mark.parametrize("name", DIALOGUES)
-def test_it_is_what_one_redis_says(name, protover, redis, proxy):
-    for port in (proxy.ports["one"], proxy.ports["three"]):
+def test_it_is_what_one_redis_says(name, protover, redis, proxy, backend, shards):
+    for port, servers in ((proxy.ports["one"], [backend]), (proxy.ports["three"], shards)):
         dialogue = DIALOGUES[name]
         if port == proxy.ports["three"]:
             # Some of the errors have keys where none can be.
             dialogue = tagged(dialogue if name != "errors" else "PING")
         pipeline(redis.port, [("FLUSHALL",)])
-        assert converse(port, dialogue, protover) == converse(redis.port, dialogue, protover)
+        expected = converse(redis.port, dialogue, protover, [redis])
+        assert converse(port, dialogue, protover, servers) == expected
 
 
 KEYS = re.compile(r"(?<= )(q|r|a|b|c|z|x|y|s|wait|none)(?= |$)", re.M)

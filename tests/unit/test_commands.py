@@ -45,7 +45,8 @@ NOT_FORWARDED = {
         xgroup help, xinfo, xinfo help
     """,
     Behaviour.LOCAL: """
-        client capa, client import-source, client kill, client pause, cluster cancelslotmigrations, cluster flushslot, cluster
+        client capa, client import-source, client kill, client pause,
+        cluster cancelslotmigrations, cluster flushslot, cluster
         getslotmigrations, cluster migrateslots, cluster migration, cluster slot-stats, cluster
         syncslots, clusterscan,
         asking, auth, client, client caching, client getname, client getredir, client help, client
