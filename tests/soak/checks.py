@@ -122,6 +122,10 @@ class Traffic:
     # Whether this reply belongs to a later request, so the request of this entry got no reply.
     passes_over: Callable[[tuple, bytes], bool] | None = None
 
+    def waits(self, entry: tuple) -> bool:
+        """Whether it is a blocking command: a client that sends no more is closed instead."""
+        return False
+
     def reader(self):  # type: ignore[no-untyped-def]
         """Reads the replies of a new connection. `gets` returns a reply or NOTHING."""
         raise NotImplementedError

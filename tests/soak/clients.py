@@ -87,7 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self.send(self.random.choice(DEPTHS))
         if choice < VANISH:
             self.vanish()
-        elif choice < VANISH + HALF_CLOSE:
+        elif choice < VANISH + HALF_CLOSE and not any(map(self.traffic.waits, self.expected)):
             self.leaving = True
             self.transport.write_eof()
         self.low = self.random.randrange(len(self.expected) + 1) if self.expected else 0

@@ -3,6 +3,10 @@
 proxy itself, and commands that the proxy or the server refuses. Every second client uses RESP3.
 
 `EVAL` is used as an ECHO of the server: no two requests have the same reply.
+
+**Transactions** increment two counters with one hash tag. Whatever happens, both are equal whenever
+both are read at once. **SELECT**: the value of a key says in which database it was written.
+**Blocking commands** take items that are all different: none may be taken twice.
 """
 
 import re
@@ -13,7 +17,10 @@ from tests.soak.checks import Traffic, Wrong, check_value
 
 ECHO = b"return {KEYS[1], ARGV[1]}"
 # How many keys each client has for strings, counters, lists and hashes.
-STRINGS, COUNTERS, LISTS, HASHES = 300, 40, 8, 8
+STRINGS, COUNTERS, LISTS, HASHES, PAIRS, QUEUES = 300, 40, 8, 8, 6, 4
+DATABASES = 3
+# Seconds that a blocking command waits.
+WAIT = "0.02"
 
 SERVER_ERROR = re.compile(r"ERR server '(s\d)' of pool '(\S+)': (.*)$")
 POOL_ERROR = re.compile(r"ERR pool '(\S+)' has no live server: (.*)$")
@@ -47,16 +54,33 @@ class RedisTraffic(Traffic):
         (0.3, "all_servers"),
         (0.1, "set_large"),
         (0.2, "get_large"),
+        (2, "pair"),
+        (2, "transaction"),
+        (1, "watched_transaction"),
+        (0.5, "refused_transaction"),
+        (0.5, "select"),
+        (2, "set_in_database"),
+        (2, "get_in_database"),
+        (1, "push_item"),
+        (0.4, "take_item"),
+        (0.2, "move_item"),
     )
 
     def __init__(self, number: int, seed: int) -> None:
         super().__init__(number, seed)
-        self.resp3 = number % 2 == 1
+        self.resp3 = False
+        self.database = 0
+        self.items: set[bytes] = set()
 
     def reader(self) -> hiredis.Reader:
         return hiredis.Reader(notEnoughData=self.NOTHING)
 
+    def waits(self, entry: tuple) -> bool:
+        return entry[1][0] in ("BLPOP", "BLMOVE")
+
     def greeting(self) -> None:
+        self.database = 0
+        self.resp3 = self.number % 2 == 1
         if self.resp3:
             self.say(self.is_hello, "HELLO", "3")
 
@@ -174,6 +198,75 @@ class RedisTraffic(Traffic):
         key = self.key("large", 1)
         self.say(self.is_value, "GET", key, keys=(key,))
 
+    def pair_of_keys(self) -> tuple[bytes, bytes]:
+        tag = self.key("p", PAIRS)
+        return b"{%b}a" % tag, b"{%b}b" % tag
+
+    def pair(self) -> None:
+        keys = self.pair_of_keys()
+        self.say(self.is_pair, "MGET", *keys, keys=keys)
+
+    def transaction(self) -> None:
+        keys = self.pair_of_keys()
+        self.say(self.is_exactly, "MULTI", detail=b"OK")
+        for key in keys:
+            self.say(self.is_queued, "INCR", key, keys=keys)
+        if self.random.random() < 0.3:
+            self.say(self.is_queued, "MGET", *keys, keys=keys)
+        if self.random.random() < 0.2:
+            self.say(self.is_queued, "PING", keys=keys)
+        if self.random.random() < 0.1:
+            self.say(self.is_exactly, "DISCARD", detail=b"OK")
+        else:
+            self.say(self.is_exec, "EXEC", keys=keys)
+
+    def watched_transaction(self) -> None:
+        keys = self.pair_of_keys()
+        self.say(self.is_watch, "WATCH", *keys, keys=keys)
+        choice = self.random.random()
+        if choice < 0.2:
+            self.say(self.is_exactly, "UNWATCH", detail=b"OK")
+        elif choice < 0.4:
+            self.say(self.is_pair, "MGET", *keys, keys=keys)
+        self.transaction()
+
+    def refused_transaction(self) -> None:
+        keys = self.pair_of_keys()
+        self.say(self.is_exactly, "MULTI", detail=b"OK")
+        self.say(self.is_queued, "INCR", keys[0], keys=keys)
+        self.arity()
+        self.say(self.is_error, "EXEC", detail="EXECABORT ")
+
+    def select(self) -> None:
+        self.database = self.random.randrange(DATABASES)
+        self.say(self.is_exactly, "SELECT", self.database, detail=b"OK")
+
+    def name_in_database(self, key: bytes) -> bytes:
+        """What a value says that was written to this key in the client's database."""
+        return b"%b@%d" % (key, self.database)
+
+    def set_in_database(self) -> None:
+        key = self.key("d", STRINGS)
+        self.say(self.is_ok, "SET", key, self.value(self.name_in_database(key)), keys=(key,))
+
+    def get_in_database(self) -> None:
+        key = self.key("d", STRINGS)
+        self.say(self.is_of_database, "GET", key, keys=(key,), detail=self.name_in_database(key))
+
+    def push_item(self) -> None:
+        key = self.key("{q}", QUEUES)
+        self.items.add(self.token())
+        self.say(self.is_count, "RPUSH", key, self.token(), keys=(key,), detail=1 << 60)
+
+    def take_item(self) -> None:
+        key, other = self.key("{q}", QUEUES), self.key("{q}", QUEUES)
+        self.say(self.is_item, "BLPOP", key, other, WAIT, keys=(key, other))
+
+    def move_item(self) -> None:
+        key, other = self.key("{q}", QUEUES), self.key("{q}", QUEUES)
+        words = "BLMOVE", key, other, "LEFT", "RIGHT", WAIT
+        self.say(self.is_moved, *words, keys=(key, other))
+
     def token(self) -> bytes:
         return b"%d-%d" % (self.number, self.sequence)
 
@@ -237,6 +330,68 @@ class RedisTraffic(Traffic):
             raise Wrong("not OK")
         return None
 
+    def is_pair(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if not isinstance(reply, list) or len(reply) != 2 or reply[0] != reply[1]:
+            raise Wrong("half of a transaction")
+        return None
+
+    def is_queued(self, entry, reply):  # type: ignore[no-untyped-def]
+        if str(reply).startswith("EXECABORT ") and self.pool.endswith("-hasty"):
+            # The ring has changed since MULTI or WATCH.
+            return "EXECABORT"
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if reply != b"QUEUED":
+            raise Wrong("not queued")
+        return None
+
+    def is_exec(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return (
+                "EXECABORT" if str(reply).startswith("EXECABORT ") else self.failure(entry, reply)
+            )
+        if reply is None:
+            return "null"
+        if not isinstance(reply, list) or not 2 <= len(reply) <= 4 or reply[0] != reply[1]:
+            raise Wrong("half of a transaction")
+        if any(found not in (b"PONG", [b"%d" % reply[0]] * 2) for found in reply[2:]):
+            raise Wrong("another value than that of the transaction")
+        return None
+
+    def is_watch(self, entry, reply):  # type: ignore[no-untyped-def]
+        # The connection of an earlier WATCH has ended, or the servers have changed.
+        if str(reply).startswith("EXECABORT "):
+            return "EXECABORT"
+        return self.is_ok(entry, reply)
+
+    def is_of_database(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if reply is not None:
+            check_value(reply, self.number, entry[4], entry[2])
+        return None
+
+    def is_item(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if reply is None:
+            return None
+        if not isinstance(reply, list) or len(reply) != 2 or reply[0] not in entry[3]:
+            raise Wrong("no item of one of the lists")
+        if reply[1] not in self.items:
+            raise Wrong("an item that nobody has pushed, or that was taken already")
+        self.items.remove(reply[1])
+        return None
+
+    def is_moved(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            return self.failure(entry, reply)
+        if reply is not None and reply not in self.items:
+            raise Wrong("an item that nobody has pushed, or that was taken already")
+        return None
+
     def is_exactly(self, entry, reply):  # type: ignore[no-untyped-def]
         if isinstance(reply, hiredis.ReplyError) and entry[3]:
             return self.failure(entry, reply)
@@ -257,9 +412,13 @@ class RedisTraffic(Traffic):
         return self.failure(entry, reply)
 
     def is_hello(self, entry, reply):  # type: ignore[no-untyped-def]
+        if isinstance(reply, hiredis.ReplyError):
+            # Nutproxy asks a server for its version, as long as none has told it.
+            self.resp3 = False
+            return self.failure(entry, reply)
         if not isinstance(reply, dict) or reply[b"proto"] != 3:
             raise Wrong("not the reply to HELLO")
-        return
+        return None
 
     def failure(self, entry, reply):  # type: ignore[no-untyped-def]
         """The kind of an error that the server or the proxy may send. Otherwise raises Wrong."""
@@ -272,6 +431,8 @@ class RedisTraffic(Traffic):
             if match[match.lastindex - 1] != self.pool:
                 raise Wrong("an error of another pool")
             return match[match.lastindex].partition(";")[0]
+        if text.startswith(f"ERR the servers of pool '{self.pool}' have changed, send "):
+            return "moved"
         if text.startswith(("OOM ", "LOADING ")):
             return text.partition(" ")[0]
         raise Wrong("not an error that this request can have")

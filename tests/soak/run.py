@@ -24,11 +24,13 @@ from tests.servers import (
     MemcachedServer,
     NutproxyServer,
     RedisServer,
+    proxy_connections,
     wait_until,
 )
 from tests.soak.chaos import Chaos, unrest
 from tests.soak.checks import POOLS, SERVERS, keys_everywhere
 from tests.soak.clients import Report, run_clients
+from tests.soak.redis import DATABASES
 
 CLIENTS = 64  # of each protocol
 PROCESSES = 2
@@ -74,9 +76,11 @@ class Soak:
     def run(self) -> None:
         """Raises Failed if a check fails."""
         with contextlib.ExitStack() as stack:
-            troubles, configs = [], []
+            troubles, configs, redis = [], [], []
             for protocol in self.protocols:
                 servers = [stack.enter_context(start(protocol)) for _ in range(SERVERS)]
+                if protocol == "redis":
+                    redis = servers
                 configs += [pool_config(protocol, name, servers) for name in POOLS]
                 for half in 0, 1:
                     seed = f"{self.seed} {protocol} {half}"
@@ -85,7 +89,7 @@ class Soak:
             crowds = stack.enter_context(self.crowds(proxy))
             try:
                 for _ in range(ROUNDS):
-                    self.round(proxy, crowds, troubles)
+                    self.round(proxy, crowds, troubles, redis)
             finally:
                 for chaos in troubles:
                     self.events += chaos.events
@@ -124,7 +128,13 @@ class Soak:
                 process.kill()
                 process.join()
 
-    def round(self, proxy: NutproxyServer, crowds: list[Connection], troubles: list[Chaos]) -> None:
+    def round(
+        self,
+        proxy: NutproxyServer,
+        crowds: list[Connection],
+        troubles: list[Chaos],
+        redis: list[RedisServer],
+    ) -> None:
         for crowd in crowds:
             crowd.send("go")
         end = time.monotonic() + self.seconds / ROUNDS
@@ -141,7 +151,7 @@ class Soak:
                 raise Failed("clients without a reply although all servers work")
             self.heard(proxy, ready)
             waiting = [crowd for crowd in waiting if crowd not in ready]
-        self.settle(proxy)
+        self.settle(proxy, redis)
 
     def heard(self, proxy: NutproxyServer, ready: list[Connection]) -> None:
         for crowd in ready:
@@ -154,7 +164,7 @@ class Soak:
                 raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
             raise Failed(self.report.wrong)
 
-    def settle(self, proxy: NutproxyServer) -> None:
+    def settle(self, proxy: NutproxyServer, servers: list[RedisServer]) -> None:
         """Wait until all servers are used again and the proxy is idle. Then measure its size."""
         for protocol in self.protocols:
             for name in POOLS:
@@ -162,6 +172,9 @@ class Soak:
                 port = proxy.ports[f"{protocol}-{name}"]
                 wait_until(lambda: serves(port), f"service of {protocol}-{name}")  # noqa: B023
         wait_until(lambda: not left_over(proxy), "empty queues")
+        if "redis" in self.protocols:
+            # Links that were borrowed are kept for a while.
+            wait_until(lambda: not leaked(proxy, servers), "no link that is not shared")
         for name, stats in proxy.stats().items():
             if isinstance(stats, dict) and name in proxy.ports:
                 check_counters(name, stats)
@@ -233,6 +246,23 @@ def left_over(proxy: NutproxyServer) -> bool:
             if name in server
         ]
         if any(queues) or stats["client_connections"]:
+            return True
+    return False
+
+
+def leaked(proxy: NutproxyServer, servers: list[RedisServer]) -> bool:
+    """Whether a server has more connections of the proxy than those that clients share: for each
+    protocol version and database as many as `server_connections`. Or another number than the
+    statistics say."""
+    stats = proxy.stats()
+    for number, server in enumerate(servers, start=1):
+        count = 0
+        for name, options in OPTIONS.items():
+            open_now = stats[f"redis-{name}"][f"s{number}"]["server_connections"]
+            if open_now > 2 * DATABASES * int(options.get("server_connections", 1)):
+                return True
+            count += open_now
+        if count != len(proxy_connections(server)):
             return True
     return False
 
