@@ -33,6 +33,12 @@ FOR_ALL = {b"KEYS", b"DBSIZE", b"FLUSHALL", b"FLUSHDB", b"SWAPDB", b"SCRIPT"}
 # Refused in a transaction.
 NOT_QUEUED = {b"HELLO"}
 
+# They may wait for what others do.
+BLOCKING = {
+    *(b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"),
+    *(b"XREAD", b"XREADGROUP"),
+}
+
 # A command: its words, or an inline command as it is sent.
 Command = tuple[bytes, ...] | bytes
 Unit = list[Command]
@@ -66,11 +72,12 @@ class Model:
         self.pool = pool
         self.multi = False
         self.closed = False
+        self.waits = False  # for another client, perhaps: it has said enough in this turn
 
     def permits(self, command: Command) -> bool:
         """Whether the client may send this now."""
         words = words_of(command)
-        if self.closed:
+        if self.closed or self.waits:
             return False
         if self.pool != "one" and (words[0] == b"SCAN" or words[:2] == [b"SCRIPT", b"EXISTS"]):
             return False
@@ -90,6 +97,7 @@ class Model:
             self.multi = False
         elif words[0] == b"QUIT":
             self.closed = True
+        self.waits = words[0] in BLOCKING and not self.multi
 
 
 def words_of(command: Command) -> list[bytes]:
@@ -157,8 +165,9 @@ def draw(seed: int, pool: str) -> list[Turn]:
         drawn.model = models[actor]
         units: list[Unit] = []
         for _ in range(rng.choice([1, 1, 1, 2, 3, 6])):
-            if not drawn.model.closed:
+            if not drawn.model.closed and not drawn.model.waits:
                 units.append(drawn.unit())
+        drawn.model.waits = False
         cuts = tuple(rng.random() for _ in range(rng.randrange(1, 4))) if rng.random() < 0.3 else ()
         turns.append(Turn(actor, units, cuts))
     return turns
@@ -173,7 +182,13 @@ def acceptable(turns: list[Turn], pool: str) -> bool:
             if not model.permits(command):
                 return False
             model.say(command)
+        model.waits = False
     return True
+
+
+def blocks(turns: list[Turn]) -> bool:
+    """Whether a client may wait for another one in it."""
+    return any(words_of(command)[0] in BLOCKING for turn in turns for command in turn.commands)
 
 
 # What clients say
@@ -243,6 +258,8 @@ ZRANGE <key> 0 -1 WITHSCORES
 ZSCORE <key> m
 XADD <key> <id> f <value>
 XRANGE <key> - +
+XGROUP CREATE <key> g 0 MKSTREAM
+XACK <key> g <id>
 XREAD COUNT 2 STREAMS <key> 0
 EXPIREAT <key> 4102444800
 EXPIRETIME <key>
@@ -254,6 +271,30 @@ EVAL <script> 1 <key> <value>
 EVALSHA 0123456789012345678901234567890123456789 1 <key>
 OBJECT ENCODING <key>
 DUMP <key>
+""".strip().splitlines()
+)
+WAITING = tuple(
+    said(template)
+    for template in """
+BLPOP <key> 0
+BLPOP <key> <key> 0
+BRPOP <key> <key> <key> 0
+BLMOVE <key> <key> LEFT RIGHT 0
+BRPOPLPUSH <key> <key> 0
+BLMPOP 0 2 <key> <key> RIGHT COUNT 2
+BZPOPMIN <key> 0
+BZPOPMAX <key> <key> 0
+BZMPOP 0 1 <key> MIN
+XREAD BLOCK 0 STREAMS <key> $
+XREAD COUNT 1 BLOCK 0 STREAMS <key> <key> 3-1 $
+XREADGROUP GROUP g c BLOCK 0 STREAMS <key> >
+XREADGROUP GROUP g c BLOCK 0 STREAMS <key> 0
+BLPOP <key> -1
+BLPOP <key> x
+BLPOP <key>
+BLMOVE <key> <key> LEFT UP 0
+BLMPOP 0 0 <key> LEFT
+XREAD BLOCK -1 STREAMS <key> $
 """.strip().splitlines()
 )
 WHOLE = tuple(
@@ -350,7 +391,9 @@ def queued(draw: Draw) -> Unit:
     draw.model.multi = True
     unit: Unit = []
     while len(unit) < draw.random.choice([0, 1, 2, 4, 9]):
-        unit += any_of((any_of(DATA), any_of(DATA), any_of(OWN), any_of(DATABASE)))(draw)
+        unit += any_of(
+            (any_of(DATA), any_of(DATA), any_of(OWN), any_of(DATABASE), any_of(WAITING))
+        )(draw)
     unit = [command for command in unit if draw.model.permits(command)]
     draw.model = model
     return unit
@@ -391,6 +434,7 @@ MAKERS: list[tuple[float, Maker]] = [
     (3, any_of(OWN)),
     (3, any_of(WRONG)),
     (2, scan),
+    (6, any_of(WAITING)),
     (2, script),
     (10, said("MULTI")),
     (8, said("WATCH <key>")),
@@ -418,6 +462,7 @@ IN_MULTI: list[tuple[float, Maker]] = [
     (5, any_of(OWN)),
     (1.5, any_of(WRONG)),
     (1, scan),
+    (2, any_of(WAITING)),
     (1, said("MULTI")),
     (1, said("WATCH <key>")),
     (1, said("UNWATCH")),

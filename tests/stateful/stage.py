@@ -12,6 +12,7 @@ what it sends, to whom, and that it sends nothing more.
 import contextlib
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +22,23 @@ import hiredis
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.protocols import REDIS
 from tests.integration.conftest import pool
-from tests.servers import NutproxyServer, RedisServer, connect
-from tests.stateful.conversation import Command, Turn
+from tests.servers import HOST, NutproxyServer, RedisServer, connect
+from tests.stateful.conversation import Command, Turn, blocks
 
 KEY = re.compile(rb"\$\d+\r\n(?:\{t\})?k\d\r\n")
 # The elements of an array of keys.
 KEYS = re.compile(rb"(?:%b)+" % KEY.pattern)
+BLOCKED = re.compile(rb" flags=\w*b")
 ID = re.compile(rb"\$2\r\nid\r\n:\d+\r\n")
 CLOSED = b"(closed)"
 # Seconds without the replies that Redis has sent.
 PATIENCE = 10
 # Bytes that Redis reads at a time.
 REDIS_READ = 16000
+
+
+# A client, and what it was to get and has got.
+Found = tuple[int, list[bytes], list[bytes]]
 
 
 @dataclass
@@ -75,6 +81,11 @@ class Actor:
         self.framer = Framer(REDIS, False)
         self.closed = False
         self.frames: list[bytes] = []
+
+    @property
+    def name(self) -> bytes:
+        """Its address in CLIENT LIST."""
+        return b"addr=%s:%d " % (HOST.encode(), self.socket.getsockname()[1])
 
     def receive(self, patience: float) -> bool:
         """Receive something, for so many seconds. Returns whether anything has come."""
@@ -123,10 +134,13 @@ class Control:
 class Stage:
     """One Redis, and nutproxy with the pools."""
 
-    def __init__(self, direct: RedisServer, proxy: NutproxyServer) -> None:
+    def __init__(
+        self, direct: RedisServer, shards: list[RedisServer], proxy: NutproxyServer
+    ) -> None:
         self.direct = direct.port
         self.proxy = proxy
         self.redis = Control(direct.unix_path)
+        self.shards = [Control(shard.unix_path) for shard in shards]
         self.pools = {name: Control(port) for name, port in proxy.ports.items()}
 
     def hold(self, turns: list[Turn], pool: str) -> Difference | None:
@@ -138,20 +152,56 @@ class Stage:
                 [stack.enter_context(opened(port)) for _ in range(count)]
                 for port in (self.direct, self.proxy.ports[pool])
             )
+            waiting: set[int] = set()
+            waits = blocks(turns)
             for number, turn in enumerate(turns):
+                # A client that waits says nothing.
+                if turn.actor in waiting:
+                    continue
                 found = self.turn(turn, mine, theirs)
+                if waits and found is None:
+                    waiting = self.waiting(mine)
+                    found = self.others_wait(turn.actor, len(waiting))
                 if found is not None:
                     return Difference(turns, number, *found)
-            for actor in range(count):
+            for actor in set(range(count)) - waiting:
                 # Its end shows whether something more has come.
                 found = self.turn(Turn(actor, [[(b"QUIT",)]]), mine, theirs)
                 if found is not None:
                     return Difference([*turns, Turn(actor, [[(b"QUIT",)]])], len(turns), *found)
+            for actor in waiting:
+                mine[actor].socket.close()
+                theirs[actor].socket.close()
+            if waiting and (found := self.others_wait(min(waiting), 0)) is not None:
+                return Difference(turns, len(turns), *found)
         return None
 
-    def turn(
-        self, turn: Turn, mine: list[Actor], theirs: list[Actor]
-    ) -> tuple[int, list[bytes], list[bytes]] | None:
+    def waiting(self, mine: list[Actor]) -> set[int]:
+        """The clients that wait in Redis."""
+        [clients] = self.redis.ask(("CLIENT", "LIST"))
+        assert isinstance(clients, bytes)
+        lines = [line for line in clients.splitlines() if BLOCKED.search(line)]
+        return {
+            number
+            for number, actor in enumerate(mine)
+            if not actor.closed and any(actor.name in line for line in lines)
+        }
+
+    def others_wait(self, actor: int, count: int) -> Found | None:
+        """Wait until so many clients wait in the servers of nutproxy."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            found = 0
+            for shard in self.shards:
+                [text] = shard.ask(("INFO", "clients"))
+                assert isinstance(text, bytes)
+                found += int(text.partition(b"blocked_clients:")[2].split(b"\r")[0])
+            if found == count:
+                return None
+            if time.monotonic() > end:
+                return actor, [b"(%d wait)" % count], [b"(%d wait)" % found]
+
+    def turn(self, turn: Turn, mine: list[Actor], theirs: list[Actor]) -> Found | None:
         writes = turn.writes()
         data = b"".join(writes)
         mine[turn.actor].write(data)
@@ -200,4 +250,4 @@ def staged(*arguments: str) -> Iterator[Stage]:
         direct, *shards = [stack.enter_context(RedisServer()) for _ in range(5)]
         config = pool("one", shards[:1]) + pool("three", shards[1:])
         proxy = stack.enter_context(NutproxyServer(config, *arguments))
-        yield Stage(direct, proxy)
+        yield Stage(direct, shards, proxy)
