@@ -350,6 +350,8 @@ def check_client(client: ClientConn, holders: dict) -> cython.int:
         msg = msg.client_next
     if count != client.omsg_q.count or last != client.omsg_q.tail:
         wrong("the queue of a client", count, client.omsg_q.count)
+    if client.session is not None:
+        held += client.session.queued
     if client.pending != held or client.unsent != unsent:
         wrong("bytes of a client", client.pending, held, client.unsent, unsent)
     if client.imsg_q.head is not cython.NULL:

@@ -29,7 +29,7 @@ cdef class Server(Upstream):
     cdef readonly set lent             # the links that have been borrowed
     cdef set greeting                  # those of them that connect
     cdef object lend_queue             # those that will, a deque
-    cdef dict resting                  # by Profile: idle links that can be borrowed
+    cdef readonly dict resting         # by Profile: idle links that can be borrowed
     cdef size_t open_links             # those whose requests are not all answered
     cdef public bint no_password       # the log says already that it needs no password
     cdef bint has_resp3                # with preconnect: it has accepted HELLO 3

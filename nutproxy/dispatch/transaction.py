@@ -382,6 +382,10 @@ def queue_for(
             group, frontend.split_transactions and session.watching is None
         )
     if batch is None:
+        if moved(transaction, frontend.route) or (
+            session.watching is not None and watch_moved(session, frontend.route)
+        ):
+            return answer(client, errors.error("transaction_moved"), flags, True)
         text = errors.transaction_servers(frontend.name, frontend.config.hash_tag)
         return answer(client, text, flags, True)
     if not has_room(client, length, flags):
@@ -536,9 +540,31 @@ def why_not(client: ClientConn, transaction: Transaction) -> bytes:
     route: Route = client.frontend.route
     if session.watching is not None and session.watching.state != LINK_READY:
         return errors.error("watch_lost")
-    if route.ngroups > 1 and transaction.batches and transaction.version != route.version:
+    if session.watching is not None and watch_moved(session, route):
+        return errors.error("transaction_moved")
+    if moved(transaction, route):
         return errors.error("transaction_moved")
     return None
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def watch_moved(session: Session, route: Route) -> cython.bint:
+    """May the keys that are watched be on another server now, or another server's be in their
+    group? If there is only one, a link that is open is a link to it."""
+    return session.since != route.version and route.ngroups > 1
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def moved(transaction: Transaction, route: Route) -> cython.bint:
+    """May the groups of its commands have changed since MULTI?"""
+    batch: Batch
+    if transaction.version != route.version:
+        for batch in transaction.batches:
+            if batch.group != ANY_GROUP:
+                return True
+    return False
 
 
 def seal(msg, batch):
@@ -618,6 +644,10 @@ def run_parts(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
     route: Route = client.frontend.route
     transaction: Transaction = cython.cast(Transaction, msg.join.extra)
     index: cython.uint
+    if moved(transaction, route):
+        for index in range(msg.join.count):
+            msg_error(msg.join.parts[index], errors.error("transaction_moved"))
+        return 0
     for index in range(msg.join.count):
         route.submit(
             msg.join.parts[index],
@@ -649,6 +679,9 @@ def run_alone(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
             return 0
         session.link = session.watching
         session.watching = None
+    elif moved(transaction, route):
+        msg_error(part, errors.error("transaction_moved"))
+        return 0
     else:
         group: cython.int = group_of(route, transaction.batches[0])
         session.link = route.borrow(part, group, client.profile)
@@ -868,7 +901,11 @@ def watch(client, row, data, parser, flags):
         return complain(client, errors.error("watch_in_multi"), flags)
     if common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
-    if session.watching is not None and group != session.group:
+    if session.watching is None:
+        session.since = frontend.route.version
+    elif watch_moved(session, frontend.route):
+        return answer(client, errors.error("watch_lost"), flags, True)
+    elif group != session.group:
         text: bytes = errors.transaction_servers(frontend.name, frontend.config.hash_tag)
         return answer(client, text, flags, True)
     msg = queue_held(client, row, data, parser.pos, flags)
@@ -882,8 +919,15 @@ def run_watch(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
     session: Session = client.session
     route: Route = client.frontend.route
+    group: cython.int
+    if watch_moved(session, route):
+        # While it was held back.
+        msg_error(msg, errors.error("watch_lost"))
+        return 0
     if session.watching is None:
-        session.watching = route.borrow(msg, session.group, client.profile)
+        # With the only server, the group may be one of several before.
+        group = 0 if route.ngroups == 1 and session.group > 0 else session.group
+        session.watching = route.borrow(msg, group, client.profile)
         if session.watching is None:
             return 0
     elif not follow(client):
@@ -926,7 +970,7 @@ def end_watch(client: ClientConn) -> cython.int:
     link = session.watching
     session.watching = None
     if link.state != LINK_READY:
-        return 0
+        return link.drop()
     msg = msg_get()
     if msg is cython.NULL:
         return link.drop()

@@ -24,7 +24,8 @@ cdef class Session:
     cdef bytes postponed               # a request that CLIENT PAUSE delays, or None
     cdef bint watched                  # keepalive has been set: its host cannot vanish unnoticed
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
-    cdef int group                     # the server that has it
+    cdef int group                     # the server that has it,
+    cdef unsigned int since            # found in this version of the route
     cdef object multi                  # a Transaction (dispatch/transaction.py), or None
     cdef bint doomed                   # a command of the transaction was refused: EXEC fails
     cdef size_t queued                 # bytes of its commands

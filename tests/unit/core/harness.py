@@ -188,8 +188,14 @@ class Session(Peer):
             if self.requests[0][0] == b"HELLO":
                 self.reply(HELLO3)
                 continue
+            if self.requests[0][0] == b"SELECT":
+                self.reply(b"+OK\r\n")
+                continue
             self.greeted = True
             self.reply(b"+PONG\r\n" if self.server.redis else VERSION)
+        if self.requests and self.requests[0] == [b"CLIENT", b"ID"]:
+            # The last step on a link that is borrowed.
+            self.reply(b":7\r\n")
 
     def parse(self, data):
         if not self.server.redis:
