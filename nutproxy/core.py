@@ -38,6 +38,7 @@ from cython.cimports.nutproxy.dispatch.redis import (
 )
 from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
+from cython.cimports.nutproxy.front.subscriptions import Subscriptions
 from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.inbox import Inbox
 from cython.cimports.nutproxy.io.reactor import (
@@ -110,6 +111,8 @@ class Worker:
         callback)` must not block."""
         pool = ServerPool(self.reactor, len(self.pools), config, resolve)
         frontend = Frontend(config, pool, self.client_room, self.process)
+        if config.redis:
+            frontend.subscriptions = Subscriptions(pool)
         self.pools.append(pool)
         self.frontends.append(frontend)
         self.listeners.append(Listener(frontend, sock))

@@ -73,6 +73,8 @@ class Janitor:
             pool.keep_probing()
         for frontend in self.frontends:
             frontend.check_unfinished()
+            if frontend.subscriptions is not None:
+                frontend.subscriptions.tidy()
 
     def watch(self):
         """Requests may have timed out: see that `look` runs for their pools."""

@@ -186,7 +186,6 @@ class ViewJob(Job):
         pool.servers = self.servers
         pool.ngroups = len(self.servers)
         pool.router.ring = self.ring
-        pool.version += 1
         pool.places = self.view.places
         pool.order = list(self.view.places)
         pool.leaving = leaving
@@ -197,6 +196,7 @@ class ViewJob(Job):
         self.view = None
         # A rebuild of the old ring is of no use any more.
         pool.ring_building = pool.ring_stale = False
+        pool.regrouped()
         if pool.live_flags() != self.live:
             pool.update_ring()
 
@@ -405,10 +405,16 @@ class ServerPool(Route):
         if len(self.servers) <= RING_SMALL and self.ring_turn != self.reactor.now_usec:
             self.ring_turn = self.reactor.now_usec
             self.router.set_live(self.live_flags())
-            self.version += 1
             self.ring_stale = False
+            self.regrouped()
         else:
             self.rebuild_soon()
+
+    def regrouped(self) -> None:
+        """Keys may have got other groups."""
+        self.version += 1
+        if self.on_regroup is not None:
+            self.on_regroup()
 
     def rebuild_soon(self) -> None:
         job: RingJob = RingJob(self)
@@ -426,7 +432,8 @@ class ServerPool(Route):
             self.router.begin(self.live_flags())
             self.ring_stale = False
         self.ring_building = self.router.build(RING_PORTION)
-        self.version += not self.ring_building
+        if not self.ring_building:
+            self.regrouped()
         if self.ring_building or self.ring_stale:
             return True
         self.ring_job = None

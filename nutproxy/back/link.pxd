@@ -6,6 +6,7 @@ from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.timer cimport Timer
 from nutproxy.msg.message cimport Msg
+from nutproxy.msg.parse cimport Parser
 from nutproxy.msg.protocol cimport Protocol, fits_t
 
 cdef enum:
@@ -64,6 +65,17 @@ cdef class Upstream:
     # The error reply for clients with this cause; None when memory has run out.
     cpdef bytes error_reply(self, str cause)
 
+# The user of a link that carries something else than requests and their replies.
+cdef class LinkUser:
+    # The link is ready.
+    cdef int link_opened(self, Link link) except -1
+    # It has ended. `text` is the error reply; None when memory has run out.
+    cdef int link_ended(self, Link link, bytes text) except -1
+    # Something complete was received.
+    cdef int received(self, Link link, char* data, Parser* parser) except -1
+    # May it be read now?
+    cdef bint listens(self) noexcept
+
 cdef class Link(Conn):
     cdef readonly Upstream server
     cdef readonly Profile profile      # the state that its handshake brings it into
@@ -90,6 +102,9 @@ cdef class Link(Conn):
 
     # Bring it, which is borrowed, ready and idle, into this state. Requests wait meanwhile.
     cdef int change(self, Profile profile) except -1
+    # All that it receives is for this user, from now on.
+    cdef int serve(self, LinkUser user) except -1
+
     # Call `give_back` when it is idle.
     cdef void return_when_idle(self) noexcept
     # It is given back, and others may use it.
@@ -120,6 +135,7 @@ cdef class Link(Conn):
     cdef list steps                    # names of the handshake steps whose replies are due
     cdef int batches                   # transactions whose replies are due
     cdef bint returning                # its user does not need it any more
+    cdef LinkUser user                 # receives everything; None: replies to requests come
     cdef Timer connect_timer           # the one that `arm` has set
     cdef int64_t waiting_since         # when it began to wait for a sign of life
     cdef int64_t timed_out_since       # when the first of the requests that timed out was queued

@@ -237,10 +237,28 @@ def special_recv_done(
     return 0
 
 
+# A recv_done.
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def user_recv_done(conn: Conn, data: cython.p_char, parser: cython.pointer(Parser)) -> cython.int:
+    """What comes is for the user of the link."""
+    self: Link = cython.cast(Link, conn)
+    return self.user.received(self, data, parser)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def user_recv_next(conn: Conn) -> cython.bint:
+    self: Link = cython.cast(Link, conn)
+    return self.state != LINK_READY or self.user is None or self.user.listens()
+
+
 @cython.cfunc
 @cython.exceptval(check=False)
 def usual_recv_done(self: Link) -> recv_done_t:
     """Its recv_done when it is ready."""
+    if self.user is not None:
+        return user_recv_done
     if self.aside or self.returning or self.batches:
         return special_recv_done
     return server_recv_done
@@ -439,6 +457,8 @@ def become_ready(self: Link) -> cython.int:
     self.waiting_since = self.reactor.now
     self.connect_timer.cancel()
     self.server.link_ready(self)
+    if self.user is not None:
+        self.user.link_opened(self)
     self.mark_flush()
     return 0
 
@@ -627,7 +647,20 @@ def server_close(conn: Conn) -> cython.int:
     if was_ready and self.slot != NO_SLOT and not server.ejected:
         move_requests(self, text)
     settle_queues(self, text)
+    if self.user is not None:
+        tell_user(self, text)
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def tell_user(self: Link, text: bytes | None) -> cython.void:
+    user: LinkUser = self.user
+    self.user = None
+    try:
+        user.link_ended(self, text)
+    except Exception:
+        log.exception("%s %s: internal error at the end of the connection", self, self.server)
 
 
 @cython.cfunc
@@ -828,6 +861,23 @@ class Upstream:
         raise NotImplementedError
 
 
+@cython.cclass
+class LinkUser:
+    """The methods are described in link.pxd."""
+
+    def link_opened(self, link):
+        raise NotImplementedError
+
+    def link_ended(self, link, text):
+        raise NotImplementedError
+
+    def received(self, link, data, parser):
+        raise NotImplementedError
+
+    def listens(self):
+        return True
+
+
 @cython.final
 @cython.cclass
 class Link(Conn):
@@ -895,6 +945,15 @@ class Link(Conn):
         self.before = self.profile
         self.profile = profile
         return begin_handshake(self)
+
+    def serve(self, user):
+        self.user = user
+        self.recv_next = cython.cast(recv_next_t, user_recv_next)
+        self.recv_kept = cython.NULL
+        if self.state == LINK_READY:
+            self.recv_done = user_recv_done
+            return user.link_opened(self)
+        return 0
 
     def return_when_idle(self):
         self.returning = True

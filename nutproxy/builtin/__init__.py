@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.builtin import client, connection, databases, info, server
+from nutproxy.builtin import client, connection, databases, info, pubsub, server
 from nutproxy.builtin.interface import Client, Query, Steps, Unblock
 
 __all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps", "Unblock"]
@@ -62,6 +62,13 @@ HANDLERS: Mapping[str, Handler] = {
     "lolwut": server.lolwut,
     "no_cluster": server.no_cluster,
     "ping": connection.ping,
+    "pubsub": client.container,
+    "pubsub_channels": pubsub.channels,
+    "pubsub_help": pubsub.help_,
+    "pubsub_numpat": pubsub.numpat,
+    "pubsub_numsub": pubsub.numsub,
+    "pubsub_shardchannels": pubsub.channels,
+    "pubsub_shardnumsub": pubsub.numsub,
     "quit": connection.quit,
     "reset": connection.reset,
     "role": server.role,

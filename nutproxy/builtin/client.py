@@ -80,7 +80,8 @@ CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"}
 
 
 def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
-    """CLIENT LIST [TYPE type | ID id …]. All clients of the pool have the type normal."""
+    """CLIENT LIST [TYPE type | ID id …]. A client has the type pubsub if it has subscriptions, else
+    normal."""
     clients = client.frontend.clients
     found: Sequence[Client] = ()
     option = argv[2].lower() if len(argv) > 2 else b""
@@ -88,8 +89,10 @@ def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
         kind = argv[3].lower()
         if kind not in CLIENT_TYPES:
             return errors.error("client_type", errors.echo(argv[3]))
-        if kind == b"normal":
-            found = [*clients.values()]
+        if kind in (b"normal", b"pubsub"):
+            found = [
+                each for each in clients.values() if any(each.subscribed) == (kind == b"pubsub")
+            ]
     elif option == b"id" and len(argv) > 3:
         ids = [parse_integer(word) for word in argv[3:]]
         if None in ids:
@@ -118,8 +121,10 @@ def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:
 
 def _info_line(client: Client, now: float) -> str:
     queued = client.queued_commands
+    sub, psub, ssub = client.subscribed
     flags = (
-        ("x" if queued >= 0 else "")
+        ("P" if sub or psub or ssub else "")
+        + ("x" if queued >= 0 else "")
         + ("b" if client.waits else "")
         + ("U" if client.peer.startswith("/") else "")
         + ("c" if client.closing else "")
@@ -136,9 +141,9 @@ def _info_line(client: Client, now: float) -> str:
         "idle": int(now - client.last_interaction),
         "flags": flags or "N",
         "db": visible(client),
-        "sub": 0,
-        "psub": 0,
-        "ssub": 0,
+        "sub": sub,
+        "psub": psub,
+        "ssub": ssub,
         "multi": queued,
         "qbuf": 0,
         "qbuf-free": 0,

@@ -48,7 +48,20 @@ class Process(Protocol):
     pid: int
 
 
+class Subscriptions(Protocol):
+    """The subscriptions of a frontend's clients. The kinds are those of back/subscriber.pxd."""
+
+    def names(self, kind: int) -> list[bytes]: ...
+
+    def receivers(self, kind: int, name: bytes) -> int: ...  # clients
+
+    def counted(self, kind: int, name: bytes, server: Server) -> bool: ...  # as one, by the server
+
+    def patterns_of(self, server: Server) -> int: ...  # that the server counts because of nutproxy
+
+
 class Frontend(Protocol):
+    subscriptions: Subscriptions
     redis_auth: bytes | None
     port: int  # the listening port; 0 for a unix socket
     clients: Mapping[int | None, Client]  # by id, oldest first
@@ -99,6 +112,7 @@ class Client(Protocol):
     tot_net_in: int  # bytes
     tot_net_out: int  # bytes
     omem: int  # bytes
+    subscribed: tuple[int, int, int]  # its channels, patterns and shard channels
     closing: bool  # close after the outstanding replies
     waits: bool  # it waits in a blocking command
     queued_commands: int  # of its transaction; -1 outside of one

@@ -35,6 +35,8 @@ def not_carried_out(client: Client, name: str, states: int) -> bytes:
     """The error for a command that is refused because of these states of the client."""
     if states & State.AUTH:
         return errors.noauth()
+    if states & State.SUBSCRIBED:
+        return errors.error("subscribed", name.replace(" ", "|").encode())
     # A transaction has the lowest number, so its error, which says how to continue, is preferred.
     state = next(state for state in State if states & state)
     assert client.refusals is not None

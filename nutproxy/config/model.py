@@ -84,6 +84,7 @@ LogFormat = Annotated[Literal["text", "json"], BeforeValidator(values.scalar)]
 Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
 OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar)]
 Transactions = Annotated[Literal["one_server", "split"], BeforeValidator(values.scalar)]
+SubscribeGap = Annotated[Literal["keep", "close"], BeforeValidator(values.scalar)]
 Command = Annotated[
     str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
 ]
@@ -426,6 +427,24 @@ class PoolSettings(Keys):
         " applications that use MULTI to send many commands at once. WATCH needs one server in any"
         " case. Only for Redis pools.",
         example="split",
+    )
+    subscribe_gap: SubscribeGap = key(
+        "keep",
+        "What happens to clients with subscriptions when the connection to a server that sends"
+        " their messages ends. nutproxy subscribes again when the server is back; messages that"
+        " were published meanwhile are lost. `keep`: the clients stay connected. `close`: nutproxy"
+        " closes those with a subscription on that server, so that they notice. Only for Redis"
+        " pools.",
+        example="close",
+    )
+    max_subscriptions: Integer = key(
+        1000000,
+        "How many subscriptions the clients of the pool may have together. SUBSCRIBE gets an error"
+        " if it would need more. Only for Redis pools.",
+        example=10000,
+        unit="subscriptions",
+        minimum=1,
+        maximum=100000000,
     )
     admin_commands: Flag = key(
         False,

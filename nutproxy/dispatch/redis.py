@@ -47,6 +47,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
     measure_keys,
 )
 from cython.cimports.nutproxy.dispatch.layout import AS_IT_IS, LAID_OUT, TOGETHER, lay_out
+from cython.cimports.nutproxy.dispatch.pubsub import pong
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.scripts import load_script, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
@@ -74,6 +75,7 @@ from cython.cimports.nutproxy.proto.table import (
     SPLIT,
     STATE_MULTI,
     STATE_PAUSE,
+    STATE_SUBSCRIBED,
     STATE_SUBSCRIPTION,
     STATE_TRANSACTION,
     UNSUPPORTED,
@@ -158,6 +160,8 @@ def redis_recv_done(conn, data, parser):
             return client.postpone(data, parser.pos)
         if client.states & STATE_MULTI and not row.immediate:
             return queue_command(client, row, data, parser, flags)
+        if client.states & STATE_SUBSCRIBED and same_word(row.name, row.length, b"ping"):
+            return pong(client, data, parser, flags)
     if frontend.verdicts[row.number]:
         if frontend.verdicts[row.number] == DENIED:
             return refuse(
@@ -288,7 +292,7 @@ def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
     states: cython.int = client.states & row.refused_in
     if client.profile.protover == 3:
         # In RESP3, Redis accepts every command on a connection with subscriptions.
-        states &= ~STATE_SUBSCRIPTION
+        states &= ~(STATE_SUBSCRIPTION | STATE_SUBSCRIBED)
     return states
 
 

@@ -3,12 +3,19 @@
 
 import cython
 from cython.cimports.nutproxy.dispatch.blocking import block, wait_for_replicas
+from cython.cimports.nutproxy.dispatch.pubsub import publish, subscribe, unsubscribe
 from cython.cimports.nutproxy.dispatch.transaction import discard, execute, multi, unwatch, watch
 from cython.cimports.nutproxy.proto.table import (
     OP_BLOCK,
     OP_DISCARD,
     OP_EXEC,
     OP_MULTI,
+    OP_PUBLISH,
+    OP_SPUBLISH,
+    OP_SSUBSCRIBE,
+    OP_SUBSCRIBE,
+    OP_SUNSUBSCRIBE,
+    OP_UNSUBSCRIBE,
     OP_WAIT,
     OP_WATCH,
 )
@@ -28,4 +35,10 @@ def session_command(client, row, data, parser, flags):
         return discard(client, flags)
     if operation == OP_WATCH:
         return watch(client, row, data, parser, flags)
+    if operation in (OP_PUBLISH, OP_SPUBLISH):
+        return publish(client, row, data, parser, flags)
+    if OP_SUBSCRIBE <= operation <= OP_SSUBSCRIBE:
+        return subscribe(client, row, data, parser, flags)
+    if OP_UNSUBSCRIBE <= operation <= OP_SUNSUBSCRIBE:
+        return unsubscribe(client, row, data, parser, flags)
     return unwatch(client, flags)

@@ -28,6 +28,7 @@ cdef class Transaction:
     cdef uint32_t nmerged
     cdef uint32_t merged_room
     cdef list local                    # those that nutproxy handles: (row number, arguments or reply)
+    cdef object asking                 # what it subscribes to: an Asking, or None
     cdef int database                  # the last one that was selected; -1 for none
 
     cdef Batch batch_of(self, int group, bint split)

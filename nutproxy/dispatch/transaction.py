@@ -44,12 +44,14 @@ from cython.cimports.nutproxy.dispatch.forward import (
     queue_held,
 )
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group, needs_one_server
+from cython.cimports.nutproxy.dispatch.pubsub import asking_of, carry_out
 from cython.cimports.nutproxy.dispatch.layout import LAID_OUT, REFUSED, lay_out
 from cython.cimports.nutproxy.dispatch.split import Layout, split_parts
 from cython.cimports.nutproxy.dispatch.words import words_of
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
 from cython.cimports.nutproxy.front.session import Session
+from cython.cimports.nutproxy.front.subscriptions import Asking
 from cython.cimports.nutproxy.msg.message import (
     MSG_BATCH,
     MSG_DONE,
@@ -66,7 +68,7 @@ from cython.cimports.nutproxy.msg.message import (
     msg_take,
 )
 from cython.cimports.nutproxy.msg.parse import Parser
-from cython.cimports.nutproxy.msg.response import msg_error
+from cython.cimports.nutproxy.msg.response import msg_done, msg_error
 from cython.cimports.nutproxy.proto.merge import element_size
 from cython.cimports.nutproxy.proto.redis import put_length, read_length
 from cython.cimports.nutproxy.proto.row import Row
@@ -76,6 +78,8 @@ from cython.cimports.nutproxy.proto.table import (
     CURSOR,
     LOCAL,
     ONE,
+    OP_SUBSCRIBE,
+    OP_SUNSUBSCRIBE,
     SPLIT,
     STATE_MULTI,
     STATE_TRANSACTION,
@@ -109,12 +113,16 @@ NOT_QUEUED = frozenset(
     {
         *("client kill", "client list", "client pause", "client reply", "client unblock"),
         *("client unpause", "hello", "info", "script debug"),
+        *("pubsub channels", "pubsub numpat", "pubsub numsub"),
+        *("pubsub shardchannels", "pubsub shardnumsub"),
     }
 )
 
 handlers: list = [
     HANDLERS[command.handler] if command.handler else None for command in COMMANDS.values()
 ]
+# By row number: what a SESSION command does, or 0.
+operations: list = [int(command.operation) for command in COMMANDS.values()]
 INTERNAL_ERROR = errors.REDIS_REPLIES["internal"]
 
 
@@ -270,7 +278,7 @@ def queue_command(client, row, data, parser, flags):
     client.session.writes |= row.writes
     if client.session.doomed:
         pass
-    elif row.behaviour == LOCAL:
+    elif is_local(row):
         return queue_local(client, row, data, parser, flags)
     elif frontend.verdicts[row.number]:
         text = refusal(client, names[row.number], words_of(data, parser, 16, 32))
@@ -291,6 +299,13 @@ def queue_command(client, row, data, parser, flags):
     if client.session.doomed:
         return answer_constant(client, b"+QUEUED\r\n", 9, flags)
     return queue_for(client, group, data, parser.pos, flags)
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def is_local(row: cython.pointer(Row)) -> cython.bint:
+    """Is it handled by nutproxy itself?"""
+    return row.behaviour == LOCAL or OP_SUBSCRIBE <= row.operation <= OP_SUNSUBSCRIBE
 
 
 @cython.cfunc
@@ -525,8 +540,13 @@ def execute(client, row, flags):
     if text is not None:
         end_watch(client)
         return answer(client, text, flags, True)
+    if transaction.local is not None:
+        queued = [(operations[number], argv) for number, argv in transaction.local]
+        transaction.asking = asking_of(client, queued)
     if session.watching is None and transaction.database < 0:
         if not transaction.batches:
+            if transaction.asking is not None:
+                return hold_assembled(client, row, transaction, flags)
             return answer(client, assembled(client, transaction), flags, False)
         if transaction.local is None and len(transaction.batches) == 1:
             return send_one(client, row, transaction, flags)
@@ -628,6 +648,8 @@ def send_parts(
         msg_put(msg)
         raise
     client.enqueue_outq(client, msg)
+    if transaction.asking is not None:
+        return client.hold(msg, ask_first, done_parts)
     if session.watching is not None or transaction.database >= 0:
         return client.hold(msg, run_alone, done_parts)
     if transaction.local is not None:
@@ -656,6 +678,68 @@ def run_parts(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
             client.profile,
         )
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def ask_first(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
+    """Subscribe at the servers before the commands are carried out."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    session: Session = client.session
+    transaction: Transaction = cython.cast(Transaction, msg.join.extra)
+    asking: Asking = transaction.asking
+    asking.msg = msg
+    asking.then = run_parts
+    if session.watching is not None or transaction.database >= 0:
+        asking.then = run_alone
+    session.asking = asking
+    return asking.subscriptions.ask(asking)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def hold_assembled(
+    client: ClientConn, row: cython.pointer(Row), transaction: Transaction, flags: uint32_t
+) -> cython.int:
+    """The transaction needs no server, but it subscribes."""
+    msg: cython.pointer(Msg) = queue_held(client, row, b"", 0, flags)
+    asking: Asking = transaction.asking
+    asking.msg = msg
+    asking.then = run_assembled
+    asking.extra = transaction
+    client.session.asking = asking
+    return client.hold(msg, ask_assembled, done_assembled)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def ask_assembled(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
+    asking: Asking = cython.cast(ClientConn, conn).session.asking
+    return asking.subscriptions.ask(asking)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def run_assembled(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
+    client: ClientConn = cython.cast(ClientConn, conn)
+    asking: Asking = client.session.asking
+    text: bytes = assembled(client, asking.extra)
+    if (
+        msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
+        < 0
+    ):
+        raise MemoryError
+    msg_done(msg)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def done_assembled(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+    client: ClientConn = cython.cast(ClientConn, conn)
+    asking: Asking = client.session.asking
+    asking.subscriptions.forget(asking)
+    client.resume()
 
 
 @cython.cfunc
@@ -700,6 +784,9 @@ def done_parts(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     transaction: Transaction = cython.cast(Transaction, msg.join.extra)
     session.link = None
     session.watching = None
+    if transaction.asking is not None:
+        asking: Asking = transaction.asking
+        asking.subscriptions.forget(asking)
     if link is not None:
         if transaction.database >= 0:
             link.drop()
@@ -873,7 +960,10 @@ def local_replies(client: ClientConn, transaction: Transaction) -> list:
             replies.append(own)
             continue
         try:
-            reply = handlers[number](client, own)
+            if OP_SUBSCRIBE <= operations[number] <= OP_SUNSUBSCRIBE:
+                reply = carry_out(transaction.asking, client, operations[number], own)
+            else:
+                reply = handlers[number](client, own)
         except Exception:
             log.exception("%s: '%s' failed", client, names[number])
             reply = INTERNAL_ERROR

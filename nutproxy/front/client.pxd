@@ -6,7 +6,7 @@ from nutproxy.io.jobs cimport Job
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.front.frontend cimport Frontend
 from nutproxy.front.session cimport Session, done_t, run_t
-from nutproxy.msg.message cimport Msg
+from nutproxy.msg.message cimport Body, Msg, Owner
 from nutproxy.proto.row cimport Row
 
 # builtin.interface.ReplyMode
@@ -43,6 +43,12 @@ cdef class ClientConn(Conn):
     cdef public bint no_evict
     cdef public bint no_touch
 
+    # It may get messages of subscriptions from now on.
+    cdef void begin_pushes(self) noexcept
+    # Queue a message, or its view of one, before the first reply that is not made yet. False when memory
+    # has run out.
+    cdef bint push(self, Body* body) noexcept
+
     cpdef bint adopt(self, int protover, int database)
     # Put a message of this client, which is in its queue, off until it is first there, and call
     # `run` then. `done` is called when it has its reply. Its next request waits for `resume`.
@@ -66,6 +72,8 @@ cdef class ClientConn(Conn):
     cdef int give_up(self, const char* text) except -1
     cdef int linger(self) except -1
     cdef int close_if_drained(self) except -1
+
+cdef Owner client_owner
 
 cdef class LetGo(Job):
     cdef ClientConn client

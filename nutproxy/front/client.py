@@ -53,15 +53,19 @@ from cython.cimports.nutproxy.msg.message import (
     MSG_FAILED,
     MSG_NOREPLY,
     MSG_PIECES,
+    MSG_PUSH,
     Body,
     Cursor,
     Msg,
     Owner,
     client_append,
+    client_insert,
     client_pop,
     freed_enough,
     msg_drop,
+    msg_get,
     msg_put,
+    msg_view,
 )
 from cython.cimports.nutproxy.msg.parse import Parser, parser_reset
 from cython.cimports.nutproxy.msg.pieces import piece_first, piece_next, pieces_written
@@ -289,6 +293,19 @@ def client_send_done_rare(client: ClientConn) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=False)
+def pushed_send_done(conn: Conn) -> cython.int:
+    """The same for a client that gets messages of subscriptions."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    msg: cython.pointer(Msg) = conn.omsg_q.head
+    if msg.flags & MSG_PUSH:
+        client.session.pushed -= msg.charge
+        if client.session.last_push == msg:
+            client.session.last_push = cython.NULL
+    return client_send_done(conn)
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def last_piece(conn: Conn, msg: cython.pointer(Msg)) -> cython.bint:
     """A piece of this reply has been written. Was it the last? If not, its bytes are freed and do
@@ -349,7 +366,15 @@ def leave(client: ClientConn) -> cython.void:
                 for index in range(msg.join.count):
                     msg.join.parts[index].flags |= MSG_DONE
             msg_put(msg)
+    end_subscriptions(client)
     session.leave()
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def end_subscriptions(client: ClientConn) -> cython.void:
+    if client.session.topics is not None or client.session.asking is not None:
+        client.frontend.subscriptions.left(client)
 
 
 @cython.cfunc
@@ -576,6 +601,37 @@ class ClientConn(Conn):
             return self.run_held()
         return 0
 
+    def begin_pushes(self):
+        self.send_done = pushed_send_done
+
+    def push(self, body):
+        session: Session = self.session
+        msg: cython.pointer(Msg) = msg_get()
+        after: cython.pointer(Msg) = session.last_push
+        if msg is cython.NULL:
+            return False
+        msg_view(cython.address(msg.rsp), body, body.data, body.length)
+        msg.flags = MSG_DONE | MSG_PUSH
+        msg.client = cython.cast(cython.p_void, self)
+        msg.charge = body.length
+        self.pending += body.length
+        self.unsent += body.length
+        session.pushed += body.length
+        if self.barrier and not self.waiting:
+            # The protocol has been switched: it is in the new one, so it comes after that reply.
+            client_append(cython.address(self.omsg_q), msg)
+        else:
+            head: cython.pointer(Msg) = self.omsg_q.head
+            if after is cython.NULL and head is not cython.NULL and head.flags & MSG_DONE:
+                after = head
+            if after is not cython.NULL:
+                while after.client_next is not cython.NULL and after.client_next.flags & MSG_DONE:
+                    after = after.client_next
+            client_insert(cython.address(self.omsg_q), after, msg)
+            session.last_push = msg
+        self.mark_flush()
+        return True
+
     def doom(self):
         session: Session = self.session
         session.doomed = True
@@ -679,6 +735,7 @@ class ClientConn(Conn):
             return
         if self.states & STATE_MULTI:
             self.end_multi()
+        end_subscriptions(self)
         self.session.leave()
 
     def run_held(self):
@@ -731,6 +788,13 @@ class ClientConn(Conn):
             # Its last reply was sent at least LINGER ago, and it has sent nothing since.
             self.lingering = True
         return client_close(self)
+
+    @property
+    def subscribed(self) -> tuple:
+        """The numbers of its channels, patterns and shard channels."""
+        if self.session is None or self.session.topics is None:
+            return 0, 0, 0
+        return tuple([len(topics) for topics in self.session.topics])
 
     @property
     def owed(self) -> int:

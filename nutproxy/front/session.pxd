@@ -29,5 +29,11 @@ cdef class Session:
     cdef object multi                  # a Transaction (dispatch/transaction.py), or None
     cdef bint doomed                   # a command of the transaction was refused: EXEC fails
     cdef size_t queued                 # bytes of its commands
+    cdef readonly list topics          # by kind of subscription: a dict of Topic by name; or None
+    cdef object asking                 # a SUBSCRIBE that waits for servers: see subscriptions.py
+    cdef bint parting                  # more of them are to be ended: it has left, or sent RESET
+    cdef size_t named                  # the bytes that its subscriptions take
+    cdef size_t pushed                 # bytes of messages in the client's queue
+    cdef Msg* last_push                # the last of them before the first reply that is not done, or NULL
 
     cdef void leave(self) noexcept

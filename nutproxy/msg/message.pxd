@@ -23,6 +23,7 @@ cdef enum MsgFlag:
     MSG_BATCH_BEGUN = 262144    # the reply to MULTI has come
     MSG_UNGUARDED = 524288  # it was an error
     MSG_SEQUENCE = 1048576  # a batch without MULTI: its first error is the reply
+    MSG_PUSH = 2097152      # a message of a subscription, in its client's queue only
 
 # Bytes for small messages inside the message itself: the request first, its reply after it.
 cdef enum:
@@ -141,6 +142,19 @@ cdef inline void client_append(MsgQueue* queue, Msg* msg) noexcept:
     else:
         queue.tail.client_next = msg
     queue.tail = msg
+    queue.count += 1
+
+cdef inline void client_insert(MsgQueue* queue, Msg* after, Msg* msg) noexcept:
+    """Put a message into the queue after this one of it; NULL: at its head."""
+    if after is queue.tail:
+        client_append(queue, msg)
+        return
+    if after is NULL:
+        msg.client_next = queue.head
+        queue.head = msg
+    else:
+        msg.client_next = after.client_next
+        after.client_next = msg
     queue.count += 1
 
 cdef inline Msg* client_pop(MsgQueue* queue) noexcept:

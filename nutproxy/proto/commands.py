@@ -67,8 +67,8 @@ class Behaviour(IntEnum):
     SESSION = (
         7,
         "a transaction, whose commands are queued and sent to their server at EXEC; or a command"
-        " that waits. That one is sent over a server connection of its own, and the client's next"
-        " request waits for its reply.",
+        " that waits, which is sent over a server connection of its own, and the client's next"
+        " request waits for its reply; or it subscribes or publishes.",
     )
     CURSOR = (
         8,
@@ -94,6 +94,14 @@ class Operation(IntEnum):
     UNWATCH = 5
     BLOCK = 6
     WAIT = 7
+    SUBSCRIBE = 20
+    PSUBSCRIBE = 21
+    SSUBSCRIBE = 22
+    UNSUBSCRIBE = 23
+    PUNSUBSCRIBE = 24
+    SUNSUBSCRIBE = 25
+    PUBLISH = 26
+    SPUBLISH = 27
     RUN_TEXT = 40
     RUN_SCRIPT = 41
     RUN_FUNCTION = 42
@@ -150,6 +158,7 @@ class State(IntFlag):
     STREAM = (16, "all commands but PING, QUIT and RESET, until RESET")
     MULTI = (64, "none: a transaction, whose commands are queued")
     PAUSE = (128, "none: CLIENT PAUSE delays them")
+    SUBSCRIBED = (256, "none: the client has subscriptions")
     DEBUGGING = (32, "`EVAL`, `EVALSHA` and their `_RO` forms, until SCRIPT DEBUG NO or RESET")
 
 
@@ -252,6 +261,9 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "latest_fork_usec": "greatest",
         "unexpected_error_replies": "sum",
         "total_error_replies": "sum",
+        "pubsub_channels": "sum",
+        "pubsub_patterns": "greatest",
+        "pubsubshard_channels": "sum",
     },
 }
 # All sections in the order of Redis. The text is the source of the values not in INFO_FIELDS.
@@ -418,11 +430,11 @@ RULES = (
     ),
     Rule(lambda name, row: row["group"] == "transactions", Behaviour.SESSION),
     Rule(
-        lambda name, row: row["group"] == "pubsub",
-        Behaviour.UNSUPPORTED,
-        "not yet: a subscription needs its own server connection, and publishing is useless"
-        " without subscribers",
+        lambda name, row: row["group"] == "pubsub" and name.split()[0] == "pubsub",
+        Behaviour.LOCAL,
+        "what the servers say, with the subscriptions of nutproxy's clients",
     ),
+    Rule(lambda name, row: row["group"] == "pubsub", Behaviour.SESSION),
     # Connection commands concern the client's connection, which ends at the proxy.
     Rule(lambda name, row: row["group"] == "connection", Behaviour.LOCAL),
     # A pool behaves like one Redis without cluster mode, even if its servers are in cluster mode.
@@ -580,6 +592,22 @@ OVERRIDES: Mapping[str, Override] = {
             KeySpec("keyword", keyword="KEYS", startfrom=6, lastkey=-1),
         ),
         options={"AUTH": 1, "AUTH2": 2},
+    ),
+    **_each(
+        "subscribe, ssubscribe",
+        Override(
+            note="on the server that the channel's name hashes to; channels of keyspace"
+            " notifications (`__keyspace@…`, `__keyevent@…`) on all servers"
+        ),
+    ),
+    "psubscribe": Override(note="on all servers"),
+    **_each(
+        "publish, spublish",
+        Override(
+            note="to the server that the channel's name hashes to. The reply counts the clients of"
+            " this nutproxy, and those of the server itself",
+            keys=(_FIRST,),
+        ),
     ),
     "msetnx": Override(note="never split, because it sets all keys or none"),
     "xread": Override(
@@ -742,12 +770,14 @@ def _refused_in(name: str, row: Row, behaviour: Behaviour) -> State:
         states |= State.AUTH
     if name not in ("exec", "discard", "reset", "quit"):
         states |= State.TRANSACTION
-    if behaviour not in (Behaviour.LOCAL, Behaviour.ANY, Behaviour.UNSUPPORTED) and (
-        name not in ("multi", "exec", "discard", "unwatch")
+    if (
+        behaviour not in (Behaviour.LOCAL, Behaviour.ANY, Behaviour.UNSUPPORTED)
+        and name not in ("multi", "exec", "discard", "unwatch")
+        and row["group"] != "pubsub"
     ):
         states |= State.DATABASE
     if name not in ("ping", "reset", "quit") and name not in _SUBSCRIBING:
-        states |= State.SUBSCRIPTION | State.STREAM
+        states |= State.SUBSCRIPTION | State.STREAM | State.SUBSCRIBED
     if name in _SCRIPTS:
         states |= State.DEBUGGING
     return states

@@ -37,6 +37,10 @@ COMMANDS = {
         "The command exists, the subcommand does not. Check its spelling, and the version of Redis"
         " that the client expects.",
     ),
+    "unknown_subcommand_or_arity": ErrorText(
+        b"ERR unknown subcommand or wrong number of arguments for '%b'. Try PUBSUB HELP.",
+        "PUBSUB CHANNELS and SHARDCHANNELS take one pattern at most.",
+    ),
     "wrong_arity": ErrorText(
         b"ERR wrong number of arguments for '%b' command",
         "The command has too few or too many arguments. Nothing was sent to a server.",
@@ -275,6 +279,10 @@ COMMANDS = {
         b"ERR WATCH inside MULTI is not allowed",
         "WATCH in a transaction. The transaction goes on.",
     ),
+    "ssubscribe_in_multi": ErrorText(
+        b"ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client",
+        "Redis does not allow SSUBSCRIBE in a transaction either. The others are carried out.",
+    ),
     "no_multi": ErrorText(
         b"ERR Command not allowed inside a transaction",
         "Redis does not allow this command in a transaction. EXEC will carry out nothing.",
@@ -334,6 +342,21 @@ COMMANDS = {
         b"ERR '%b' was not carried out because '%b' was refused: send RESET",
         "An earlier, refused command would have changed the meaning of this one. See"
         " [what is supported](commands.md).",
+    ),
+    "subscribed": ErrorText(
+        b"ERR Can't execute '%b': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are"
+        b" allowed in this context",
+        "A client that speaks RESP2 and has subscriptions can do nothing else, as in Redis. Use"
+        " another connection, or RESP3.",
+    ),
+    "subscriptions": ErrorText(
+        b"ERR the clients of this pool may have %b subscriptions together",
+        "The pool's `max_subscriptions` are in use. Raise it, or end some.",
+    ),
+    "subscriptions_size": ErrorText(
+        b"ERR the subscriptions of a client may have %b bytes",
+        "A subscription counts with its name and 256 bytes. The limit is `client_max_pending`. Use"
+        " patterns, or several connections.",
     ),
     "execabort": ErrorText(
         b"EXECABORT Transaction discarded because of: %b",

@@ -82,6 +82,11 @@ def server_error(make: Callable[..., bytes], server: str, pool: str, cause: str)
     return make("server", server.encode(), pool.encode(), cause.encode())
 
 
+def passed_on(error: Exception) -> bytes:
+    """A server's error reply, as hiredis has decoded it."""
+    return b"-%b\r\n" % str(error).encode(errors="surrogateescape")
+
+
 def add(reply: bytes, key: str, word: bytes) -> bytes:
     """An error reply of a server with the addition of row `key`."""
     return b"%b; %b\r\n" % (reply[:-2], ERRORS[key].text % word)
@@ -209,7 +214,7 @@ def document() -> str:
         lines += ["| Text | Protocol | What has happened, and what to do |", "| --- | --- | --- |"]
         for row in section.rows.values():
             text = _shown(row) if section.replies else row.text
-            text = text.replace(b"%b", b"X").replace(b"%c", b"X")
+            text = text.replace(b"%b", b"X").replace(b"%c", b"X").replace(b"|", b"\\|")
             lines.append(f"| `{text.decode()}` | {row.protocol} | {row.help} |")
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"

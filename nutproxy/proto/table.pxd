@@ -26,6 +26,14 @@ cdef enum Operation:
     OP_UNWATCH
     OP_BLOCK
     OP_WAIT
+    OP_SUBSCRIBE = 20
+    OP_PSUBSCRIBE
+    OP_SSUBSCRIBE
+    OP_UNSUBSCRIBE
+    OP_PUNSUBSCRIBE
+    OP_SUNSUBSCRIBE
+    OP_PUBLISH
+    OP_SPUBLISH
     OP_RUN_TEXT = 40
     OP_RUN_SCRIPT = 41
     OP_RUN_FUNCTION = 42
@@ -34,6 +42,13 @@ cdef enum Operation:
     OP_FORGET_SCRIPTS = 45
     OP_FORGET_FUNCTIONS = 46
 
+# What a client can subscribe to.
+cdef enum SubscriptionKind:
+    CHANNEL = 0
+    PATTERN
+    SHARD                   # a shard channel
+    KINDS
+
 # States of a client in which commands are refused. The values are those of proto.commands.State.
 cdef enum State:
     STATE_AUTH = 1
@@ -41,6 +56,7 @@ cdef enum State:
     STATE_SUBSCRIPTION = 8
     STATE_MULTI = 64
     STATE_PAUSE = 128
+    STATE_SUBSCRIBED = 256
 
 # The rows of commands that one pool has in addition: its custom_commands.
 cdef class CustomRows:

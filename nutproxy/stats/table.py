@@ -154,6 +154,27 @@ POOL: Sequence[Row] = (
         "BLPOP and the like, XREAD with BLOCK, WAIT. Each has a server connection of its own; see"
         " `max_blocked` in the configuration.",
     ),
+    Row(
+        "subscriptions",
+        "gauge",
+        "# subscriptions of clients now",
+        "Channels, patterns and shard channels of all clients; one that two clients have subscribed"
+        " to counts twice.",
+    ),
+    Row(
+        "messages_delivered",
+        "counter",
+        "# messages queued for clients with subscriptions",
+        "Each message counts once for each client that gets it; `messages` of the servers count it"
+        " once.",
+    ),
+    Row(
+        "slow_subscribers",
+        "counter",
+        "# clients closed because of unread messages",
+        "A client with subscriptions is closed when its unread messages have more than"
+        " `client_max_pending` bytes.",
+    ),
 )
 
 SERVER: Sequence[Row] = (
@@ -300,6 +321,19 @@ SERVER: Sequence[Row] = (
         "# connections that the server closed because it refused a request",
         "The server's error was `Protocol error: invalid bulk length`: a value was longer than"
         " its proto-max-bulk-len.",
+    ),
+    Row(
+        "messages",
+        "counter",
+        "# messages received for clients with subscriptions",
+        "A message for a channel and a matching pattern counts twice.",
+    ),
+    Row(
+        "subscription_gaps",
+        "counter",
+        "# times the connection with subscriptions ended",
+        "Clients have lost messages that were published before nutproxy subscribed again; see"
+        " `subscribe_gap` in the configuration.",
     ),
     Row(
         "latency",

@@ -1050,12 +1050,6 @@ def test_denied_commands_are_refused(strict, command, name):
 
 
 NOT_YET = """\
-SUBSCRIBE c
-PSUBSCRIBE *
-UNSUBSCRIBE
-SSUBSCRIBE c
-PUBLISH c m
-SPUBLISH c m
 MONITOR
 SYNC
 PSYNC ? -1

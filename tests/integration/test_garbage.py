@@ -70,6 +70,23 @@ def local_commands(proxy, servers):
                 client(*command.split())
 
 
+def subscriptions(proxy, servers):
+    for resp in (2, 3):
+        for n in range(ROUNDS):
+            with Client(proxy.port) as client, Client(proxy.port) as other:
+                client("HELLO", resp)
+                client.send("SUBSCRIBE", "a", f"own:{n}")
+                client.send("PSUBSCRIBE", "a*")
+                client.replies(3)
+                other("PUBLISH", "a", "x")
+                client.replies(2)
+                client.pipeline(("UNSUBSCRIBE", "a"), ("RESET",))
+                client.replies(2)
+                client.pipeline(("MULTI",), ("SUBSCRIBE", "b"), ("GET", "k"), ("EXEC",))
+                client.replies(4)
+                other.send("SUBSCRIBE", "gone")
+
+
 def refused_commands(proxy, servers):
     with Client(proxy.port) as client:
         for _ in range(ROUNDS):
@@ -147,6 +164,7 @@ REDIS = [
     redis_traffic,
     local_commands,
     refused_commands,
+    subscriptions,
     server_errors,
     broken_framing,
     clients_come_and_go,

@@ -54,12 +54,15 @@ NOT_FORWARDED = {
         setinfo, client setname, client tracking, client trackinginfo, client unblock, client
         unpause, cluster, cluster addslots, cluster addslotsrange, cluster bumpepoch, cluster
         count-failure-reports, cluster countkeysinslot, cluster delslots, cluster delslotsrange,
-        cluster failover, cluster flushslots, cluster forget, cluster getkeysinslot, cluster help,
-        cluster info, cluster keyslot, cluster links, cluster meet, cluster myid, cluster
+        cluster failover, cluster flushslot, cluster flushslots, cluster forget, cluster
+        getkeysinslot, cluster getslotmigrations, cluster help, cluster info, cluster keyslot,
+        cluster links, cluster meet, cluster migrateslots, cluster migration, cluster myid, cluster
         myshardid, cluster nodes, cluster replicas, cluster replicate, cluster reset, cluster
         saveconfig, cluster set-config-epoch, cluster setslot, cluster shards, cluster slaves,
-        cluster slots, echo, hello, info, lolwut, ping, quit, readonly, readwrite,
-        reset, role, script debug, select, time
+        cluster slot-stats, cluster slots, cluster syncslots, clusterscan, echo, hello, info,
+        lolwut, ping, pubsub, pubsub channels, pubsub help, pubsub numpat, pubsub numsub, pubsub
+        shardchannels, pubsub shardnumsub, quit, readonly, readwrite, reset, role, script debug,
+        select, time
     """,
     Behaviour.ADMIN: """
         backup, backup abort, backup cleanup, backup help, backup list, backup seal, backup start,
@@ -78,22 +81,19 @@ NOT_FORWARDED = {
     """,
     Behaviour.CURSOR: "scan",
     Behaviour.UNSUPPORTED: """
-        himport discard, himport discardall, himport prepare, himport set,
-        search.clusterinfo, search.clusterrefresh, search.clusterset, timeseries.clusterset,
-        timeseries.refreshcluster, trimslots,
-        monitor, psubscribe, psync, publish, pubsub, pubsub
-        channels, pubsub help, pubsub numpat, pubsub numsub, pubsub shardchannels, pubsub
-        shardnumsub, punsubscribe, replconf, sentinel, sentinel ckquorum, sentinel config,
-        sentinel debug, sentinel failover, sentinel flushconfig, sentinel get-master-addr-by-name,
-        sentinel help, sentinel info-cache, sentinel is-master-down-by-addr, sentinel master,
-        sentinel masters, sentinel monitor, sentinel myid, sentinel pending-scripts, sentinel
-        remove, sentinel replicas, sentinel reset, sentinel sentinels, sentinel set, sentinel
-        simulate-failure, sentinel slaves, sflush, spublish, ssubscribe, subscribe, sunsubscribe,
-        sync, unsubscribe
+        himport discard, himport discardall, himport prepare, himport set, search.clusterinfo,
+        search.clusterrefresh, search.clusterset, timeseries.clusterset, timeseries.refreshcluster,
+        trimslots, monitor, psync, replconf, sentinel, sentinel
+        ckquorum, sentinel config, sentinel debug, sentinel failover, sentinel flushconfig,
+        sentinel get-master-addr-by-name, sentinel help, sentinel info-cache, sentinel
+        is-master-down-by-addr, sentinel master, sentinel masters, sentinel monitor, sentinel myid,
+        sentinel pending-scripts, sentinel remove, sentinel replicas, sentinel reset, sentinel
+        sentinels, sentinel set, sentinel simulate-failure, sentinel slaves, sflush, sync
     """,
     Behaviour.SESSION: """
         blmove, blmovem, blmpop, blpop, brpop, brpoplpush, bzmpop, bzpopmax, bzpopmin, discard,
-        exec, multi, unwatch, wait, waitaof, watch
+        exec, multi, psubscribe, publish, punsubscribe, spublish, ssubscribe, subscribe,
+        sunsubscribe, unsubscribe, unwatch, wait, waitaof, watch
     """,
     Behaviour.ONE: """
         ft._aliasaddifnx, ft._aliasdelifx, ft._alterifnx, ft._createifnx, ft._dropifx,
@@ -324,6 +324,8 @@ USED = {
     "ts.read a 0": "a",
     "ts.read block 0 max_count 2": "block",
     "xread maxcount streams maxsize 3 streams a b 0 0": "a b",
+    "publish key:1 2": "key:1",  # a channel, which nutproxy routes like a key
+    "spublish key:1 2": "key:1",
     "xreadgroup count 1 group streams streams streams a b > >": "a b",
     "xreadgroup noack group g streams streams a >": "a",
 }
@@ -425,7 +427,8 @@ def test_nothing_that_blocks_or_subscribes_uses_a_shared_server_connection():
     for command in COMMANDS.values():
         if {"blocking", "pubsub"} & command.flags or command.group == "transactions":
             apart = command.behaviour in (Behaviour.UNSUPPORTED, Behaviour.SESSION)
-            assert apart or command.blocking_option == "BLOCK", command.name
+            asks = command.name.startswith("pubsub")
+            assert apart or asks or command.blocking_option == "BLOCK", command.name
 
 
 def test_every_command_that_waits_has_its_timeout_where_redis_looks_for_it():

@@ -1415,6 +1415,8 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "databases",
         "max_profiles",
         "transactions",
+        "subscribe_gap",
+        "max_subscriptions",
         "max_blocked",
         "admin_commands",
         "deny_commands",

@@ -62,6 +62,10 @@ PROOFS = {
     "test_a_short_retry_timeout_does_not_keep_the_processor_busy",
     "server_failure_limit": "integration/test_server_health.py::"
     "test_refused_connects_count_as_failures_of_one_server",
+    "subscribe_gap": "integration/test_pubsub.py::"
+    "test_subscribe_gap_close_ends_the_clients_of_that_server_alone",
+    "max_subscriptions": "integration/test_pubsub.py::"
+    "test_more_subscriptions_than_a_pool_allows_are_refused",
     "transactions": "integration/test_transactions.py::"
     "test_split_transactions_are_carried_out_by_every_server",
     "admin_commands": "integration/test_commands.py::"

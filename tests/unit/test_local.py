@@ -102,6 +102,7 @@ class FakeClient:
     closing: bool = False
     waits: bool = False
     queued_commands: int = -1
+    subscribed: tuple = (0, 0, 0)
     states: int = 0
     refusals: dict = field(default_factory=dict)
 
