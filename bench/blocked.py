@@ -45,34 +45,34 @@ def longest_wait(port: int, end: threading.Event) -> float:
 
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10000
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with RedisServer("--maxclients", str(count + 100)) as redis:
-        with NutproxyServer(pool("one", [redis], timeout=400)) as proxy:
-            clients = [connect(proxy.port) for _ in range(count)]
-            with Client(proxy.port) as asking:
-                asking("PING")
-                idle = resident(proxy.pid)
-                for client in clients:
-                    client.sendall(request("BLPOP", "queue", 0))
-                blocked = b"blocked_clients:%d" % count
-                with Client(redis.port) as direct:
-                    wait_until(lambda: blocked in direct("INFO", "clients"), f"{count} waits")
-                waiting = resident(proxy.pid)
-                before = used(proxy.pid)
-                time.sleep(IDLE)
-                spent = used(proxy.pid) - before
-                end = threading.Event()
-                found: list[float] = []
-                watcher = threading.Thread(
-                    target=lambda: found.append(longest_wait(proxy.port, end))
-                )
-                watcher.start()
-                redis.kill()
-                for client in clients:
-                    assert client.recv(200).startswith(b"-ERR server 's1' of pool 'one'")
-                end.set()
-                watcher.join()
+    with (
+        RedisServer("--maxclients", str(count + 100)) as redis,
+        NutproxyServer(pool("one", [redis], timeout=400)) as proxy,
+    ):
+        clients = [connect(proxy.port) for _ in range(count)]
+        with Client(proxy.port) as asking:
+            asking("PING")
+            idle = resident(proxy.pid)
+            for client in clients:
+                client.sendall(request("BLPOP", "queue", 0))
+            blocked = b"blocked_clients:%d" % count
+            with Client(redis.port) as direct:
+                wait_until(lambda: blocked in direct("INFO", "clients"), f"{count} waits")
+            waiting = resident(proxy.pid)
+            before = used(proxy.pid)
+            time.sleep(IDLE)
+            spent = used(proxy.pid) - before
+            end = threading.Event()
+            found: list[float] = []
+            watcher = threading.Thread(target=lambda: found.append(longest_wait(proxy.port, end)))
+            watcher.start()
+            redis.kill()
+            for client in clients:
+                assert client.recv(200).startswith(b"-ERR server 's1' of pool 'one'")
+            end.set()
+            watcher.join()
     print(
         f"{count} clients: idle {idle:.0f} MB, waiting {waiting:.0f} MB, {waiting - idle:+.1f} MB"
     )
