@@ -312,7 +312,7 @@ class Victims:
 
 
 def _kind(client: Client) -> bytes:
-    return b"normal"
+    return b"pubsub" if any(client.subscribed) else b"normal"
 
 
 def kill(client: Client, argv: list[bytes]) -> bytes | Steps:

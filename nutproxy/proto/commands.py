@@ -258,12 +258,12 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "evicted_keys": "sum",
         "keyspace_hits": "sum",
         "keyspace_misses": "sum",
-        "latest_fork_usec": "greatest",
-        "unexpected_error_replies": "sum",
-        "total_error_replies": "sum",
         "pubsub_channels": "sum",
         "pubsub_patterns": "greatest",
         "pubsubshard_channels": "sum",
+        "latest_fork_usec": "greatest",
+        "unexpected_error_replies": "sum",
+        "total_error_replies": "sum",
     },
 }
 # All sections in the order of Redis. The text is the source of the values not in INFO_FIELDS.
