@@ -44,8 +44,8 @@ from cython.cimports.nutproxy.dispatch.forward import (
     queue_held,
 )
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group, needs_one_server
-from cython.cimports.nutproxy.dispatch.pubsub import asking_of, carry_out
 from cython.cimports.nutproxy.dispatch.layout import LAID_OUT, REFUSED, lay_out
+from cython.cimports.nutproxy.dispatch.pubsub import asking_of, carry_out
 from cython.cimports.nutproxy.dispatch.split import Layout, split_parts
 from cython.cimports.nutproxy.dispatch.words import words_of
 from cython.cimports.nutproxy.front.client import ClientConn
