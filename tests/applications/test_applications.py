@@ -16,13 +16,31 @@ from tests.servers import NutproxyServer, RedisServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 * environments.MINUTES)]
 
 QUICK = [
-    Scenario("python/flask-session"),
+    Scenario("python/django-redis", pool={"transactions": "split"}),
+    Scenario("python/redis-py"),
+    Scenario("python/rq", pool={"hash_tag": "'r:'"}),
 ]
 OTHERS = [
     Scenario("python/arq", pool={"hash_tag": "'a:'"}),
-    Scenario("python/django-redis", pool={"transactions": "split"}),
+    Scenario("python/celery", variables={"BROKER_PREFIX": "{celery}"}),
+    Scenario(
+        "python/celery", variables={"BROKER_PREFIX": "{celery}", "BACKEND_PREFIX": "{results}"}
+    ),
+    Scenario("python/dramatiq"),
+    Scenario("python/flask-session"),
+    Scenario("python/huey"),
+    Scenario("python/valkey-glide"),
+    Scenario("node/bullmq", variables={"BULL_PREFIX": "{bull}"}),
+    Scenario("node/bullmq", pool={"hash_tag": "'::'"}),
     Scenario("node/connect-redis"),
+    Scenario("node/ioredis"),
+    Scenario("node/node-redis"),
     Scenario("node/rate-limiter-flexible"),
+    Scenario("node/socket.io"),
+    Scenario("php/phpredis.php"),
+    Scenario("php/predis.php"),
+    Scenario("ruby/redis.rb"),
+    Scenario("ruby/sidekiq.rb", pool={"hash_tag": "'q:'", "transactions": "split"}),
 ]
 SCENARIOS = QUICK + OTHERS if os.environ.get("NUTPROXY_APPLICATIONS") else QUICK
 

@@ -33,10 +33,17 @@ SCENARIOS = [one for one in QUICK + OTHERS if one.language in ("node", "python")
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_versions_and_settings_are_those_of_the_scenario(scenario):
-    row = rows()[scenario.path.split("/")[1]]
+    name = scenario.path.split("/")[1]
+    found = [row for first, row in rows().items() if first.startswith(name)]
+    if not found:
+        # A client library, which is in the sentence below the table.
+        package = {"node-redis": "redis", "redis-py": "redis"}.get(name, name)
+        assert f"{name} {pinned(scenario)[package]}" in PAGE.read_text(encoding="utf-8")
+        return
+    row = found[0]
     assert row[1] in pinned(scenario).values()
     for name, value in scenario.pool.items():
         assert f"`{name}: {value}`" in row[3]
     for value in scenario.variables.values():
         assert value in row[3]
-    assert scenario.pool or scenario.variables or row[3] == "none"
+    assert scenario.pool or scenario.variables or row[3].startswith("none")
