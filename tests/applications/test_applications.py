@@ -26,6 +26,7 @@ OTHERS = [
     Scenario(
         "python/celery", variables={"BROKER_PREFIX": "{celery}", "BACKEND_PREFIX": "{results}"}
     ),
+    Scenario("python/django", pool={"transactions": "split"}),
     Scenario("python/dramatiq"),
     Scenario("python/flask-session"),
     Scenario("python/huey"),
