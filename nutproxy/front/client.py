@@ -48,6 +48,7 @@ from cython.cimports.nutproxy.io.reactor import (
     send_t,
 )
 from cython.cimports.nutproxy.io.transport import transport_end, transport_read
+from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_DONE,
     MSG_FAILED,
@@ -361,9 +362,11 @@ def leave(client: ClientConn) -> cython.void:
         while client.omsg_q.head is not cython.NULL:
             msg = client.dequeue_outq(client)
             # Its end is no failure of the server.
+            deadline_remove(msg)
             msg.flags |= MSG_DONE
             if msg.join is not cython.NULL:
                 for index in range(msg.join.count):
+                    deadline_remove(msg.join.parts[index])
                     msg.join.parts[index].flags |= MSG_DONE
             msg_put(msg)
     end_subscriptions(client)

@@ -7,6 +7,7 @@ after the first.
 
 import contextlib
 import multiprocessing
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -160,9 +161,15 @@ class Soak:
             except EOFError:
                 raise Failed("a client process has died") from None
         if self.report.wrong:
+            # All its clients notice its end, maybe before it can be asked for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                assert proxy.process is not None
+                proxy.process.wait(1)
             if not proxy.running():
                 raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
-            raise Failed(self.report.wrong)
+            # An exception in a handler closes its client.
+            trace = proxy.output.partition("Traceback")[2][:3000]
+            raise Failed(f"{self.report.wrong}\n{trace}")
 
     def settle(self, proxy: NutproxyServer, servers: list[RedisServer]) -> None:
         """Wait until all servers are used again and the proxy is idle. Then measure its size."""

@@ -86,6 +86,17 @@ def test_a_client_leaves(make_rig, steps):
 
 
 @pytest.mark.parametrize("steps", STEPS)
+def test_a_client_whose_connection_breaks_leaves_no_deadline(make_rig, steps):
+    """Its request is freed together with its link."""
+    rig, client = began(make_rig, steps, timeout=400)
+    rig.conn(client).end()
+    rig.settle()
+    assert rig.worker.clients() == []
+    assert lent(rig) == (0, 0)
+    rig.advance(900)
+
+
+@pytest.mark.parametrize("steps", STEPS)
 def test_a_server_dies(make_rig, steps):
     rig, client = began(make_rig, steps)
     for session in rig.servers[0].sessions:
