@@ -19,6 +19,7 @@ cdef class Topic:
     cdef readonly bytes name
     cdef readonly dict clients         # ClientConn: None, in the order of their subscriptions
     cdef Subscriber home               # None: it is subscribed to on every server
+    cdef int64_t turn                  # the last one in which a message was delivered
     cdef dict askers                   # commands that wait for it: Asking: None
 
 # A SUBSCRIBE that waits for servers, or all those of a transaction.
@@ -75,7 +76,8 @@ cdef class Subscriptions(Audience):
     cdef int fail(self, Asking asking, bytes text) except -1
     cdef int end_one(self, ClientConn client, Topic topic) except -1
     cdef int move(self, Topic topic) except -1
-    cdef bint afford(self, size_t clients) noexcept
+    cdef bint afford(self, Topic topic) except -1
+    cdef void new_turn(self) noexcept
     cdef int deliver(self, ClientConn client, Topic topic, Msg* holder) except -1
     cdef int deliver_later(self, Subscriber subscriber, Topic topic, Msg* holder) except -1
 

@@ -427,7 +427,7 @@ class Subscriptions(Audience):
         if holder is cython.NULL:
             raise MemoryError
         try:
-            if not self.afford(len(topic.clients)):
+            if not self.afford(topic):
                 return self.deliver_later(subscriber, topic, holder)
             slow: list = None
             for client in topic.clients:
@@ -448,15 +448,22 @@ class Subscriptions(Audience):
         subscriber.paused = True
         return 0
 
-    def afford(self, clients):
-        """Can a message be delivered to so many clients in this turn?"""
+    def afford(self, topic):
+        """Can a message be delivered to all clients of a topic in this turn? If it is not the first
+        one of this turn, most of them are written to anyway."""
+        self.new_turn()
+        work: cython.size_t = len(topic.clients)
+        if topic.turn != self.turn:
+            work *= WRITE
+        if self.spent + work > WORK_PER_TURN:
+            return False
+        topic.turn = self.turn
+        return True
+
+    def new_turn(self):
         if self.turn != self.reactor.now_usec:
             self.turn = self.reactor.now_usec
             self.spent = 0
-        return (
-            self.spent + clients * WRITE <= WORK_PER_TURN
-            or self.spent + clients <= WORK_PER_TURN // WRITE
-        )
 
     def deliver(self, client, topic, holder):
         """Put a message into the queue of a client. Returns whether it is to be closed."""
@@ -733,7 +740,10 @@ class FanOut(Job):
         subscriptions: Subscriptions = self.subscriptions
         client: ClientConn
         slow: list = []
-        subscriptions.afford(0)
+        subscriptions.new_turn()
+        if self.at == 0 and len(self.clients) * WRITE <= WORK_PER_TURN:
+            # All of them get it in this turn.
+            self.topic.turn = subscriptions.turn
         while self.at < len(self.clients) and subscriptions.spent < WORK_PER_TURN:
             client = self.clients[self.at]
             self.at += 1
