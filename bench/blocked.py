@@ -49,7 +49,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with (
         RedisServer("--maxclients", str(count + 100)) as redis,
-        NutproxyServer(pool("one", [redis], timeout=400)) as proxy,
+        NutproxyServer(pool("one", [redis], timeout=400)) as proxy,  # type: ignore[no-untyped-call]
     ):
         clients = [connect(proxy.port) for _ in range(count)]
         with Client(proxy.port) as asking:

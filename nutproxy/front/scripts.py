@@ -75,10 +75,13 @@ class Scripts:
     def script(self, sha: bytes) -> list[bytes]:
         """The requests that load the script with this SHA1; none if it is not known."""
         text = self.by_sha.get(sha.lower())
-        return [] if text is None else [hiredis.pack_command((b"SCRIPT", b"LOAD", text))]
+        return [] if text is None else [_request(b"SCRIPT", b"LOAD", text)]
 
     def functions(self) -> list[bytes]:
         """The requests that load all libraries. A server refuses those that it has."""
-        return [
-            hiredis.pack_command((b"FUNCTION", b"LOAD", code)) for code in self.libraries.values()
-        ]
+        return [_request(b"FUNCTION", b"LOAD", code) for code in self.libraries.values()]
+
+
+def _request(*words: bytes) -> bytes:
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its types allow one word
+    return packed
