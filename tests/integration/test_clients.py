@@ -177,7 +177,7 @@ def test_redis_py_asyncio(port, options):
             assert replies[::2] == [True] * 10_000
             assert replies[1::2] == [b"%d" % number for number in range(10_000)]
             with pytest.raises(redis.ResponseError, match="not supported by nutproxy"):
-                await client.execute_command("CLIENT", "PAUSE", 1)
+                await client.execute_command("REPLCONF", "ACK", "0")
             assert await client.get("key:7") == b"7"
 
     asyncio.run(use())

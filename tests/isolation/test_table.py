@@ -160,7 +160,7 @@ SHOWN = {
         "commands_that_take_a_connection",
         "integration/test_lua_replies.py::"
         "test_any_reply_of_a_script_is_passed_on_and_ends_no_connection",
-        "integration/test_commands.py::test_wait_is_refused_and_holds_nobody_up",
+        "integration/test_blocking.py::test_wait_holds_up_nobody_else",
         REFUSALS + "no_refusal_lets_through_what_redis_would_not_have_carried_out",
         REFUSALS + "no_command_is_carried_out_within_a_refused_transaction",
         REFUSALS + "no_command_reaches_the_data_after_a_refused_select",
