@@ -638,7 +638,8 @@ def send_parts(
     msg = parent_of(client, row, len(transaction.batches), transaction.count, put_together, flags)
     Py_INCREF(transaction)
     msg.join.extra = cython.cast(cython.p_void, transaction)
-    memcpy(msg.join.sequence, transaction.order, transaction.count * cython.sizeof(uint32_t))
+    if transaction.count:
+        memcpy(msg.join.sequence, transaction.order, transaction.count * cython.sizeof(uint32_t))
     try:
         for index in range(msg.join.count):
             part = msg.join.parts[index]
