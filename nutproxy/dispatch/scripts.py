@@ -9,8 +9,8 @@ to it in front of the same request, once more:
     SCRIPT LOAD text ─> (nobody waits for the reply)
     EVALSHA sha 1 k  ─> the reply
 
-The repeated request is carried out after those that were sent behind the first one. In a
-transaction the error is the reply to one of its commands, and stays.
+Requests that the client has sent meanwhile are carried out before the repeated one. In a
+transaction nothing is repeated: the error is the reply to that command.
 """
 
 import cython

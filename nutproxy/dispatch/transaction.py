@@ -85,7 +85,7 @@ from cython.cimports.nutproxy.proto.table import (
     STATE_TRANSACTION,
     UNSUPPORTED,
 )
-from cython.cimports.nutproxy.route import Route
+from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_REFUSED_REQUESTS
 
 from nutproxy.builtin import HANDLERS
@@ -104,6 +104,8 @@ UNWATCH = cython.declare(cython.p_const_char, b"*1\r\n$7\r\nUNWATCH\r\n")
 LOCAL_PART = cython.declare(cython.uint, 0xFFFFFFFF)
 # The same, with the place of its message: the command was split.
 MERGED = cython.declare(cython.uint, 0x80000000)
+# Commands of a transaction whose replies are put together: a few milliseconds.
+TOGETHER_MAX = cython.declare(cython.uint, 65536)
 # Bytes of a new batch: a few small commands.
 BATCH_ROOM = cython.declare(cython.size_t, 512)
 # Local commands of a transaction. They are carried out in one turn.
@@ -141,12 +143,14 @@ class Batch:
 
     def append(self, data, length):
         grown: cython.p_char
+        room: cython.size_t
         if self.length + length > self.room:
-            self.room = max(BATCH_ROOM, 2 * self.room, self.length + length)
-            grown = cython.cast(cython.p_char, realloc(self.data, self.room))
+            room = max(BATCH_ROOM, 2 * self.room, self.length + length)
+            grown = cython.cast(cython.p_char, realloc(self.data, room))
             if grown is cython.NULL:
                 raise MemoryError
             self.data = grown
+            self.room = room
         memcpy(self.data + self.length, data, length)
         self.length += length
         return 0
@@ -192,15 +196,16 @@ class Transaction:
     def note(self, part):
         """The next command is in this batch, or LOCAL_PART."""
         grown: cython.pointer(uint32_t)
+        room: cython.uint
         if self.count == self.order_room:
-            self.order_room = max(16, 2 * self.order_room)
+            room = max(16, 2 * self.order_room)
             grown = cython.cast(
-                cython.pointer(uint32_t),
-                realloc(self.order, self.order_room * cython.sizeof(uint32_t)),
+                cython.pointer(uint32_t), realloc(self.order, room * cython.sizeof(uint32_t))
             )
             if grown is cython.NULL:
                 raise MemoryError
             self.order = grown
+            self.order_room = room
         self.order[self.count] = part
         self.count += 1
         return 0
@@ -208,16 +213,18 @@ class Transaction:
     def keep(self, msg):
         """The next command has been split. Takes over its message."""
         grown: cython.pointer(cython.pointer(Msg))
+        room: cython.uint
         if self.nmerged == self.merged_room:
-            self.merged_room = max(4, 2 * self.merged_room)
+            room = max(4, 2 * self.merged_room)
             grown = cython.cast(
                 cython.pointer(cython.pointer(Msg)),
-                realloc(self.merged, self.merged_room * cython.sizeof(cython.pointer(Msg))),
+                realloc(self.merged, room * cython.sizeof(cython.pointer(Msg))),
             )
             if grown is cython.NULL:
                 msg_put(msg)
                 raise MemoryError
             self.merged = grown
+            self.merged_room = room
         self.merged[self.nmerged] = msg
         self.nmerged += 1
         return self.note(MERGED | (self.nmerged - 1))
@@ -292,7 +299,7 @@ def queue_command(client, row, data, parser, flags):
         return queue_split(client, row, data, parser, flags)
     if row.specs > 0 and common_group(client, row, data, parser, flags, cython.address(group)):
         return 0
-    if group == -1:
+    if group == NO_GROUP:
         return answer(client, errors.error("no_live_server", frontend.name.encode()), flags, True)
     if route.anywhere or route.ngroups == 1:
         group = ANY_GROUP
@@ -419,7 +426,13 @@ def has_room(client: ClientConn, length: cython.size_t, flags: uint32_t) -> cyth
     """Is there room for a command of this length? If not, it is refused. Half of
     client_max_pending: nutproxy reads from a client again when no more than that is pending."""
     frontend: Frontend = client.frontend
+    transaction: Transaction = client.session.multi
     most: cython.size_t = frontend.max_pending // 2
+    # The replies will be put together in one turn.
+    together: cython.bint = frontend.split_transactions or transaction.local is not None
+    if together and transaction.count >= TOGETHER_MAX:
+        answer(client, errors.error("transaction_commands", b"%d" % TOGETHER_MAX), flags, True)
+        return 0
     if client.session.queued + length <= most:
         return 1
     answer(client, errors.error("transaction_size", b"%d" % most), flags, True)
@@ -809,10 +822,13 @@ def put_together(msg: cython.pointer(Msg)) -> cython.int:
     transaction: Transaction = cython.cast(Transaction, join.extra)
     first: cython.pointer(Msg) = join.parts[0]
     own: list = []
-    if join.count == 1 and not is_whole(first, transaction.batches[0]):
-        # An error, or a key that is watched has changed.
+    whole: cython.bint = is_whole(first, transaction.batches[0])
+    if join.count == 1 and not (whole and (transaction.local or transaction.nmerged)):
+        # All replies are the server's, or it has carried out nothing.
         if msg_copy(msg, cython.address(msg.rsp), first.rsp.data, first.rsp.length) < 0:
             raise MemoryError
+        if whole and transaction.database >= 0 and msg.client is not cython.NULL:
+            enter_database(cython.cast(ClientConn, msg.client), transaction.database)
         return 0
     if msg.client is not cython.NULL:
         client: ClientConn = cython.cast(ClientConn, msg.client)

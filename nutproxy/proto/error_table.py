@@ -302,6 +302,11 @@ COMMANDS = {
         "nutproxy keeps the commands of a transaction until EXEC. Send smaller transactions, or"
         " raise client_max_pending.",
     ),
+    "transaction_commands": ErrorText(
+        b"ERR a transaction has more than %b commands whose replies nutproxy puts together",
+        "With `transactions: split`, or with a command that nutproxy handles itself, all other"
+        " clients wait while the reply to EXEC is made. Send smaller transactions.",
+    ),
     "all_in_transaction": ErrorText(
         b"ERR '%b' is for all servers of the pool, and a transaction is for one",
         "Send the command outside of the transaction. EXEC will carry out nothing.",

@@ -457,6 +457,15 @@ def test_a_transaction_counts_against_the_memory_of_its_client(proxy):
             assert client("GET", "a") is None
 
 
+@pytest.mark.parametrize(("name", "first"), [("split", "GET k"), ("one", "PING")])
+def test_nutproxy_puts_together_no_more_replies_than_a_turn_allows(proxy, name, first):
+    with Client(proxy.ports[name]) as client:
+        client.send_bytes(requests("MULTI", first, *["GET k"] * 65536, "EXEC"))
+        *_, refusal, end = client.replies(65539)
+        assert words(refusal).startswith("ERR a transaction has more than 65536 commands ")
+        assert words(end).startswith("EXECABORT ")
+
+
 def test_denied_commands_make_the_transaction_fail(proxy):
     with Client(proxy.ports["denied"]) as client:
         client.pipeline(("MULTI",), ("SET", "a", 1), ("INCR", "a"), ("DISCARD",))
