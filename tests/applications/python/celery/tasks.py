@@ -51,5 +51,6 @@ def hang_once(key):
     """Hangs the first time. Returns the number of the run."""
     runs = redis.Redis.from_url(URL).incr(key)
     if runs == 1:
+        # Until its worker is killed, which is what the test does.
         time.sleep(600)
     return runs
