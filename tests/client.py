@@ -15,6 +15,7 @@ Replies are decoded by hiredis: values are bytes, errors are hiredis.ReplyError 
 """
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ def requests(*commands: str) -> bytes:
     return b"".join(request(*command.split()) for command in commands)
 
 
-def talk(address: int | str | Path, data: bytes) -> bytes:
-    """Sends `data`, closes the sending side, and returns everything received until the other side
-    closes too. `data` and its replies must fit the socket buffers."""
+def talk(address: int | str | Path, data: bytes, gap: float = 0) -> bytes:
+    """Sends `data`, closes the sending side after `gap` seconds, and returns everything received
+    until the other side closes too. `data` and its replies must fit the socket buffers."""
     with connect(address) as connection:
         connection.sendall(data)
+        if gap:
+            time.sleep(gap)
         connection.shutdown(socket.SHUT_WR)
         return read_all(connection)
 

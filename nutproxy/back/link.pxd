@@ -105,6 +105,8 @@ cdef class Link(Conn):
     # All that it receives is for this user, from now on.
     cdef int serve(self, LinkUser user) except -1
 
+    # Its user sends nothing more. After the requests in its queues, the server is told so.
+    cdef int finish(self) except -1
     # Call `give_back` when it is idle.
     cdef void return_when_idle(self) noexcept
     # It is given back, and others may use it.
@@ -135,6 +137,7 @@ cdef class Link(Conn):
     cdef list steps                    # names of the handshake steps whose replies are due
     cdef int batches                   # transactions whose replies are due
     cdef bint returning                # its user does not need it any more
+    cdef readonly bint finishing       # its user sends nothing more
     cdef LinkUser user                 # receives everything; None: replies to requests come
     cdef Timer connect_timer           # the one that `arm` has set
     cdef int64_t waiting_since         # when it began to wait for a sign of life

@@ -33,7 +33,7 @@ from cython.cimports.nutproxy.conn import (
 from cython.cimports.nutproxy.csys import SO_ERROR, SOL_SOCKET, close, getsockopt, iovec, socklen_t
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import close_t, recv_next_t, recv_t, send_t
-from cython.cimports.nutproxy.io.transport import transport_write
+from cython.cimports.nutproxy.io.transport import transport_end, transport_write
 from cython.cimports.nutproxy.msg.deadline import deadline_remove
 from cython.cimports.nutproxy.msg.message import (
     MSG_ANSWERED,
@@ -557,6 +557,25 @@ def server_send_done(conn: Conn) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
+def finishing_send_done(conn: Conn) -> cython.int:
+    """The send_done of a link whose user has ended."""
+    server_send_done(conn)
+    if conn.imsg_q.head is cython.NULL:
+        return end_sending(cython.cast(Link, conn))
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def end_sending(self: Link) -> cython.int:
+    """The server may reply once more before it closes the connection. Its end is no failure."""
+    self.cause = NOT_NEEDED
+    transport_end(self)
+    return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
 def server_send(conn: Conn) -> cython.int:
     """Write requests. While no reply is due, it is a sign of life if the socket takes bytes."""
     self: Link = cython.cast(Link, conn)
@@ -953,6 +972,13 @@ class Link(Conn):
         if self.state == LINK_READY:
             self.recv_done = user_recv_done
             return user.link_opened(self)
+        return 0
+
+    def finish(self):
+        self.finishing = True
+        if self.state == LINK_READY and self.imsg_q.head is cython.NULL:
+            return end_sending(self)
+        self.send_done = finishing_send_done
         return 0
 
     def return_when_idle(self):

@@ -365,6 +365,7 @@ class Server(Upstream):
         resting = self.resting.setdefault(link.profile, {})
         if (
             link.state != LINK_READY
+            or link.finishing
             or len(resting) >= RESTING_MAX
             or self.down
             or self.retired

@@ -11,10 +11,10 @@ is given back after the reply. The server keeps the time. The pool's `timeout` i
 there is no reply by then, the server is dead. A command that waits for ever has no deadline; the
 end of the connection, or keepalive, tells that its server has gone.
 
-**The end of a client.** An element that the server pops for a client that has gone is lost. So the
-link is closed as soon as the client has closed its connection, or only its sending side: before
-anything that others send later is read. If the client has closed its sending side together with the
-command, the command is sent as a transaction, in which it does not wait.
+**The end of a client.** An element that the server pops for a client that has gone is lost. So as
+soon as the client has closed its connection, or only its sending side, the link's sending side is
+closed: before anything that others send later is read. The server does what it does with a client
+of its own: it replies if the command need not wait, and else ends the connection without a reply.
 
 **CLIENT UNBLOCK** is sent to the server, over the shared link of the client that sends it. So the
 server decides whether an element comes first, and the waiting client gets what its server replies.
@@ -31,18 +31,22 @@ import math
 import cython
 import hiredis
 from cython.cimports.cpython.ref import Py_INCREF
-from cython.cimports.libc.string import memmove
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.conn import Conn
-from cython.cimports.nutproxy.dispatch.forward import answer_constant, parent_of, queue_held
+from cython.cimports.nutproxy.dispatch.forward import (
+    answer_constant,
+    forward_one,
+    parent_of,
+    queue_held,
+)
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group
-from cython.cimports.nutproxy.dispatch.transaction import Batch, seal
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.msg.message import (
     MSG_BATCH,
     MSG_DONE,
+    MSG_FAILED,
     MSG_SEQUENCE,
     Join,
     Msg,
@@ -58,6 +62,7 @@ from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_BLOCKED
 
+from nutproxy.back.link import NOT_NEEDED
 from nutproxy.proto import errors
 from nutproxy.proto.commands import COMMANDS
 from nutproxy.proto.merge import decode
@@ -65,10 +70,10 @@ from nutproxy.proto.merge import decode
 names: list = list(COMMANDS)
 
 SWAPDB: bytes = hiredis.pack_command((b"SWAPDB", b"0", b"0"))
-MULTI: bytes = hiredis.pack_command((b"MULTI",))
-EXEC: bytes = hiredis.pack_command((b"EXEC",))
 # A command that has been written is read by its server before the next few requests are.
 TRIES = 100
+# The bytes of the longest WAIT or WAITAOF that can be one, and more.
+LONGEST_WAIT = 256
 # The result of `timeout_of` for a command that waits for ever.
 FOREVER = cython.declare(cython.longlong, -1)
 # Milliseconds. A longer wait has no deadline: its server has the timeout, and keepalive watches.
@@ -137,15 +142,24 @@ def run_block(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
         name: bytes = names[row.number].upper().encode()
         msg_error(msg, errors.error("wait_moved", frontend.name.encode(), name))
         return 0
-    if conn.hup or client.draining:
-        return run_at_once(client, msg, group)
     if full(frontend, msg):
         return 0
     session.link = route.borrow(msg, group, client.profile)
     if session.link is None:
         return 0
     client.begin_wait(msg, deadline_of(client, wait))
-    return route.submit_to(session.link, msg, False)
+    route.submit_to(session.link, msg, False)
+    return end_if_ended(client)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def end_if_ended(client: ClientConn) -> cython.int:
+    """The command has been submitted. A client that has sent its end before cannot wait, nor one of
+    a proxy that shuts down."""
+    if client.session.waiting is not cython.NULL and (client.hup or client.draining):
+        return client.finish_wait()
+    return 0
 
 
 @cython.cfunc
@@ -175,44 +189,19 @@ def done_block(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
     """It has its reply."""
     client: ClientConn = cython.cast(ClientConn, conn)
     session: Session = client.session
+    link: Link
+    links: list = session.borrowed()
+    silent: cython.bint = session.ended and (msg.flags & MSG_FAILED) != 0
     if session.waiting is not cython.NULL:
         client.end_wait()
-    if session.link is not None:
-        session.link.server.give_back(session.link)
-        session.link = None
-    client.resume()
-
-
-# Of a client that cannot wait
-# ---------------------------------------------------------------------------------------
-
-
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def run_at_once(client: ClientConn, msg: cython.pointer(Msg), group: cython.int) -> cython.int:
-    """Send the command as a transaction: the reply is an element that is there, or null."""
-    batch: Batch = Batch(group)
-    client.session.done = done_at_once
-    batch.append(msg.req.data, msg.req.length)
-    batch.count = 1
-    seal(msg, batch)
-    return client.frontend.route.submit(msg, group, client.id, client.profile)
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def done_at_once(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
-    """The reply to EXEC is an array of one element, which is the reply to the command. For null,
-    the client is closed without a reply, as in Redis."""
-    client: ClientConn = cython.cast(ClientConn, conn)
-    at: cython.size_t = 4
-    if msg.rsp.length > at and msg.rsp.data[0] == b"*" and msg.rsp.data[1] == b"1":
-        if msg.rsp.data[at] == b"_" or msg.rsp.data[at + 1] == b"-":
-            msg_drop(cython.address(msg.rsp))
-            client.closing = True
-        else:
-            msg.rsp.length -= at
-            memmove(msg.rsp.data, msg.rsp.data + at, msg.rsp.length)
+    session.link = session.links = None
+    for link in links:
+        silent = silent and link.cause == NOT_NEEDED
+        link.server.give_back(link)
+    if silent:
+        # At the client's end, the server has ended the connection without a reply.
+        msg_drop(cython.address(msg.rsp))
+        client.closing = True
     client.resume()
 
 
@@ -223,9 +212,12 @@ def done_at_once(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
 def wait_for_replicas(client, row, data, parser, flags):
     session: Session = client.need_session()
     msg: cython.pointer(Msg)
+    if parser.pos > LONGEST_WAIT:
+        # No number is that long, so a server refuses it. It is not worth a copy for each of them.
+        return forward_one(client, row, data, parser.pos, client.frontend.route.any_group(), flags)
     session.slot = timeout_of(row, data, parser, 0)
     msg = queue_held(client, row, data, parser.pos, flags)
-    return client.hold(msg, run_wait, done_wait)
+    return client.hold(msg, run_wait, done_block)
 
 
 @cython.cfunc
@@ -241,26 +233,20 @@ def run_wait(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
     part: cython.pointer(Msg)
     index: cython.uint
     request: bytes = SWAPDB + msg.req.data[: msg.req.length]
-    replies: cython.uint = 2
     if full(client.frontend, msg):
         return 0
     if not members:
         return route.submit(msg, NO_GROUP, client.id, client.profile)
-    if conn.hup or client.draining:
-        # In a transaction it does not wait.
-        request = SWAPDB + MULTI + msg.req.data[: msg.req.length] + EXEC
-        replies = 4
-    make_parts(client, msg, len(members), request, replies)
+    make_parts(client, msg, len(members), request)
     session.links = []
-    if replies == 2:
-        client.begin_wait(msg, deadline_of(client, wait))
+    client.begin_wait(msg, deadline_of(client, wait))
     for index in range(msg.join.count):
         part = msg.join.parts[index]
         link = route.borrow(part, members[index].index, client.profile)
         if link is not None:
             session.links.append(link)
-            route.submit_to(link, part, replies != 2)
-    return 0
+            route.submit_to(link, part, False)
+    return end_if_ended(client)
 
 
 @cython.cfunc
@@ -270,7 +256,6 @@ def make_parts(
     msg: cython.pointer(Msg),
     count: cython.uint,
     request: bytes,
-    replies: cython.uint,
 ) -> cython.int:
     """Give the command its parts, which are all this request."""
     join: cython.pointer(Join) = join_get(msg, count, 0)
@@ -285,7 +270,7 @@ def make_parts(
         part = join.parts[index]
         part.owner = cython.address(part_owner)
         part.flags |= MSG_BATCH | MSG_SEQUENCE
-        part.replies = replies
+        part.replies = 2
         if msg_copy(part, cython.address(part.req), request, len(request)) < 0:
             raise MemoryError
     return 0
@@ -299,9 +284,7 @@ def finish_wait(msg: cython.pointer(Msg)) -> cython.int:
     index: cython.uint
     text: bytes = b""
     for index in range(msg.join.count):
-        text = msg.join.parts[index].rsp.data[: msg.join.parts[index].rsp.length]
-        # Of a transaction.
-        replies.append(text.removeprefix(b"*1\r\n"))
+        replies.append(msg.join.parts[index].rsp.data[: msg.join.parts[index].rsp.length])
     text = replies[0] if len(replies) == 1 else least(replies)
     if msg_copy(msg, cython.address(msg.rsp), text, len(text)) < 0:
         raise MemoryError
@@ -318,18 +301,6 @@ def least(replies: list) -> bytes:
         return b":%d\r\n" % min(values)
     columns = list(zip(*values, strict=True))
     return b"*%d\r\n" % len(columns) + b"".join([b":%d\r\n" % min(each) for each in columns])
-
-
-@cython.cfunc
-@cython.exceptval(check=False)
-def done_wait(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
-    session: Session = cython.cast(ClientConn, conn).session
-    link: Link
-    links: list = session.links or []
-    session.links = None
-    for link in links:
-        link.server.give_back(link)
-    done_block(conn, msg)
 
 
 # CLIENT UNBLOCK
@@ -359,7 +330,7 @@ class Unblocking:
         unblock a connection."""
         session: Session = self.target.session
         msg: cython.pointer(Msg) = self.msg
-        links: list = links_of(session)
+        links: list = session.borrowed()
         link: Link
         text: bytes = errors.error("unblocked")
         index: cython.uint
@@ -381,21 +352,14 @@ class Unblocking:
         return 0
 
 
-@cython.cfunc
-def links_of(session: Session) -> list:
-    """The links on which its command waits."""
-    if session.links is not None:
-        return session.links
-    return [] if session.link is None else [session.link]
-
-
 def unblock(client, row, target, with_error, flags):
     route: Route = client.frontend.route
     todo: Unblocking = Unblocking(target, with_error)
     link: Link
     msg: cython.pointer(Msg)
     index: cython.uint
-    links: list = links_of(target.session)
+    waits: Session = target.session
+    links: list = waits.borrowed()
     members: list = route.members()
     for link in links:
         if link.server_id == 0 or link.omsg_q.head is cython.NULL or link.server not in members:

@@ -102,10 +102,10 @@ def done_subscribe(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
 def unsubscribe(client, row, data, parser, flags):
     subscriptions: Subscriptions = client.frontend.subscriptions
     kind: cython.int = row.operation - OP_UNSUBSCRIBE
-    names: list = names_of(data, parser) if parser.argc > 1 else None
     text: bytes = too_many(row, parser)
     if text is not None:
         return answer(client, text, flags, True)
+    names: list = names_of(data, parser) if parser.argc > 1 else None
     if names is None and len(subscriptions.own(client, kind)) > NAMES_MAX:
         steps = subscriptions.unsubscribe_steps(client, kind)
         return later(client, steps, flags & ~MSG_NOREPLY, INTERNAL_ERROR)

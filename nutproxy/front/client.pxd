@@ -61,6 +61,8 @@ cdef class ClientConn(Conn):
     # Its command `msg` waits in a server, until `deadline` (milliseconds of the loop's clock) or, with
     # -1, for ever. Until `end_wait` nothing is read, and its end is noticed at once.
     cdef int begin_wait(self, Msg* msg, int64_t deadline) except -1
+    # The client has closed its sending side: its server may reply once more, or not.
+    cdef int finish_wait(self) except -1
     cdef void end_wait(self) noexcept
     # CLIENT PAUSE: keep this request until the pause is over.
     cdef int postpone(self, const char* data, size_t length) except -1

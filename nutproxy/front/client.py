@@ -477,9 +477,12 @@ def client_drain_recv(conn: Conn) -> cython.int:
 @cython.exceptval(-1, check=False)
 def client_waiting_recv(conn: Conn) -> cython.int:
     """The recv of a client that waits in a server, or for the end of a pause: only its end matters,
-    even if it has sent more before it."""
+    even if it has sent more before it. The server is told of it, and may reply first."""
+    client: ClientConn = cython.cast(ClientConn, conn)
     if not conn.hup and conn.fd >= 0:
         return 0
+    if client.session.waiting is not cython.NULL:
+        return client.finish_wait()
     conn.eof = True
     return client_close(conn)
 
@@ -669,6 +672,24 @@ class ClientConn(Conn):
         if session.slot >= 0:
             self.frontend.waits.remove(session.slot, self)
 
+    def finish_wait(self):
+        session: Session = self.session
+        link: Link
+        if session.ended:
+            return 0
+        session.ended = True
+        # Its server need not live to notice the end.
+        if session.slot >= 0:
+            self.frontend.waits.remove(session.slot, self)
+        session.slot = self.frontend.waits.add(
+            self.reactor.now,
+            self.reactor.now + (self.frontend.pool.timeout or LINGER),
+            self,
+        )
+        for link in session.borrowed():
+            link.finish()
+        return 0
+
     def postpone(self, data, length):
         self.need_session().postponed = data[:length]
         self.pending += length
@@ -718,8 +739,8 @@ class ClientConn(Conn):
     def expire_wait(self) -> None:
         """The server has not replied in time, so its connection is of no use any more."""
         link: Link
-        for link in [self.session.link, *(self.session.links or ())]:
-            if link is not None and link.omsg_q.head is not cython.NULL:
+        for link in self.session.borrowed():
+            if link.omsg_q.head is not cython.NULL or self.session.ended:
                 link.abort(TIMED_OUT)
 
     @property

@@ -20,6 +20,7 @@ cdef class Session:
     cdef int target                    # the group that it goes to,
     cdef unsigned int version          # found in this version of the route
     cdef unsigned int waits            # how many commands have waited
+    cdef bint ended                    # the client has sent its end meanwhile
     cdef bint writes                   # its transaction has a command that writes
     cdef bytes postponed               # a request that CLIENT PAUSE delays, or None
     cdef bint watched                  # keepalive has been set: its host cannot vanish unnoticed
@@ -36,4 +37,6 @@ cdef class Session:
     cdef size_t pushed                 # bytes of messages in the client's queue
     cdef Msg* last_push                # the last of them before the first reply that is not done, or NULL
 
+    # The links on which its command waits.
+    cdef list borrowed(self)
     cdef void leave(self) noexcept

@@ -31,12 +31,16 @@ class Session:
         self.held = cython.NULL
         self.multi = None
         self.postponed = None
-        for link in (self.link, self.watching):
-            if link is not None:
-                end(link)
-        for link in self.links or ():
+        for link in self.borrowed():
             end(link)
+        if self.watching is not None:
+            end(self.watching)
         self.link = self.watching = self.links = None
+
+    def borrowed(self):
+        if self.links is not None:
+            return self.links
+        return [] if self.link is None else [self.link]
 
 
 @cython.cfunc

@@ -96,7 +96,10 @@ def same(
 
 
 def same_word(data, length, word):
-    """Whether this argument equals `word`, ignoring case. `word` must be lower case."""
+    """Whether this argument equals `word`, ignoring case. `word` must be lower case, and begin with
+    a letter. Of a million arguments that are searched for one, nearly all differ in that."""
+    if length == 0 or (data[0] | 0x20) != word[0]:
+        return False
     return strlen(word) == length and same(data, word, length)
 
 

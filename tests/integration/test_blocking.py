@@ -329,14 +329,46 @@ def test_what_is_pushed_after_a_client_has_left_stays(leave, behind, proxy, back
             assert other("RPUSH", "q", "v") == 1
             wait_for(backend.port, 0)
             assert other("LPOP", "q") == b"v"
-            assert blocked(port) == 0
+            wait_for(port, 0)
 
 
-def test_a_client_that_sends_its_end_with_the_command_gets_what_is_there(proxy, redis):
-    for commands in (("RPUSH q a b", "BLPOP q 0", "PING"),):
-        data = requests("FLUSHALL", *commands)
-        direct = talk(redis.port, data)
-        assert talk(proxy.ports["one"], data) == direct, commands
+@pytest.mark.parametrize("gap", [0, 0.0001, 0.001, 0.01])
+@pytest.mark.parametrize(
+    "commands",
+    [
+        "RPUSH q a b, BLPOP q 0, PING",
+        "BLPOP q 0, PING",
+        "BLPOP q nan, PING",
+        "SET q a, BLPOP q 0, PING",
+        "XREAD BLOCK 0 STREAMS q $, PING",
+        "WAIT 0 0, PING",
+        "WAIT 1 0, PING",
+    ],
+)
+def test_a_client_that_sends_its_end_after_the_command_gets_what_redis_replies(
+    commands, gap, proxy, redis
+):
+    """The reply, if the command need not wait; else nothing. The end comes with the command, or
+    while it is on its way to the server, or while the reply is on its way back."""
+    data = requests("FLUSHALL", *commands.split(", "))
+    direct = talk(redis.port, data, gap)
+    for _ in range(3):
+        assert talk(proxy.ports["one"], data, gap) == direct
+
+
+def test_a_client_that_ends_while_its_server_is_stopped_is_let_go():
+    with (
+        RedisServer() as redis,
+        NutproxyServer(pool("one", [redis])) as proxy,
+        Client(proxy.port) as client,
+    ):
+        client.send("BLPOP", "q", 0)
+        wait_for(redis.port, 1)
+        redis.stop()
+        half_close(client)
+        wait_until(lambda: blocked(proxy.port) == 0, "the end of the wait")
+        redis.cont()
+        wait_for(redis.port, 0)
 
 
 def test_a_wait_does_not_outlive_the_drain(backend):

@@ -43,7 +43,8 @@ def kind_of(row):
     spec = row.keys[0] if row.keys else None
     where = spec and (spec.begin, spec.find, spec.lastkey == 0, len(row.keys))
     name = row.name if row.behaviour is Behaviour.LOCAL else ""
-    return row.behaviour, row.arity > 0, row.response_policy, where, name, " " in row.name
+    kind = row.behaviour, row.operation, row.arity > 0
+    return *kind, row.response_policy, where, name, " " in row.name
 
 
 def chosen(rows, kind):
