@@ -3,8 +3,10 @@
 
 import cython
 from cython.cimports.nutproxy.dispatch.blocking import block, wait_for_replicas
+from cython.cimports.nutproxy.dispatch.execute import execute
 from cython.cimports.nutproxy.dispatch.pubsub import publish, subscribe, unsubscribe
-from cython.cimports.nutproxy.dispatch.transaction import discard, execute, multi, unwatch, watch
+from cython.cimports.nutproxy.dispatch.transaction import discard, multi
+from cython.cimports.nutproxy.dispatch.watch import unwatch, watch
 from cython.cimports.nutproxy.proto.table import (
     OP_BLOCK,
     OP_DISCARD,

@@ -27,7 +27,7 @@ cdef class Session:
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
     cdef int group                     # the server that has it,
     cdef unsigned int since            # found in this version of the route
-    cdef object multi                  # a Transaction (dispatch/transaction.py), or None
+    cdef object multi                  # a Transaction (dispatch/batch.py), or None
     cdef bint doomed                   # a command of the transaction was refused: EXEC fails
     cdef size_t queued                 # bytes of its commands
     cdef readonly list topics          # by kind of subscription: a dict of Topic by name; or None
