@@ -47,6 +47,7 @@ CONFIGURATION = """\
   listen: {host}:{port}
   hash: murmur
   distribution: ketama
+  hash_tag: "{{}}"
   redis: true
   preconnect: true
   timeout: 2000
@@ -228,6 +229,8 @@ class Demo:
             self.write_keys,
             self.pipeline,
             self.mget_across_servers,
+            self.transaction,
+            self.subscription,
             self.one_server_stops,
             self.server_returns,
         )
@@ -274,6 +277,50 @@ class Demo:
         check(replies == [value(n) for n in numbers], f"MGET returned {replies}")
         say(f"   MGET {' '.join(key(n) for n in numbers)}")
         say("   9 values, in the order of the keys.")
+
+    def transaction(self) -> None:
+        """Transactions (MULTI ... EXEC)"""
+        # Keys with the same text between the braces are on one server.
+        balances = "{account:7}:cash", "{account:7}:savings"
+        self.through.mset({balances[0]: 100, balances[1]: 0})
+        with self.through.pipeline() as pipeline:
+            pipeline.decrby(balances[0], 30).incrby(balances[1], 30)
+            replies = pipeline.execute()
+        check(replies == [70, 30], f"the transaction returned {replies}")
+        say(f"   DECRBY {balances[0]} 30, INCRBY {balances[1]} 30  ->  {replies}")
+        self.through.delete(*balances)
+
+        apart = [key(self.placed[name][0]) for name in SERVERS]
+        try:
+            with self.through.pipeline() as pipeline:
+                for name in apart:
+                    pipeline.append(name, "!")
+                replies = pipeline.execute()
+        except self.redis.ResponseError as error:
+            say(f"   with keys of three servers  ->  {error}")
+            check("different servers" in str(error), f"another error: {error}")
+        else:
+            raise Failed(f"a transaction over three servers returned {replies!r}")
+        check(not any(self.through.get(name).endswith("!") for name in apart), "it was begun")
+
+    def subscription(self) -> None:
+        """A subscription to three channels, each on another server"""
+        channels = [key(self.placed[name][0]) for name in SERVERS]
+        with self.through.pubsub() as subscriber:
+            subscriber.subscribe(*channels)
+            for channel in channels:
+                check(received(subscriber)["type"] == "subscribe", f"SUBSCRIBE {channel}")
+            for name, channel in zip(SERVERS, channels, strict=True):
+                count = self.direct[name].publish(channel, f"published at {name}")
+                check(count == 1, f"{count} subscribers of {channel} at {name}, not 1")
+                message = received(subscriber)
+                say(f"   {message['channel']}  ->  {message['data']!r}")
+                check(
+                    (message["channel"], message["data"]) == (channel, f"published at {name}"),
+                    f"received {message}",
+                )
+            check(self.through.publish(channels[0], "through nutproxy") == 1, "PUBLISH")
+            check(received(subscriber)["data"] == "through nutproxy", "a message is missing")
 
     def one_server_stops(self) -> None:
         """redis-2 stops"""
@@ -354,6 +401,15 @@ def number_of(key: str) -> int:
 
 def value(number: int) -> str:
     return f"value {number}"
+
+
+def received(subscriber: Any) -> dict[str, Any]:
+    """The next message of a redis-py subscription."""
+    message = subscriber.get_message(timeout=PATIENCE)
+    if message is None:
+        raise Failed(f"no message after {PATIENCE:.0f} seconds")
+    found: dict[str, Any] = message
+    return found
 
 
 def say(text: str) -> None:

@@ -12,6 +12,7 @@ PLACES = (PACKAGE / "share", PACKAGE.parent / "conf", PACKAGE.parent / "contrib"
 
 EXAMPLES = {
     "nutproxy.yml": "a Redis pool of two servers: start with this file",
+    "application.yml": "a Redis pool with databases, transactions, queues and publish/subscribe",
     "memcached.yml": "a Memcached pool of three servers, as a cache",
     "twemproxy.yml": "every key of twemproxy and every form of its addresses",
     "nutproxy.service": "a systemd unit",

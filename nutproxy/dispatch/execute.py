@@ -1,11 +1,12 @@
 # nutproxy/dispatch/execute.py: EXEC
 """A transaction is sent to its servers.
 
-for one server                    send_one   ─> the shared link, and its reply is that to EXEC
-for several, or with commands     send_parts ─> the shared links; dispatch/exec_reply.py
-  of nutproxy's own                             puts the replies together
-with SELECT, or after WATCH       send_parts ─> a link of its own
-with SUBSCRIBE                    first the servers confirm the subscriptions
+    for one server                    send_one   ─> the shared link, and its reply is that to EXEC
+    for several, or with commands     send_parts ─> the shared links; dispatch/exec_reply.py
+      of nutproxy's own                             puts the replies together
+    with SELECT, or after WATCH       send_parts ─> a link of its own
+
+If it subscribes, servers first confirm the subscriptions.
 """
 
 import cython

@@ -56,6 +56,28 @@ def test_first_example_runs():
         assert pipeline(proxy.port, [("SET", "k", "v"), ("GET", "k")]) == [b"OK", b"v"]
 
 
+def test_application_example_is_one_redis():
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(RedisServer()) for _ in range(3)]
+        proxy = stack.enter_context(NutproxyServer(example("application.yml", servers)))
+        one, two = (stack.enter_context(Client(proxy.port)) for _ in range(2))
+        assert one("SELECT", 15) == two("SELECT", 15) == b"OK"
+        assert one("MULTI") == b"OK"
+        for number in range(10):
+            assert one("SET", f"k{number}", number) == b"QUEUED"
+        assert one("EXEC") == [b"OK"] * 10
+        assert all(pipeline(server.port, [("SELECT", 15), ("DBSIZE",)])[1] for server in servers)
+        one.send("BLPOP", "queue", 0)
+        assert two("RPUSH", "queue", "job") == 1
+        assert one.reply() == [b"queue", b"job"]
+        channels = [b"c%d" % number for number in range(10)]
+        one.send("SUBSCRIBE", *channels)
+        assert one.replies(10)[-1] == [b"subscribe", b"c9", 10]
+        for channel in channels:
+            assert two("PUBLISH", channel, "news") == 1
+            assert one.reply() == [b"message", channel, b"news"]
+
+
 def test_memcached_example_runs_and_its_dead_servers_keys_are_misses():
     with MemcachedServer() as one, MemcachedServer() as two, MemcachedServer() as three:
         text = example("memcached.yml", [one, two, three])
