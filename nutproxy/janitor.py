@@ -13,6 +13,7 @@ import logging
 from functools import partial
 
 import cython
+from cython.cimports.nutproxy.front.client import end_unfinished
 from cython.cimports.nutproxy.io.clock import clock_usec
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.reactor import Reactor, end_faulty
@@ -72,7 +73,7 @@ class Janitor:
         for pool in self.pools:
             pool.keep_probing()
         for frontend in self.frontends:
-            frontend.check_unfinished()
+            end_unfinished(frontend)
             if frontend.subscriptions is not None:
                 frontend.subscriptions.tidy()
 

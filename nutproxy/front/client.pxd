@@ -77,5 +77,8 @@ cdef class ClientConn(Conn):
 
 cdef Owner client_owner
 
+# End the clients that have begun a request and sent nothing for too long.
+cdef int end_unfinished(Frontend frontend) except -1
+
 cdef class LetGo(Job):
     cdef ClientConn client

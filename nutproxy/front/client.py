@@ -494,6 +494,25 @@ def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
     return cython.NULL
 
 
+def end_unfinished(frontend):
+    client: ClientConn
+    late: list = None
+    if not frontend.request_timeout:
+        return 0
+    for client in frontend.clients.values():
+        if (
+            client.tail is not cython.NULL
+            and client.reactor.now - client.last_recv >= frontend.request_timeout
+            and not client.closing
+        ):
+            late = late or []
+            late.append(client)
+    for client in late or ():
+        if client.recv_next(client) and not client.unparsed and not client.unread():
+            client.give_up(client.protocol.stalled)
+    return 0
+
+
 @cython.cclass
 class ClientConn(Conn):
     """A client of `frontend`."""
@@ -567,19 +586,6 @@ class ClientConn(Conn):
     @property
     def unfinished_bytes(self) -> int:
         return self.counted
-
-    def check_unfinished(self) -> None:
-        """End the client if it has begun a request and sent nothing for too long."""
-        if (
-            self.tail is cython.NULL
-            or self.closing
-            or self.reactor.now - self.last_recv < self.frontend.request_timeout
-            or not self.recv_next(self)
-            or self.unparsed
-            or self.unread()
-        ):
-            return
-        self.give_up(self.protocol.stalled)
 
     def give_up(self, text):
         """Stop waiting for the rest of its request: send the error `text` and close."""

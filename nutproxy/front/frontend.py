@@ -165,12 +165,6 @@ class Frontend:
             self.paused_until = -1
             self.reactor.jobs.add(Unpausing(self))
 
-    def check_unfinished(self) -> None:
-        """End the clients that have left a request incomplete for too long."""
-        if self.request_timeout:
-            for client in list(self.clients.values()):
-                client.check_unfinished()
-
     def largest_unfinished(self):
         """The client with the most bytes in an incomplete request."""
         return max(self.clients.values(), key=lambda client: client.unfinished_bytes)
