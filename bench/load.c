@@ -12,6 +12,8 @@
  *   changing      Closed loop. With `--changing 1,200,8`, one connection is in use in the first second,
  *                 200 are in the next, and so on from the start, until `--seconds` have passed.
  *
+ * `--command multi` is a transaction in one write: MULTI, SET k 1, INCR k, EXEC.
+ *
  * Every reply is checked: its status, the number of values, and the length and bytes of each value.
  * A wrong reply, a closed connection or 20 seconds without a reply end the run with exit code 1.
  * Keys are twelve digits and ":vSIZE", and every run uses the same ones.
@@ -58,7 +60,7 @@ struct connection {
     int array_begun;
 };
 
-static int is_redis = 1, is_set, reconnect;
+static int is_redis = 1, is_set, is_multi, reconnect;
 static long port, clients = 50, pipeline = 1, size = 3, keys = 1, space = 10000;
 static long requests;
 static double seconds, rate;
@@ -71,6 +73,7 @@ static int poller, timer = -1;
 static uint64_t start, stop_at, now, last_progress;
 static uint64_t issued, answered, limit;
 static char *value;                   /* `size` bytes and "\r\n" */
+static const char *const multi_lines[] = {"+OK", "+QUEUED", "+QUEUED", "*2", "+OK", ":2"};
 static char array_line[LINE], bulk_line[LINE], value_tail[LINE];
 static uint64_t random_state = 88172645463325252ull;
 static unsigned connections_made;
@@ -120,6 +123,15 @@ static size_t put_redis(char *to) {
     return (size_t)(p - to);
 }
 
+static size_t put_multi(char *to) {
+    char key[KEY_MAX];
+    size_t len = put_key(key);
+    return (size_t)sprintf(to,
+                           "*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$1\r\n1\r\n"
+                           "*2\r\n$4\r\nINCR\r\n$%zu\r\n%s\r\n*1\r\n$4\r\nEXEC\r\n",
+                           len, key, len, key);
+}
+
 static size_t put_memcache(char *to) {
     char *p = to + sprintf(to, is_set ? "set" : "get");
     for (long i = 0; i < keys; i++) {
@@ -134,11 +146,13 @@ static size_t put_memcache(char *to) {
 }
 
 static size_t request_max(void) {
+    if (is_multi) return 256;
     return 32 + (size_t)keys * (KEY_MAX + 32 + (is_set ? (size_t)size + 2 : 0));
 }
 
 static void put_request(struct connection *c) {
-    c->out_len += is_redis ? put_redis(c->out + c->out_len) : put_memcache(c->out + c->out_len);
+    char *to = c->out + c->out_len;
+    c->out_len += is_multi ? put_multi(to) : is_redis ? put_redis(to) : put_memcache(to);
     c->in_flight++;
     issued++;
 }
@@ -268,7 +282,11 @@ __attribute__((noreturn)) static void wrong(const char *line, size_t len, const 
 }
 
 static void redis_line(struct connection *c, const char *line, size_t len) {
-    if (is_set) {
+    if (is_multi) {
+        const char *expected = multi_lines[c->values];
+        if (!same(line, len, expected)) wrong(line, len, expected);
+        if (++c->values == sizeof multi_lines / sizeof *multi_lines) reply_done(c);
+    } else if (is_set) {
         if (!same(line, len, "+OK")) wrong(line, len, "+OK");
         reply_done(c);
     } else if (keys > 1 && !c->array_begun) {
@@ -409,7 +427,7 @@ static void report(void) {
 static const char usage[] =
     "usage: load --port PORT (--requests N | --seconds S) [options]\n"
     "  --protocol redis|memcache   (redis)\n"
-    "  --command get|set           (get); with --keys above 1 MGET, MSET, or memcached's get k k k\n"
+    "  --command get|set|multi     (get); with --keys above 1 MGET, MSET, or memcached's get k k k\n"
     "  --clients N                 connections (50)\n"
     "  --pipeline N                requests in flight on each (1)\n"
     "  --size BYTES                of a value (3)\n"
@@ -476,7 +494,10 @@ static void read_options(int argc, char **argv) {
         const char *name = found == '?' ? "" : options[which].name;
         switch (found) {
         case 'p': is_redis = choice(name, optarg, "memcache", "redis"); break;
-        case 'c': is_set = choice(name, optarg, "get", "set"); break;
+        case 'c':
+            is_multi = strcmp(optarg, "multi") == 0;
+            is_set = !is_multi && choice(name, optarg, "get", "set");
+            break;
         case 'P': port = number(name, optarg, 1, 65535); break;
         case 'C': clients = number(name, optarg, 1, 60000); break;
         case 'l': pipeline = number(name, optarg, 1, 100000); break;
@@ -499,6 +520,7 @@ static void read_options(int argc, char **argv) {
     if (reconnect && (rate > 0 || pipeline > 1)) refuse("--reconnect excludes --rate and --pipeline");
     if (changes > 0 && (rate > 0 || reconnect || requests > 0))
         refuse("--changing excludes --rate, --reconnect and --requests");
+    if (is_multi && (!is_redis || keys > 1)) refuse("multi is for Redis, and without --keys");
     if (!is_redis && is_set && keys > 1) refuse("memcached sets one key at a time");
     limit = rate > 0 && requests == 0 ? (uint64_t)(rate * seconds + 0.5) : (uint64_t)requests;
 }

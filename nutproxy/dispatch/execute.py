@@ -95,7 +95,10 @@ def send_one(
         raise
     msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
-    return route.submit(msg, group, client.id, client.profile)
+    route.submit(msg, group, client.id, client.profile)
+    if client.session.alone:
+        client.send_with(msg)
+    return 0
 
 
 @cython.cfunc
@@ -133,7 +136,10 @@ def send_parts(
     if transaction.local is not None:
         # Commands after EXEC must not overtake its own.
         return client.hold(msg, run_parts, done_parts)
-    return run_parts(client, msg)
+    run_parts(client, msg)
+    if session.alone:
+        client.send_with(msg)
+    return 0
 
 
 @cython.cfunc

@@ -9,7 +9,8 @@
 Nothing comes between the commands of one message, so the server carries them out as one. It sends a
 reply to each; back/link.py counts them, and the last one is the reply to EXEC. A message is moved,
 cancelled or lost as a whole. So nothing is done of a transaction that does not reach its server,
-and DISCARD, or a client that leaves, costs the server nothing.
+and DISCARD, or a client that leaves, costs the server nothing. If the client sends all of it at
+once, all replies leave in one write (ClientConn.send_with).
 
 The promise `+QUEUED` is nutproxy's: it checks name, arity, rights and keys. What only the server
 can know (its memory is full, it is a replica, …) is the reason in the reply to EXEC.
@@ -86,6 +87,7 @@ def multi(client, flags):
         return complain(client, errors.error("nested_multi"), flags)
     client.need_session().multi = Transaction(client.frontend.route.version)
     client.session.writes = False
+    client.session.alone = client.omsg_q.head is cython.NULL
     client.states |= STATE_MULTI
     return answer_constant(client, b"+OK\r\n", 5, flags)
 

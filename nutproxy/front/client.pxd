@@ -66,6 +66,9 @@ cdef class ClientConn(Conn):
     cdef void end_wait(self) noexcept
     # CLIENT PAUSE: keep this request until the pause is over.
     cdef int postpone(self, const char* data, size_t length) except -1
+    # Send nothing in this turn, because the replies that are there can leave together with the one
+    # to this message, which is in the queue and submitted.
+    cdef void send_with(self, Msg* msg) noexcept
     # RESET: nothing that it has begun goes on.
     cpdef void end_session(self)
     cpdef void resume(self) noexcept

@@ -243,6 +243,27 @@ held_owner.refusal = client_refusal
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def awaited_answered(msg: cython.pointer(Msg), size: cython.size_t) -> cython.void:
+    """A message of `send_with` has its reply."""
+    client: ClientConn
+    if msg.client is cython.NULL:
+        return
+    client = cython.cast(ClientConn, msg.client)
+    if client.session.awaited == msg:
+        client.session.awaited = cython.NULL
+    client_answered(msg, size)
+    client.mark_flush()
+
+
+awaited_owner = cython.declare(Owner)
+awaited_owner.answered = awaited_answered
+awaited_owner.arrived = client_arrived
+awaited_owner.refuses = client_refuses
+awaited_owner.refusal = client_refusal
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def client_send_next(conn: Conn, cursor: cython.pointer(Cursor)) -> cython.pointer(Body):
     """Replies leave in the order of the requests: the first one that is not done ends the write."""
     msg: cython.pointer(Msg) = cursor.msg
@@ -451,6 +472,15 @@ def client_send(conn: Conn) -> cython.int:
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
+def client_send_later(conn: Conn) -> cython.int:
+    """The send of a client in the turn of `send_with`."""
+    client: ClientConn = cython.cast(ClientConn, conn)
+    conn.send = cython.cast(send_t, client_send)
+    return 0 if client.session.awaited is not cython.NULL else client_send(conn)
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
 def client_discard(conn: Conn) -> cython.int:
     """Drop what a client still sends after its last reply."""
     reactor: Reactor = conn.reactor
@@ -612,6 +642,12 @@ class ClientConn(Conn):
         if self.omsg_q.head == msg:
             return self.run_held()
         return 0
+
+    def send_with(self, msg):
+        if not msg.flags & MSG_DONE:
+            msg.owner = cython.address(awaited_owner)
+            self.session.awaited = msg
+            self.send = cython.cast(send_t, client_send_later)
 
     def begin_pushes(self):
         self.send_done = pushed_send_done

@@ -27,6 +27,8 @@ cdef class Session:
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
     cdef int group                     # the server that has it,
     cdef unsigned int since            # found in this version of the route
+    cdef bint alone                    # when MULTI came, no other reply was owed
+    cdef Msg* awaited                  # the message of ClientConn.send_with, or NULL
     cdef object multi                  # a Transaction (dispatch/batch.py), or None
     cdef bint doomed                   # a command of the transaction was refused: EXEC fails
     cdef size_t queued                 # bytes of its commands

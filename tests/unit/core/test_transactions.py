@@ -327,8 +327,38 @@ def test_bytes_are_counted_from_command_to_reply(make_rig):
     value = array([b"OK", b"x" * 9])
     rig.servers[0].session.send_raw(OK + QUEUED + QUEUED + value)
     rig.settle()
-    assert client.replies() == [[b"OK", b"x" * 9]]
+    assert client.replies()[-1] == [b"OK", b"x" * 9]
     assert pending(rig, client) == small
+
+
+@pytest.mark.parametrize("ahead", [(), ("PING",), ("GET {key}",)])
+@pytest.mark.parametrize("end", ["reply", "close", "timeout"])
+def test_the_replies_of_a_transaction_in_one_piece_leave_together(make_rig, ahead, end):
+    """If no other reply is owed, nothing leaves before EXEC has its reply, whatever that is."""
+    rig = make_rig(servers=2, timeout=400)
+    client = rig.link_all()
+    key = rig.keys[0][0].decode()
+    session = rig.servers[0].session
+    lines = [line.format(key=key) for line in ahead]
+    early = say(rig, client, *lines, "MULTI", f"SET {key} 1", "EXEC", *lines)
+    assert early == ([b"PONG", b"OK", b"QUEUED"] if ahead == ("PING",) else [])
+    transaction = OK + QUEUED + array([b"OK"])
+    if end == "reply":
+        session.send_raw((bulk(b"v") if "GET" in "".join(ahead) else b"") + transaction)
+    elif end == "close":
+        session.close()
+    else:
+        rig.advance(500)
+    rig.settle()
+    found = early + client.replies()
+    if "GET" in "".join(ahead):
+        assert len(found) == (4 if end == "reply" else 5)
+        found = found[1:4]
+    elif ahead:
+        assert [found[0], *found[4:]] == [b"PONG", b"PONG"]
+        found = found[1:4]
+    assert found[:2] == [b"OK", b"QUEUED"]
+    assert found[2] == [b"OK"] if end == "reply" else isinstance(found[2], hiredis.ReplyError)
 
 
 def test_no_link_is_left_of_many_watches(make_rig):
