@@ -7,6 +7,8 @@
       chaos.py    kills, stops, delays, fills and flushes servers
       clients.py  processes with connections that send pipelines, disconnect and come back
         redis.py, memcache.py   the requests, and the replies that are allowed
+        pubsub.py               clients that subscribe
+        messages.py             what was published, and what they must get
         checks.py               values that say which request has written them
 
 Every key has the number of its client. Every value has its client, its key and the sequence number
@@ -14,4 +16,7 @@ of the request that wrote it. Each reply is compared only with its own request: 
 about the order of different clients, or about which writes have survived. A correct reply is a
 value that this client has written to this key earlier, a miss, or an error that the server or the
 proxy may send. Any other reply ends the run, which then prints the request and the reply.
+
+Messages of subscriptions are compared with what was published. If some are missing, nutproxy must
+have counted a gap at that time.
 """

@@ -112,6 +112,11 @@ def disconnected(chaos: Chaos, server: Server) -> None:
     told(server, ("CLIENT", "KILL", "TYPE", "normal"))
 
 
+def deafened(chaos: Chaos, server: Server) -> None:
+    """Its messages reach nobody until the connections are open again."""
+    told(server, ("CLIENT", "KILL", "TYPE", "pubsub"))
+
+
 def told(server: Server, command: tuple[str, ...]) -> None:
     [reply] = pipeline(server.port, [command])
     if isinstance(reply, hiredis.ReplyError):
@@ -127,7 +132,7 @@ EVENTS: tuple[Event, ...] = (
     slowed,
     flushed,
 )
-REDIS_EVENTS: tuple[Event, ...] = (asleep, full, disconnected)
+REDIS_EVENTS: tuple[Event, ...] = (asleep, full, disconnected, deafened)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,10 @@ class Traffic:
         self.pool = f"{self.PROTOCOL}-{POOLS[number % len(POOLS)]}"
         self.random = random.Random(f"{seed} {number}")
         self.sequence = 0
+        self.connection = 0  # their number so far
+        # For subscribers: when messages were lost, as (pool, server, from, to); and their number.
+        self.holes: list[tuple[str, int, float, float]] = []
+        self.messages = 0
         self.out: list[bytes] = []
         self.entries: list[tuple] = []
         self.sums: dict[bytes, int] = {}
@@ -119,6 +123,19 @@ class Traffic:
         if keys and name not in {f"s{self.router.explain(key).server + 1}" for key in keys}:
             raise Wrong(f"an error of {name}, which does not have any of the keys")
 
+    # Returned by a check: the request gets further replies.
+    MORE = "more"
+    # Whether this is a message that nobody has asked for.
+    takes: Callable[[object], bool] | None = None
+
+    def is_finished(self) -> bool:
+        """Asked at the end of a round, when no reply is due: may it disconnect?"""
+        return True
+
+    def pause(self) -> float:
+        """Seconds before the next pipeline."""
+        return 0
+
     # Whether this reply belongs to a later request, so the request of this entry got no reply.
     passes_over: Callable[[tuple, bytes], bool] | None = None
 
@@ -132,6 +149,7 @@ class Traffic:
 
     def greeting(self) -> None:
         """Adds the first requests of a new connection."""
+        self.connection += 1
 
     def part(self) -> bytes:
         """The beginning of a request, for a client that disconnects in the middle of it."""

@@ -12,17 +12,24 @@ import asyncio
 import socket
 import struct
 from collections import Counter, deque
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+import hiredis
+
 from tests.servers import HOST
 from tests.soak.checks import Traffic, Wrong
 from tests.soak.memcache import MemcacheTraffic
+from tests.soak.messages import BOARD
+from tests.soak.pubsub import SubscriberTraffic, last_messages
 from tests.soak.redis import RedisTraffic
 
 TRAFFICS: dict[str, type[Traffic]] = {
-    traffic.PROTOCOL: traffic for traffic in (RedisTraffic, MemcacheTraffic)
+    "redis": RedisTraffic,
+    "memcached": MemcacheTraffic,
+    "subscriber": SubscriberTraffic,
 }
 # How many requests a pipeline has.
 DEPTHS = (1, 1, 1, 2, 3, 5, 8, 16, 30, 60, 100, 300)
@@ -35,14 +42,19 @@ class Report:
     requests: int = 0
     checked: int = 0
     vanished: int = 0
+    messages: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    # When subscribers have lost messages: the pool, the number of the server, and the times.
+    holes: list[tuple[str, int, float, float]] = field(default_factory=list)
     wrong: str = ""
 
     def add(self, other: "Report") -> None:
         self.requests += other.requests
         self.checked += other.checked
         self.vanished += other.vanished
+        self.messages += other.messages
         self.errors += other.errors
+        self.holes += other.holes
         self.wrong = self.wrong or other.wrong
 
 
@@ -59,6 +71,7 @@ class ClientConnection(asyncio.Protocol):
         self.expected: deque[tuple[Any, ...]] = deque()
         self.low = 0  # the next pipeline is sent when no more than this are expected
         self.leaving = False
+        self.pause: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -79,9 +92,11 @@ class ClientConnection(asyncio.Protocol):
     def go_on(self) -> None:
         """Send the next pipeline, or close."""
         if self.crowd.draining or self.leaving:
-            if not self.expected and not self.leaving:
+            if not self.expected and not self.leaving and self.traffic.is_finished():
                 self.leaving = True
                 self.transport.close()
+            return
+        if self.pause is not None:
             return
         choice = self.random.randrange(1000)
         self.send(self.random.choice(DEPTHS))
@@ -91,9 +106,16 @@ class ClientConnection(asyncio.Protocol):
             self.leaving = True
             self.transport.write_eof()
         self.low = self.random.randrange(len(self.expected) + 1) if self.expected else 0
-        if not self.expected:
+        if seconds := self.traffic.pause():
+            self.pause = asyncio.get_running_loop().call_later(seconds, self.rested)
+        elif not self.expected:
             # No request of the pipeline has a reply.
             asyncio.get_running_loop().call_soon(self.go_on)
+
+    def rested(self) -> None:
+        self.pause = None
+        if len(self.expected) <= self.low:
+            self.go_on()
 
     def vanish(self) -> None:
         """Disconnect in the middle of a request and with outstanding replies, by RST or FIN."""
@@ -110,12 +132,14 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         replies, expected, traffic = self.replies, self.expected, self.traffic
         errors = self.crowd.report.errors
-        passes_over, nothing = traffic.passes_over, traffic.NOTHING
+        passes_over, takes, nothing = traffic.passes_over, traffic.takes, traffic.NOTHING
         checked = 0
         replies.feed(data)
         while (reply := replies.gets()) is not nothing:
             entry = None
             try:
+                if takes is not None and takes(reply):
+                    continue
                 while True:
                     if not expected:
                         raise Wrong("a reply without a request")
@@ -125,7 +149,9 @@ class ClientConnection(asyncio.Protocol):
                 kind = entry[0](entry, reply)
             except (Wrong, ValueError, TypeError, IndexError, KeyError) as why:
                 return self.crowd.wrong(traffic, f"{why!r}", entry, reply)
-            if kind is not None:
+            if kind is traffic.MORE:
+                expected.appendleft(entry)
+            elif kind is not None:
                 errors[kind] += 1
             checked += 1
         self.crowd.report.checked += checked
@@ -135,6 +161,8 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, why: Exception | None) -> None:
         self.crowd.connections.discard(self)
+        if self.pause is not None:
+            self.pause.cancel()
         if not self.leaving or self.expected:
             due = self.expected[0] if self.expected else None
             self.crowd.wrong(self.traffic, f"closed by the proxy ({why})", due, None)
@@ -154,6 +182,7 @@ class Crowd:
         self.draining = False
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ended = asyncio.Event()
+        self.tells = 0
 
     def order(self) -> None:
         """Carry out the next order of the main process."""
@@ -166,6 +195,8 @@ class Crowd:
             self.draining = True
             for connection in list(self.connections):
                 connection.go_on()
+            for pool in {one.pool for one in self.traffics if isinstance(one, SubscriberTraffic)}:
+                self.begin(self.tell(pool))
             self.done()
         else:
             self.ended.set()
@@ -174,17 +205,38 @@ class Crowd:
         """A client has one connection at a time. Servers may still be busy with its last one."""
         loop = asyncio.get_running_loop()
         port = self.ports[traffic.pool]
-        task = loop.create_task(
-            loop.create_connection(lambda: ClientConnection(self, traffic), HOST, port)
+        self.begin(
+            loop.create_connection(lambda: ClientConnection(self, traffic), HOST, port), traffic
         )
-        self.tasks.add(task)
-        task.add_done_callback(lambda task: self.connected(traffic, task))
 
-    def connected(self, traffic: Traffic, task: asyncio.Task[Any]) -> None:
+    def begin(self, work: Coroutine[Any, Any, Any], traffic: Traffic | None = None) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(lambda task: self.ended_task(traffic, task))
+
+    def ended_task(self, traffic: Traffic | None, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.wrong(traffic, f"no connection: {task.exception()}", None, None)
+            self.wrong(traffic, f"no connection: {task.exception()!r}", None, None)
         self.done()
+
+    async def tell(self, pool: str) -> None:
+        """Publish to all channels of a pool until all its subscribers have got what they wait for:
+        the last server may be back only now."""
+        reader, writer = await asyncio.open_connection(HOST, self.ports[pool])
+        self.tells += 1
+        while any(one.traffic.pool == pool and one.traffic.takes for one in self.connections):
+            messages = last_messages(pool, self.tells)
+            writer.write(b"".join(command for _, command in messages))
+            replies = hiredis.Reader()
+            for one, _ in messages:
+                while (reply := replies.gets()) is False:
+                    if not (data := await reader.read(65536)):
+                        raise ConnectionError("closed instead of a reply")
+                    replies.feed(data)
+                one.end(type(reply) is int)
+            await asyncio.sleep(0.02)
+        writer.close()
 
     def left(self, traffic: Traffic) -> None:
         if self.draining:
@@ -195,14 +247,20 @@ class Crowd:
     def done(self) -> None:
         """Send the report when all clients have their replies and are closed."""
         if self.draining and not self.connections and not self.tasks:
+            for traffic in self.traffics:
+                self.report.holes += traffic.holes
+                self.report.messages += traffic.messages
+                traffic.holes, traffic.messages = [], 0
+            self.report.wrong = self.report.wrong or BOARD.check_late()
             self.main.send(self.report)
             self.report = Report()
 
-    def wrong(self, traffic: Traffic, why: str, entry: Any, reply: Any) -> None:
+    def wrong(self, traffic: Traffic | None, why: str, entry: Any, reply: Any) -> None:
         if not self.report.wrong:
             request = "-" if entry is None else shown(entry[1])
+            who = f"client {traffic.number} of pool {traffic.pool}" if traffic else "last messages"
             self.report.wrong = (
-                f"client {traffic.number} of pool {traffic.pool}: {why}\n"
+                f"{who}: {why}\n"
                 f"  request {entry[2] if entry else '-'}: {request}\n  reply: {shown(reply)}"
             )
             self.main.send(self.report)

@@ -6,7 +6,8 @@ proxy itself, and commands that the proxy or the server refuses. Every second cl
 
 **Transactions** increment two counters with one hash tag. Whatever happens, both are equal whenever
 both are read at once. **SELECT**: the value of a key says in which database it was written.
-**Blocking commands** take items that are all different: none may be taken twice.
+**Blocking commands** take items that are all different: none may be taken twice. **PUBLISH**: see
+messages.py.
 """
 
 import re
@@ -14,6 +15,7 @@ import re
 import hiredis
 
 from tests.soak.checks import Traffic, Wrong, check_value
+from tests.soak.messages import BOARD, CHANNEL, PUBLISH, SHARD, WAITING, Publication, channels
 
 ECHO = b"return {KEYS[1], ARGV[1]}"
 # How many keys each client has for strings, counters, lists and hashes.
@@ -64,6 +66,8 @@ class RedisTraffic(Traffic):
         (1, "push_item"),
         (0.4, "take_item"),
         (0.2, "move_item"),
+        (2, "publish"),
+        (0.2, "publish_in_transaction"),
     )
 
     def __init__(self, number: int, seed: int) -> None:
@@ -71,6 +75,8 @@ class RedisTraffic(Traffic):
         self.resp3 = False
         self.database = 0
         self.items: set[bytes] = set()
+        # What its present connection has published.
+        self.published: list[Publication] = []
 
     def reader(self) -> hiredis.Reader:
         return hiredis.Reader(notEnoughData=self.NOTHING)
@@ -79,6 +85,12 @@ class RedisTraffic(Traffic):
         return entry[1][0] in ("BLPOP", "BLMOVE")
 
     def greeting(self) -> None:
+        super().greeting()
+        for one in self.published:
+            if one.state == WAITING:
+                # The connection has ended before the reply.
+                one.end(False)
+        self.published = []
         self.database = 0
         self.resp3 = self.number % 2 == 1
         if self.resp3:
@@ -267,6 +279,26 @@ class RedisTraffic(Traffic):
         words = "BLMOVE", key, other, "LEFT", "RIGHT", WAIT
         self.say(self.is_moved, *words, keys=(key, other))
 
+    def publication(self) -> tuple[Publication, tuple[str, bytes, bytes]]:
+        """And its command."""
+        kind = self.random.choice((CHANNEL, CHANNEL, CHANNEL, SHARD))
+        channel = self.random.choice(channels(self.pool))
+        text = self.value(channel)
+        one = BOARD.publish(kind, channel, self.number, self.connection, self.sequence)
+        self.published.append(one)
+        return one, (PUBLISH[kind], channel, text)
+
+    def publish(self) -> None:
+        one, words = self.publication()
+        self.say(self.is_receivers, *words, keys=(one.channel,), detail=one)
+
+    def publish_in_transaction(self) -> None:
+        one, words = self.publication()
+        keys = (one.channel,)
+        self.say(self.is_exactly, "MULTI", detail=b"OK")
+        self.say(self.is_queued, *words, keys=keys)
+        self.say(self.is_published, "EXEC", keys=keys, detail=one)
+
     def token(self) -> bytes:
         return b"%d-%d" % (self.number, self.sequence)
 
@@ -419,6 +451,19 @@ class RedisTraffic(Traffic):
         if not isinstance(reply, dict) or reply[b"proto"] != 3:
             raise Wrong("not the reply to HELLO")
         return None
+
+    def is_receivers(self, entry, reply):  # type: ignore[no-untyped-def]
+        """The reply to PUBLISH."""
+        done = type(reply) is int
+        entry[4].end(done)
+        return None if done and reply >= 0 else self.failure(entry, reply)
+
+    def is_published(self, entry, reply):  # type: ignore[no-untyped-def]
+        done = isinstance(reply, list) and len(reply) == 1 and type(reply[0]) is int
+        entry[4].end(done)
+        if str(reply).startswith("EXECABORT "):
+            return "EXECABORT"
+        return None if done else self.failure(entry, reply)
 
     def failure(self, entry, reply):  # type: ignore[no-untyped-def]
         """The kind of an error that the server or the proxy may send. Otherwise raises Wrong."""

@@ -8,6 +8,7 @@ after the first.
 import contextlib
 import multiprocessing
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tests.servers import (
     MemcachedServer,
     NutproxyServer,
     RedisServer,
+    pipeline,
     proxy_connections,
     wait_until,
 )
@@ -34,6 +36,8 @@ from tests.soak.clients import Report, run_clients
 from tests.soak.redis import DATABASES
 
 CLIENTS = 64  # of each protocol
+# After how many clients one that subscribes follows.
+SUBSCRIBERS_EVERY = 4
 PROCESSES = 2
 ROUNDS = 2
 # How much the resident size may grow in the second round. Fragmentation of the heap varies, but a
@@ -59,6 +63,55 @@ OPTIONS = {
 
 class Failed(Exception):
     """Why the run has failed."""
+
+
+# Seconds between two looks at the statistics, and that nutproxy may take to notice.
+WATCH, LATE = 0.1, 0.5
+
+
+class Gaps:
+    """When nutproxy has counted that subscriptions were interrupted."""
+
+    def __init__(self, proxy: NutproxyServer) -> None:
+        self.proxy = proxy
+        # Each with the time before it was read.
+        self.read: list[tuple[float, dict[tuple[str, int], int]]] = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self) -> None:
+        # When nutproxy has ended, its clients say so.
+        with contextlib.suppress(OSError, ValueError):
+            while not self.over.wait(WATCH):
+                self.look()
+
+    def look(self) -> None:
+        now = time.monotonic()
+        stats = self.proxy.stats()
+        counts = {
+            (f"redis-{name}", number): stats[f"redis-{name}"][f"s{number}"]["subscription_gaps"]
+            for name in POOLS
+            for number in range(1, SERVERS + 1)
+        }
+        self.read.append((now, counts))
+
+    def __enter__(self) -> "Gaps":
+        self.look()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def check(self, holes: list[tuple[str, int, float, float]]) -> None:
+        """Each loss of messages is one that nutproxy has counted. Raises Failed."""
+        self.look()
+        for name, server, start, end in holes:
+            before = [counts[name, server] for at, counts in self.read if at < start - LATE]
+            after = [counts[name, server] for at, counts in self.read if at > end + LATE]
+            if (after or [self.read[-1][1][name, server]])[0] == max(before, default=0):
+                raise Failed(f"messages of s{server} of {name} were lost, but no gap was counted")
 
 
 @dataclass
@@ -88,9 +141,12 @@ class Soak:
                     troubles.append(Chaos(servers[half::2], seed))
             proxy = stack.enter_context(NutproxyServer("".join(configs), *self.arguments))
             crowds = stack.enter_context(self.crowds(proxy))
+            gaps = stack.enter_context(Gaps(proxy)) if redis else None
             try:
                 for _ in range(ROUNDS):
                     self.round(proxy, crowds, troubles, redis)
+                if gaps is not None:
+                    gaps.check(self.report.holes)
             finally:
                 for chaos in troubles:
                     self.events += chaos.events
@@ -103,7 +159,11 @@ class Soak:
     def crowds(self, proxy: NutproxyServer) -> Iterator[list[Connection]]:
         """Starts the processes of the clients. Yields the connections to them."""
         context = multiprocessing.get_context("spawn")
-        everybody = [(protocol, number) for number in range(CLIENTS) for protocol in self.protocols]
+        everybody = []
+        for number in range(CLIENTS):
+            everybody += [(protocol, number) for protocol in self.protocols]
+            if "redis" in self.protocols and number % SUBSCRIBERS_EVERY == 0:
+                everybody.append(("subscriber", number // SUBSCRIBERS_EVERY))
         ours, processes = [], []
         try:
             for index in range(PROCESSES):
@@ -182,6 +242,7 @@ class Soak:
         if "redis" in self.protocols:
             # Links that were borrowed are kept for a while.
             wait_until(lambda: not leaked(proxy, servers), "no link that is not shared")
+            wait_until(lambda: not subscribed(proxy, servers), "no subscription")
         for name, stats in proxy.stats().items():
             if isinstance(stats, dict) and name in proxy.ports:
                 check_counters(name, stats)
@@ -195,7 +256,8 @@ class Soak:
         return (
             f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}: "
             f"{self.seconds:.0f} s, {report.requests} requests, {report.checked} replies checked, "
-            f"{report.vanished} clients vanished; errors: {errors or 'none'}; "
+            f"{report.vanished} clients vanished; {report.messages} messages, "
+            f"{len(report.holes)} times some were lost; errors: {errors or 'none'}; "
             f"servers: {events or 'no failures'}; RSS {sizes} MB; seed {self.seed}: {verdict}"
         )
 
@@ -272,6 +334,14 @@ def leaked(proxy: NutproxyServer, servers: list[RedisServer]) -> bool:
         if count != len(proxy_connections(server)):
             return True
     return False
+
+
+def subscribed(proxy: NutproxyServer, servers: list[RedisServer]) -> bool:
+    """Whether a subscription is left, although all clients have gone."""
+    if any(proxy.stats()[f"redis-{name}"]["subscriptions"] for name in POOLS):
+        return True
+    asked = [("PUBSUB", "CHANNELS"), ("PUBSUB", "SHARDCHANNELS"), ("PUBSUB", "NUMPAT")]
+    return any(pipeline(server.unix_path, asked) != [[], [], 0] for server in servers)
 
 
 def check_counters(name: str, stats: dict[str, object]) -> None:

@@ -12,8 +12,10 @@ from tests import sanitize
 from tests.memcache import MemcacheReader
 from tests.soak.checks import Wrong, check_value, value
 from tests.soak.memcache import MemcacheTraffic
+from tests.soak.messages import BOARD, CHANNEL, PATTERN, Topic, channels, matches, patterns
+from tests.soak.pubsub import SubscriberTraffic
 from tests.soak.redis import RedisTraffic
-from tests.soak.run import Failed, Soak
+from tests.soak.run import Failed, Gaps, Soak
 
 SECONDS = float(os.environ.get("NUTPROXY_SOAK_SECONDS", "30"))
 
@@ -76,6 +78,108 @@ def test_a_redis_reply_to_another_request_is_detected():
     for reply in int(one[1][2]) + 1, other[4], None:
         with pytest.raises(Wrong):
             one[0](one, reply)
+
+
+def publication(channel, sequence, publisher=3, connection=1, done=True):
+    """And its message."""
+    one = BOARD.publish(CHANNEL, channel, publisher, connection, sequence)
+    if done is not None:
+        one.end(done)
+    return value(publisher, sequence, channel, 10)
+
+
+@pytest.fixture
+def channel():
+    BOARD.__init__()
+    return channels("redis-plain")[7]
+
+
+def test_a_message_that_was_not_published_or_comes_twice_is_detected(channel):
+    topic = Topic(CHANNEL, channel, 0.0, True)
+    other = channels("redis-plain")[8]
+    message, others = publication(channel, 1), publication(other, 2)
+    assert topic.message(channel, message) == []
+    for name, found in (
+        (channel, message),
+        (channel, others),
+        (other, others),
+        (channel, value(3, 3, channel, 10)),
+        (channel, message[:-1]),
+        (channel, 7),
+    ):
+        with pytest.raises(Wrong):
+            topic.message(name, found)
+
+
+def test_a_message_out_of_order_is_detected(channel):
+    topic = Topic(CHANNEL, channel, 0.0, True)
+    for done, connection, expected in (
+        (True, 1, "out of order"),
+        (False, 2, ""),  # nobody knows when it was carried out
+    ):
+        first = publication(channel, 10 * connection, connection=connection, done=done)
+        topic.message(channel, publication(channel, 10 * connection + 1, connection=connection))
+        topic.message(channel, first)
+        assert BOARD.check_late().startswith(expected)
+        assert BOARD.check_late() == ""
+
+
+def test_messages_that_are_missing_are_reported(channel):
+    for topic in (
+        Topic(CHANNEL, channel, 0.0, True),
+        Topic(PATTERN, patterns("redis-plain")[0], 0.0, True),
+    ):
+        number = 100 * (topic.kind + 1)
+        assert topic.message(channel, publication(channel, number)) == []
+        publication(channel, number + 1, done=False)
+        assert topic.message(channel, publication(channel, number + 2)) == []
+        publication(channel, number + 3)
+        [(start, end)] = topic.message(channel, publication(channel, number + 4))
+        assert start < end
+        assert topic.message(channel, publication(channel, number + 5)) == []
+
+
+def test_a_loss_that_was_not_counted_is_detected():
+    def looked(*counts):
+        gaps = Gaps.__new__(Gaps)
+        gaps.look = lambda: None
+        gaps.read = [(10.0 * at, {("redis-plain", 2): n}) for at, n in enumerate(counts)]
+        return gaps
+
+    hole = ("redis-plain", 2, 15.0, 25.0)
+    for counts in (0, 0, 1, 1), (0, 0, 0, 1), (3, 3, 4, 4):
+        looked(*counts).check([hole])
+    for counts in (0, 0, 0, 0), (0, 1, 1, 1), (0, 0, 0, 0, 1):
+        with pytest.raises(Failed):
+            looked(*counts).check([hole])
+
+
+def test_the_patterns_of_the_soak_match_as_in_redis():
+    names = channels("redis-plain")
+    counts = [sum(matches(one, name) for name in names) for one in patterns("redis-plain")]
+    assert counts == [12, 10, 2, 5, 5, 1, 12]
+
+
+def test_a_confirmation_of_another_subscription_is_detected():
+    traffic = SubscriberTraffic(0, 1)
+    traffic.subscribe()
+    [entry] = traffic.pipeline(0)[2]
+    word, name = entry[1][0].lower().encode(), entry[1][1]
+    for reply in (
+        [word, name, 2],
+        [word, b"other", 1],
+        [b"un" + word, name, 1],
+        [word, name],
+        hiredis.PushNotification([word, name, 1]),
+        b"OK",
+    ):
+        with pytest.raises(Wrong):
+            entry[0]((*entry[:4], (0.0, [*entry[4][1]])), reply)
+        traffic.topics = {}
+    assert entry[0](entry, [word, name, 1]) in (None, traffic.MORE)
+    assert not traffic.takes([b"pong", b"x", b"y"])
+    with pytest.raises(Wrong):
+        traffic.takes([b"message", b"another channel", b"x"])
 
 
 def test_a_memcached_reply_to_another_request_is_detected():
