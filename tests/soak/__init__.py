@@ -9,6 +9,7 @@
         redis.py, memcache.py   the requests, and the replies that are allowed
         pubsub.py               clients that subscribe
         messages.py             what was published, and what they must get
+        items.py                items that are taken by commands that wait: none is lost
         checks.py               values that say which request has written them
 
 Every key has the number of its client. Every value has its client, its key and the sequence number

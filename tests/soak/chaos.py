@@ -17,10 +17,17 @@ from tests.servers import MemcachedServer, RedisServer, connect, pipeline
 
 
 class Chaos:
-    """May be started and stopped repeatedly. After `stop` all servers work."""
+    """May be started and stopped repeatedly. After `stop` all servers work. `choices` are what can
+    happen, if that is not everything."""
 
-    def __init__(self, servers: list[RedisServer] | list[MemcachedServer], seed: str) -> None:
+    def __init__(
+        self,
+        servers: list[RedisServer] | list[MemcachedServer],
+        seed: str,
+        choices: "tuple[Event, ...]" = (),
+    ) -> None:
         self.servers = servers
+        self.choices = choices
         self.random = random.Random(seed)
         self.events: Counter[str] = Counter()
         self.over = threading.Event()
@@ -44,8 +51,8 @@ class Chaos:
         try:
             while not self.over.wait(self.random.uniform(0.05, 0.5)):
                 server = self.random.choice(self.servers)
-                choices = [*EVENTS, *(REDIS_EVENTS if isinstance(server, RedisServer) else ())]
-                event = self.random.choice(choices)
+                more = REDIS_EVENTS if isinstance(server, RedisServer) else ()
+                event = self.random.choice(self.choices or EVENTS + more)
                 event(self, server)
                 self.events[event.__name__] += 1
         except BaseException as fault:

@@ -46,6 +46,7 @@ class Report:
     errors: Counter[str] = field(default_factory=Counter)
     # When subscribers have lost messages: the pool, the number of the server, and the times.
     holes: list[tuple[str, int, float, float]] = field(default_factory=list)
+    items: str = ""
     wrong: str = ""
 
     def add(self, other: "Report") -> None:
@@ -55,6 +56,7 @@ class Report:
         self.messages += other.messages
         self.errors += other.errors
         self.holes += other.holes
+        self.items = other.items or self.items
         self.wrong = self.wrong or other.wrong
 
 

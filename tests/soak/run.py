@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import hiredis
 
@@ -30,15 +31,18 @@ from tests.servers import (
     proxy_connections,
     wait_until,
 )
-from tests.soak.chaos import Chaos, unrest
+from tests.soak.chaos import Chaos, killed, killed_while_stopped, slowed, stopped, unrest
 from tests.soak.checks import POOLS, SERVERS, keys_everywhere
 from tests.soak.clients import Report, run_clients
+from tests.soak.items import durable, run_items
 from tests.soak.redis import DATABASES
 
 CLIENTS = 64  # of each protocol
 # After how many clients one that subscribes follows.
 SUBSCRIBERS_EVERY = 4
 PROCESSES = 2
+# Servers with the items.
+KEEPING = 3
 ROUNDS = 2
 # How much the resident size may grow in the second round. Fragmentation of the heap varies, but a
 # leak of one message in a hundred exceeds this by far within a minute.
@@ -130,7 +134,7 @@ class Soak:
     def run(self) -> None:
         """Raises Failed if a check fails."""
         with contextlib.ExitStack() as stack:
-            troubles, configs, redis = [], [], []
+            troubles, configs, redis, keeping = [], [], [], []
             for protocol in self.protocols:
                 servers = [stack.enter_context(start(protocol)) for _ in range(SERVERS)]
                 if protocol == "redis":
@@ -139,8 +143,14 @@ class Soak:
                 for half in 0, 1:
                     seed = f"{self.seed} {protocol} {half}"
                     troubles.append(Chaos(servers[half::2], seed))
+            if redis:
+                # For items.py. Nothing else happens to them, so that items are not lost.
+                keeping = [stack.enter_context(durable()) for _ in range(KEEPING)]
+                configs.append(pool("items", keeping, timeout=1000))
+                events = killed, killed_while_stopped, stopped, slowed
+                troubles.append(Chaos(keeping, f"{self.seed} items", events))
             proxy = stack.enter_context(NutproxyServer("".join(configs), *self.arguments))
-            crowds = stack.enter_context(self.crowds(proxy))
+            crowds = stack.enter_context(self.crowds(proxy, keeping))
             gaps = stack.enter_context(Gaps(proxy)) if redis else None
             try:
                 for _ in range(ROUNDS):
@@ -156,7 +166,9 @@ class Soak:
             raise Failed(f"nutproxy has grown by more than {GROWTH >> 20} MB")
 
     @contextlib.contextmanager
-    def crowds(self, proxy: NutproxyServer) -> Iterator[list[Connection]]:
+    def crowds(
+        self, proxy: NutproxyServer, keeping: list[RedisServer]
+    ) -> Iterator[list[Connection]]:
         """Starts the processes of the clients. Yields the connections to them."""
         context = multiprocessing.get_context("spawn")
         everybody = []
@@ -166,15 +178,22 @@ class Soak:
                 everybody.append(("subscriber", number // SUBSCRIBERS_EVERY))
         ours, processes = [], []
         try:
-            for index in range(PROCESSES):
-                here, there = context.Pipe()
-                # Consecutive numbers have different pools and versions of the protocol.
-                clients = everybody[index * len(everybody) // PROCESSES :][
-                    : len(everybody) // PROCESSES
-                ]
-                process = context.Process(
-                    target=run_clients, args=(there, clients, proxy.ports, self.seed)
+            # Consecutive numbers have different pools and versions of the protocol.
+            works: list[tuple[Any, ...]] = [
+                (
+                    run_clients,
+                    everybody[index * len(everybody) // PROCESSES :][: len(everybody) // PROCESSES],
+                    proxy.ports,
+                    self.seed,
                 )
+                for index in range(PROCESSES)
+            ]
+            if keeping:
+                paths = [server.unix_path for server in keeping]
+                works.append((run_items, proxy.ports["items"], paths, str(self.seed)))
+            for target, *arguments in works:
+                here, there = context.Pipe()
+                process = context.Process(target=target, args=(there, *arguments))
                 process.start()
                 there.close()
                 ours.append(here)
@@ -257,7 +276,8 @@ class Soak:
             f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}: "
             f"{self.seconds:.0f} s, {report.requests} requests, {report.checked} replies checked, "
             f"{report.vanished} clients vanished; {report.messages} messages, "
-            f"{len(report.holes)} times some were lost; errors: {errors or 'none'}; "
+            f"{len(report.holes)} times some were lost; {report.items or 'no items'}; "
+            f"errors: {errors or 'none'}; "
             f"servers: {events or 'no failures'}; RSS {sizes} MB; seed {self.seed}: {verdict}"
         )
 
