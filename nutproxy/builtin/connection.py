@@ -34,6 +34,9 @@ def authenticates(frontend: Frontend, user: bytes, password: bytes) -> bool:
 def ping(client: Client, argv: list[bytes]) -> bytes:
     if len(argv) > 2:
         return errors.wrong_arity("ping")
+    if client.protover == 2 and any(client.subscribed):
+        # An array, like a message.
+        return array([bulk(b"pong"), bulk(argv[1] if len(argv) == 2 else b"")])
     return bulk(argv[1]) if len(argv) == 2 else b"+PONG\r\n"
 
 

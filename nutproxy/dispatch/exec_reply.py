@@ -11,6 +11,7 @@ from cython.cimports.nutproxy.dispatch.pubsub import carry_out
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.msg.message import (
     MSG_ERROR,
+    MSG_NOREPLY,
     MSG_PIECES,
     Join,
     Msg,
@@ -54,6 +55,11 @@ def put_together(msg):
         own = local_replies(client, transaction)
         if transaction.database >= 0:
             enter_database(client, transaction.database)
+        if msg.flags & MSG_NOREPLY:
+            text: bytes = confirmations(transaction, own, cython.address(msg.flags))
+            return msg_copy(
+                msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text)
+            )
         put_elements(msg, transaction, own)
     return 0
 
@@ -206,6 +212,23 @@ def local_replies(client: ClientConn, transaction: Transaction) -> list:
     return replies
 
 
-def assembled(client, transaction):
+@cython.cfunc
+def confirmations(
+    transaction: Transaction, replies: list, flags: cython.pointer(uint32_t)
+) -> bytes:
+    """What CLIENT REPLY OFF leaves of the reply to EXEC: as in Redis, the confirmations of
+    SUBSCRIBE and UNSUBSCRIBE. If there are any, MSG_NOREPLY is taken out of the flags."""
+    found: list = []
+    for (_, operation, _), reply in zip(transaction.local or (), replies, strict=True):
+        if OP_SUBSCRIBE <= operation <= OP_SUNSUBSCRIBE and not reply.startswith(b"-"):
+            found.append(reply)
+    if found:
+        flags[0] &= ~cython.cast(uint32_t, MSG_NOREPLY)
+    return b"".join(found)
+
+
+def assembled(client, transaction, flags):
     replies: list = local_replies(client, transaction)
+    if flags[0] & MSG_NOREPLY and replies:
+        return confirmations(transaction, replies, flags)
     return b"*%d\r\n" % len(replies) + b"".join(replies)

@@ -55,7 +55,8 @@ def execute(client, row, flags):
         if not transaction.batches:
             if transaction.asking is not None:
                 return hold_assembled(client, row, transaction, flags)
-            return answer(client, assembled(client, transaction), flags, False)
+            text = assembled(client, transaction, cython.address(flags))
+            return answer(client, text, flags, False)
         if transaction.local is None and len(transaction.batches) == 1:
             return send_one(client, row, transaction, flags)
     return send_parts(client, row, transaction, flags)
@@ -207,7 +208,7 @@ def ask_assembled(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
 def run_assembled(conn: Conn, msg: cython.pointer(Msg)) -> cython.int:
     client: ClientConn = cython.cast(ClientConn, conn)
     asking: Asking = client.session.asking
-    text: bytes = assembled(client, asking.extra)
+    text: bytes = assembled(client, asking.extra, cython.address(msg.flags))
     if (
         msg_copy(msg, cython.address(msg.rsp), cython.cast(cython.p_const_char, text), len(text))
         < 0

@@ -15,5 +15,3 @@ cdef int publish(ClientConn client, Row* row, char* data, Parser* parser,
 cdef Asking asking_of(ClientConn client, list queued)
 # Carry out one of them. Returns its reply.
 cdef bytes carry_out(Asking asking, ClientConn client, int operation, list argv)
-# PING of a client with subscriptions.
-cdef int pong(ClientConn client, char* data, Parser* parser, uint32_t flags) except -1

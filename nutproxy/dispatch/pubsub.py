@@ -12,7 +12,6 @@ from cython.cimports.libc.stdint import uint32_t
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.dispatch.forward import (
     answer,
-    answer_constant,
     forward_one,
     later,
     queue_held,
@@ -33,7 +32,6 @@ from cython.cimports.nutproxy.proto.table import (
 )
 from cython.cimports.nutproxy.route import Route
 
-from nutproxy.builtin.resp import bulk
 from nutproxy.proto import errors
 
 # The words and the bytes of one SUBSCRIBE or UNSUBSCRIBE.
@@ -185,15 +183,3 @@ def carry_out(asking, client, operation, argv):
     text: bytes = subscriptions.admit(asking, asking.carried_out, stop)
     asking.carried_out = stop
     return text
-
-
-def pong(client, data, parser, flags):
-    """In RESP2 it is an array, like a message."""
-    if parser.argc > 2:
-        return answer(client, errors.wrong_arity("ping"), flags, True)
-    text: bytes = argument(data, parser, 1) if parser.argc == 2 else b""
-    if client.profile.protover == 2:
-        return answer(client, b"*2\r\n$4\r\npong\r\n" + bulk(text), flags, False)
-    if parser.argc == 2:
-        return answer(client, bulk(text), flags, False)
-    return answer_constant(client, b"+PONG\r\n", 7, flags)

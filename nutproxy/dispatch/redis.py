@@ -47,7 +47,6 @@ from cython.cimports.nutproxy.dispatch.keys import (
     measure_keys,
 )
 from cython.cimports.nutproxy.dispatch.layout import AS_IT_IS, LAID_OUT, TOGETHER, lay_out
-from cython.cimports.nutproxy.dispatch.pubsub import pong
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.scripts import load_script, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
@@ -73,6 +72,7 @@ from cython.cimports.nutproxy.proto.table import (
     OP_EXEC,
     SESSION,
     SPLIT,
+    STATE_AUTH,
     STATE_MULTI,
     STATE_PAUSE,
     STATE_SUBSCRIBED,
@@ -148,20 +148,13 @@ def redis_recv_done(conn, data, parser):
         return wrong_arity(client, row, flags)
     if client.states:
         if refusing(client, row):
-            return answer(
-                client,
-                not_carried_out(client, names[row.number], refusing(client, row)),
-                flags,
-                True,
-            )
+            return refuse_in_state(client, row, refusing(client, row), flags)
         if client.states & STATE_PAUSE and delayed(client, row):
             if flags and client.reply_mode == REPLY_ON:
                 client.reply_mode = REPLY_SKIP
             return client.postpone(data, parser.pos)
         if client.states & STATE_MULTI and not row.immediate:
             return queue_command(client, row, data, parser, flags)
-        if client.states & STATE_SUBSCRIBED and same_word(row.name, row.length, b"ping"):
-            return pong(client, data, parser, flags)
     if frontend.verdicts[row.number]:
         if frontend.verdicts[row.number] == DENIED:
             return refuse(
@@ -297,6 +290,18 @@ def refusing(client: ClientConn, row: cython.pointer(Row)) -> cython.int:
 
 
 @cython.cfunc
+@cython.exceptval(-1, check=False)
+def refuse_in_state(
+    client: ClientConn, row: cython.pointer(Row), states: cython.int, flags: cython.uint
+) -> cython.int:
+    text: bytes = not_carried_out(client, names[row.number], states)
+    if row.operation == OP_EXEC and states & (STATE_AUTH | STATE_SUBSCRIBED):
+        # As in Redis, the error is about the transaction, whether there is one or not.
+        text = end_transaction(client, text)
+    return answer(client, text, flags, True)
+
+
+@cython.cfunc
 @cython.exceptval(check=False)
 def delayed(client: ClientConn, row: cython.pointer(Row)) -> cython.bint:
     """Does CLIENT PAUSE delay this command?"""
@@ -372,7 +377,11 @@ def local_command(
     """Run a command that the proxy handles itself."""
     mode: cython.int = client.reply_mode
     profile: Profile = client.profile
-    if parser.argc == 1 and same_word(row.name, row.length, b"ping"):
+    if (
+        parser.argc == 1
+        and same_word(row.name, row.length, b"ping")
+        and not client.states & STATE_SUBSCRIBED
+    ):
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)

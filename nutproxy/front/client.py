@@ -814,6 +814,8 @@ class ClientConn(Conn):
         """All replies are sent. Closing with unread input would reset the connection, and the
         client could lose the last reply. So wait until the client closes, at most for LINGER."""
         self.lingering = True
+        # It gets no more messages, and does not count as a receiver.
+        self.end_session()
         transport_end(self)
         self.recv = cython.cast(recv_t, client_discard)
         self.mark_ready()

@@ -871,6 +871,8 @@ def test_nothing_is_answered_before_auth(locked):
     with Client(locked.port) as client:
         for command in ("PING", "GET k", "MGET a b c", "DBSIZE", "INFO", "CLIENT ID", "TIME"):
             assert words(client(*command.split())) == noauth
+        aborted = "EXECABORT Transaction discarded because of: "
+        assert words(client("EXEC")) == aborted + noauth
         assert words(client("HELLO", "3")).startswith("NOAUTH HELLO must be called")
         assert words(client("AUTH", "wrong")) == "ERR invalid password"
         assert words(client("AUTH", "nobody", "secret")).startswith("WRONGPASS ")

@@ -101,6 +101,9 @@ DIALOGUES = {
         s nosuch
         s HELLO 3
         s MULTI
+        s EXEC
+        s EXEC x
+        s DISCARD
         s PUBLISH a x
         s SUBSCRIBE
         s CLIENT ID
@@ -124,6 +127,9 @@ DIALOGUES = {
         p PUBLISH b 2
         p PUBLISH x 3
         s RESET
+        s MULTI | PING | SUBSCRIBE a | PING | PING hi | GET {a}k | EXEC
+        s RESET
+        s MULTI | SUBSCRIBE a | PING | UNSUBSCRIBE a | PING | EXEC
         s MULTI | SUBSCRIBE | EXEC
         s MULTI | SUBSCRIBE a | DISCARD
         s WATCH {a}k
@@ -144,7 +150,11 @@ DIALOGUES = {
         s CLIENT REPLY ON
         s RESET
         s CLIENT REPLY SKIP | SSUBSCRIBE b | SUNSUBSCRIBE b
-        t CLIENT REPLY OFF | SUBSCRIBE a | UNSUBSCRIBE a | SUBSCRIBE b | GET k | RESET""",
+        t CLIENT REPLY OFF | SUBSCRIBE a | UNSUBSCRIBE a | SUBSCRIBE b | GET k | RESET
+        t CLIENT REPLY OFF | MULTI | SUBSCRIBE a | EXEC | RESET
+        t CLIENT REPLY OFF | MULTI | GET a | PSUBSCRIBE a | UNSUBSCRIBE | EXEC | RESET
+        t CLIENT REPLY OFF | MULTI | UNSUBSCRIBE x | PING | EXEC | CLIENT REPLY ON
+        t CLIENT REPLY OFF | MULTI | PING | GET a | EXEC | CLIENT REPLY ON""",
     "PUBSUB": """
         s SUBSCRIBE a
         t PSUBSCRIBE x* y*
@@ -472,6 +482,18 @@ def test_subscriptions_of_clients_that_have_gone_are_given_back(proxy, backends)
         with Client(server.port) as control:
             wait_until(lambda control=control: control("PUBSUB", "CHANNELS") == [])
             wait_until(lambda control=control: control("PUBSUB", "NUMPAT") == 0)
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_a_client_that_has_quit_is_no_receiver_even_if_it_does_not_close(port, resp):
+    with Client(port) as client, Client(port) as other:
+        client("HELLO", resp)
+        client.pipeline(("SUBSCRIBE", "a"), ("PSUBSCRIBE", "x*"), ("QUIT",))
+        assert len(client.replies(3)) == 3
+        assert client.closed()
+        assert other("PUBLISH", "a", "m") == 0
+        assert other("PUBSUB", "NUMSUB", "a") == [b"a", 0]
+        assert other("PUBSUB", "NUMPAT") == 0
 
 
 def test_more_subscriptions_than_a_pool_allows_are_refused():
