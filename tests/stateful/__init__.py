@@ -5,6 +5,7 @@
 
     conversation.py   draws conversations from a seed: a table of what clients say
     stage.py          holds them, with one Redis directly and with a pool, and compares
+    messages.py       messages of subscriptions, and what may differ about them
     shrink.py         leaves out of a conversation that differs whatever is not needed for it
     run.py            does both for many seeds
 
@@ -13,10 +14,17 @@ conversation has the same replies each time it is held. A conversation is determ
 its pool is `one` (one server) if the seed is even, and `three` (three servers) if it is odd.
 
 **What is not compared,** because it differs between two Redis servers, too: the `id` in the reply
-to HELLO, and the order of the keys in the replies to KEYS and SCAN.
+to HELLO, and the order of the keys in the replies to KEYS and SCAN. Messages of subscriptions may
+come before or after replies (messages.py).
 
 **What is not said,** because nutproxy refuses it or means something else, as docs/commands.md says:
-AUTH, which has nutproxy's own error; EVALSHA of a script that was not loaded; HELLO and CLIENT
-REPLY in a transaction. With several servers, all keys carry the same hash tag; commands
+AUTH, which has nutproxy's own error; EVALSHA of a script that was not loaded; HELLO, CLIENT
+REPLY and PUBSUB in a transaction. With several servers, all keys carry the same hash tag; commands
 for all servers are not sent in a transaction, and SCAN and SCRIPT EXISTS not at all.
+
+A client does not change its subscriptions and publish in one turn, or in one transaction. The
+message may still be on its way when nutproxy, without a server, carries out the other command; so
+it may come although the client subscribed later, or not come because the client unsubscribed later,
+and the number of receivers may differ by one. In a transaction a client publishes only to a channel
+of another client alone: the number is a server's.
 """

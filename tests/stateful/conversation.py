@@ -7,6 +7,7 @@ A `Model` knows as much of a client's state as is needed to leave out what nutpr
 different. Everything else may come at any time, most of all where it is wrong.
 """
 
+import copy
 import hashlib
 import random
 from collections.abc import Callable
@@ -31,13 +32,26 @@ SCRIPTS = [
 # For all servers of a pool: refused in a transaction if there are several.
 FOR_ALL = {b"KEYS", b"DBSIZE", b"FLUSHALL", b"FLUSHDB", b"SWAPDB", b"SCRIPT"}
 # Refused in a transaction.
-NOT_QUEUED = {b"HELLO"}
+NOT_QUEUED = {b"HELLO", b"PUBSUB"}
 
 # They may wait for what others do.
 BLOCKING = {
     *(b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BLMPOP", b"BZPOPMIN", b"BZPOPMAX", b"BZMPOP"),
     *(b"XREAD", b"XREADGROUP"),
 }
+
+# Subscribed to by all clients. With several servers these are on all of them.
+CHANNELS = (b"c0", b"c1", b"c2", b"c3")
+PATTERNS = (b"c*", b"c?", b"*1", b"[c]2", b"c[^23]", b"nothing*")
+# The part of the conversations in which clients subscribe.
+LISTENING = 0.4
+
+SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"}
+UNSUBSCRIBING = {b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"}
+PUBLISHING = {b"PUBLISH", b"SPUBLISH"}
+# What a client does not say together with PUBLISH, in one turn or in one transaction: nutproxy does
+# not wait for a message on its way from the server, nor for UNSUBSCRIBE on its way there.
+APART = SUBSCRIBING | UNSUBSCRIBING | {b"RESET", b"QUIT", b"HELLO"}
 
 # A command: its words, or an inline command as it is sent.
 Command = tuple[bytes, ...] | bytes
@@ -68,9 +82,13 @@ class Turn:
 class Model:
     """What is known of a client."""
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, actor: int) -> None:
         self.pool = pool
+        self.actor = actor
         self.multi = False
+        # In this turn or transaction: it has published, or has changed its subscriptions.
+        self.published = False
+        self.changed = False
         self.closed = False
         self.waits = False  # for another client, perhaps: it has said enough in this turn
 
@@ -78,6 +96,8 @@ class Model:
         """Whether the client may send this now."""
         words = words_of(command)
         if self.closed or self.waits:
+            return False
+        if (self.published and words[0] in APART) or (self.changed and words[0] in PUBLISHING):
             return False
         if self.pool != "one" and (words[0] == b"SCAN" or words[:2] == [b"SCRIPT", b"EXISTS"]):
             return False
@@ -98,6 +118,13 @@ class Model:
         elif words[0] == b"QUIT":
             self.closed = True
         self.waits = words[0] in BLOCKING and not self.multi
+        self.changed = self.changed or words[0] in APART
+        self.published = self.published or words[0] in PUBLISHING
+
+    def end_turn(self) -> None:
+        self.waits = False
+        if not self.multi:
+            self.published = self.changed = False
 
 
 def words_of(command: Command) -> list[bytes]:
@@ -112,7 +139,10 @@ class Draw:
         self.random = random.Random(f"{seed} {pool}")
         self.pool = pool
         self.tag = b"" if pool == "one" else TAG
-        self.model = Model(pool)
+        self.model = Model(pool, 0)
+        self.actors = 0
+        self.listening = self.random.random() < LISTENING
+        self.messages = 0
 
     def key(self) -> bytes:
         return b"%bk%d" % (self.tag, self.random.randrange(KEYS))
@@ -136,22 +166,44 @@ class Draw:
             return self.random.choice([b"16", b"-1", b"x", b""])
         return b"%d" % self.random.randrange(DATABASES)
 
+    def channel(self) -> bytes:
+        return self.random.choice(CHANNELS)
+
+    def pattern(self) -> bytes:
+        return self.random.choice(PATTERNS)
+
+    def own(self) -> bytes:
+        """A channel to which no other client subscribes."""
+        return b"%bown%d" % (self.tag, self.model.actor)
+
+    def others(self) -> bytes:
+        """The same of another client, or of nobody."""
+        actor = self.random.choice([n for n in range(self.actors + 1) if n != self.model.actor])
+        return b"%bown%d" % (self.tag, actor)
+
+    def message(self) -> bytes:
+        self.messages += 1
+        return b"m%d" % self.messages
+
     def unit(self) -> Unit:
         """The next unit of this client, which its model permits."""
         table = IN_MULTI if self.model.multi else MAKERS
+        if self.listening:
+            table = table + (LISTENING_IN_MULTI if self.model.multi else LISTENING_MAKERS)
         while True:
             [(_, maker)] = self.random.choices(table, [weight for weight, _ in table])
             unit = maker(self)
-            if all(self.model.permits(command) for command in unit):
-                for command in unit:
-                    self.model.say(command)
+            after = copy.copy(self.model)
+            if len(permitted(after, unit)) == len(unit):
+                self.model.__dict__.update(after.__dict__)
                 return unit
 
 
 def draw(seed: int, pool: str) -> list[Turn]:
     drawn = Draw(seed, pool)
     rng = drawn.random
-    models = [Model(pool) for _ in range(rng.choice([2, 2, 3, 4]))]
+    models = [Model(pool, actor) for actor in range(rng.choice([2, 2, 3, 4]))]
+    drawn.actors = len(models)
     turns = []
     for actor, model in enumerate(models):
         drawn.model = model
@@ -167,28 +219,41 @@ def draw(seed: int, pool: str) -> list[Turn]:
         for _ in range(rng.choice([1, 1, 1, 2, 3, 6])):
             if not drawn.model.closed and not drawn.model.waits:
                 units.append(drawn.unit())
-        drawn.model.waits = False
+        drawn.model.end_turn()
         cuts = tuple(rng.random() for _ in range(rng.randrange(1, 4))) if rng.random() < 0.3 else ()
         turns.append(Turn(actor, units, cuts))
     return turns
+
+
+def permitted(model: Model, commands: Unit) -> Unit:
+    """Those that the client may send, one after the other. It has sent them then."""
+    found: Unit = []
+    for command in commands:
+        if model.permits(command):
+            model.say(command)
+            found.append(command)
+    return found
 
 
 def acceptable(turns: list[Turn], pool: str) -> bool:
     """Whether all of it may be said. Something that came before may have been left out."""
     models: dict[int, Model] = {}
     for turn in turns:
-        model = models.setdefault(turn.actor, Model(pool))
-        for command in turn.commands:
-            if not model.permits(command):
-                return False
-            model.say(command)
-        model.waits = False
+        model = models.setdefault(turn.actor, Model(pool, turn.actor))
+        if len(permitted(model, turn.commands)) < len(turn.commands):
+            return False
+        model.end_turn()
     return True
 
 
 def blocks(turns: list[Turn]) -> bool:
     """Whether a client may wait for another one in it."""
     return any(words_of(command)[0] in BLOCKING for turn in turns for command in turn.commands)
+
+
+def listens(turns: list[Turn]) -> bool:
+    """Whether a client subscribes in it."""
+    return any(words_of(command)[0] in SUBSCRIBING for turn in turns for command in turn.commands)
 
 
 # What clients say
@@ -385,16 +450,43 @@ def transaction(draw: Draw) -> Unit:
     return [(b"MULTI",), *queued(draw), (draw.random.choice([b"EXEC", b"EXEC", b"DISCARD"]),)]
 
 
+def subscribe(draw: Draw) -> Unit:
+    names = [draw.own() if draw.random.random() < 0.2 else draw.channel() for _ in range(4)]
+    word = draw.random.choice([b"SUBSCRIBE", b"SUBSCRIBE", b"SSUBSCRIBE"])
+    return [(word, *names[: draw.random.choice([1, 1, 2, 4])])]
+
+
+def unsubscribe(draw: Draw) -> Unit:
+    word = draw.random.choice([b"UNSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"])
+    one = draw.pattern if word == b"PUNSUBSCRIBE" else draw.channel
+    names = [one(), one(), draw.own()][: draw.random.choice([0, 1, 1, 2, 3])]
+    return [(word, *names)]
+
+
+def leave(draw: Draw) -> Unit:
+    """All that a client in RESP2 needs to be able to send other commands again."""
+    return [(b"UNSUBSCRIBE",), (b"PUNSUBSCRIBE",), (b"SUNSUBSCRIBE",)]
+
+
+def queued_listening(draw: Draw) -> Unit:
+    """PUBLISH goes to channels of other clients: Redis 7.0 sends the message of a client's own
+    PUBLISH within the reply to EXEC. And to those of one client only: nutproxy passes on a server's
+    number of receivers."""
+    [(_, maker)] = draw.random.choices(LISTENING_IN_MULTI, [each for each, _ in LISTENING_IN_MULTI])
+    return maker(draw)
+
+
 def queued(draw: Draw) -> Unit:
     """What comes between MULTI and EXEC. It is drawn as in a transaction."""
-    model, draw.model = draw.model, Model(draw.pool)
+    model, draw.model = draw.model, Model(draw.pool, draw.model.actor)
     draw.model.multi = True
     unit: Unit = []
     while len(unit) < draw.random.choice([0, 1, 2, 4, 9]):
-        unit += any_of(
-            (any_of(DATA), any_of(DATA), any_of(OWN), any_of(DATABASE), any_of(WAITING))
-        )(draw)
-    unit = [command for command in unit if draw.model.permits(command)]
+        makers = [any_of(DATA), any_of(DATA), any_of(OWN), any_of(DATABASE), any_of(WAITING)]
+        if draw.listening:
+            makers.append(queued_listening)
+        unit += any_of(tuple(makers))(draw)
+    unit = permitted(draw.model, unit)
     draw.model = model
     return unit
 
@@ -471,4 +563,41 @@ IN_MULTI: list[tuple[float, Maker]] = [
     (1, inline),
     (0.7, said("RESET")),
     (0.3, said("QUIT")),
+]
+# The same in conversations in which clients subscribe.
+LISTENING_MAKERS: list[tuple[float, Maker]] = [
+    (14, subscribe),
+    (6, said("PSUBSCRIBE <pattern>")),
+    (2, said("PSUBSCRIBE <pattern> <pattern>")),
+    (8, unsubscribe),
+    (6, leave),
+    (25, said("PUBLISH <channel> <message>")),
+    (3, said("PUBLISH <own> <message>")),
+    (3, said("PUBLISH <others> <message>")),
+    (6, said("SPUBLISH <channel> <message>")),
+    (1, said("SPUBLISH <others> <message>")),
+    (1, said("PUBSUB CHANNELS")),
+    (1, said("PUBSUB CHANNELS *[12]")),
+    (1, said("PUBSUB SHARDCHANNELS")),
+    (2, said("PUBSUB NUMSUB <channel> <own> <channel>")),
+    (1, said("PUBSUB SHARDNUMSUB <channel>")),
+    (2, said("PUBSUB NUMPAT")),
+    (0.5, said("PUBSUB CHANNELS a b")),
+    (0.5, said("PUBSUB nosuch")),
+    (0.5, said("SUBSCRIBE")),
+    (0.5, said("PUBLISH <channel>")),
+    (0.5, said("PSUBSCRIBE")),
+    (2, said("PING")),
+    (2, said("PING <message>")),
+    (2, said("RESET")),
+    (2, said("RESET", "HELLO 3")),
+]
+LISTENING_IN_MULTI: list[tuple[float, Maker]] = [
+    (3, subscribe),
+    (2, said("PSUBSCRIBE <pattern>")),
+    (3, unsubscribe),
+    (4, said("PUBLISH <others> <message>")),
+    (1, said("SPUBLISH <others> <message>")),
+    (0.5, said("PUBLISH <channel>")),
+    (0.5, said("SUBSCRIBE")),
 ]

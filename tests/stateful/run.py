@@ -2,7 +2,7 @@
 
 from tests.stateful.conversation import POOLS, draw
 from tests.stateful.shrink import shrunk
-from tests.stateful.stage import Stage, staged
+from tests.stateful.stage import PATIENCE, SHORT_PATIENCE, Stage, staged
 
 
 def hold(stage: Stage, seed: int) -> str:
@@ -11,8 +11,11 @@ def hold(stage: Stage, seed: int) -> str:
     turns = draw(seed, pool)
     if stage.hold(turns, pool) is None:
         return ""
+    stage.patience = SHORT_PATIENCE
     short = shrunk(turns, pool, lambda turns: stage.hold(turns, pool) is not None)
-    return f"seed {seed}, pool '{pool}':\n{stage.hold(short, pool) or 'not again'}"
+    report = f"seed {seed}, pool '{pool}':\n{stage.hold(short, pool) or 'not again'}"
+    stage.patience = PATIENCE
+    return report
 
 
 def portion(work: tuple[range, tuple[str, ...], int]) -> tuple[int, int, list[str]]:

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import hiredis
 
-from nutproxy.proto.framer import Framer
-from nutproxy.proto.protocols import REDIS
 from tests.integration.conftest import pool
 from tests.servers import HOST, NutproxyServer, RedisServer, connect
-from tests.stateful.conversation import Command, Turn, blocks
+from tests.stateful import messages
+from tests.stateful.conversation import Command, Turn, blocks, listens
 
 KEY = re.compile(rb"\$\d+\r\n(?:\{t\})?k\d\r\n")
 # The elements of an array of keys.
@@ -31,8 +30,8 @@ KEYS = re.compile(rb"(?:%b)+" % KEY.pattern)
 BLOCKED = re.compile(rb" flags=\w*b")
 ID = re.compile(rb"\$2\r\nid\r\n:\d+\r\n")
 CLOSED = b"(closed)"
-# Seconds without the replies that Redis has sent.
-PATIENCE = 10
+# Seconds without the replies that Redis has sent; the same while a conversation is shortened.
+PATIENCE, SHORT_PATIENCE = 10, 2
 # Bytes that Redis reads at a time.
 REDIS_READ = 16000
 
@@ -78,9 +77,10 @@ class Actor:
     def __init__(self, address: int) -> None:
         self.socket = connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.framer = Framer(REDIS, False)
+        self.rest = b""
         self.closed = False
         self.frames: list[bytes] = []
+        self.subscriptions = messages.Subscriptions()
 
     @property
     def name(self) -> bytes:
@@ -97,7 +97,8 @@ class Actor:
         except ConnectionResetError:
             data = b""
         if data:
-            self.frames += self.framer.feed(data)
+            frames, self.rest = messages.split(self.rest + data)
+            self.frames += frames
         elif not self.closed:
             self.closed = True
             self.frames.append(CLOSED)
@@ -138,6 +139,7 @@ class Stage:
         self, direct: RedisServer, shards: list[RedisServer], proxy: NutproxyServer
     ) -> None:
         self.direct = direct.port
+        self.patience = PATIENCE
         self.proxy = proxy
         self.redis = Control(direct.unix_path)
         self.shards = [Control(shard.unix_path) for shard in shards]
@@ -153,26 +155,30 @@ class Stage:
                 for port in (self.direct, self.proxy.ports[pool])
             )
             waiting: set[int] = set()
-            waits = blocks(turns)
+            waits, hears = blocks(turns), listens(turns)
             for number, turn in enumerate(turns):
                 # A client that waits says nothing.
                 if turn.actor in waiting:
                     continue
-                found = self.turn(turn, mine, theirs)
+                found = self.turn(turn, mine, theirs, pool != "one")
                 if waits and found is None:
                     waiting = self.waiting(mine)
                     found = self.others_wait(turn.actor, len(waiting))
+                if hears and found is None:
+                    found = self.others_hear(turn.actor, pool)
                 if found is not None:
                     return Difference(turns, number, *found)
             for actor in set(range(count)) - waiting:
                 # Its end shows whether something more has come.
-                found = self.turn(Turn(actor, [[(b"QUIT",)]]), mine, theirs)
+                found = self.turn(Turn(actor, [[(b"QUIT",)]]), mine, theirs, pool != "one")
                 if found is not None:
                     return Difference([*turns, Turn(actor, [[(b"QUIT",)]])], len(turns), *found)
             for actor in waiting:
                 mine[actor].socket.close()
                 theirs[actor].socket.close()
             if waiting and (found := self.others_wait(min(waiting), 0)) is not None:
+                return Difference(turns, len(turns), *found)
+            if hears and (found := self.others_hear(0, pool)) is not None:
                 return Difference(turns, len(turns), *found)
         return None
 
@@ -189,7 +195,7 @@ class Stage:
 
     def others_wait(self, actor: int, count: int) -> Found | None:
         """Wait until so many clients wait in the servers of nutproxy."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + self.patience
         while True:
             found = 0
             for shard in self.shards:
@@ -201,7 +207,28 @@ class Stage:
             if time.monotonic() > end:
                 return actor, [b"(%d wait)" % count], [b"(%d wait)" % found]
 
-    def turn(self, turn: Turn, mine: list[Actor], theirs: list[Actor]) -> Found | None:
+    def others_hear(self, actor: int, pool: str) -> Found | None:
+        """Wait until the servers of nutproxy have the subscriptions that Redis has."""
+        asked = [("PUBSUB", "CHANNELS"), ("PUBSUB", "SHARDCHANNELS"), ("PUBSUB", "NUMPAT")]
+        shards = self.shards[:1] if pool == "one" else self.shards[1:]
+        end = time.monotonic() + self.patience
+        while True:
+            channels, sharded, patterns = self.redis.ask(*asked)
+            each = [shard.ask(*asked) for shard in shards]
+            expected = [sorted(channels), sorted(sharded), {patterns}]
+            found = [
+                sorted(name for names, _, _ in each for name in names),
+                sorted(name for _, names, _ in each for name in names),
+                {count for _, _, count in each},
+            ]
+            if found == expected:
+                return None
+            if time.monotonic() > end:
+                return actor, [b"(%r)" % expected], [b"(%r)" % found]
+
+    def turn(
+        self, turn: Turn, mine: list[Actor], theirs: list[Actor], several: bool
+    ) -> Found | None:
         writes = turn.writes()
         data = b"".join(writes)
         mine[turn.actor].write(data)
@@ -217,17 +244,21 @@ class Stage:
                 pass
             expected = one.take()
             while len(other.frames) < len(expected) and not other.closed:
-                if not other.receive(PATIENCE):
+                if not other.receive(self.patience):
                     break
             found = other.take()
-            if found != expected and alike(found) != alike(expected):
+            if found != expected and alike(found, several) != alike(expected, several):
                 return number, expected, found
+            if stray := other.subscriptions.wrong(found):
+                return number, [b"(no message before or after its subscription)"], [stray]
         return None
 
 
-def alike(frames: list[bytes]) -> bytes:
-    """The replies without what may differ."""
-    return KEYS.sub(in_order, ID.sub(b"id", b"".join(frames)))
+def alike(frames: list[bytes], several: bool) -> tuple[bytes, list[bytes]]:
+    """The replies without what may differ, and the messages."""
+    replies, found = messages.parted(frames, several)
+    data = messages.in_order(b"".join(replies))
+    return KEYS.sub(in_order, ID.sub(b"id", data)), found
 
 
 def in_order(keys: re.Match[bytes]) -> bytes:
