@@ -183,6 +183,99 @@ def test_redis_py_asyncio(port, options):
     asyncio.run(use())
 
 
+# redis-py's subscriptions. Channels are spread over the servers.
+
+CHANNELS = [f"{n}:channel" for n in range(20)]
+
+
+def test_redis_py_listens_in_a_thread(client):
+    received = []
+
+    def handler(message):
+        received.append((message["type"], message["channel"].decode(), message["data"].decode()))
+
+    with client.pubsub(ignore_subscribe_messages=True) as listener:
+        listener.subscribe(**dict.fromkeys(CHANNELS, handler))
+        listener.psubscribe(**{"pattern:*": handler})
+        thread = listener.run_in_thread(sleep_time=0.01, daemon=True)
+        try:
+            wait_until(lambda: client.pubsub_numpat() == 1, "the subscriptions")
+            for number in range(100):
+                for channel in CHANNELS:
+                    assert client.publish(channel, number) == 1
+            assert client.publish("pattern:x", "by pattern") == 1
+            wait_until(lambda: len(received) == 2001, "all messages")
+        finally:
+            thread.stop()
+            thread.join(DEADLINE)
+        assert not thread.is_alive()
+    for channel in CHANNELS:
+        assert [data for _, name, data in received if name == channel] == [
+            str(number) for number in range(100)
+        ]
+    assert ("pmessage", "pattern:x", "by pattern") in received
+    wait_until(lambda: client.pubsub_channels() == [], "the end of the subscriptions")
+
+
+def test_redis_py_gets_messages_one_by_one(client):
+    def get():
+        message = listener.get_message(timeout=DEADLINE)
+        return message["type"], message["channel"], message["data"]
+
+    with client.pubsub() as listener:
+        listener.subscribe("a", "b")
+        listener.psubscribe("a*")
+        listener.ssubscribe("shard")
+        assert sorted(get() for _ in range(2)) == [
+            ("subscribe", b"a", 1),
+            ("subscribe", b"b", 2),
+        ]
+        assert [get(), get()] == [("psubscribe", b"a*", 3), ("ssubscribe", b"shard", 1)]
+        assert client.publish("a", "m") == 2
+        assert sorted([get(), get()]) == [("message", b"a", b"m"), ("pmessage", b"a", b"m")]
+        assert client.spublish("shard", "s") == 1
+        assert get() == ("smessage", b"shard", b"s")
+        listener.ping("alive")
+        assert get()[2] == b"alive"
+        assert dict(client.pubsub_numsub("a", "none")) == {b"a": 1, b"none": 0}
+        assert client.pubsub_shardchannels() == [b"shard"]
+        listener.unsubscribe("a")
+        assert get() == ("unsubscribe", b"a", 2)
+        assert client.publish("a", "m") == 1
+        assert get() == ("pmessage", b"a", b"m")
+        listener.unsubscribe()
+        listener.punsubscribe()
+        listener.sunsubscribe()
+        found = [get() for _ in range(3)]
+        assert [kind for kind, *_ in found] == ["unsubscribe", "punsubscribe", "sunsubscribe"]
+        assert not listener.subscribed
+        assert client.publish("a", "nobody") == 0
+
+
+@pytest.mark.parametrize("options", PROTOCOLS, ids=NAMES)
+def test_redis_py_asyncio_listens(port, options):
+    async def use():
+        async with redis.asyncio.Redis(host=HOST, port=port, **options) as client:
+            async with client.pubsub(ignore_subscribe_messages=True) as listener:
+                await listener.subscribe(*CHANNELS)
+                await listener.psubscribe("*:nobody")
+                received = {channel: [] for channel in CHANNELS}
+                # The subscriptions are confirmed when a message comes.
+                while await client.pubsub_numpat() == 0:
+                    assert await listener.get_message(timeout=0.01) is None
+                for number in range(50):
+                    await asyncio.gather(*(client.publish(one, number) for one in CHANNELS))
+                async for message in listener.listen():
+                    received[message["channel"].decode()].append(int(message["data"]))
+                    if sum(map(len, received.values())) == 50 * len(CHANNELS):
+                        break
+                assert received == {channel: [*range(50)] for channel in CHANNELS}
+            while await client.pubsub_channels():
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(use(), DEADLINE))
+
+
 # A value of 512 MB ------------------------------------------------------------------------------
 
 LARGEST = 512 << 20

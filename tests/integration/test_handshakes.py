@@ -188,7 +188,7 @@ HANDSHAKES = {
         ("client setinfo LIB-VER 9.14.0", ok),
     ],
     # Only the last request must have a reply that is not an error. Its subscription to
-    # __Booksleeve_MasterChanged is not here.
+    # __Booksleeve_MasterChanged is in a test of its own below.
     **{
         f"StackExchange.Redis, RESP{version}": [
             AUTH,
@@ -261,6 +261,47 @@ def test_handshake_gets_the_replies_that_the_library_needs(port, library, pieces
         # The connection is usable, and no reply is left over.
         client("SET", "key", library)
         assert client("GET", "key") == library.encode()
+
+
+MASTER_CHANGED = b"__Booksleeve_MasterChanged"
+
+
+@pytest.mark.parametrize("pieces", ["one piece", "single bytes"])
+@pytest.mark.parametrize("version", [2, 3])
+def test_stackexchange_redis_is_told_of_another_master(port, version, pieces):
+    """In RESP2 it subscribes on a second connection, in RESP3 on the one for its commands. It keeps
+    the connection alive with PING, whose reply in RESP2 looks like a message."""
+    steps = HANDSHAKES[f"StackExchange.Redis, RESP{version}"]
+    if version == 2:
+        steps = [*steps[:6], steps[-1]]
+    packed = [request(*words.split()) for words, _ in steps]
+    packed += [request("SUBSCRIBE", MASTER_CHANGED), request("PING")]
+    with Client(port) as client, Client(port) as other:
+        for data in packed if pieces == "one piece" else b"".join(packed):
+            client.send_bytes(data if isinstance(data, bytes) else bytes([data]))
+        for _, check in steps:
+            check(client.reply())
+        assert pushed(client.reply(), version) == [b"subscribe", MASTER_CHANGED, 1]
+        same([b"pong", b""] if version == 2 else b"PONG")(client.reply())
+        assert other("AUTH", PASSWORD) == b"OK"
+        assert other("PUBLISH", MASTER_CHANGED, "127.0.0.1:6379") == 1
+        message = [b"message", MASTER_CHANGED, b"127.0.0.1:6379"]
+        assert pushed(client.reply(), version) == message
+        if version == 3:
+            client("SET", "key", "value")
+            client.send("GET", "key")
+            assert other("PUBLISH", MASTER_CHANGED, "127.0.0.1:6379") == 1
+            replies = client.replies(2)
+            assert b"value" in replies
+            assert message in replies
+        client.send("UNSUBSCRIBE", MASTER_CHANGED)
+        assert pushed(client.reply(), version) == [b"unsubscribe", MASTER_CHANGED, 0]
+        assert client("GET", "none") is None
+
+
+def pushed(reply, version):
+    assert isinstance(reply, hiredis.PushNotification) == (version == 3)
+    return reply
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 // ioredis in its defaults: commands, pipelines, transactions, scripts, pub/sub, streams, scans.
+// Subscriptions in RESP2 and RESP3.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { Redis } from "ioredis";
@@ -32,20 +33,36 @@ assert.equal(await client.get("{t}w"), "changed");
 client.defineCommand("add", { numberOfKeys: 1, lua: "return redis.call('incrby', KEYS[1], ARGV[1])" });
 assert.deepEqual(await Promise.all(names.map((name) => client.add(`s${name}`, 5))), names.map(() => 5));
 
-const listener = new Redis(port);
 const channels = names.slice(0, 10);
-assert.equal(await listener.subscribe(...channels), 10);
-assert.equal(await listener.psubscribe("pattern:*"), 11);
-const messages = [];
-listener.on("message", (channel, message) => messages.push([channel, message]));
-for (const channel of channels) assert.equal(await client.publish(channel, "hello"), 1);
-const byPattern = once(listener, "pmessage");
-assert.equal(await client.publish("pattern:x", "hello"), 1);
-assert.deepEqual(await byPattern, ["pattern:*", "pattern:x", "hello"]);
-while (messages.length < 10) await once(listener, "message");
-assert.deepEqual(messages.map(([channel]) => channel).sort(), [...channels].sort());
-assert.equal(await listener.unsubscribe(...channels), 1);
-assert.equal(await listener.punsubscribe("pattern:*"), 0);
+for (const protocol of [2, 3]) {
+  const listener = new Redis(port, { protocol });
+  assert.equal(await listener.subscribe(...channels), 10);
+  assert.equal(await listener.psubscribe("pattern:*"), 11);
+  assert.equal(await listener.ssubscribe("shard"), 1);
+  const messages = [];
+  listener.on("message", (channel, message) => messages.push([channel, message]));
+  for (let round = 0; round < 50; round++) {
+    const counts = await Promise.all(channels.map((channel) => client.publish(channel, `${round}`)));
+    assert.deepEqual(counts, channels.map(() => 1));
+  }
+  const byPattern = once(listener, "pmessage");
+  assert.equal(await client.publish("pattern:x", "hello"), 1);
+  assert.deepEqual(await byPattern, ["pattern:*", "pattern:x", "hello"]);
+  const ofShard = once(listener, "smessage");
+  assert.equal(await client.spublish("shard", "hello"), 1);
+  assert.deepEqual(await ofShard, ["shard", "hello"]);
+  while (messages.length < 500) await once(listener, "message");
+  for (const channel of channels) {
+    const own = messages.filter(([name]) => name === channel).map(([, message]) => message);
+    assert.deepEqual(own, Array.from({ length: 50 }, (_, round) => `${round}`));
+  }
+  assert.equal(await listener.unsubscribe(...channels), 1);
+  assert.equal(await listener.punsubscribe("pattern:*"), 0);
+  assert.equal(await listener.sunsubscribe("shard"), 0);
+  assert.equal(await listener.get("k"), "v");
+  assert.equal(await client.publish(channels[0], "nobody"), 0);
+  listener.disconnect();
+}
 
 const blocked = other.blpop("list", 30);
 await client.rpush("list", "item");
@@ -60,4 +77,4 @@ for await (const keys of client.scanStream({ match: "*:m", count: 10 })) {
   for (const key of keys) found.add(key);
 }
 assert.deepEqual(found, new Set(names.flatMap((name) => [name, `s${name}`])));
-for (const one of [client, other, listener]) one.disconnect();
+for (const one of [client, other]) one.disconnect();
