@@ -82,7 +82,9 @@ class SubscriberTraffic(RedisTraffic):
         names = self.random.choices(self.topic_names(kind), k=self.random.choice((1, 1, 2, 5)))
         # When, and the names whose confirmation has not come.
         detail = (time.monotonic(), names[:])
-        self.say(self.is_subscribed, SUBSCRIBE[kind], *names, keys=tuple(names), detail=detail)
+        # A pattern is on all servers.
+        keys = () if kind == PATTERN else tuple(names)
+        self.say(self.is_subscribed, SUBSCRIBE[kind], *names, keys=keys, detail=detail)
 
     def unsubscribe(self) -> None:
         kind = self.random.choice((CHANNEL, CHANNEL, PATTERN, SHARD))

@@ -22,9 +22,10 @@ AUTH, which has nutproxy's own error; EVALSHA of a script that was not loaded; H
 REPLY and PUBSUB in a transaction. With several servers, all keys carry the same hash tag; commands
 for all servers are not sent in a transaction, and SCAN and SCRIPT EXISTS not at all.
 
-A client does not change its subscriptions and publish in one turn, or in one transaction. The
-message may still be on its way when nutproxy, without a server, carries out the other command; so
-it may come although the client subscribed later, or not come because the client unsubscribed later,
-and the number of receivers may differ by one. In a transaction a client publishes only to a channel
-of another client alone: the number is a server's.
+In one turn, or in one transaction, a client does not change its subscriptions after it has
+published: the message may still be on its way when nutproxy carries out the other command, so it
+may come although the client subscribed later, or not come because it unsubscribed later. Nor does
+it end subscriptions before PUBLISH and PUBSUB, which may count one receiver too many or too few
+while nutproxy's UNSUBSCRIBE is on its way. In a transaction a client publishes only to a channel of
+another client alone: the number is a server's.
 """

@@ -50,9 +50,11 @@ LISTENING = 0.4
 SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"}
 UNSUBSCRIBING = {b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"}
 PUBLISHING = {b"PUBLISH", b"SPUBLISH"}
-# What a client does not say together with PUBLISH, in one turn or in one transaction: nutproxy does
-# not wait for a message on its way from the server, nor for UNSUBSCRIBE on its way there.
-APART = SUBSCRIBING | UNSUBSCRIBING | {b"RESET", b"QUIT", b"HELLO"}
+# In one turn or transaction, a client ends no subscriptions before it asks for a number of
+# receivers, and changes none after PUBLISH: nutproxy does not wait for an UNSUBSCRIBE on its way to
+# the server, nor for a message on its way from there.
+ENDING = UNSUBSCRIBING | {b"RESET", b"QUIT", b"HELLO"}
+COUNTING = PUBLISHING | {b"PUBSUB"}
 
 # A command: its words, or an inline command as it is sent.
 Command = tuple[bytes, ...] | bytes
@@ -87,9 +89,9 @@ class Model:
         self.pool = pool
         self.actor = actor
         self.multi = False
-        # In this turn or transaction: it has published, or has changed its subscriptions.
+        # In this turn or transaction: it has published, or has ended subscriptions.
         self.published = False
-        self.changed = False
+        self.ended = False
         self.closed = False
         self.waits = False  # for another client, perhaps: it has said enough in this turn
 
@@ -98,7 +100,9 @@ class Model:
         words = words_of(command)
         if self.closed or self.waits:
             return False
-        if (self.published and words[0] in APART) or (self.changed and words[0] in PUBLISHING):
+        if self.published and words[0] in SUBSCRIBING | ENDING:
+            return False
+        if self.ended and words[0] in COUNTING:
             return False
         if self.pool != "one" and (words[0] == b"SCAN" or words[:2] == [b"SCRIPT", b"EXISTS"]):
             return False
@@ -119,13 +123,13 @@ class Model:
         elif words[0] == b"QUIT":
             self.closed = True
         self.waits = words[0] in BLOCKING and not self.multi
-        self.changed = self.changed or words[0] in APART
+        self.ended = self.ended or words[0] in ENDING
         self.published = self.published or words[0] in PUBLISHING
 
     def end_turn(self) -> None:
         self.waits = False
         if not self.multi:
-            self.published = self.changed = False
+            self.published = self.ended = False
 
 
 def words_of(command: Command) -> list[bytes]:

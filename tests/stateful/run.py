@@ -9,11 +9,12 @@ def hold(stage: Stage, seed: int) -> str:
     """Hold the conversation of this seed. Returns "", or a report of what differs."""
     pool = POOLS[seed % len(POOLS)]
     turns = draw(seed, pool)
-    if stage.hold(turns, pool) is None:
+    first = stage.hold(turns, pool)
+    if first is None:
         return ""
     stage.patience = SHORT_PATIENCE
     short = shrunk(turns, pool, lambda turns: stage.hold(turns, pool) is not None)
-    report = f"seed {seed}, pool '{pool}':\n{stage.hold(short, pool) or 'not again'}"
+    report = f"seed {seed}, pool '{pool}':\n{stage.hold(short, pool) or f'not again: {first}'}"
     stage.patience = PATIENCE
     return report
 
