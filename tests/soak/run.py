@@ -69,8 +69,8 @@ class Failed(Exception):
     """Why the run has failed."""
 
 
-# Seconds between two looks at the statistics, and that nutproxy may take to notice.
-WATCH, LATE = 0.1, 0.5
+# Seconds between two looks at the statistics.
+WATCH = 0.1
 
 
 class Gaps:
@@ -78,8 +78,8 @@ class Gaps:
 
     def __init__(self, proxy: NutproxyServer) -> None:
         self.proxy = proxy
-        # Each with the time before it was read.
-        self.read: list[tuple[float, dict[tuple[str, int], int]]] = []
+        # The counts, and the times before and after they were read.
+        self.read: list[tuple[float, float, dict[tuple[str, int], int]]] = []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -90,14 +90,14 @@ class Gaps:
                 self.look()
 
     def look(self) -> None:
-        now = time.monotonic()
+        before = time.monotonic()
         stats = self.proxy.stats()
         counts = {
             (f"redis-{name}", number): stats[f"redis-{name}"][f"s{number}"]["subscription_gaps"]
             for name in POOLS
             for number in range(1, SERVERS + 1)
         }
-        self.read.append((now, counts))
+        self.read.append((before, time.monotonic(), counts))
 
     def __enter__(self) -> "Gaps":
         self.look()
@@ -112,9 +112,9 @@ class Gaps:
         """Each loss of messages is one that nutproxy has counted. Raises Failed."""
         self.look()
         for name, server, start, end in holes:
-            before = [counts[name, server] for at, counts in self.read if at < start - LATE]
-            after = [counts[name, server] for at, counts in self.read if at > end + LATE]
-            if (after or [self.read[-1][1][name, server]])[0] == max(before, default=0):
+            before = [counts[name, server] for _, at, counts in self.read if at < start]
+            after = [counts[name, server] for at, _, counts in self.read if at > end]
+            if after[0] == max(before, default=0):
                 raise Failed(f"messages of s{server} of {name} were lost, but no gap was counted")
 
 

@@ -143,7 +143,9 @@ def test_a_loss_that_was_not_counted_is_detected():
     def looked(*counts):
         gaps = Gaps.__new__(Gaps)
         gaps.look = lambda: None
-        gaps.read = [(10.0 * at, {("redis-plain", 2): n}) for at, n in enumerate(counts)]
+        gaps.read = [
+            (10.0 * at, 10.0 * at + 1, {("redis-plain", 2): n}) for at, n in enumerate(counts)
+        ]
         return gaps
 
     hole = ("redis-plain", 2, 15.0, 25.0)
