@@ -125,7 +125,7 @@ def _info_line(client: Client, now: float) -> str:
     flags = (
         ("P" if sub or psub or ssub else "")
         + ("x" if queued >= 0 else "")
-        + ("b" if client.waits else "")
+        + ("b" if client.waits or client.delayed else "")
         + ("U" if client.peer.startswith("/") else "")
         + ("c" if client.closing else "")
         + ("e" if client.no_evict else "")

@@ -115,6 +115,7 @@ class Client(Protocol):
     subscribed: tuple[int, int, int]  # its channels, patterns and shard channels
     closing: bool  # close after the outstanding replies
     waits: bool  # it waits in a blocking command
+    delayed: bool  # CLIENT PAUSE delays its request
     queued_commands: int  # of its transaction; -1 outside of one
     frontend: Frontend
     pool: Pool

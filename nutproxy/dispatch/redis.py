@@ -48,7 +48,7 @@ from cython.cimports.nutproxy.dispatch.keys import (
 )
 from cython.cimports.nutproxy.dispatch.layout import AS_IT_IS, LAID_OUT, TOGETHER, lay_out
 from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
-from cython.cimports.nutproxy.dispatch.scripts import load_script, run_script
+from cython.cimports.nutproxy.dispatch.scripts import load_script, promises_no_writes, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
@@ -149,7 +149,7 @@ def redis_recv_done(conn, data, parser):
     if client.states:
         if refusing(client, row):
             return refuse_in_state(client, row, refusing(client, row), flags)
-        if client.states & STATE_PAUSE and delayed(client, row):
+        if client.states & STATE_PAUSE and delayed(client, row, data, parser):
             if flags and client.reply_mode == REPLY_ON:
                 client.reply_mode = REPLY_SKIP
             return client.postpone(data, parser.pos)
@@ -302,11 +302,18 @@ def refuse_in_state(
 
 
 @cython.cfunc
-@cython.exceptval(check=False)
-def delayed(client: ClientConn, row: cython.pointer(Row)) -> cython.bint:
-    """Does CLIENT PAUSE delay this command?"""
-    if client.frontend.pauses_all or row.writes:
+@cython.exceptval(-1, check=False)
+def delayed(
+    client: ClientConn,
+    row: cython.pointer(Row),
+    data: cython.p_const_char,
+    parser: cython.pointer(Parser),
+) -> cython.int:
+    """1 if CLIENT PAUSE delays this command."""
+    if client.frontend.pauses_all:
         return True
+    if row.writes:
+        return not promises_no_writes(client, row, data, parser)
     return row.operation == OP_EXEC and client.states & STATE_MULTI != 0 and client.session.writes
 
 

@@ -13,6 +13,8 @@ Requests that the client has sent meanwhile are carried out before the repeated 
 transaction nothing is repeated: the error is the reply to that command.
 """
 
+import re
+
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.cpython.ref import Py_INCREF
@@ -43,9 +45,15 @@ from cython.cimports.nutproxy.proto.table import (
     OP_LOAD_FUNCTION,
     OP_LOAD_SCRIPT,
     OP_RUN_FUNCTION,
+    OP_RUN_SCRIPT,
     OP_RUN_TEXT,
 )
 from cython.cimports.nutproxy.route import Route
+
+# The flags in the first line of a script: #!lua flags=no-writes,allow-stale
+FLAGS = re.compile(rb"#!\S+[^\n]*?\sflags=(\S*)")
+# Bytes of it that are looked at.
+LINE_MAX = 1024
 
 
 @cython.cfunc
@@ -134,6 +142,19 @@ def words_of(body: cython.pointer(Body)) -> list:
     finally:
         free(parser.argv)
     return words
+
+
+def promises_no_writes(client, row, data, parser):
+    arg: cython.pointer(Arg) = cython.address(parser.argv[1])
+    text: bytes
+    found: object
+    if row.operation != OP_RUN_TEXT and row.operation != OP_RUN_SCRIPT:
+        return False
+    text = data[arg.offset : arg.offset + min(arg.length, cython.cast(cython.size_t, LINE_MAX))]
+    if row.operation == OP_RUN_SCRIPT:
+        text = client.frontend.scripts.by_sha.get(text.lower(), b"")
+    found = FLAGS.match(text, 0, LINE_MAX)
+    return found is not None and b"no-writes" in found[1].split(b",")
 
 
 def run_script(client, row, data, parser, group, flags):

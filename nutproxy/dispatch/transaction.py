@@ -35,6 +35,7 @@ from cython.cimports.nutproxy.dispatch.batch import LOCAL_PART, Batch, Transacti
 from cython.cimports.nutproxy.dispatch.forward import answer, answer_constant
 from cython.cimports.nutproxy.dispatch.groups import ANY_GROUP, common_group, needs_one_server
 from cython.cimports.nutproxy.dispatch.layout import LAID_OUT, REFUSED, lay_out
+from cython.cimports.nutproxy.dispatch.scripts import promises_no_writes
 from cython.cimports.nutproxy.dispatch.split import Layout, split_parts
 from cython.cimports.nutproxy.dispatch.watch import complain, end_watch, watch_moved
 from cython.cimports.nutproxy.dispatch.words import words_of
@@ -70,8 +71,8 @@ LOCAL_MAX = 64
 # Their replies need servers or several turns, or their effect is not on this connection alone.
 NOT_QUEUED = frozenset(
     {
-        *("client kill", "client list", "client pause", "client reply", "client unblock"),
-        *("client unpause", "hello", "info", "script debug"),
+        *("client kill", "client list", "client reply", "client unblock"),
+        *("hello", "info", "script debug"),
         *("pubsub channels", "pubsub numpat", "pubsub numsub"),
         *("pubsub shardchannels", "pubsub shardnumsub"),
     }
@@ -121,7 +122,8 @@ def queue_command(client, row, data, parser, flags):
     text: bytes = objection(client, row, data, parser)
     if text:
         return answer(client, text, flags, True)
-    client.session.writes |= row.writes
+    if row.writes and not client.session.writes:
+        client.session.writes = not promises_no_writes(client, row, data, parser)
     if client.session.doomed:
         pass
     elif is_local(row):

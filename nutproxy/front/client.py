@@ -379,6 +379,8 @@ def leave(client: ClientConn) -> cython.void:
     index: cython.uint
     if session.waiting is not cython.NULL:
         client.end_wait()
+    if session.postponed is not None:
+        client.frontend.postponed -= 1
     if session.link is not None or session.links is not None:
         while client.omsg_q.head is not cython.NULL:
             msg = client.dequeue_outq(client)
@@ -734,6 +736,7 @@ class ClientConn(Conn):
 
     def postpone(self, data, length):
         self.need_session().postponed = data[:length]
+        self.frontend.postponed += 1
         self.pending += length
         self.waiting = True
         self.recv = cython.cast(recv_t, client_waiting_recv)
@@ -756,6 +759,7 @@ class ClientConn(Conn):
         data: bytes = session.postponed
         parser: Parser
         session.postponed = None
+        self.frontend.postponed -= 1
         self.pending -= len(data)
         parser.argv = cython.NULL
         parser.argv_room = 0
@@ -795,6 +799,10 @@ class ClientConn(Conn):
     @property
     def waits(self) -> bool:
         return self.session is not None and self.session.waiting is not cython.NULL
+
+    @property
+    def delayed(self) -> bool:
+        return self.session is not None and self.session.postponed is not None
 
     def end_session(self):
         if self.session is None:

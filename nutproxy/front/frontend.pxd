@@ -54,5 +54,6 @@ cdef class Frontend:
     cdef uint64_t max_blocked          # clients that may wait in servers at once
     cdef readonly int64_t paused_until     # milliseconds of the loop's clock; -1: no CLIENT PAUSE
     cdef bint pauses_all               # else only commands that write
+    cdef int postponed                 # clients with a request that it delays
     cdef Wheel waits                   # the deadlines of those that do
     cdef uint64_t* stats               # its row in the slab

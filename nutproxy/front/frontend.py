@@ -183,7 +183,8 @@ class Frontend:
 
     @property
     def blocked_clients(self) -> int:
-        return self.stats[POOL_CLIENT_BLOCKED]
+        """Those that wait in servers, and, as in Redis, those that a pause delays."""
+        return self.stats[POOL_CLIENT_BLOCKED] + self.postponed
 
     @property
     def total_connections(self) -> int:

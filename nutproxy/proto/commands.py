@@ -225,8 +225,13 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "used_memory_rss_human": "own",
         "used_memory_peak": "own",
         "used_memory_peak_human": "own",
+        "number_of_cached_scripts": "greatest",
+        "number_of_functions": "greatest",
+        "number_of_libraries": "greatest",
         "maxmemory": "limit",
         "maxmemory_policy": "distinct",
+        "lazyfree_pending_objects": "sum",
+        "lazyfreed_objects": "sum",
     },
     "Persistence": {
         "loading": "own",
@@ -255,15 +260,22 @@ INFO_FIELDS: Mapping[str, Mapping[str, str]] = {
         "instantaneous_output_kbps": "sum",
         "rejected_connections": "own",
         "expired_keys": "sum",
+        "expired_time_cap_reached_count": "sum",
+        "expire_cycle_cpu_milliseconds": "sum",
         "evicted_keys": "sum",
+        "total_eviction_exceeded_time": "sum",
+        "current_eviction_exceeded_time": "greatest",
         "keyspace_hits": "sum",
         "keyspace_misses": "sum",
         "pubsub_channels": "sum",
         "pubsub_patterns": "greatest",
         "pubsubshard_channels": "sum",
         "latest_fork_usec": "greatest",
+        "total_forks": "sum",
+        "migrate_cached_sockets": "sum",
         "unexpected_error_replies": "sum",
         "total_error_replies": "sum",
+        "dump_payload_sanitizations": "sum",
     },
 }
 # All sections in the order of Redis. The text is the source of the values not in INFO_FIELDS.
@@ -525,8 +537,12 @@ OVERRIDES: Mapping[str, Override] = {
     "client capa": Override(note="accepted; nutproxy uses none of a client's capabilities"),
     "client import-source": Override(note="only OFF; the pool is never in import mode"),
     **_each(
-        "client kill, client pause, client unblock, client unpause",
+        "client kill, client unblock, client unpause",
         Override(note="concerns the clients of this pool"),
+    ),
+    "client pause": Override(
+        note="concerns the clients of this pool; keys on the servers expire meanwhile. With WRITE,"
+        " FCALL is delayed, too, whatever its function does"
     ),
     # Handled by nutproxy, although Redis groups them as server commands.
     "info": Override(

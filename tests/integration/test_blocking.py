@@ -284,6 +284,8 @@ def test_only_max_blocked_clients_wait(proxy):
 
 def test_links_are_used_again(proxy, backend):
     with Client(proxy.ports["one"]) as client:
+        # The shared link, and one to wait on.
+        client("DEL", "q")
         client("BLPOP", "q", "0.01")
         before = connections_made(backend)
         for number in range(20):

@@ -229,3 +229,90 @@ def test_an_exec_is_delayed_if_its_commands_write(proxy):
         assert client("GET", "k") is None
         client("CLIENT", "UNPAUSE")
         assert writer.reply() == [b"OK"]
+
+
+def blocked(client):
+    return int(re.search(rb"blocked_clients:(\d+)", client("INFO", "clients"))[1])
+
+
+def test_clients_that_a_pause_delays_are_shown_as_blocked(proxy, redis):
+    """As in Redis. They leave the count when the pause ends, when they leave, and when they are
+    killed."""
+    for port in (proxy.port, redis.port):
+        with Client(port) as client, Client(port) as one, Client(port) as two:
+            number = one("CLIENT", "ID")
+            client("CLIENT", "PAUSE", 60000, "WRITE")
+            one.send("SET", "k", 1)
+            two.pipeline(("MULTI",), ("SET", "k", 2), ("EXEC",))
+            wait_until(lambda: blocked(client) == 2, "two writes")
+            assert shown(client, number)["flags"] == "b"
+            with Client(port) as three:
+                third = three("CLIENT", "ID")
+                three.send("DEL", "k")
+                wait_until(lambda: blocked(client) == 3, "three writes")
+            wait_until(lambda: blocked(client) == 2, "the third has left")
+            assert third not in numbers(client)
+            with Client(port) as four:
+                fourth = four("CLIENT", "ID")
+                four.send("DEL", "k")
+                wait_until(lambda: blocked(client) == 3, "three writes")
+                assert client("CLIENT", "KILL", "ID", fourth) == 1
+                assert blocked(client) == 2
+            client("CLIENT", "UNPAUSE")
+            assert one.reply() == b"OK"
+            assert two.replies(3) == [b"OK", b"QUEUED", [b"OK"]]
+            assert blocked(client) == 0
+            assert shown(client, number)["flags"] == "N"
+            client("FLUSHALL")
+
+
+def test_a_pause_of_writes_lets_scripts_go_that_promise_to_write_nothing(proxy, redis):
+    reads = "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])"
+    stale = "#!lua flags=allow-stale,no-writes\nreturn 2"
+    plain = "-- #!lua flags=no-writes\nreturn 3"
+    oom = "#!lua flags=allow-oom\nreturn 4"
+    for port in (proxy.port, redis.port):
+        with Client(port) as client, Client(port) as other:
+            shas = [client("SCRIPT", "LOAD", text) for text in (reads, stale, plain, oom)]
+            client("SET", "k", "v")
+            client("CLIENT", "PAUSE", 60000, "WRITE")
+            assert other("EVAL", reads, 1, "k") == b"v"
+            assert other("EVAL", stale, 0) == 2
+            assert other("EVALSHA", shas[0], 1, "k") == b"v"
+            assert other("EVALSHA", shas[1].upper(), 0) == 2
+            other.pipeline(("MULTI",), ("EVAL", reads, 1, "k"), ("EVALSHA", shas[1], 0), ("EXEC",))
+            assert other.replies(4) == [b"OK", b"QUEUED", b"QUEUED", [b"v", 2]]
+            assert blocked(client) == 0
+            delayed = [("EVAL", plain, 0), ("EVALSHA", shas[2], 0), ("EVAL", oom, 0)]
+            delayed += [("EVALSHA", shas[3], 0)]
+            for count, words in enumerate(delayed, 1):
+                writer = Client(port)
+                writer.send(*words)
+                wait_until(lambda: blocked(client) == count, words)  # noqa: B023
+                delayed[count - 1] = writer
+            other.pipeline(("MULTI",), ("EVAL", reads, 1, "k"), ("EVAL", oom, 0), ("EXEC",))
+            wait_until(lambda: blocked(client) == 5, "EXEC")
+            client("CLIENT", "UNPAUSE")
+            assert other.replies(4) == [b"OK", b"QUEUED", b"QUEUED", [b"v", 4]]
+            for writer, value in zip(delayed, (3, 3, 4, 4), strict=True):
+                assert writer.reply() == value
+                writer.socket.close()
+
+
+def test_a_pause_in_a_transaction_begins_and_ends_with_its_end(proxy, redis):
+    for port in (proxy.port, redis.port):
+        with Client(port) as client, Client(port) as writer:
+            client.pipeline(
+                ("MULTI",),
+                ("SET", "k", 1),
+                ("CLIENT", "PAUSE", 60000, "WRITE"),
+                ("SET", "k", 2),
+                ("EXEC",),
+            )
+            assert client.replies(5) == [b"OK", *[b"QUEUED"] * 3, [b"OK"] * 3]
+            writer.send("SET", "k", 3)
+            wait_until(lambda: blocked(client) == 1, "a write")
+            client.pipeline(("MULTI",), ("GET", "k"), ("CLIENT", "UNPAUSE"), ("EXEC",))
+            assert client.replies(4) == [b"OK", b"QUEUED", b"QUEUED", [b"2", b"OK"]]
+            assert writer.reply() == b"OK"
+            assert client("GET", "k") == b"3"

@@ -101,6 +101,7 @@ class FakeClient:
     omem: int = 0
     closing: bool = False
     waits: bool = False
+    delayed: bool = False
     queued_commands: int = -1
     subscribed: tuple = (0, 0, 0)
     states: int = 0
