@@ -39,6 +39,7 @@ from cython.cimports.nutproxy.dispatch.redis import (
 from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
 from cython.cimports.nutproxy.front.subscriptions import Subscriptions
+from cython.cimports.nutproxy.front.tracking import Tracking
 from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.inbox import Inbox
 from cython.cimports.nutproxy.io.reactor import (
@@ -113,6 +114,7 @@ class Worker:
         frontend = Frontend(config, pool, self.client_room, self.process)
         if config.redis:
             frontend.subscriptions = Subscriptions(pool)
+            frontend.tracking = pool.tracker = Tracking(frontend)
         self.pools.append(pool)
         self.frontends.append(frontend)
         self.listeners.append(Listener(frontend, sock))

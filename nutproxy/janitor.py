@@ -76,6 +76,7 @@ class Janitor:
             end_unfinished(frontend)
             if frontend.subscriptions is not None:
                 frontend.subscriptions.tidy()
+                frontend.tracking.tidy()
 
     def watch(self):
         """Requests may have timed out: see that `look` runs for their pools."""

@@ -23,7 +23,8 @@ cdef class ServerPool(Route):
     cdef readonly list servers         # Server, in the ring's order
     cdef dict places                   # by place, ascending: index in `servers` (members.places_of)
     cdef list order                    # the places
-    cdef public object on_regroup      # called when keys may have got other groups; None: by nobody
+    cdef readonly list on_regroup      # functions to be called when keys may have got other groups
+    cdef public object tracker         # its clients' Tracking (front/tracking.py), or None
     cdef readonly list leaving         # removed servers that still have connections
     cdef readonly Profiles profiles    # the states that server connections are in
     cdef readonly Router router

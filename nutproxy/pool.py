@@ -222,6 +222,7 @@ class ServerPool(Route):
         self.profiles = Profiles(config.redis_db, config.max_profiles, self.vacate)
         self.servers = []
         self.leaving = []
+        self.on_regroup = []
         self.begin_with(configured(config))
         deadlines_init(cython.address(self.deadlines))
         self.suspects = set()
@@ -413,8 +414,8 @@ class ServerPool(Route):
     def regrouped(self) -> None:
         """Keys may have got other groups."""
         self.version += 1
-        if self.on_regroup is not None:
-            self.on_regroup()
+        for regrouped in self.on_regroup:
+            regrouped()
 
     def rebuild_soon(self) -> None:
         job: RingJob = RingJob(self)

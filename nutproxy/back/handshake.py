@@ -27,9 +27,11 @@ log = logging.getLogger("nutproxy")
 NO_SLOT = -1  # Link.slot of a link that is not shared
 UNASKED = errors.cause("unasked")
 # The expected replies to the steps of Redis' handshake; the reply to HELLO is a map.
-STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG"}
+STEP_REPLIES = {"AUTH": b"OK", "SELECT": b"OK", "PING": b"PONG", "TRACKING": b"OK"}
 # Errors in reply to PING from servers that still serve some requests and refuse the others.
 PING_ERRORS = ("BUSY ", "MISCONF ", "NOPERM ", "MASTERDOWN ", "ERR unknown command")
+# The client to which invalidations are to be sent has gone meanwhile: lane_ready sends another one.
+NO_SUCH_CLIENT = errors.error("tracking_no_client")[1:-2].decode()
 # The reply to AUTH of a server without a password: Redis 6 and later, and older.
 NO_PASSWORD = (
     "ERR AUTH <password> called without any password configured",
@@ -42,13 +44,13 @@ class RedisHandshake:
 
     @staticmethod
     def steps(server: Any, link: Any) -> tuple[list[str], bytes]:
-        """AUTH, HELLO, SELECT and PING, as far as they are needed. PING finds out whether the
-        server is ready: it is not while it loads its data or requires a password. On a link that
-        is `aside`, only the commands that a server accepts while it runs a script. For a link that
-        is borrowed, its CLIENT ID, with which CLIENT UNBLOCK can end its wait."""
+        """AUTH, HELLO, SELECT, PING and CLIENT TRACKING, as far as they are needed. PING finds out
+        whether the server is ready: it is not while it loads its data or requires a password. On a
+        link that is `aside`, only the commands that a server accepts while it runs a script. For a
+        link that is borrowed, its CLIENT ID, with which CLIENT UNBLOCK can end its wait."""
         config, profile, aside = server.pool.config, link.profile, link.aside
         # A new connection begins with RESP2 and database 0.
-        protover, database = link.before.key if link.before else (2, 0)
+        protover, database, _ = link.before.key if link.before else (2, 0, False)
         # Tuples of bytes. The types of hiredis allow only one word in a command.
         commands: list[Any] = []
         if config.redis_auth:
@@ -62,6 +64,11 @@ class RedisHandshake:
             if link.slot == NO_SLOT:
                 commands.append((b"CLIENT", b"ID"))
         steps = [command[0].decode() for command in commands]
+        if profile.tracked and link.slot != NO_SLOT and server.redirect_id:
+            # See invalidations.py. Without a listener yet, it follows later.
+            link.redirect = server.redirect_id
+            commands.append((b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % link.redirect))
+            steps.append("TRACKING")
         return steps, b"".join([hiredis.pack_command(command) for command in commands])
 
     @staticmethod
@@ -82,6 +89,12 @@ class RedisHandshake:
         if step == "HELLO":
             server.no_resp3 = text.startswith(("ERR unknown command", "NOPROTO"))
             return errors.cause("hello", text)
+        if step == "TRACKING":
+            link.redirect = 0
+            if text == NO_SUCH_CLIENT:
+                return None
+            link.unfit = True
+            return errors.cause("tracking_refused", text)
         if step == "AUTH":
             if text.startswith(NO_PASSWORD):
                 warn_no_password(server)

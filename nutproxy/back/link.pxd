@@ -86,6 +86,7 @@ cdef class Link(Conn):
     cdef readonly int state            # LinkState
     cdef readonly int64_t connect_began    # when it began to connect; -1 before
     cdef readonly str cause            # why it ends, if errno does not tell
+    cdef public int64_t redirect       # tracked: who gets its invalidations, or 0: see invalidations.py
     cdef public bint unfit             # the server is up, but refuses the state of its profile
     cdef readonly int timed_out        # requests that timed out since the last reply
 

@@ -3,6 +3,7 @@ cdef class Profile:
     cdef readonly tuple key            # the whole state
     cdef readonly int protover         # the protocol version: 2 or 3
     cdef readonly int database         # the number on the servers
+    cdef readonly bint tracked         # the servers note what is read on its links: invalidations.py
     cdef public int clients            # those that have it now
 
 cdef class Profiles:
@@ -13,4 +14,4 @@ cdef class Profiles:
     cdef object vacate                 # the pool's: see Profiles
 
     # The profile of this state; None if there is no room for one more.
-    cpdef Profile of(self, int protover, int database)
+    cpdef Profile of(self, int protover, int database, bint tracked=*)

@@ -23,10 +23,11 @@ class Profile:
     def __init__(self, index: cython.int, key: tuple):
         self.index = index
         self.key = key
-        self.protover, self.database = key
+        self.protover, self.database, self.tracked = key
 
     def __str__(self) -> str:
-        return f"RESP{self.protover}" + (f", database {self.database}" if self.database else "")
+        database = f", database {self.database}" if self.database else ""
+        return f"RESP{self.protover}{database}{', tracked' if self.tracked else ''}"
 
 
 @cython.final
@@ -42,8 +43,8 @@ class Profiles:
         self.vacate = vacate
         self.default = self.of(2, database)
 
-    def of(self, protover, database):
-        key: tuple = (protover, database)
+    def of(self, protover, database, tracked=False):
+        key: tuple = (protover, database, tracked)
         profile: Profile = self.by_key.get(key)
         if profile is not None:
             return profile

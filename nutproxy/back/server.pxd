@@ -20,6 +20,7 @@ cdef class Server(Upstream):
     cdef readonly object member        # the Member of the pool's newest View
     cdef readonly str name
     cdef readonly Machine health       # `down` and `ejected` are copies of its state
+    cdef public int64_t redirect_id    # the CLIENT ID to which its tracked links redirect, or 0
     cdef public str version            # memcached's, from the handshake; "" before
     cdef readonly int index            # its place in the pool's list, which the ring counts by
     cdef readonly int connections

@@ -417,6 +417,8 @@ class Server(Upstream):
             log.info("%s %s: connected, %s", link, self, link.profile)
             if self.health.state != UP:
                 self.carry_out(self.health.connected())
+        if link.profile.tracked and link.state == LINK_READY:
+            self.pool.tracker.lane_ready(link)
         if self.retired:
             self.close_if_idle(link)
         elif self.pool.config.preconnect and not self.has_resp3:
@@ -511,6 +513,8 @@ class Server(Upstream):
 
     def link_closed(self, link, was_ready, waited, probe):
         """What the end of a link says about the server depends on its state."""
+        if link.profile.tracked and was_ready and link.slot != NO_SLOT:
+            self.pool.tracker.lane_ended(link)
         if link.cause == NOT_NEEDED or link.connect_began < 0:
             return 0
         if link.slot == NO_SLOT:

@@ -4,6 +4,7 @@
     request ──> handler(client, argv) ──> bytes                 the complete reply, or b"" for none
                                      └──> Query ──> servers ──> finish(replies) ──> bytes
                                      └──> Steps ──> a step in each turn ──> bytes
+                                     └──> Track ──> the servers note what the client reads ──> bytes
                                      └──> Unblock ──> the server in which a client waits ──> bytes
 
 A handler never waits, and never takes more than a millisecond or two of the event loop. If a reply
@@ -25,20 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from nutproxy.builtin import client, connection, databases, info, pubsub, server
-from nutproxy.builtin.interface import Client, Query, Steps, Unblock
+from nutproxy.builtin import client, connection, databases, info, pubsub, server, tracking
+from nutproxy.builtin.interface import Client, Query, Steps, Track, Unblock
 
-__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps", "Unblock"]
+__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps", "Track", "Unblock"]
 
-Handler = Callable[[Client, list[bytes]], bytes | Query | Steps | Unblock]
+Handler = Callable[[Client, list[bytes]], bytes | Query | Steps | Track | Unblock]
 
 # The handlers by their name in the command table.
 HANDLERS: Mapping[str, Handler] = {
     "auth": connection.auth,
     "client": client.container,
-    "client_caching": client.caching,
+    "client_caching": tracking.caching,
     "client_capa": client.capa,
-    "client_getredir": client.getredir,
+    "client_getredir": tracking.getredir,
     "client_getname": client.getname,
     "client_help": client.help_,
     "client_id": client.id_,
@@ -52,8 +53,8 @@ HANDLERS: Mapping[str, Handler] = {
     "client_reply": client.reply,
     "client_setinfo": client.setinfo,
     "client_setname": client.setname,
-    "client_tracking": client.tracking,
-    "client_trackinginfo": client.trackinginfo,
+    "client_tracking": tracking.tracking,
+    "client_trackinginfo": tracking.trackinginfo,
     "client_unblock": client.unblock,
     "client_unpause": client.unpause,
     "echo": connection.echo,

@@ -14,7 +14,6 @@ from nutproxy.builtin.resp import (
     array,
     bulk,
     integer,
-    mapping,
     null,
     parse_integer,
     printable,
@@ -126,6 +125,7 @@ def _info_line(client: Client, now: float) -> str:
         ("P" if sub or psub or ssub else "")
         + ("x" if queued >= 0 else "")
         + ("b" if client.waits or client.delayed else "")
+        + _tracking_flags(client)
         + ("U" if client.peer.startswith("/") else "")
         + ("c" if client.closing else "")
         + ("e" if client.no_evict else "")
@@ -158,7 +158,7 @@ def _info_line(client: Client, now: float) -> str:
         "events": "r",
         "cmd": client.last_command.replace(" ", "|") or "NULL",
         "user": "default",
-        "redir": -1,
+        "redir": -1 if client.tracked is None else client.tracked.redirect,
         "resp": client.protover,
         "lib-name": client.lib_name,
         "lib-ver": client.lib_ver,
@@ -166,6 +166,13 @@ def _info_line(client: Client, now: float) -> str:
         "tot-net-out": client.tot_net_out,
     }
     return " ".join(f"{name}={value}" for name, value in fields.items()) + "\n"
+
+
+def _tracking_flags(client: Client) -> str:
+    tracked = client.tracked
+    if tracked is None:
+        return ""
+    return "t" + ("R" if tracked.broken else "") + ("B" if tracked.bcast else "")
 
 
 def no_evict(client: Client, argv: list[bytes]) -> bytes:
@@ -210,42 +217,6 @@ def import_source(client: Client, argv: list[bytes]) -> bytes:
     if on is None:
         return errors.error("syntax")
     return errors.error("import_mode") if on else OK
-
-
-def getredir(client: Client, argv: list[bytes]) -> bytes:
-    """-1: tracking is off, so there is no redirection."""
-    return integer(-1)
-
-
-def trackinginfo(client: Client, argv: list[bytes]) -> bytes:
-    flags = array([bulk(b"off")])
-    if client.protover == 3:
-        flags = b"~" + flags[1:]
-    fields = {b"flags": flags, b"redirect": integer(-1), b"prefixes": array([])}
-    return mapping({bulk(name): value for name, value in fields.items()}, client.protover)
-
-
-# The options of CLIENT TRACKING, with the number of their values.
-TRACKING_OPTIONS = {b"bcast": 0, b"noloop": 0, b"optin": 0, b"optout": 0, b"prefix": 1} | {
-    b"redirect": 1
-}
-
-
-def tracking(client: Client, argv: list[bytes]) -> bytes:
-    """Tracking is always off: OFF is accepted, ON is not supported."""
-    words = iter(argv[3:])
-    for word in words:
-        values = TRACKING_OPTIONS.get(word.lower())
-        if values is None or (values and next(words, None) is None):
-            return errors.error("syntax")
-    on = switch(argv[2])
-    if on is None:
-        return errors.error("syntax")
-    return errors.not_supported("client tracking on") if on else OK
-
-
-def caching(client: Client, argv: list[bytes]) -> bytes:
-    return errors.error("not_tracking")
 
 
 def pause(client: Client, argv: list[bytes]) -> bytes:
@@ -388,11 +359,11 @@ def _kill(client: Client, victims: Victims, old: bool) -> Iterator[bytes]:
 CLIENT_HELP = """\
 CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
 CACHING (YES|NO)
-    Return an error: tracking is always off.
+    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.
 CAPA <option> [options...]
     Do nothing: nutproxy uses none of a client's capabilities.
 GETREDIR
-    Return -1: tracking is always off.
+    Return the client ID we are redirecting to when tracking is enabled.
 GETNAME
     Return the name of the current connection.
 ID
@@ -417,10 +388,11 @@ SETINFO (LIB-NAME|LIB-VER) <value>
     Set the name or the version of the client library.
 SETNAME <name>
     Assign a name to the current connection.
-TRACKING OFF
-    Do nothing: tracking is always off, and ON is not supported.
+TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]
+         [OPTIN] [OPTOUT] [NOLOOP]
+    Control server assisted client side caching.
 TRACKINGINFO
-    Report that tracking is off.
+    Report tracking status for the current connection.
 UNBLOCK <id> [TIMEOUT|ERROR]
     Unblock a client of this pool that waits in a blocking command.
 UNPAUSE

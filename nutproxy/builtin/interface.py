@@ -60,7 +60,29 @@ class Subscriptions(Protocol):
     def patterns_of(self, server: Server) -> int: ...  # that the server counts because of nutproxy
 
 
+class Tracked(Protocol):
+    """What CLIENT TRACKING has set for a client."""
+
+    bcast: bool
+    optin: bool
+    optout: bool
+    noloop: bool
+    caching: bool  # CLIENT CACHING: for the next command, or transaction
+    redirect: int  # the id of the client that gets its invalidations; 0: itself
+    broken: bool  # that one has gone
+    prefixes: list[bytes]
+
+
+class Tracking(Protocol):
+    """What the clients of a frontend have read."""
+
+    count: int  # clients with tracking
+
+    def stop(self, client: Client) -> None: ...  # CLIENT TRACKING OFF
+
+
 class Frontend(Protocol):
+    tracking: Tracking
     subscriptions: Subscriptions
     redis_auth: bytes | None
     port: int  # the listening port; 0 for a unix socket
@@ -114,6 +136,7 @@ class Client(Protocol):
     omem: int  # bytes
     subscribed: tuple[int, int, int]  # its channels, patterns and shard channels
     closing: bool  # close after the outstanding replies
+    tracked: Tracked | None  # None: tracking is off
     waits: bool  # it waits in a blocking command
     delayed: bool  # CLIENT PAUSE delays its request
     queued_commands: int  # of its transaction; -1 outside of one
@@ -144,6 +167,18 @@ class Query:
     scope: Literal["any", "all"]
     argv: list[bytes]
     finish: Callable[[list[object]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """CLIENT TRACKING ON, with options that have been checked."""
+
+    redirect: int
+    bcast: bool
+    optin: bool
+    optout: bool
+    noloop: bool
+    prefixes: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)

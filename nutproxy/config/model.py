@@ -357,10 +357,10 @@ class PoolSettings(Keys):
     )
     max_profiles: Integer = key(
         64,
-        "How many combinations of protocol version and database clients may use at once. Clients"
-        " with the same combination share `server_connections` connections to each server; those"
-        " are opened when they are first needed. SELECT and HELLO get an error if they would need"
-        " one more.",
+        "How many combinations of protocol version, database and tracking (CLIENT TRACKING, without"
+        " BCAST) clients may use at once. Clients with the same combination share"
+        " `server_connections` connections to each server; those are opened when they are first"
+        " needed. SELECT, HELLO and CLIENT TRACKING get an error if they would need one more.",
         example=8,
         unit="combinations",
         minimum=2,
@@ -443,6 +443,17 @@ class PoolSettings(Keys):
         " if it would need more. Only for Redis pools.",
         example=10000,
         unit="subscriptions",
+        minimum=1,
+        maximum=100000000,
+    )
+    max_tracked_keys: Integer = key(
+        1000000,
+        "How many keys that clients with CLIENT TRACKING have read nutproxy remembers; a key that"
+        " two clients have read counts twice. If it is full, it forgets some, and tells the clients"
+        " that they have changed. One takes 150 to 700 bytes, depending on its length. Only for"
+        " Redis pools.",
+        example=100000,
+        unit="keys",
         minimum=1,
         maximum=100000000,
     )

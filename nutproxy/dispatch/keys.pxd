@@ -12,6 +12,8 @@ cdef enum:
     # for the largest number of keys that is split, with 64 bytes each.
     KEYS_MAX = 16777216
 
+# The row of a request; NULL if it is unknown.
+cdef Row* row_of(CustomRows custom, const char* data, Parser* parser) noexcept
 cdef uint32_t* find_keys(Row* row, const char* data, Parser* parser, int* count) noexcept
 cdef void release_keys(uint32_t* keys) noexcept
 cdef void measure_keys(CustomRows custom, const char* data, Parser* parser, size_t* longest,

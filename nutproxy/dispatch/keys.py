@@ -22,6 +22,17 @@ KEYS = cython.declare(cython.uint, 256)
 key_table = cython.declare(cython.uint[256])
 
 
+def row_of(custom, data, parser):
+    name: cython.pointer(Arg) = cython.address(parser.argv[0])
+    row: cython.pointer(Row) = row_find(data + name.offset, name.length)
+    if row is cython.NULL and custom is not None:
+        row = custom.find(data + name.offset, name.length)
+    if row is not cython.NULL and row.container and parser.argc > 1:
+        name = cython.address(parser.argv[1])
+        row = row_find_sub(row, data + name.offset, name.length)
+    return row
+
+
 def find_keys(row, data, parser, count):
     """The positions of all keys, to be released by `release_keys`; NULL when memory has run out.
     Sets `count` to their number, or to -1 if the arguments do not match the specification."""
@@ -45,24 +56,16 @@ def measure_keys(custom, data, parser, longest, total):
     """Set the length of the longest key, and the sum of all. They stay 0 if no argument is longer
     than KEY_MAX and all together are not longer than KEYS_MAX."""
     row: cython.pointer(Row)
-    name: cython.pointer(Arg) = cython.address(parser.argv[0])
     keys: cython.pointer(cython.uint)
     length: cython.size_t = 0
     count: cython.int = 0
     index: cython.uint
     for index in range(parser.argc):
         length = max(length, parser.argv[index].length)
-    row = row_find(data + name.offset, name.length)
-    if row is cython.NULL and custom is not None:
-        row = custom.find(data + name.offset, name.length)
-    if (length <= KEY_MAX and parser.pos <= KEYS_MAX) or row is cython.NULL:
+    if length <= KEY_MAX and parser.pos <= KEYS_MAX:
         return
-    if row.container and parser.argc > 1:
-        name = cython.address(parser.argv[1])
-        row = row_find_sub(row, data + name.offset, name.length)
-        if row is cython.NULL:
-            return
-    if row.specs < 0:
+    row = row_of(custom, data, parser)
+    if row is cython.NULL or row.specs < 0:
         return
     keys = find_keys(row, data, parser, cython.address(count))
     if keys is cython.NULL:

@@ -51,6 +51,7 @@ from cython.cimports.nutproxy.dispatch.scan import scan, send_sized
 from cython.cimports.nutproxy.dispatch.scripts import load_script, promises_no_writes, run_script
 from cython.cimports.nutproxy.dispatch.split import Layout, split
 from cython.cimports.nutproxy.dispatch.stateful import session_command
+from cython.cimports.nutproxy.dispatch.tracking import start_tracking
 from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
 from cython.cimports.nutproxy.dispatch.words import first_words, too_long, words_of
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
@@ -86,7 +87,7 @@ from cython.cimports.nutproxy.proto.table import (
 from cython.cimports.nutproxy.route import NO_GROUP, Route
 from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_PROTOCOL_ERRORS, POOL_CLIENT_REQUESTS
 
-from nutproxy.builtin import HANDLERS, Query, Steps, Unblock
+from nutproxy.builtin import HANDLERS, Query, Steps, Track, Unblock
 from nutproxy.builtin.databases import refusal
 from nutproxy.builtin.resp import OK
 from nutproxy.builtin.transaction import abort, not_carried_out, refused
@@ -208,7 +209,7 @@ def redis_recv_large(conn, data, parser):
             client.stats[POOL_CLIENT_REQUESTS] += 1
             client.last_request = client.reactor.now
             return answer(client, text, reply_flags(client), True)
-    return redis_recv_done(conn, data, parser)
+    return conn.recv_done(conn, data, parser)
 
 
 @cython.cfunc
@@ -367,7 +368,7 @@ def inline_command(
         result = redis_parse_req(cython.address(again), cython.address(limits), array, len(array))
         if result != PARSE_OK:
             return redis_recv_error(client, cython.address(again))
-        return redis_recv_done(client, array, cython.address(again))
+        return client.recv_done(client, array, cython.address(again))
     finally:
         free(again.argv)
 
@@ -403,6 +404,8 @@ def local_command(
         return spare_others(client)
     if isinstance(reply, Unblock):
         return unblock(client, row, reply.client, reply.with_error, flags)
+    if isinstance(reply, Track):
+        return start_tracking(client, row, reply, flags)
     if isinstance(reply, Steps):
         return later(client, reply.steps, flags, INTERNAL_ERROR)
     if (

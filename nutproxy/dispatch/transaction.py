@@ -73,6 +73,7 @@ NOT_QUEUED = frozenset(
     {
         *("client kill", "client list", "client reply", "client unblock"),
         *("hello", "info", "script debug"),
+        *("client caching", "client tracking"),
         *("pubsub channels", "pubsub numpat", "pubsub numsub"),
         *("pubsub shardchannels", "pubsub shardnumsub"),
     }

@@ -15,6 +15,12 @@ cdef enum:
     REPLY_OFF = 1
     REPLY_SKIP = 2
 
+# Where ClientConn.push puts a message.
+cdef enum:
+    PUSH_NOW                # before the first reply that is not made yet
+    PUSH_AFTER              # after all replies but that of a command that is held back, or waits
+    PUSH_LAST               # after all replies
+
 cdef class ClientConn(Conn):
     cdef readonly Frontend frontend
     cdef readonly Protocol protocol
@@ -45,11 +51,13 @@ cdef class ClientConn(Conn):
 
     # It may get messages of subscriptions from now on.
     cdef void begin_pushes(self) noexcept
-    # Queue a message, or its view of one, before the first reply that is not made yet. False when memory
-    # has run out.
-    cdef bint push(self, Body* body) noexcept
+    # Queue a view of a message, and count it with `charge` bytes. NULL: nothing is sent, but its turn
+    # is noted. Returns the client's own message, or NULL when memory has run out.
+    cdef Msg* push(self, Body* body, size_t charge, int where) noexcept
 
     cpdef bint adopt(self, int protover, int database)
+    # From now on its requests go over tracked links, or not any more; see `adopt`.
+    cdef bint track(self, bint tracked) except -1
     # Put a message of this client, which is in its queue, off until it is first there, and call
     # `run` then. `done` is called when it has its reply. Its next request waits for `resume`.
     cdef int hold(self, Msg* msg, run_t run, done_t done) except -1

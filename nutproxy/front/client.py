@@ -320,11 +320,23 @@ def pushed_send_done(conn: Conn) -> cython.int:
     """The same for a client that gets messages of subscriptions."""
     client: ClientConn = cython.cast(ClientConn, conn)
     msg: cython.pointer(Msg) = conn.omsg_q.head
-    if msg.flags & MSG_PUSH:
-        client.session.pushed -= msg.charge
-        if client.session.last_push == msg:
-            client.session.last_push = cython.NULL
+    session: Session = client.session
+    if not msg.flags & MSG_PUSH:
+        return client_send_done(conn)
+    session.pushed -= msg.charge
+    if session.last_push == msg:
+        session.last_push = cython.NULL
+    if msg.rsp.length == 0 and session.due is not None:
+        client.frontend.tracking.turn_has_come(client, cython.cast(cython.size_t, msg))
     return client_send_done(conn)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def held_back(session: Session) -> cython.pointer(Msg):
+    """Its command that is held back, or waits in its server; or NULL."""
+    return session.held if session.held is not cython.NULL else session.waiting
 
 
 @cython.cfunc
@@ -393,7 +405,16 @@ def leave(client: ClientConn) -> cython.void:
                     msg.join.parts[index].flags |= MSG_DONE
             msg_put(msg)
     end_subscriptions(client)
+    end_tracking(client)
     session.leave()
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def end_tracking(client: ClientConn) -> cython.void:
+    session: Session = client.session
+    if session.tracked is not None or session.starting is not None or session.due is not None:
+        client.frontend.tracking.left(client)
 
 
 @cython.cfunc
@@ -607,7 +628,18 @@ class ClientConn(Conn):
 
     def adopt(self, protover, database):
         """Change its profile. False, and no change, if the pool has no room for one more."""
-        profile: Profile = self.frontend.pool.profiles.of(protover, database)
+        return self.enter_profile(protover, database, self.is_tracked)
+
+    def track(self, tracked):
+        return self.enter_profile(self.profile.protover, self.profile.database, tracked)
+
+    @property
+    def is_tracked(self) -> bool:
+        """Do the servers note what it reads?"""
+        return self.tracked is not None and not self.tracked.bcast
+
+    def enter_profile(self, protover: int, database: int, tracked: bool) -> bool:
+        profile: Profile = self.frontend.pool.profiles.of(protover, database, tracked)
         if profile is None:
             return False
         self.profile.clients -= 1
@@ -654,21 +686,30 @@ class ClientConn(Conn):
     def begin_pushes(self):
         self.send_done = pushed_send_done
 
-    def push(self, body):
+    def push(self, body, charge, where):
         session: Session = self.session
         msg: cython.pointer(Msg) = msg_get()
         after: cython.pointer(Msg) = session.last_push
         if msg is cython.NULL:
-            return False
-        msg_view(cython.address(msg.rsp), body, body.data, body.length)
+            return cython.NULL
+        if body is not cython.NULL:
+            msg_view(cython.address(msg.rsp), body, body.data, body.length)
         msg.flags = MSG_DONE | MSG_PUSH
         msg.client = cython.cast(cython.p_void, self)
-        msg.charge = body.length
-        self.pending += body.length
-        self.unsent += body.length
-        session.pushed += body.length
-        if self.barrier and not self.waiting:
-            # The protocol has been switched: it is in the new one, so it comes after that reply.
+        msg.charge = charge
+        self.pending += charge
+        self.unsent += charge
+        session.pushed += charge
+        if where == PUSH_AFTER and held_back(session) is not cython.NULL:
+            after = cython.NULL
+            if self.omsg_q.head != held_back(session):
+                after = self.omsg_q.head
+                while after.client_next not in (held_back(session), cython.NULL):
+                    after = after.client_next
+            client_insert(cython.address(self.omsg_q), after, msg)
+        elif where != PUSH_NOW or (self.barrier and not self.waiting):
+            # With a barrier alone, the protocol has been switched: the message is in the new one,
+            # so it comes after that reply.
             client_append(cython.address(self.omsg_q), msg)
         else:
             head: cython.pointer(Msg) = self.omsg_q.head
@@ -680,7 +721,7 @@ class ClientConn(Conn):
             client_insert(cython.address(self.omsg_q), after, msg)
             session.last_push = msg
         self.mark_flush()
-        return True
+        return msg
 
     def doom(self):
         session: Session = self.session
@@ -810,6 +851,7 @@ class ClientConn(Conn):
         if self.states & STATE_MULTI:
             self.end_multi()
         end_subscriptions(self)
+        end_tracking(self)
         self.session.leave()
 
     def run_held(self):
@@ -871,6 +913,11 @@ class ClientConn(Conn):
         if self.session is None or self.session.topics is None:
             return 0, 0, 0
         return tuple([len(topics) for topics in self.session.topics])
+
+    @property
+    def tracked(self):
+        """What CLIENT TRACKING has set, a Tracked; None: it is off."""
+        return None if self.session is None else self.session.tracked
 
     @property
     def owed(self) -> int:

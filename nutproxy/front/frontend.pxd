@@ -35,6 +35,7 @@ cdef class Frontend:
     cdef readonly ServerPool pool      # the servers of its requests, for INFO and the like
     cdef readonly Route route          # who gets its requests
     cdef public object subscriptions   # its clients' Subscriptions; None: Memcached has none
+    cdef public object tracking        # what they have read: Tracking; None for Memcached
     cdef readonly dict clients         # ClientConn by id, in ascending order
     cdef readonly object scripts       # what its clients have loaded into the servers: Scripts
     cdef readonly bytes redis_auth

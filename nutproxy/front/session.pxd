@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t
 
 from nutproxy.back.link cimport Link
 from nutproxy.conn cimport Conn
+from nutproxy.front.tracked cimport Tracked
 from nutproxy.msg.message cimport Msg
 
 # A held command is first in its client's queue.
@@ -36,6 +37,9 @@ cdef class Session:
     cdef object asking                 # a SUBSCRIBE that waits for servers: see subscriptions.py
     cdef bint parting                  # more of them are to be ended: it has left, or sent RESET
     cdef size_t named                  # the bytes that its subscriptions take
+    cdef readonly Tracked tracked      # what CLIENT TRACKING has set; None: it is off
+    cdef dict due                      # with REDIRECT: see Tracking.tell; or None
+    cdef object starting               # CLIENT TRACKING ON that waits for servers: see tracking.py
     cdef size_t pushed                 # bytes of messages in the client's queue
     cdef Msg* last_push                # the last of them before the first reply that is not done, or NULL
 

@@ -35,7 +35,7 @@ from cython.cimports.libc.stdlib import malloc
 from cython.cimports.libc.string import memcpy
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.back.subscriber import Subscriber
-from cython.cimports.nutproxy.front.client import ClientConn
+from cython.cimports.nutproxy.front.client import PUSH_NOW, ClientConn
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.msg.message import (
@@ -136,7 +136,7 @@ class Subscriptions(Audience):
         self.touched = {}
         self.askings = set()
         self.version = pool.version
-        pool.on_regroup = self.move_soon
+        pool.on_regroup.append(self.move_soon)
 
     def is_empty(self):
         return not self.subscribers
@@ -474,7 +474,7 @@ class Subscriptions(Audience):
             return 0
         self.spent += 1 if client.in_flush else WRITE
         body: cython.pointer(Body) = frame_for(client, holder)
-        if body is cython.NULL or not client.push(body):
+        if body is cython.NULL or not client.push(body, body.length, PUSH_NOW):
             return 1
         self.stats[POOL_MESSAGES_DELIVERED] += 1
         return session.pushed > self.max_unread

@@ -528,11 +528,8 @@ OVERRIDES: Mapping[str, Override] = {
         Behaviour.LOCAL, "only NO; YES and SYNC would change a connection that clients share"
     ),
     **_each(
-        "client caching, client getredir, client trackinginfo",
-        Override(note="replies as a Redis that tracks no keys"),
-    ),
-    "client tracking": Override(
-        note="only OFF; ON is not supported, because tracking belongs to a server connection"
+        "client caching, client tracking",
+        Override(note="not in a transaction; see [below](#client-tracking)"),
     ),
     "client capa": Override(note="accepted; nutproxy uses none of a client's capabilities"),
     "client import-source": Override(note="only OFF; the pool is never in import mode"),
@@ -944,6 +941,30 @@ other than 0 is normal.
 - **COUNT, MATCH and TYPE** are checked by the server. COUNT applies to each page, so to one server.
 """
 
+_TRACKING = """
+CLIENT TRACKING works as in Redis: a key that the client has read is reported once when it changes.
+FLUSHALL is reported as null, which means that everything may have changed. It works in RESP3, and
+in RESP2 with REDIRECT to another client of the same pool of the same process.
+
+- **More than in Redis may be reported**, but never less. The client gets null when a server is
+  lost, ejected or returns, when the members of the pool change, when a server connection ends, and
+  once from each server after FLUSHALL. A key is reported at once if it was read in a command that
+  waits, in a transaction with WATCH or with commands that nutproxy handles itself, while its server
+  cannot report changes, or if it is longer than 512 bytes. After a request with more than 8,192
+  keys, null is sent. If `max_tracked_keys` is reached, some keys are reported that have not
+  changed.
+- **An invalidation comes after the replies** to all requests that the client has sent before it
+  arrives. So among pipelined requests it may come later than in Redis.
+- **NOLOOP** suppresses the reports of the client's own SET without a condition, SETEX, PSETEX,
+  GETSET, and DEL and UNLINK of one key, outside of transactions. Other writes of its own, and with
+  BCAST all, are reported.
+- **Scripts.** The keys in `KEYS` are tracked. A key that a script reads without naming it there is
+  not.
+- **BCAST** has at most 64 prefixes of 512 bytes each.
+- CLIENT TRACKING and CLIENT CACHING are refused in a transaction. CLIENT TRACKING ON waits until
+  the servers can report changes, and gets an error if none of them can.
+"""
+
 _STATES = """
 ## Refused commands and the commands after them
 
@@ -999,6 +1020,7 @@ def document() -> str:
     ]
     parts += ["## INFO\n", _INFO, *_table(("Section", "Fields", "Value"), _info_rows())]
     parts += ["\n## SCAN\n", _SCAN.removesuffix("\n")]
+    parts += ["\n## CLIENT TRACKING\n", _TRACKING.removesuffix("\n")]
     for group, title in _GROUPS.items():
         rows = (row for row in COMMANDS.values() if row.group == group)
         parts.append(f"\n## {title}\n")

@@ -186,7 +186,59 @@ COMMANDS = {
     "not_tracking": ErrorText(
         b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or "
         b"OPTOUT mode enabled",
-        "The client sent CLIENT CACHING, but nutproxy tracks no keys.",
+        "The client sent CLIENT CACHING without CLIENT TRACKING ON before it.",
+    ),
+    "caching_yes": ErrorText(
+        b"ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
+        "Turn tracking on with OPTIN, or leave out CLIENT CACHING.",
+    ),
+    "caching_no": ErrorText(
+        b"ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
+        "Turn tracking on with OPTOUT, or leave out CLIENT CACHING.",
+    ),
+    "tracking_two_redirects": ErrorText(
+        b"ERR A client can only redirect to a single other client",
+        "CLIENT TRACKING takes one REDIRECT.",
+    ),
+    "tracking_no_client": ErrorText(
+        b"ERR The client ID you want redirect to does not exist",
+        "REDIRECT takes the CLIENT ID of another client of the same pool of this nutproxy.",
+    ),
+    "tracking_prefix": ErrorText(
+        b"ERR PREFIX option requires BCAST mode to be enabled",
+        "Add BCAST to CLIENT TRACKING, or leave out PREFIX.",
+    ),
+    "tracking_bcast": ErrorText(
+        b"ERR You can't switch BCAST mode on/off before disabling tracking for this client, and"
+        b" then re-enabling it with a different mode.",
+        "Send CLIENT TRACKING OFF first.",
+    ),
+    "tracking_bcast_opt": ErrorText(
+        b"ERR OPTIN and OPTOUT are not compatible with BCAST",
+        "With BCAST every change is sent, whatever the client has read.",
+    ),
+    "tracking_both": ErrorText(
+        b"ERR You can't specify both OPTIN mode and OPTOUT mode",
+        "Leave out one of them.",
+    ),
+    "tracking_switch": ErrorText(
+        b"ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and"
+        b" then re-enabling it with a different mode.",
+        "Send CLIENT TRACKING OFF first.",
+    ),
+    "tracking_provided": ErrorText(
+        b"ERR Prefix '%b' overlaps with another provided prefix '%b'. Prefixes for a single client"
+        b" must not overlap.",
+        "A change would be sent twice. Leave out the longer one.",
+    ),
+    "tracking_existing": ErrorText(
+        b"ERR Prefix '%b' overlaps with an existing prefix '%b'. Prefixes for a single client must"
+        b" not overlap.",
+        "A change would be sent twice. Send CLIENT TRACKING OFF first to replace prefixes.",
+    ),
+    "tracking_prefixes": ErrorText(
+        b"ERR a client may have %b prefixes of %b bytes each",
+        "Every change is compared with each prefix. Use fewer or shorter ones.",
     ),
     "import_mode": ErrorText(
         b"ERR Server is not in import mode",
@@ -251,8 +303,8 @@ COMMANDS = {
         " are. Name the redis_db by its own number.",
     ),
     "max_profiles": ErrorText(
-        b"ERR pool '%b' serves at most %b combinations of protocol version and database at once"
-        b" (max_profiles)",
+        b"ERR pool '%b' serves at most %b combinations of protocol version, database and tracking"
+        b" at once (max_profiles)",
         "Clients with other combinations use all that the pool allows. Raise max_profiles, or use"
         " fewer databases.",
     ),
@@ -764,6 +816,11 @@ CAUSES = {
         b"it refused MULTI (%b), so the commands were carried out one by one",
         "The server does not allow transactions: its user may not use MULTI, or the command was"
         " renamed. Allow it, or do not use transactions.",
+    ),
+    "tracking_refused": ErrorText(
+        b"CLIENT TRACKING refused: %b",
+        "The server is too old, or its ACL forbids CLIENT TRACKING or CLIENT ID to nutproxy. A"
+        " client cannot have tracking then.",
     ),
     "select_other": ErrorText(
         b"SELECT %b failed: %b",

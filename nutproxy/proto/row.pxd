@@ -61,5 +61,6 @@ cdef struct Row:
     int noptions
     Option options[ROW_OPTIONS]
     bint writes             # CLIENT PAUSE WRITE delays it
+    bint reads              # has keys, and may be among those that a server tracks
     int timeout_at          # the argument with the timeout, from the end if negative; 0: see `option`
     bint timeout_msec       # it is in milliseconds, not in seconds

@@ -297,6 +297,10 @@ def fill(row: cython.pointer(Row), number: cython.int, command: object) -> cytho
             row.options[index].word, cython.cast(cython.p_const_char, option_word), len(option_word)
         )
     row.writes = bool({"write", "may_replicate"} & command.flags)
+    # Scripts as well: a server tracks what they read.
+    row.reads = bool(command.keys) and not (
+        "write" in command.flags or command.behaviour.name == "SESSION"
+    )
     if command.timeout is not None:
         row.timeout_at = command.timeout.at
         row.timeout_msec = command.timeout.milliseconds

@@ -172,8 +172,33 @@ POOL: Sequence[Row] = (
         "slow_subscribers",
         "counter",
         "# clients closed because of unread messages",
-        "A client with subscriptions is closed when its unread messages have more than"
+        "A client with subscriptions or tracking is closed when its unread messages have more than"
         " `client_max_pending` bytes.",
+    ),
+    Row(
+        "tracking_clients",
+        "gauge",
+        "# clients that have tracking on now",
+        "Clients with a cache of their own: they have sent CLIENT TRACKING ON.",
+    ),
+    Row(
+        "tracked_keys",
+        "gauge",
+        "# keys that such clients have read, and are told about",
+        "A key that two clients have read counts twice. At most `max_tracked_keys`.",
+    ),
+    Row(
+        "invalidations",
+        "counter",
+        "# messages to clients about changed keys",
+        "Each message counts once for each client that gets it.",
+    ),
+    Row(
+        "tracking_overflows",
+        "counter",
+        "# keys forgotten because of max_tracked_keys",
+        "Clients were told that such a key has changed although it has not. If this grows fast,"
+        " raise `max_tracked_keys`.",
     ),
 )
 

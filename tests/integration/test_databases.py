@@ -203,7 +203,8 @@ def test_clients_share_no_more_combinations_than_max_profiles(proxy):
         with Client(proxy.ports["few"]) as third:
             third("SET", "k", "0")
             refusal = (
-                "ERR pool 'few' serves at most 3 combinations of protocol version and database"
+                "ERR pool 'few' serves at most 3 combinations of protocol version, database and"
+                " tracking"
             )
             assert third.error("SELECT", 3).startswith(refusal)
             assert third.error("HELLO", 3).startswith(refusal)

@@ -1417,6 +1417,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "transactions",
         "subscribe_gap",
         "max_subscriptions",
+        "max_tracked_keys",
         "max_blocked",
         "admin_commands",
         "deny_commands",

@@ -66,6 +66,7 @@ PROOFS = {
     "test_subscribe_gap_close_ends_the_clients_of_that_server_alone",
     "max_subscriptions": "integration/test_pubsub.py::"
     "test_more_subscriptions_than_a_pool_allows_are_refused",
+    "max_tracked_keys": "integration/test_tracking.py::test_a_full_table_reports_what_it_forgets",
     "transactions": "integration/test_transactions.py::"
     "test_split_transactions_are_carried_out_by_every_server",
     "admin_commands": "integration/test_commands.py::"

@@ -50,6 +50,13 @@ class FakeProcess:
     pid: int = 4711
 
 
+class FakeTracking:
+    count = 0
+
+    def stop(self, client):
+        pass
+
+
 @dataclass
 class FakeFrontend:
     pool: FakePool
@@ -63,6 +70,7 @@ class FakeFrontend:
     total_net_in: int = 1000
     total_net_out: int = 2000
     forward_errors: int = 4
+    tracking: FakeTracking = field(default_factory=FakeTracking)
 
     def unpause(self):
         pass
@@ -102,6 +110,7 @@ class FakeClient:
     closing: bool = False
     waits: bool = False
     delayed: bool = False
+    tracked: None = None
     queued_commands: int = -1
     subscribed: tuple = (0, 0, 0)
     states: int = 0

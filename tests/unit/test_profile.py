@@ -10,9 +10,10 @@ def profiles(database=0, limit=8, vacate=lambda profile: True):
 def test_a_state_has_one_profile():
     table = profiles()
     new = table.of(3, 0)
-    assert table.of(3, 0) is new
+    assert table.of(3, 0) is new is table.of(3, 0, False)
     assert table.of(2, 0) is table.default
     assert len({table.of(2, 0), new, table.of(2, 5), table.of(3, 5)}) == 4
+    assert table.of(3, 0, True) is not new
 
 
 def test_a_new_client_has_the_database_of_the_pool():
@@ -29,8 +30,11 @@ def test_the_index_of_a_profile_is_its_place_in_the_table():
 def test_a_profile_has_the_values_of_its_state():
     table = profiles()
     profile = table.of(3, 7)
-    assert (profile.key, profile.protover, profile.database) == ((3, 7), 3, 7)
+    assert (profile.key, profile.protover, profile.database) == ((3, 7, False), 3, 7)
     assert [str(profile), str(table.of(3, 0))] == ["RESP3, database 7", "RESP3"]
+    assert not profile.tracked
+    tracked = table.of(3, 7, True)
+    assert (tracked.tracked, str(tracked)) == (True, "RESP3, database 7, tracked")
 
 
 def test_pools_have_tables_of_their_own():
