@@ -334,6 +334,23 @@ def test_publishers_and_subscribers_meet_on_whatever_server(proxy):
         assert sorted(found) == sorted([b"message", *[name.encode()] * 2] for name in channels)
 
 
+def test_a_script_publishes_on_the_server_of_its_keys(proxy):
+    """So its channels need the hash tag of the keys. Patterns are on all servers."""
+    script = "return redis.call('PUBLISH', ARGV[1], 'x')"
+    with Client(proxy.ports["three"]) as client, Client(proxy.ports["three"]) as other:
+        tags = spread(20)
+        tagged = [f"{{{tag}}}:news" for tag in tags]
+        client.send("SUBSCRIBE", *tagged)
+        client.replies(20)
+        client.send("PSUBSCRIBE", "scripts:*")
+        client.reply()
+        for tag, channel in zip(tags, tagged, strict=True):
+            assert other("EVAL", script, 1, f"{{{tag}}}:key", channel) == 1
+            assert client.reply() == [b"message", channel.encode(), b"x"]
+            assert other("EVAL", script, 1, f"{{{tag}}}:key", "scripts:y") == 1
+            assert client.reply() == [b"pmessage", b"scripts:*", b"scripts:y", b"x"]
+
+
 def test_many_clients_get_every_message_in_order(port):
     clients = [Client(port) for _ in range(50)]
     try:
