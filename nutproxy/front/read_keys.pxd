@@ -7,11 +7,13 @@ cdef class ReadKeys:
     cdef readonly size_t entries
     cdef size_t limit                  # maximum entries: max_tracked_keys
     cdef uint64_t* stats               # the pool's row
-    cdef list dicts                    # by key a Reader, or a dict of them
+    cdef list dicts                    # by key a Reader, or a dict of them; None before `prepare`
     cdef size_t at                     # the dict from which the next entry is dropped
     cdef bint garbage                  # there may be void entries
     cdef bint sweeping                 # they are removed now
 
+    # The first client begins: make room.
+    cdef int prepare(self) except -1
     # A client has read this key. True: there is one entry too many now.
     cdef bint note(self, Reader reader, bytes key) except -1
     # A client does not have this key any more.

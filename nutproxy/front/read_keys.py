@@ -33,7 +33,11 @@ class ReadKeys:
 
     def __init__(self, limit: cython.size_t):
         self.limit = limit
-        self.dicts = [{} for _ in range(DICTS)]
+
+    def prepare(self):
+        if self.dicts is None:
+            self.dicts = [{} for _ in range(DICTS)]
+        return 0
 
     def counted(self, change):
         self.entries += change

@@ -122,6 +122,7 @@ class Tracking(Listening):
             # The mode is the same, so nothing else changes.
             session.tracked.set(asked)
             return self.confirm(client, starting)
+        self.read_keys.prepare()
         session.tracked = Tracked(Reader(client))
         session.tracked.set(asked)
         if not asked.bcast and not client.track(True):

@@ -293,8 +293,8 @@ DIFFERENCES = [
             unsupported(
                 "redis",
                 SET,
-                redis("MONITOR"),
-                b"+OK\r\n-ERR 'MONITOR' is not supported by nutproxy\r\n",
+                redis("REPLCONF a b"),
+                b"+OK\r\n-ERR 'REPLCONF' is not supported by nutproxy\r\n",
             ),
             unsupported("memcached", MC_SET, b"foo\r\n", b"STORED\r\nERROR\r\n"),
             unsupported("memcached", MC_SET, b"GET a\r\n", b"STORED\r\nERROR\r\n"),

@@ -363,9 +363,10 @@ class Works:
             unexplained(queue, times, self.ends.get(queue, []))
 
     def blocked(self) -> int:
+        """In servers, and in nutproxy: a command may be on its way when its client has gone."""
         found = 0
-        for server in self.servers:
-            [info] = pipeline(server, [("INFO", "clients")])
+        for address in (self.port, *self.servers):
+            [info] = pipeline(address, [("INFO", "clients")])
             found += int(info.partition(b"blocked_clients:")[2].split(b"\r")[0])
         return found
 

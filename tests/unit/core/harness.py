@@ -428,8 +428,9 @@ class Rig:
                 assert self.worker.clients() == []
         finally:
             self.free()
-        assert live_messages() == self.before
-        assert len(connections()) == self.objects
+            left = live_messages(), len(connections())
+            gc.enable()
+        assert left == (self.before, self.objects)
 
     def discard(self):
         """Close everything after a failure, without a check."""
@@ -437,6 +438,7 @@ class Rig:
             peer.close()
         self.worker.stop()
         self.free()
+        gc.enable()
 
     def free(self):
         self.worker.close()
@@ -444,7 +446,6 @@ class Rig:
         self.pool = self.worker = None
         logger.removeFilter(self.log)
         logger.setLevel(logging.NOTSET)
-        gc.enable()
 
 
 def shrink(conn, size=4096):
