@@ -26,6 +26,11 @@ cdef struct Gathered:
     size_t pieces           # of Reactor.iov
     size_t total            # bytes
 
+# The incomplete requests of many clients.
+cdef struct Unfinished:
+    size_t bytes                       # their sum, as far as they are counted
+    bint some                          # there may be one
+
 cdef class Conn(Pollable):
     cdef MsgQueue imsg_q
     cdef MsgQueue omsg_q
@@ -59,7 +64,7 @@ cdef class Conn(Pollable):
     cdef size_t tail_size
     cdef Parser* partial               # the parser of the partial message
     cdef size_t counted                # bytes of the tail that are counted in `unfinished`
-    cdef size_t* unfinished            # clients only: the sum for all clients of the pool
+    cdef Unfinished* unfinished        # of all clients of the pool; NULL for others
     cdef bint discarding               # the message is too long: its bytes are dropped as they come
     cdef size_t sent                   # bytes of the first message to send that are already out
     cdef bint unparsed                 # the tail may hold whole messages: parse before receiving

@@ -102,7 +102,7 @@ class Conn(Pollable):
 
     def count(self, length):
         """Count `length` bytes of an incomplete message in the pool's sum."""
-        self.unfinished[0] += length - self.counted
+        self.unfinished.bytes += length - self.counted
         self.counted = length
 
     def grow_tail(self, need):
@@ -115,6 +115,8 @@ class Conn(Pollable):
             return -1
         self.tail = grown
         self.tail_size = need
+        if self.unfinished is not cython.NULL:
+            self.unfinished.some = True
         return 0
 
     def keep_tail(self, data, length, parser):

@@ -478,7 +478,7 @@ def client_recv_part(
     client: ClientConn = cython.cast(ClientConn, conn)
     frontend: Frontend = client.frontend
     conn.count(length)
-    if frontend.unfinished > frontend.max_unfinished:
+    if frontend.unfinished.bytes > frontend.max_unfinished:
         cython.cast(ClientConn, frontend.largest_unfinished()).give_up(client.protocol.too_much)
     return 0
 
@@ -550,14 +550,14 @@ def client_no_dequeue(conn: Conn) -> cython.pointer(Msg):
 def end_unfinished(frontend):
     client: ClientConn
     late: list = None
-    if not frontend.request_timeout:
+    if not frontend.request_timeout or not frontend.unfinished.some:
         return 0
+    frontend.unfinished.some = False
     for client in frontend.clients.values():
-        if (
-            client.tail is not cython.NULL
-            and client.reactor.now - client.last_recv >= frontend.request_timeout
-            and not client.closing
-        ):
+        if client.tail is cython.NULL:
+            continue
+        frontend.unfinished.some = True
+        if client.reactor.now - client.last_recv >= frontend.request_timeout and not client.closing:
             late = late or []
             late.append(client)
     for client in late or ():

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from nutproxy.conn cimport Unfinished
 from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.wheel cimport Wheel
@@ -47,7 +48,7 @@ cdef class Frontend:
     cdef size_t max_pending            # bytes of a client's requests and replies
     cdef size_t max_merged_reply       # bytes of all servers' replies to one command for all
     cdef size_t max_unfinished         # bytes of the incomplete requests of all clients
-    cdef size_t unfinished             # their sum
+    cdef Unfinished unfinished
     cdef size_t max_clients            # client_connections; 0 if it is not set
     cdef ClientRoom room               # what holds then
     cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
