@@ -177,7 +177,9 @@ def is_plain(data: cython.p_const_char, parser: cython.pointer(Parser)) -> cytho
     arg: cython.pointer(Arg)
     while index < parser.argc:
         arg = cython.address(parser.argv[index])
-        word: bytes = data[arg.offset : arg.offset + min(arg.length, 8)].lower()
+        word: bytes = data[
+            arg.offset : arg.offset + min(arg.length, cython.cast(cython.size_t, 8))
+        ].lower()
         if word not in NO_CONDITION:
             return False
         index += 1 if word == b"keepttl" else 2
