@@ -19,6 +19,8 @@ from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, connect, wait_until
 
 IDLE = 10.0  # seconds
+# Seconds after which the memory of the burst has been given back.
+SETTLED = 4.0
 
 
 def resident(pid: int) -> float:
@@ -61,6 +63,7 @@ def main() -> None:
             with Client(redis.port) as direct:
                 wait_until(lambda: blocked in direct("INFO", "clients"), f"{count} waits")
             waiting = resident(proxy.pid)
+            time.sleep(SETTLED)
             before = used(proxy.pid)
             time.sleep(IDLE)
             spent = used(proxy.pid) - before
