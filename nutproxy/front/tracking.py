@@ -66,6 +66,9 @@ KEYS_MAX = cython.declare(cython.Py_ssize_t, 8192)
 TOLD_PER_TURN = cython.declare(cython.Py_ssize_t, 500)
 # Keys of one message of a Listener with bcast, of which clients with prefixes get theirs.
 CAST_MAX = cython.declare(cython.Py_ssize_t, 4096)
+# Comparisons of a key with a prefix after which no other client is told in this turn. One client
+# needs at most 10 ms: it has 64 prefixes.
+COMPARED_PER_TURN = cython.declare(cython.Py_ssize_t, 65536)
 # Clients that are closed in one turn.
 CLOSED_PER_TURN = 100
 # Bytes that a message for another client counts, besides its keys, while it is kept.
@@ -499,7 +502,11 @@ class Spread(Job):
     def portion(self):
         tracking: Tracking = self.tracking
         client: ClientConn
-        for client in self.clients[-TOLD_PER_TURN:]:
+        compared: cython.Py_ssize_t = 0
+        told: cython.Py_ssize_t = 0
+        while self.clients and told < TOLD_PER_TURN and compared < COMPARED_PER_TURN:
+            client = self.clients.pop()
+            told += 1
             if client.session is None or client.session.tracked is None:
                 # It has left meanwhile.
                 continue
@@ -507,10 +514,10 @@ class Spread(Job):
                 tracking.tell(client, self.notice, PUSH_AFTER)
                 tracking.forget(client)
             elif client.session.tracked.bcast:
+                compared += len(client.session.tracked.prefixes) * len(self.notice.keys)
                 tracking.cast(client, self.notice.keys, self.made)
             else:
                 tracking.tell(client, self.notice, PUSH_AFTER)
-        del self.clients[-TOLD_PER_TURN:]
         if self.clients:
             return True
         if self.later:

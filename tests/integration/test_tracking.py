@@ -6,6 +6,7 @@ receives must be the same bytes. An invalidation may arrive a moment later throu
 after each step the test waits for as many bytes as Redis sent.
 """
 
+import contextlib
 import random
 import re
 import socket
@@ -758,6 +759,20 @@ def test_nothing_is_sent_by_servers_while_no_client_tracks(proxy, shards):
         # Those of other pools have ended, too.
         wait_until(lambda: len(tracking()) == 3, "a connection to each server")
     wait_until(lambda: not tracking(), "the end of the connections")
+
+
+def test_many_changes_for_many_prefixes_reach_every_client(proxy):
+    """64 prefixes and 4,000 keys: one client in each turn."""
+    port = proxy.ports["one"]
+    keys = [f"p{number % 64:02}:{number}" for number in range(4000)]
+    options = [word for number in range(64) for word in ("PREFIX", f"p{number:02}:")]
+    with contextlib.ExitStack() as stack:
+        caches = [stack.enter_context(Cache(port, "BCAST", *options)) for _ in range(5)]
+        writer = stack.enter_context(Client(port))
+        writer("MSET", *[word for key in keys for word in (key, "1")])
+        for cache in caches:
+            found = [key for _ in range(64) for key in cache.notice()[1]]
+            assert sorted(found) == sorted(key.encode() for key in keys)
 
 
 def test_client_list_shows_who_tracks(proxy):
