@@ -25,11 +25,11 @@ from pathlib import Path
 from bench import placement
 from bench.placement import Placement
 from bench.rows import LOAD, POOLS, SPACE, Row, key, reply, request
+from tests.servers import free_ports
 
 HOST = "127.0.0.1"
 PATIENCE = 60.0  # seconds; far longer than a start under valgrind
 CHECKOUT = Path(__file__).parent.parent
-GIVEN: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,10 @@ def exchange(port: int, sent: bytes, expected: int) -> bytes:
 
 
 def free_port() -> int:
-    """A port that is free now and that this function has not returned before."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = int(probe.getsockname()[1])
-        if port not in GIVEN:
-            GIVEN.add(port)
-            return port
+    """A port that stays reserved until this process ends, so no other process gets it before the
+    peer listens on it."""
+    [port] = free_ports(1)
+    return port
 
 
 def program(name: str) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import xml.dom.minidom
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench import chart, figures, measure, memory, placement, ratios, report, tracers
+from bench import chart, figures, measure, memory, peers, placement, ratios, report, tracers
 from bench.__main__ import arguments, main, selections
 from bench.measure import Load, Sample
 from bench.memory import Measured
@@ -71,6 +72,15 @@ def filled(histogram, values):
     for value in values:
         histogram.histogram_add(memory, value)
     return lambda percent: histogram.histogram_percentile(memory, percent)
+
+
+def test_port_of_a_peer_is_kept_for_it():
+    """A test beside it once got such a port between the choice and the peer's bind."""
+    port = peers.free_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((peers.HOST, port))
+    with socket.create_server((peers.HOST, port)):
+        assert peers.accepts(port)
 
 
 def test_bucket_holds_its_value_and_is_at_most_a_64th_wide(histogram):
