@@ -7,6 +7,7 @@ from nutproxy.msg.parse cimport Limits, Parser, parse_t
 ctypedef int (*recv_done_t)(Conn conn, char* data, Parser* parser) except -1
 ctypedef int (*recv_kept_t)(Conn conn) except -1
 ctypedef int (*recv_error_t)(Conn conn, Parser* parser) except -1
+ctypedef int (*recv_other_t)(Conn conn, char first) except -1
 ctypedef size_t (*recv_part_t)(Conn conn, char* data, size_t length, Parser* parser) except? 0
 ctypedef Body* (*send_next_t)(Conn conn, Cursor* cursor) noexcept
 ctypedef int (*send_done_t)(Conn conn) except -1
@@ -41,6 +42,7 @@ cdef class Conn(Pollable):
     cdef recv_part_t recv_part         # or NULL
     cdef recv_kept_t recv_kept         # NULL if a message may start at any time
     cdef recv_error_t recv_error
+    cdef recv_other_t recv_other       # NULL for a parser that never returns PARSE_OTHER
     cdef send_next_t send_next
     cdef send_done_t send_done
     cdef active_t active

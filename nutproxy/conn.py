@@ -28,6 +28,7 @@ Roles and protocols are known only to these handlers. The loop calls the first f
     recv_part   part of a large message is there  client: count it; server: drop it if too long
     recv_kept   the start of a message was kept   server: is a reply due at all?
     recv_error  the input is not a message        client: error reply, close; server: close
+    recv_other  the protocol is not known yet     client: its first byte decides
     send_next   the body to write after this one
     send_done   the first message has been written
     active      keep it after the peer has closed its side?
@@ -56,6 +57,7 @@ from cython.cimports.nutproxy.msg.parse import (
     PARSE_AGAIN,
     PARSE_ERROR,
     PARSE_OK,
+    PARSE_OTHER,
     PARSE_SWALLOW,
     Parser,
     parser_reset,
@@ -291,6 +293,8 @@ def conn_parse(
             conn.swallow = parser.rest
             conn.recv_done(conn, data + start, parser)
             size += conn_swallow(conn, have - start - size)
+        elif result == PARSE_OTHER:
+            conn.recv_other(conn, data[start])
         start += size
         if conn.fd < 0:
             return 0

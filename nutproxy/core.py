@@ -30,12 +30,14 @@ from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.string import memmove
+from cython.cimports.nutproxy.dispatch.binary import binary_recv_done, binary_recv_error
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import (
     redis_recv_done,
     redis_recv_error,
     redis_recv_large,
 )
+from cython.cimports.nutproxy.front.binary import choose_protocol
 from cython.cimports.nutproxy.front.frontend import ClientRoom, Frontend
 from cython.cimports.nutproxy.front.listener import Listener
 from cython.cimports.nutproxy.front.subscriptions import Subscriptions
@@ -53,7 +55,11 @@ from cython.cimports.nutproxy.janitor import Janitor
 from cython.cimports.nutproxy.msg.message import messages_setup, messages_turn
 from cython.cimports.nutproxy.msg.protocol import dispatch_t, refuse_t
 from cython.cimports.nutproxy.pool import ServerPool
-from cython.cimports.nutproxy.proto.protocols import memcache_protocol, redis_protocol
+from cython.cimports.nutproxy.proto.protocols import (
+    binary_protocol,
+    memcache_protocol,
+    redis_protocol,
+)
 from cython.cimports.nutproxy.stats.slab import GLOBAL_EVENTS, GLOBAL_TURNS, Slab
 
 from nutproxy import __version__
@@ -70,6 +76,9 @@ redis_protocol.refuse = cython.cast(refuse_t, redis_recv_error)
 memcache_protocol.handshake = MemcacheHandshake
 memcache_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
 memcache_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
+memcache_protocol.choose = choose_protocol
+binary_protocol.dispatch = cython.cast(dispatch_t, binary_recv_done)
+binary_protocol.refuse = cython.cast(refuse_t, binary_recv_error)
 
 # If a turn takes this many milliseconds longer than the poller's timeout, the process was stopped
 # meanwhile (SIGSTOP, a suspended virtual machine), or the machine is very busy.

@@ -414,6 +414,9 @@ class _Loader:
                 "on_dead_server",
                 "'miss' is only valid for a Memcached pool, set 'redis: false'",
             )
+        if keys.protocol != "auto" and "protocol" in table.values and keys.redis:
+            message = f"'{keys.protocol}' is only valid for a Memcached pool, set 'redis: false'"
+            self._problem(table, "protocol", message)
         if keys.redis:
             self._unknown_commands(table, _known_commands(keys), "Redis")
         else:
@@ -608,7 +611,7 @@ def _float32(number: float) -> float:
 def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
     settings = {key: getattr(keys, key) for key in PoolSettings.model_fields}
     if keys.redis:
-        settings["on_dead_server"] = "error"
+        settings |= {"on_dead_server": "error", "protocol": "auto"}
     else:
         settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
         settings |= {"custom_commands": ()}

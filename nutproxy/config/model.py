@@ -82,6 +82,7 @@ Hash = Annotated[
 ]
 LogFormat = Annotated[Literal["text", "json"], BeforeValidator(values.scalar)]
 Distribution = Annotated[Literal["ketama", "modula", "random"], BeforeValidator(values.scalar)]
+ClientProtocol = Annotated[Literal["auto", "ascii", "binary"], BeforeValidator(values.scalar)]
 OnDeadServer = Annotated[Literal["error", "miss"], BeforeValidator(values.scalar)]
 Transactions = Annotated[Literal["one_server", "split"], BeforeValidator(values.scalar)]
 SubscribeGap = Annotated[Literal["keep", "close"], BeforeValidator(values.scalar)]
@@ -376,6 +377,13 @@ class PoolSettings(Keys):
         unit="clients",
         minimum=0,
         maximum=MAX_INT,
+    )
+    protocol: ClientProtocol = key(
+        "auto",
+        "What clients of a Memcached pool speak: `ascii` (the text protocol, classic and meta),"
+        " `binary`, or `auto`: the first byte of each connection decides. Servers get the text"
+        " protocol in any case. Only for Memcached pools.",
+        example="ascii",
     )
     on_dead_server: OnDeadServer = key(
         "error",

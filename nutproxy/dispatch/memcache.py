@@ -416,6 +416,7 @@ def get_values(
     layout.finish = memcache_values
     layout.ordered = True
     layout.kept = True
+    layout.rewritten = False
     layout.part_flags = flags
     return split(client, command, data, parser, cython.address(layout), flags)
 

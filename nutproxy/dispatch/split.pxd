@@ -29,6 +29,7 @@ cdef struct Layout:
     finish_t finish         # how the replies are merged
     bint ordered            # the merge needs to know which part has which key
     bint kept               # the merge reads the keys from the request
+    bint rewritten          # the parts have another form than the request, which is never sent whole
     uint32_t part_flags
     int group               # split_parts sets it
 

@@ -61,7 +61,7 @@ def split(client, row, data, parser, layout, flags):
     first: cython.pointer(Arg) = cython.address(parser.argv[layout.first])
     nkeys: cython.uint = layout.nkeys
     length: cython.size_t = parser.pos - layout.start
-    fits: cython.bint = layout.limit == 0 or length <= layout.limit
+    fits: cython.bint = not layout.rewritten and (layout.limit == 0 or length <= layout.limit)
     one: Split
     if fits and (nkeys == 1 or route.ngroups == 1):
         return forward_key(
@@ -78,6 +78,8 @@ def split(client, row, data, parser, layout, flags):
     try:
         make_room(cython.address(one), route.ngroups)
         if route.group(data, first, layout.step, nkeys, one.groups):
+            if layout.rewritten:
+                return send_nowhere(client, row, cython.address(one), flags)
             return forward_one(client, row, data + layout.start, length, NO_GROUP, flags)
         plan(cython.address(one))
         if fits and one.count == 1:
@@ -126,6 +128,18 @@ def split_parts(client, row, data, parser, layout):
         return msg
     finally:
         release(cython.address(one))
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def send_nowhere(
+    client: ClientConn, row: cython.p_void, one: cython.pointer(Split), flags: cython.uint
+) -> cython.int:
+    """No server is live: make one part, which fails."""
+    memset(one.groups, 0, one.nkeys * cython.sizeof(cython.uint))
+    plan(one)
+    one.plans[1].group = cython.cast(cython.uint, NO_GROUP)
+    return send_split(client, row, one, flags)
 
 
 @cython.cfunc

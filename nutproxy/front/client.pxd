@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from nutproxy.back.profile cimport Profile
 from nutproxy.conn cimport Conn
@@ -29,6 +29,7 @@ cdef class ClientConn(Conn):
     cdef readonly Session session      # None unless it uses more than single requests
     cdef readonly int states           # proto.commands.State: why commands do not go to servers
     cdef readonly dict refusals        # by State: the refused command, and its error; None before one
+    cdef uint32_t opaque               # of its newest request, in Memcached's binary protocol
     cdef public int reply_mode         # CLIENT REPLY: is its next command answered?
     cdef bint paused                   # at a limit: not read until replies have left
     cdef public bint waiting           # a command must be answered before the next one is parsed
@@ -87,6 +88,7 @@ cdef class ClientConn(Conn):
     cdef int close_if_drained(self) except -1
 
 cdef Owner client_owner
+cdef void client_enqueue(Conn conn, Msg* msg) noexcept
 
 # End the clients that have begun a request and sent nothing for too long.
 cdef int end_unfinished(Frontend frontend) except -1

@@ -35,7 +35,14 @@ from cython.cimports.libc.errno import EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from cython.cimports.libc.stdlib import free
 from cython.cimports.nutproxy.back.link import Link
 from cython.cimports.nutproxy.back.profile import Profile
-from cython.cimports.nutproxy.conn import Conn, conn_recv, conn_send, recv_done_t, recv_error_t
+from cython.cimports.nutproxy.conn import (
+    Conn,
+    conn_recv,
+    conn_send,
+    recv_done_t,
+    recv_error_t,
+    recv_other_t,
+)
 from cython.cimports.nutproxy.front.frontend import Frontend
 from cython.cimports.nutproxy.front.session import Session
 from cython.cimports.nutproxy.io.jobs import Job
@@ -127,9 +134,7 @@ def client_active(conn: Conn) -> cython.bint:
     return conn.omsg_q.head is not cython.NULL or cython.cast(ClientConn, conn).waiting
 
 
-@cython.cfunc
-@cython.exceptval(check=False)
-def client_enqueue(conn: Conn, msg: cython.pointer(Msg)) -> cython.void:
+def client_enqueue(conn, msg):
     """Append a request to the client's queue, which keeps the replies in order. Until its reply has
     come, it counts with the size that replies to this client have had recently."""
     msg.client = cython.cast(cython.p_void, conn)
@@ -593,11 +598,12 @@ class ClientConn(Conn):
         self.flush_list = cython.address(self.reactor.flush_clients)
         self.recv = cython.cast(recv_t, client_recv)
         self.recv_next = cython.cast(recv_next_t, client_recv_next)
-        self.parse = self.protocol.parse_request
+        self.parse = frontend.parse_first
         self.recv_done = cython.cast(recv_done_t, self.protocol.dispatch)
         self.recv_large = cython.cast(recv_done_t, self.protocol.dispatch_large)
         self.recv_part = client_recv_part
         self.recv_error = cython.cast(recv_error_t, self.protocol.refuse)
+        self.recv_other = cython.cast(recv_other_t, self.protocol.choose)
         self.unfinished = cython.address(frontend.unfinished)
         self.send = cython.cast(send_t, client_send)
         self.send_next = client_send_next

@@ -4,6 +4,7 @@ from nutproxy.conn cimport Unfinished
 from nutproxy.io.jobs cimport Job
 from nutproxy.io.reactor cimport Reactor
 from nutproxy.io.wheel cimport Wheel
+from nutproxy.msg.parse cimport parse_t
 from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport CustomRows
@@ -43,6 +44,8 @@ cdef class Frontend:
     cdef bint admin_commands
     cdef bint split_transactions       # transactions: split
     cdef bint miss                     # on_dead_server: miss
+    cdef parse_t parse_first           # the parser of a new client
+    cdef bint only_binary              # protocol: binary
     cdef uint8_t* verdicts             # by row number: see Verdict
     cdef size_t max_requests           # a client's requests in flight
     cdef size_t max_pending            # bytes of a client's requests and replies

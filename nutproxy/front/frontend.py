@@ -12,6 +12,7 @@ from cython.cimports.nutproxy.front.frontend import CHECKED, DENIED
 from cython.cimports.nutproxy.io.jobs import Job
 from cython.cimports.nutproxy.io.wheel import Wheel
 from cython.cimports.nutproxy.pool import ServerPool
+from cython.cimports.nutproxy.proto.binary import binary_parse_first
 from cython.cimports.nutproxy.proto.table import CustomRows
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
@@ -76,6 +77,10 @@ class Frontend:
         self.admin_commands = config.admin_commands
         self.split_transactions = config.transactions == "split"
         self.miss = config.on_dead_server == "miss"
+        self.only_binary = config.protocol == "binary"
+        self.parse_first = self.protocol.parse_request
+        if not config.redis and config.protocol != "ascii":
+            self.parse_first = binary_parse_first
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending
         self.max_merged_reply = config.max_merged_reply

@@ -99,7 +99,8 @@ cdef struct Msg:
     uint32_t replies        # with MSG_BATCH
     Body req
     Body rsp
-    size_t room             # bytes of inline space in use
+    uint32_t room           # bytes of inline space in use
+    uint32_t opaque         # of a request in Memcached's binary protocol, as its client has sent it
     char inline_[MSG_INLINE]
 
 # A place in a queue of replies: a message, and one of its pieces.

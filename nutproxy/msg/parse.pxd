@@ -12,6 +12,7 @@ cdef enum ParseResult:
     PARSE_SKIP              # bytes up to pos have no meaning (an empty line): drop them
     PARSE_SWALLOW           # a whole message, which is refused: drop the `rest` bytes after it too
     PARSE_ERROR             # broken framing: error says why
+    PARSE_OTHER             # the connection's protocol is not known yet: nothing has been parsed
 
 # The limits of a request parser. Before AUTH, those of Redis requests are lower.
 cdef struct Limits:

@@ -6,6 +6,7 @@ ctypedef bint (*fits_t)(Msg* msg, const char* data, Parser* parser) noexcept
 # The client role's recv_done and recv_error (conn.pxd): a ClientConn is passed.
 ctypedef int (*dispatch_t)(object client, char* data, Parser* parser) except -1
 ctypedef int (*refuse_t)(object client, Parser* parser) except -1
+ctypedef int (*choose_t)(object client, char first) except -1
 
 cdef class Protocol:
     cdef readonly str name             # Redis or Memcached
@@ -18,6 +19,7 @@ cdef class Protocol:
     cdef dispatch_t dispatch           # a request is complete
     cdef dispatch_t dispatch_large     # the same for LARGE_MIN bytes and more; or NULL
     cdef refuse_t refuse               # the input is not a request, or is ended with parser.error
+    cdef choose_t choose               # a new client's first byte has come; or NULL
 
     # Replies.
     cdef parse_t parse_reply

@@ -599,9 +599,15 @@ MEMCACHE = {
         "memcached",
     ),
     "memcache_binary": ErrorText(
-        b"CLIENT_ERROR the binary protocol is not supported",
-        "A client sent the binary protocol. The connection is closed. Make the client use the text"
-        " protocol.",
+        b"CLIENT_ERROR the binary protocol is not accepted here, see the pool's protocol",
+        "A client sent the binary protocol to a pool with protocol: ascii. The connection is closed."
+        " Make the client use the text protocol, or set protocol: auto.",
+        "memcached",
+    ),
+    "memcache_only_binary": ErrorText(
+        b"CLIENT_ERROR only the binary protocol is accepted here, see the pool's protocol",
+        "A client sent the text protocol to a pool with protocol: binary. The connection is closed."
+        " Make the client use the binary protocol, or set protocol: auto.",
         "memcached",
     ),
     "memcache_tls": ErrorText(
@@ -830,6 +836,18 @@ CAUSES = {
     "ping": ErrorText(
         b"PING failed: %b",
         "The server replies to PING with an error, which says what is wrong.",
+    ),
+    "binary_long_key": ErrorText(
+        b"a key with spaces or control bytes may have 186 bytes at most",
+        "Such a key goes to the server as base64, which may have 250 bytes. Use shorter keys, or"
+        " keys without such bytes.",
+        "memcached",
+    ),
+    "binary_needs_meta": ErrorText(
+        b"the server does not know memcached's meta commands, which came with version 1.6",
+        "A client has sent a command of the binary protocol, and nutproxy sends meta commands in its"
+        " place. Upgrade the server. Gets work with older servers, too.",
+        "memcached",
     ),
     "no_statistics": ErrorText(
         b"the server's reply holds no statistics",

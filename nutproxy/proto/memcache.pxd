@@ -62,12 +62,15 @@ cdef struct Command:
     size_t length
     char name[COMMAND_NAME]
 
+cdef Command* commands               # the table
+
 cdef void commands_belong_to(void* protocol) noexcept
 cdef int memcache_parse_req(Parser* parser, const Limits* limits, const char* data,
                             size_t length) noexcept
 cdef int memcache_parse_rsp(Parser* parser, const Limits* limits, const char* data,
                             size_t length) noexcept
 cdef Command* command_of(Parser* parser) noexcept
+cdef int command_find(const char* name, size_t length) noexcept
 cdef bint is_word(const char* data, Arg* arg, const char* word, size_t length) noexcept
 cdef bint value_line(const char* line, size_t length, size_t* key, size_t* size) noexcept
 cdef bint value_numbers(const char* line, size_t start, size_t length, size_t* size) noexcept

@@ -92,7 +92,6 @@ ends_word = cython.declare(cython.bint[256])
 for _byte in (0, 10, 13, 32):
     ends_word[_byte] = True
 
-commands = cython.declare(cython.pointer(Command))
 count = cython.declare(cython.int)
 count = len(COMMANDS)
 commands = cython.cast(cython.pointer(Command), calloc(count, cython.sizeof(Command)))
@@ -137,9 +136,7 @@ def is_word(data, arg, word, length):
     return arg.length == length and memcmp(data + arg.offset, word, length) == 0
 
 
-@cython.cfunc
-@cython.exceptval(check=False)
-def command_find(name: cython.p_const_char, length: cython.size_t) -> cython.int:
+def command_find(name, length):
     """The number of a command, or -1 if it is unknown. Case-sensitive, as in memcached."""
     number: cython.int
     for number in range(count):

@@ -1,10 +1,11 @@
 # nutproxy/proto/protocols.py: the two protocols
-"""REDIS and MEMCACHE: their texts, and the functions of proto/. core.py adds those of the roles,
+"""REDIS and MEMCACHE, and the binary form of the latter: their texts, and the functions of proto/. core.py adds those of the roles,
 which are above this folder.
 """
 
 import cython
 from cython.cimports.nutproxy.msg.protocol import Protocol
+from cython.cimports.nutproxy.proto.binary import binary_parse_req, binary_rows_belong_to
 from cython.cimports.nutproxy.proto.memcache import (
     commands_belong_to,
     memcache_parse_req,
@@ -36,23 +37,36 @@ redis_protocol.parse_reply = redis_parse_rsp
 redis_protocol.kind_byte = True
 rows_belong_to(cython.cast(cython.p_void, redis_protocol))
 
-memcache_protocol = Protocol(
-    "Memcached",
-    ("Redis", "true"),
-    errors.memcache_error,
-    out_of_memory=MEMCACHE_REPLIES["out_of_memory"],
-    internal_error=MEMCACHE_REPLIES["internal"],
-    too_many_clients=MEMCACHE_REPLIES["memcache_max_clients"],
-    stalled=MEMCACHE_REPLIES["memcache_stalled"],
-    too_much=MEMCACHE_REPLIES["memcache_unfinished"],
-)
-memcache_protocol.commands = tuple(MEMCACHE_COMMANDS)
+
+@cython.cfunc
+def memcached() -> Protocol:
+    """A protocol with the texts and the commands that both forms of Memcached's have."""
+    protocol = Protocol(
+        "Memcached",
+        ("Redis", "true"),
+        errors.memcache_error,
+        out_of_memory=MEMCACHE_REPLIES["out_of_memory"],
+        internal_error=MEMCACHE_REPLIES["internal"],
+        too_many_clients=MEMCACHE_REPLIES["memcache_max_clients"],
+        stalled=MEMCACHE_REPLIES["memcache_stalled"],
+        too_much=MEMCACHE_REPLIES["memcache_unfinished"],
+    )
+    protocol.commands = tuple(MEMCACHE_COMMANDS)
+    return protocol
+
+
+memcache_protocol = memcached()
 memcache_protocol.parse_request = memcache_parse_req
 memcache_protocol.parse_reply = memcache_parse_rsp
 memcache_protocol.fits = memcache_fits
 memcache_protocol.miss = memcache_miss
 memcache_protocol.reads_on = True
 commands_belong_to(cython.cast(cython.p_void, memcache_protocol))
+
+# Front/binary.py gives it to clients. Their requests have rows of memcache_protocol.
+binary_protocol = memcached()
+binary_protocol.parse_request = binary_parse_req
+binary_rows_belong_to(cython.cast(cython.p_void, memcache_protocol))
 
 # For Python.
 REDIS = redis_protocol

@@ -1,0 +1,111 @@
+# nutproxy/proto/binary_commands.py: the table of memcached's binary protocol
+"""What nutproxy does with each opcode of the binary protocol.
+
+A row has the shape of the request, and the command of the text protocol that has the same effect.
+Servers only get text commands, so they need not speak the binary protocol. `deny_commands` names
+text commands, and denies the opcodes of that row with them. Shapes, statuses and texts are those of
+memcached 1.6 (protocol_binary.h and proto_bin.c).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+HEADER = 24  # bytes
+REQUEST, RESPONSE = 0x80, 0x81  # the first byte
+
+
+class Form(IntEnum):
+    """How a request is carried out."""
+
+    GET = 0  # gets; a run of quiet ones is one gets for each server
+    GAT = 1  # gats
+    TOUCH = 2  # mg with T
+    STORE = 3  # ms
+    DELETE = 4  # md
+    COUNT = 5  # ma
+    FLUSH = 6  # flush_all
+    LOCAL = 7  # handled by the proxy
+    SASL = 8  # memcached without SASL does not know it
+
+
+class Opcode(NamedTuple):
+    """A row. `extras` are the accepted lengths."""
+
+    name: str
+    code: int
+    form: Form
+    command: str  # the text command that has the same effect; "" if there is none
+    extras: tuple[int, ...] = (0,)
+    key: bool | None = True  # None: it may have one
+    value: bool = False
+    quiet: bool = False  # no reply to a miss (get), or to a success (others)
+    keyed: bool = False  # the reply repeats the key
+
+
+def _both(
+    name: str, code: int, quiet: int, form: Form, command: str, **shape: object
+) -> list[Opcode]:
+    """A row and its quiet form."""
+    return [
+        Opcode(name, code, form, command, **shape),  # type: ignore[arg-type]
+        Opcode(f"{name}Q", quiet, form, command, quiet=True, **shape),  # type: ignore[arg-type]
+    ]
+
+
+OPCODES: tuple[Opcode, ...] = (
+    *_both("Get", 0x00, 0x09, Form.GET, "get"),
+    *_both("GetK", 0x0C, 0x0D, Form.GET, "get", keyed=True),
+    *_both("GAT", 0x1D, 0x1E, Form.GAT, "gat", extras=(4,), value=True),
+    *_both("GATK", 0x23, 0x24, Form.GAT, "gat", extras=(4,), value=True, keyed=True),
+    Opcode("Touch", 0x1C, Form.TOUCH, "touch", extras=(4,), value=True),
+    *_both("Set", 0x01, 0x11, Form.STORE, "set", extras=(8,), value=True),
+    *_both("Add", 0x02, 0x12, Form.STORE, "add", extras=(8,), value=True),
+    *_both("Replace", 0x03, 0x13, Form.STORE, "replace", extras=(8,), value=True),
+    *_both("Append", 0x0E, 0x19, Form.STORE, "append", value=True),
+    *_both("Prepend", 0x0F, 0x1A, Form.STORE, "prepend", value=True),
+    *_both("Delete", 0x04, 0x14, Form.DELETE, "delete"),
+    *_both("Increment", 0x05, 0x15, Form.COUNT, "incr", extras=(20,)),
+    *_both("Decrement", 0x06, 0x16, Form.COUNT, "decr", extras=(20,)),
+    *_both("Flush", 0x08, 0x18, Form.FLUSH, "flush_all", extras=(0, 4), key=False),
+    *_both("Quit", 0x07, 0x17, Form.LOCAL, "quit", key=False),
+    Opcode("NoOp", 0x0A, Form.LOCAL, "mn", key=False),
+    Opcode("Version", 0x0B, Form.LOCAL, "version", key=False),
+    Opcode("Stat", 0x10, Form.LOCAL, "stats", key=None, value=True),
+    Opcode("SASL list", 0x20, Form.SASL, "", key=False),
+    Opcode("SASL auth", 0x21, Form.SASL, "", value=True),
+    Opcode("SASL step", 0x22, Form.SASL, "", value=True),
+)
+
+
+class Status(IntEnum):
+    """The status of a response."""
+
+    OK = 0x00
+    NOT_FOUND = 0x01
+    EXISTS = 0x02
+    TOO_LARGE = 0x03
+    INVALID = 0x04
+    NOT_STORED = 0x05
+    NOT_A_NUMBER = 0x06
+    AUTH = 0x20
+    UNKNOWN = 0x81
+    NO_MEMORY = 0x82
+    NOT_SUPPORTED = 0x83
+    INTERNAL = 0x84
+    TEMPORARY = 0x86
+
+
+# memcached's texts. The other statuses come with the text of nutproxy's error.
+TEXTS = {
+    Status.NOT_FOUND: b"Not found",
+    Status.EXISTS: b"Data exists for key.",
+    Status.TOO_LARGE: b"Too large.",
+    Status.INVALID: b"Invalid arguments",
+    Status.NOT_STORED: b"Not stored.",
+    Status.NOT_A_NUMBER: b"Non-numeric server-side value for incr or decr",
+    Status.AUTH: b"Auth failure.",
+    Status.UNKNOWN: b"Unknown command",
+    Status.NO_MEMORY: b"Out of memory",
+}
