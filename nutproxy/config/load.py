@@ -108,7 +108,6 @@ SYNONYMS = {
     "redis_database": "redis_db",
     "select": "redis_db",
     "mode": "redis",
-    "protocol": "redis",
     "type": "redis",
     "hash_function": "hash",
     "hashing": "hash",

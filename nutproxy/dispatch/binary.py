@@ -212,7 +212,7 @@ def put_line(request: cython.pointer(Request)) -> cython.bint:
     opcode: cython.int = cython.cast(cython.uchar, request.data[1])
     form: cython.int = request.shape.form
     request.encoded = not is_text_key(request.key, request.key_length)
-    if not request.encoded and (form == BIN_GET or form == BIN_GAT):
+    if not request.encoded and form in (BIN_GET, BIN_GAT):
         request.row = cython.address(as_text[opcode])
         put(request, request.row.command.name, 4)
         if form == BIN_GAT:

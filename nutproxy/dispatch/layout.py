@@ -57,7 +57,7 @@ def set_ranges(layout: cython.pointer(Layout), row: cython.pointer(Row)) -> cyth
     layout.limit = 0
     layout.finish = row.finish
     layout.ordered = row.by_key
-    layout.kept = False
+    layout.kept = layout.rewritten = False
     layout.part_flags = 0
 
 

@@ -13,8 +13,9 @@ from nutproxy.proto.errors import MEMCACHE_REPLIES, PROTOCOL_ERRORS
 log = logging.getLogger("nutproxy")
 
 TEXTS = {
-    "binary": "sent the binary Memcached protocol, which nutproxy does not speak; make the client"
-    " use the text protocol (libmemcached: remove BINARY_PROTOCOL; spymemcached: Protocol.TEXT)",
+    "binary": "sent the binary Memcached protocol, which this pool does not accept; make the client"
+    " use the text protocol, or another pool: a Memcached pool needs 'protocol: auto'",
+    "text": "sent the text Memcached protocol; this pool has 'protocol: binary': 'auto' takes both",
     "tls": "sent a TLS handshake; nutproxy does not speak TLS: turn it off in the client, or put a"
     " TLS proxy (stunnel, HAProxy) in front of nutproxy",
     "http": "sent an HTTP request; a health check must be of type TCP, and the statistics are on"
@@ -28,6 +29,7 @@ TEXTS = {
 # The protocol by the error text of the parsers.
 ERRORS = {
     MEMCACHE_REPLIES["memcache_binary"]: "binary",
+    MEMCACHE_REPLIES["memcache_only_binary"]: "text",
     MEMCACHE_REPLIES["memcache_tls"]: "tls",
     MEMCACHE_REPLIES["memcache_unknown"]: "http",
     MEMCACHE_REPLIES["memcache_redis"]: "redis",

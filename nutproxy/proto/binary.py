@@ -114,11 +114,10 @@ def binary_rows_belong_to(protocol):
 
 def is_text_key(key, length):
     """Can a line of the text protocol carry this key as it is?"""
-    index: cython.size_t
-    for index in range(length):
-        if not in_text_key[cython.cast(cython.uchar, key[index])]:
-            return False
-    return True
+    index: cython.size_t = 0
+    while index < length and in_text_key[cython.cast(cython.uchar, key[index])]:
+        index += 1
+    return index == length
 
 
 @cython.cfunc

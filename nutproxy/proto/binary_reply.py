@@ -380,7 +380,7 @@ def binary_reply(msg):
     shape = cython.address(shapes[opcode])
     first = data[0]
     second = data[1]
-    if opcode == OP_STAT or opcode == OP_VERSION:
+    if opcode in (OP_STAT, OP_VERSION):
         put_texts(msg, opcode)
     elif first == b"V" and (shape.form == BIN_GET or shape.form == BIN_GAT):
         put_found(msg, opcode)

@@ -600,8 +600,8 @@ MEMCACHE = {
     ),
     "memcache_binary": ErrorText(
         b"CLIENT_ERROR the binary protocol is not accepted here, see the pool's protocol",
-        "A client sent the binary protocol to a pool with protocol: ascii. The connection is closed."
-        " Make the client use the text protocol, or set protocol: auto.",
+        "A client sent the binary protocol to a pool with protocol: ascii. The connection is"
+        " closed. Make the client use the text protocol, or set protocol: auto.",
         "memcached",
     ),
     "memcache_only_binary": ErrorText(
@@ -845,8 +845,8 @@ CAUSES = {
     ),
     "binary_needs_meta": ErrorText(
         b"the server does not know memcached's meta commands, which came with version 1.6",
-        "A client has sent a command of the binary protocol, and nutproxy sends meta commands in its"
-        " place. Upgrade the server. Gets work with older servers, too.",
+        "A client has sent a command of the binary protocol, and nutproxy sends meta commands in"
+        " its place. Upgrade the server. Gets work with older servers, too.",
         "memcached",
     ),
     "no_statistics": ErrorText(

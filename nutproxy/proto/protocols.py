@@ -1,6 +1,6 @@
-# nutproxy/proto/protocols.py: the two protocols
-"""REDIS and MEMCACHE, and the binary form of the latter: their texts, and the functions of proto/. core.py adds those of the roles,
-which are above this folder.
+# nutproxy/proto/protocols.py: the protocols
+"""REDIS, MEMCACHE, and the binary form of the latter: their texts, and the functions of proto/.
+core.py adds those of the roles, which are above this folder.
 """
 
 import cython
@@ -71,4 +71,5 @@ binary_rows_belong_to(cython.cast(cython.p_void, memcache_protocol))
 # For Python.
 REDIS = redis_protocol
 MEMCACHE = memcache_protocol
+BINARY = binary_protocol
 PROTOCOLS = {True: REDIS, False: MEMCACHE}

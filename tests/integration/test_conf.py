@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nutproxy.config import load
-from tests.client import Client
+from nutproxy.proto.errors import MEMCACHE_REPLIES
+from tests.client import Client, read_all
 from tests.integration.conftest import mc_pool, pool
 from tests.integration.inside import running_worker, server_conns, socket_option
 from tests.memcache import MemcacheClient
@@ -276,6 +277,28 @@ def test_on_dead_server_decides_what_becomes_of_its_keys(setting):
                 else:
                     assert reply.startswith(b"SERVER_ERROR server 's2' of pool 'alpha': Connection")
             assert client(b"get %b" % alive) == found
+
+
+@pytest.mark.parametrize("setting", ["auto", "ascii", "binary"])
+def test_protocol_decides_what_memcached_clients_speak(setting):
+    noop = b"\x80\x0a" + bytes(22)
+    with (
+        MemcachedServer() as server,
+        NutproxyServer(mc_pool("alpha", [server], protocol=setting)) as proxy,
+    ):
+        with connect(proxy.port) as text:
+            text.sendall(b"get k\r\nquit\r\n")
+            received = read_all(text)
+        assert received == (
+            b"END\r\n" if setting != "binary" else MEMCACHE_REPLIES["memcache_only_binary"]
+        )
+        with connect(proxy.port) as binary:
+            binary.sendall(noop + b"\x80\x07" + bytes(22))
+            received = read_all(binary)
+        if setting == "ascii":
+            assert received == MEMCACHE_REPLIES["memcache_binary"]
+        else:
+            assert received == b"\x81\x0a" + bytes(22) + b"\x81\x07" + bytes(22)
 
 
 def test_value_above_proto_max_bulk_len_is_too_large_as_in_memcached():

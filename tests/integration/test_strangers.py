@@ -16,12 +16,15 @@ POST = b"POST /x HTTP/1.1\r\nHost: cache\r\n\r\nflush_all\r\n"
 
 @pytest.fixture(scope="module")
 def proxy():
-    """The pools `alpha` of Memcached and `beta` of Redis. Nothing sent to them reaches a server."""
+    """The pools `alpha` and `gamma` of Memcached, for text and binary clients, and `beta` of Redis.
+    Nothing sent to them reaches a server."""
     with MemcachedServer() as server:
         redis = mc_pool("beta", [server]).replace("redis: false", "redis: true")
         if "redis: true" not in redis:
             redis += "  redis: true\n"
-        with NutproxyServer(mc_pool("alpha", [server]) + redis) as proxy:
+        text = mc_pool("alpha", [server], protocol="ascii")
+        binary = mc_pool("gamma", [server], protocol="binary")
+        with NutproxyServer(text + redis + binary) as proxy:
             yield proxy
 
 
@@ -32,6 +35,7 @@ def proxy():
         ("alpha", TLS, "tls"),
         ("alpha", HTTP, "http"),
         ("alpha", b"*1\r\n$4\r\nPING\r\n", "redis"),
+        ("gamma", b"get k\r\n", "text"),
         ("beta", BINARY, "binary"),
         ("beta", TLS, "tls"),
         ("beta", POST, "http"),

@@ -1423,6 +1423,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "deny_commands",
         "custom_commands",
         "on_dead_server",
+        "protocol",
         "client_max_requests",
         "client_max_pending",
         "client_query_buffer_limit",

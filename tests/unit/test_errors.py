@@ -36,6 +36,11 @@ OTHERS = {
         "CLIENT_ERROR": "recognises memcached's error",
         "SERVER_ERROR": "recognises memcached's error",
     },
+    "proto/binary_reply.py": {
+        "CLIENT_ERROR ": "recognises memcached's error",
+        "SERVER_ERROR ": "recognises memcached's error",
+        "SERVER_ERROR": "recognises memcached's error",
+    },
     "proto/merge.py": {
         "-NOTBUSY ": "recognises the error of SCRIPT KILL",
         "-%b\r\n": "writes a server's blob error as a simple one, which hiredis can read",
