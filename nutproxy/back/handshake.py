@@ -15,6 +15,7 @@ that a reply came that nothing had asked for.
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import hiredis
@@ -141,6 +142,10 @@ def warn_no_password(server: Any) -> None:
     server.no_password = True
 
 
+# The versions of memcached without meta commands.
+WITHOUT_META = re.compile(r"(0|1\.[0-5])\.\d")
+
+
 class MemcacheHandshake:
     versions = (2,)
 
@@ -157,6 +162,7 @@ class MemcacheHandshake:
         if step and word == "VERSION":
             # Another proxy may have no version to tell.
             server.version = version.strip()
+            server.old = bool(WITHOUT_META.match(server.version))
             return None
         if reply.startswith(("ERROR", "CLIENT_ERROR", "SERVER_ERROR")):
             return reply

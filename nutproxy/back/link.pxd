@@ -36,6 +36,7 @@ cdef class Upstream:
     cdef readonly bytes error          # the error reply to requests while it is down
     cdef bint has_replied              # set by links at each complete reply
     cdef public bint no_resp3          # too old for HELLO
+    cdef public bint old               # would misread some requests: see Protocol.too_new
 
     # The link for requests of this client; it is opened if necessary. None if there is none now:
     # `refusal` is then the error reply for the client.

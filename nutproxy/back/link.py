@@ -108,6 +108,7 @@ NOT_NEEDED = "not needed"
 TIMED_OUT = os.strerror(ETIMEDOUT)
 # Causes that are made in advance: memory may have run out when they are needed.
 REPLY_LENGTH = errors.cause("reply_length")
+NEEDS_META = errors.cause("needs_meta")
 HANDSHAKE_LENGTH = errors.cause("handshake_length")
 INTERNAL_ERROR = errors.cause("internal")
 
@@ -453,7 +454,7 @@ def become_ready(self: Link) -> cython.int:
     self.state = LINK_READY
     self.reactor.handshakes -= 1
     self.recv_done = usual_recv_done(self)
-    self.send = cython.cast(send_t, server_send)
+    self.send = cython.cast(send_t, old_server_send if self.server.old else server_send)
     self.waiting_since = self.reactor.now
     self.connect_timer.cancel()
     self.server.link_ready(self)
@@ -461,6 +462,20 @@ def become_ready(self: Link) -> cython.int:
         self.user.link_opened(self)
     self.mark_flush()
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(-1, check=False)
+def old_server_send(conn: Conn) -> cython.int:
+    """The send of a link to an old server: requests that it would misread get an error."""
+    self: Link = cython.cast(Link, conn)
+    msg: cython.pointer(Msg) = conn.imsg_q.head
+    while msg is not cython.NULL:
+        if not msg.flags & (MSG_CANCELLED | MSG_DONE) and self.server.protocol.too_new(msg):
+            self.cancel(msg)
+            msg_error(msg, self.server.error_reply(NEEDS_META))
+        msg = msg.server_next
+    return server_send(conn)
 
 
 @cython.cfunc

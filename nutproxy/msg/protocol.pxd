@@ -2,6 +2,7 @@ from nutproxy.msg.message cimport Msg
 from nutproxy.msg.parse cimport Parser, parse_t
 
 ctypedef int (*miss_t)(Msg* msg) except -1
+ctypedef bint (*too_new_t)(Msg* msg) noexcept
 ctypedef bint (*fits_t)(Msg* msg, const char* data, Parser* parser) noexcept
 # The client role's recv_done and recv_error (conn.pxd): a ClientConn is passed.
 ctypedef int (*dispatch_t)(object client, char* data, Parser* parser) except -1
@@ -24,6 +25,7 @@ cdef class Protocol:
     # Replies.
     cdef parse_t parse_reply
     cdef fits_t fits                   # can it be the reply to this request? NULL: always
+    cdef too_new_t too_new             # would an old server misread this request? NULL: there is none
     cdef miss_t miss                   # gives a request the reply of a server without the key; or NULL
     cdef bint kind_byte                # its first byte tells its kind: the rest of a line can be dropped
     cdef bint reads_on                 # a server reads the rest of a request that it has refused

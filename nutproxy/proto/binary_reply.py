@@ -75,7 +75,7 @@ TOO_LARGE = cython.declare(cython.p_const_char, TEXTS[Status.TOO_LARGE])
 NOT_STORED = cython.declare(cython.p_const_char, TEXTS[Status.NOT_STORED])
 NOT_A_NUMBER = cython.declare(cython.p_const_char, TEXTS[Status.NOT_A_NUMBER])
 NO_MEMORY = cython.declare(cython.p_const_char, TEXTS[Status.NO_MEMORY])
-TOO_OLD_TEXT = cython.declare(bytes, cause("binary_needs_meta").encode())
+TOO_OLD_TEXT = cython.declare(bytes, cause("needs_meta").encode())
 TOO_OLD = cython.declare(cython.p_const_char, TOO_OLD_TEXT)
 UNEXPECTED = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_part_form"])
 # A reply without a known request, for when there is no memory for the right one.

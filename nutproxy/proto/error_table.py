@@ -843,10 +843,11 @@ CAUSES = {
         " keys without such bytes.",
         "memcached",
     ),
-    "binary_needs_meta": ErrorText(
+    "needs_meta": ErrorText(
         b"the server does not know memcached's meta commands, which came with version 1.6",
-        "A client has sent a command of the binary protocol, and nutproxy sends meta commands in"
-        " its place. Upgrade the server. Gets work with older servers, too.",
+        "A client has sent a meta command, or a command of the binary protocol for which nutproxy"
+        " sends one. An older server would run its data block as commands. Upgrade the server. Gets"
+        " of the binary protocol work with older servers, too.",
         "memcached",
     ),
     "no_statistics": ErrorText(

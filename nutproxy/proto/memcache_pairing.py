@@ -15,6 +15,8 @@ from cython.cimports.nutproxy.msg.message import MSG_NOREPLY, MSG_QUIET, Body, M
 from cython.cimports.nutproxy.proto.memcache import (
     GAT,
     GET,
+    META,
+    META_STORE,
     REPLY_ERROR,
     REPLY_VALUES,
     Command,
@@ -23,6 +25,12 @@ from cython.cimports.nutproxy.proto.memcache import (
 
 # Maximum passes over the keys of a request. Bounds the work for one reply.
 PASSES = cython.declare(cython.int, 64)
+
+
+def is_meta(msg):
+    """Does a memcached before 1.6 not know this command? It would run an ms' data block as
+    commands."""
+    return cython.cast(cython.pointer(Command), msg.row).kind in (META, META_STORE)
 
 
 def memcache_fits(msg, data, parser):

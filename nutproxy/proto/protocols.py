@@ -12,7 +12,7 @@ from cython.cimports.nutproxy.proto.memcache import (
     memcache_parse_rsp,
 )
 from cython.cimports.nutproxy.proto.memcache_merge import memcache_miss
-from cython.cimports.nutproxy.proto.memcache_pairing import memcache_fits
+from cython.cimports.nutproxy.proto.memcache_pairing import is_meta, memcache_fits
 from cython.cimports.nutproxy.proto.redis import redis_parse_req, redis_parse_rsp
 from cython.cimports.nutproxy.proto.table import rows_belong_to
 
@@ -60,6 +60,7 @@ memcache_protocol.parse_request = memcache_parse_req
 memcache_protocol.parse_reply = memcache_parse_rsp
 memcache_protocol.fits = memcache_fits
 memcache_protocol.miss = memcache_miss
+memcache_protocol.too_new = is_meta
 memcache_protocol.reads_on = True
 commands_belong_to(cython.cast(cython.p_void, memcache_protocol))
 
