@@ -11,6 +11,9 @@ import pytest
 
 from nutproxy.builtin.memcache import SUFFIX
 from nutproxy.hashkit.router import Router
+from nutproxy.proto import errors
+from nutproxy.proto.binary_commands import Status
+from tests.binary import BinaryClient, Op
 from tests.client import read_all, talk
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient
@@ -883,3 +886,37 @@ def test_invalid_statistics_do_not_shift_replies(reply, shown):
     ):
         client.send_bytes(b"stats settings\r\nmn\r\n")
         assert client.replies(2) == [shown + END, b"MN\r\n"]
+
+
+@pytest.mark.parametrize("first", ["text", "binary"])
+def test_an_old_server_gets_no_meta_command(first):
+    """memcached 1.4 replies ERROR to the line of an ms, and runs the data block as commands. A get
+    of the binary protocol needs no meta command."""
+
+    def script(session):
+        session.lines.readline()
+        session.send(b"VERSION 1.4.39\r\n")
+        while request := session.receive():
+            session.send(
+                b"VALUE k 0 1 7\r\nv\r\nEND\r\n" if request[0] == b"gets" else b"ERROR\r\n"
+            )
+
+    with (
+        ScriptedMemcached(script) as server,
+        NutproxyServer(mc_pool("alpha", [server])) as proxy,
+        MemcacheClient(proxy.port) as text,
+        BinaryClient(proxy.port) as binary,
+    ):
+        cause = "server 's1' of pool 'alpha': " + errors.cause("needs_meta")
+        for kind in [first, "text", "binary"]:
+            if kind == "text":
+                assert text(b"ms k 9", b"flush_all") == b"SERVER_ERROR %b\r\n" % cause.encode()
+                assert text(b"mg k v").startswith(b"SERVER_ERROR server 's1'")
+            else:
+                for op in (Op.SET, Op.SETQ):
+                    refused = binary(op, b"k", b"flush_all", extras=bytes(8), opaque=5)
+                    assert (refused.status, refused.opaque) == (Status.TEMPORARY, 5)
+                    assert refused.value == cause.encode()
+                assert binary(Op.GET, b"k").value == b"v"
+        names = {request[0] for request in server.requests}
+        assert names == {b"gets"}
