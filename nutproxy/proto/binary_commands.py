@@ -109,3 +109,49 @@ TEXTS = {
     Status.UNKNOWN: b"Unknown command",
     Status.NO_MEMORY: b"Out of memory",
 }
+
+# What a server gets for a request, by its form.
+SENT = {
+    Form.GET: "`gets k`; several quiet ones that arrive together: one `gets` to each server",
+    Form.GAT: "`gats 60 k`",
+    Form.TOUCH: "`mg k T60 f c`",
+    Form.STORE: "`ms k 3 F5 T60 C81 c`, with `M` and the mode",
+    Form.DELETE: "`md k C81`",
+    Form.COUNT: "`ma k MI D1 J10 N60 v c C81`",
+    Form.FLUSH: "`flush_all 10`, to all live servers",
+    Form.LOCAL: "handled by nutproxy, like `{}`",
+    Form.SASL: "refused: `Unknown command`, as by memcached without SASL",
+}
+
+_INTRODUCTION = """\
+## The binary protocol
+
+The first byte of a connection decides which protocol its client speaks; the pool's `protocol` may
+exclude one. Servers get the text protocol in any case: they need not speak the binary one, which
+memcached has declared deprecated. A key that text cannot carry (spaces, control bytes) goes as
+base64, with a meta command; it may have 186 bytes. Other keys may have 250. Meta commands need
+memcached 1.6; gets of text keys work with any version.
+
+Statuses, texts, opaque and cas are those of memcached. A pool's `deny_commands` names text
+commands, and denies the opcodes of the same row. A server that is down or does not reply in time
+gives status 0x86 (temporary failure) with the text of nutproxy's error; a denied command 0x83 (not
+supported). An expiration after the year 2038 is taken as that year, because meta commands have no
+later one.
+
+| | Opcode, quiet | Like | What a server gets |
+| --- | --- | --- | --- |
+"""
+
+
+def section() -> str:
+    """The section of docs/memcached.md."""
+    lines = []
+    for row in OPCODES:
+        if row.quiet:
+            continue
+        codes = [each.code for each in OPCODES if each.name in (row.name, f"{row.name}Q")]
+        numbers = ", ".join(f"0x{code:02x}" for code in codes)
+        like = f"`{row.command}`" if row.command else ""
+        sent = SENT[row.form].format(row.command)
+        lines.append(f"| {row.name} | {numbers} | {like} | {sent} |\n")
+    return _INTRODUCTION + "".join(lines)

@@ -16,6 +16,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from nutproxy.proto import binary_commands
+
 KEY_MAX = 250  # bytes of a key
 
 
@@ -167,11 +169,12 @@ Generated from the command table, `nutproxy/proto/memcache_commands.py`, by
 `python -m nutproxy.proto.memcache_commands`. Do not edit.
 
 This is how a pool with `redis: false`, the default, handles each command of memcached's text
-protocol. nutproxy checks lines as memcached 1.6 does and replies with the same errors. It closes
-the connection where memcached closes it. It does not forward `noreply` or the meta flag `q`: the
-server replies to every request, so that replies cannot be mixed up, and nutproxy drops the replies
-that the client did not want. A pool's `deny_commands` refuses further commands by name. A server's
-error is passed on unchanged. [differences.md](differences.md) lists the differences from memcached.
+protocol, and [each opcode](#the-binary-protocol) of the binary one. nutproxy checks lines as
+memcached 1.6 does and replies with the same errors. It closes the connection where memcached closes
+it. It does not forward `noreply` or the meta flag `q`: the server replies to every request, so that
+replies cannot be mixed up, and nutproxy drops the replies that the client did not want. A pool's
+`deny_commands` refuses further commands by name. A server's error is passed on unchanged.
+[differences.md](differences.md) lists the differences from memcached.
 """
 
 
@@ -186,7 +189,7 @@ def document() -> str:
         silent = ", ".join(reply.name for reply in row.quiet if reply is not Reply.OK)
         noreply = " (also `noreply`)" if row.noreply else ""
         lines.append(f"| {name} | {row.text}{noreply} | {KIND_TEXTS[row.kind]} | {silent} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n" + binary_commands.section()
 
 
 if __name__ == "__main__":
