@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import cython
 from cython.cimports.libc.string import memmove
+from cython.cimports.nutproxy.dispatch.authenticate import binary_authenticate, text_authenticate
 from cython.cimports.nutproxy.dispatch.binary import binary_recv_done, binary_recv_error
 from cython.cimports.nutproxy.dispatch.memcache import memcache_recv_done, memcache_recv_error
 from cython.cimports.nutproxy.dispatch.redis import (
@@ -78,6 +79,8 @@ memcache_protocol.dispatch = cython.cast(dispatch_t, memcache_recv_done)
 memcache_protocol.refuse = cython.cast(refuse_t, memcache_recv_error)
 memcache_protocol.choose = choose_protocol
 binary_protocol.dispatch = cython.cast(dispatch_t, binary_recv_done)
+memcache_protocol.authenticate = cython.cast(dispatch_t, text_authenticate)
+binary_protocol.authenticate = cython.cast(dispatch_t, binary_authenticate)
 binary_protocol.refuse = cython.cast(refuse_t, binary_recv_error)
 
 # If a turn takes this many milliseconds longer than the poller's timeout, the process was stopped

@@ -304,7 +304,8 @@ class MemcachedServer(ServerProcess):
         try:
             with connect(self.address) as connection:
                 connection.sendall(b"version\r\n")
-                return connection.recv(100).startswith(b"VERSION ")
+                # The second is the reply of one with users.
+                return connection.recv(100).startswith((b"VERSION ", b"CLIENT_ERROR unauth"))
         except OSError:
             return False
 

@@ -38,6 +38,7 @@ from nutproxy.config.model import (
     PoolSettings,
     accepted,
 )
+from nutproxy.config.users import name_of
 from nutproxy.config.values import (
     MEMCACHE_COMMANDS,
     Address,
@@ -413,6 +414,8 @@ class _Loader:
                 "on_dead_server",
                 "'miss' is only valid for a Memcached pool, set 'redis: false'",
             )
+        if keys.users and "users" in table.values and keys.redis:
+            self._problem(table, "users", "is only valid for a Memcached pool; use 'redis_auth'")
         if keys.protocol != "auto" and "protocol" in table.values and keys.redis:
             message = f"'{keys.protocol}' is only valid for a Memcached pool, set 'redis: false'"
             self._problem(table, "protocol", message)
@@ -420,6 +423,7 @@ class _Loader:
             self._unknown_commands(table, _known_commands(keys), "Redis")
         else:
             self._unknown_commands(table, MEMCACHE_COMMANDS, "Memcached")
+            self._users(table, keys.users)
             # twemproxy ignores redis_db in such a pool, so this is only a warning.
             for key in ("redis_db", "databases", "admin_commands", "custom_commands"):
                 if key in table.values and getattr(keys, key):
@@ -437,6 +441,12 @@ class _Loader:
                 hint = did_you_mean(name, sorted(known))
                 message = f"'{entry}' is not a {protocol} command{hint}"
                 self._problem(table, "deny_commands", message, entry.line)
+
+    def _users(self, table: Table, entries: tuple[str, ...]) -> None:
+        """Report a user who is named twice."""
+        names = [name_of(entry) for entry in entries]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self._problem(table, "users", f"user '{name}' is named twice")
 
     def _custom_commands(self, table: Table, commands: tuple[CustomCommand, ...]) -> None:
         """Report what is only wrong about them together."""
@@ -610,7 +620,7 @@ def _float32(number: float) -> float:
 def _pool_config(table: Table, defaults: Table, keys: PoolKeys) -> PoolConfig:
     settings = {key: getattr(keys, key) for key in PoolSettings.model_fields}
     if keys.redis:
-        settings |= {"on_dead_server": "error", "protocol": "auto"}
+        settings |= {"on_dead_server": "error", "protocol": "auto", "users": ()}
     else:
         settings |= {"redis_auth": None, "redis_db": 0, "admin_commands": False}
         settings |= {"custom_commands": ()}

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
-from nutproxy.config import custom, values
+from nutproxy.config import custom, users, values
 from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
@@ -88,6 +88,11 @@ Transactions = Annotated[Literal["one_server", "split"], BeforeValidator(values.
 SubscribeGap = Annotated[Literal["keep", "close"], BeforeValidator(values.scalar)]
 Command = Annotated[
     str, PlainValidator(values.command_name), WithJsonSchema({"type": "string", "minLength": 1})
+]
+UserValue = Annotated[
+    str,
+    PlainValidator(users.user),
+    WithJsonSchema({"type": "string", "pattern": "^\\S+([ \\t]+\\S+)+$"}),
 ]
 CustomValue = Annotated[
     custom.CustomCommand,
@@ -384,6 +389,17 @@ class PoolSettings(Keys):
         " `binary`, or `auto`: the first byte of each connection decides. Servers get the text"
         " protocol in any case. Only for Memcached pools.",
         example="ascii",
+    )
+    users: tuple[UserValue, ...] = key(
+        (),
+        "Who may use the pool, each written like a line of Redis' ACL file: name, `on` or `off`,"
+        " and `>password`, `#` with its SHA-256, or `nopass`. Clients of the binary protocol"
+        " authenticate with SASL PLAIN, as with `memcached -S`; clients of the text protocol with"
+        " `set` and `name password` as its data, as with `memcached -Y`. Without users everybody"
+        " may use the pool. Only for Memcached pools.",
+        example=["app on >secret", "old off >secret"],
+        written=[],
+        accepts=f"a list of users, each as {users.FORM}",
     )
     on_dead_server: OnDeadServer = key(
         "error",

@@ -1,3 +1,4 @@
+from nutproxy.front.client cimport ClientConn
 from nutproxy.msg.parse cimport Parser
 from nutproxy.proto.binary cimport LINE_ROOM, BinaryRow, Shape
 
@@ -14,6 +15,12 @@ cdef struct Request:
     bint encoded            # the key goes as base64
     size_t line_length
     char[LINE_ROOM] line
+
+# Queue a complete reply to the request at `data`: a status, and a text. `refuse` counts it as refused.
+cdef int respond(ClientConn client, const char* data, int status, const char* text,
+                 size_t length) except -1
+cdef int refuse(ClientConn client, const char* data, int status, const char* text,
+                size_t length) except -1
 
 cdef int binary_recv_done(object conn, char* data, Parser* parser) except -1
 cdef int binary_recv_error(object conn, Parser* parser) except -1

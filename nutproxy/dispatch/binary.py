@@ -62,6 +62,7 @@ from cython.cimports.nutproxy.proto.binary import (
     BIN_GAT,
     BIN_GET,
     BIN_LOCAL,
+    BIN_SASL,
     BIN_STORE,
     BIN_TOUCH,
     HEADER,
@@ -72,6 +73,7 @@ from cython.cimports.nutproxy.proto.binary import (
     STATUS_INVALID,
     STATUS_NOT_SUPPORTED,
     STATUS_OK,
+    STATUS_UNKNOWN,
     Shape,
     as_meta,
     as_text,
@@ -91,6 +93,7 @@ from cython.cimports.nutproxy.stats.slab import POOL_CLIENT_REQUESTS, POOL_REFUS
 from nutproxy.builtin.interface import Query
 from nutproxy.builtin.memcache import HANDLERS
 from nutproxy.front.strangers import tell_broken
+from nutproxy.proto.binary_commands import TEXTS, Status
 from nutproxy.proto.binary_reply import text_packets
 from nutproxy.proto.errors import MEMCACHE_REPLIES, cause, memcache_error
 
@@ -103,6 +106,7 @@ KEY_MAX = cython.declare(cython.size_t, 250)
 EXPTIME_MAX = cython.declare(cython.uint, 0x7FFFFFFF)
 # The expiration of Increment and Decrement that says: do not create the item.
 NEVER_CREATE = cython.declare(cython.uint, 0xFFFFFFFF)
+UNKNOWN = cython.declare(bytes, TEXTS[Status.UNKNOWN])
 LONG_KEY = cython.declare(bytes, cause("binary_long_key").encode())
 LINE_FEED = cython.declare(bytes, cause("memcache_line_feed").partition(" ")[2].encode())
 
@@ -252,6 +256,9 @@ def binary_recv_done(conn, data, parser):
     if parser.argc > 2:
         return get_run(client, data, parser)
     read_request(cython.address(request), data, parser.pos)
+    if shape.form == BIN_SASL:
+        # memcached without SASL does not know it.
+        return refuse(client, data, STATUS_UNKNOWN, UNKNOWN, len(UNKNOWN))
     if shape.form == BIN_LOCAL:
         return local_command(client, cython.address(request))
     if shape.form == BIN_FLUSH:
@@ -294,16 +301,7 @@ def binary_recv_error(conn, parser):
     return respond(client, head, STATUS_NOT_SUPPORTED, text, len(text))
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def respond(
-    client: ClientConn,
-    data: cython.p_const_char,
-    status: cython.int,
-    text: cython.p_const_char,
-    length: cython.size_t,
-) -> cython.int:
-    """Queue a complete reply to the request at `data`: a status, and a text."""
+def respond(client, data, status, text, length):
     msg: cython.pointer(Msg) = msg_get()
     if msg is cython.NULL:
         raise MemoryError
@@ -313,15 +311,7 @@ def respond(
     return 0
 
 
-@cython.cfunc
-@cython.exceptval(-1, check=False)
-def refuse(
-    client: ClientConn,
-    data: cython.p_const_char,
-    status: cython.int,
-    text: cython.p_const_char,
-    length: cython.size_t,
-) -> cython.int:
+def refuse(client, data, status, text, length):
     client.stats[POOL_REFUSED_REQUESTS] += 1
     return respond(client, data, status, text, length)
 

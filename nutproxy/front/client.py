@@ -591,7 +591,7 @@ class ClientConn(Conn):
         self.lib_ver = ""
         self.created = time.monotonic()
         self.last_request = self.reactor.now
-        self.authenticated = not frontend.redis_auth
+        self.authenticated = not (frontend.redis_auth or frontend.users)
         self.expected = frontend.max_pending // FIRST_REQUESTS
         self.unsent_max = UNREAD_FACTOR * frontend.max_pending
         self.stats = frontend.stats

@@ -46,6 +46,8 @@ cdef class Frontend:
     cdef bint miss                     # on_dead_server: miss
     cdef parse_t parse_first           # the parser of a new client
     cdef bint only_binary              # protocol: binary
+    cdef bint only_text                # protocol: ascii
+    cdef readonly object users         # Users of a Memcached pool
     cdef uint8_t* verdicts             # by row number: see Verdict
     cdef size_t max_requests           # a client's requests in flight
     cdef size_t max_pending            # bytes of a client's requests and replies

@@ -27,6 +27,7 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
 )
 
+from nutproxy.config.users import Users
 from nutproxy.front.scripts import Scripts
 from nutproxy.proto.commands import NAMES_DATABASE, custom
 
@@ -79,7 +80,9 @@ class Frontend:
         self.miss = config.on_dead_server == "miss"
         self.only_binary = config.protocol == "binary"
         self.parse_first = self.protocol.parse_request
-        if not config.redis and config.protocol != "ascii":
+        self.only_text = config.protocol == "ascii"
+        self.users = Users(config.users)
+        if not config.redis:
             self.parse_first = binary_parse_first
         self.max_requests = config.client_max_requests
         self.max_pending = config.client_max_pending

@@ -18,6 +18,7 @@ cdef class Protocol:
     # Requests.
     cdef parse_t parse_request
     cdef dispatch_t dispatch           # a request is complete
+    cdef dispatch_t authenticate       # the same for clients that have to do that; NULL for Redis
     cdef dispatch_t dispatch_large     # the same for LARGE_MIN bytes and more; or NULL
     cdef refuse_t refuse               # the input is not a request, or is ended with parser.error
     cdef choose_t choose               # a new client's first byte has come; or NULL

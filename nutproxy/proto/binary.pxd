@@ -32,6 +32,8 @@ cdef enum:
     OP_GETQ = 0x09
     OP_GETKQ = 0x0d
     OP_STAT = 0x10
+    OP_SASL_LIST = 0x20
+    OP_SASL_AUTH = 0x21
 
 # binary_commands.Status
 cdef enum:
@@ -42,6 +44,7 @@ cdef enum:
     STATUS_INVALID = 0x04
     STATUS_NOT_STORED = 0x05
     STATUS_NOT_A_NUMBER = 0x06
+    STATUS_AUTH = 0x20
     STATUS_UNKNOWN = 0x81
     STATUS_NO_MEMORY = 0x82
     STATUS_NOT_SUPPORTED = 0x83

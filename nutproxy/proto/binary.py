@@ -206,7 +206,7 @@ def check_header(
         or (not shape.value and body != key + extras)
     ):
         return fail(parser, STATUS_INVALID, INVALID)
-    if not shape.known or shape.form == BIN_SASL:
+    if not shape.known:
         fail(parser, STATUS_UNKNOWN, UNKNOWN)
     elif cython.cast(cython.longlong, body - key - extras) > limits.bulk:
         fail(parser, STATUS_TOO_LARGE, TOO_LARGE)

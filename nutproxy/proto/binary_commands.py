@@ -27,7 +27,7 @@ class Form(IntEnum):
     COUNT = 5  # ma
     FLUSH = 6  # flush_all
     LOCAL = 7  # handled by the proxy
-    SASL = 8  # memcached without SASL does not know it
+    SASL = 8  # handled by the proxy; memcached without SASL does not know it
 
 
 class Opcode(NamedTuple):
@@ -120,7 +120,8 @@ SENT = {
     Form.COUNT: "`ma k MI D1 J10 N60 v c C81`",
     Form.FLUSH: "`flush_all 10`, to all live servers",
     Form.LOCAL: "handled by nutproxy, like `{}`",
-    Form.SASL: "refused: `Unknown command`, as by memcached without SASL",
+    Form.SASL: "handled by nutproxy: PLAIN with the pool's `users`; without users"
+    " `Unknown command`, as by memcached without SASL",
 }
 
 _INTRODUCTION = """\

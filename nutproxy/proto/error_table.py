@@ -610,6 +610,23 @@ MEMCACHE = {
         " Make the client use the binary protocol, or set protocol: auto.",
         "memcached",
     ),
+    "memcache_unauthenticated": ErrorText(
+        b"CLIENT_ERROR unauthenticated",
+        "The pool has users, and the client has not authenticated. Let it send `set k 0 0 N` with"
+        " its name and its password as the data first.",
+        "memcached",
+    ),
+    "memcache_auth_format": ErrorText(
+        b"CLIENT_ERROR bad authentication token format",
+        "The data of the set that authenticates is not a name and a password with a space between"
+        " them.",
+        "memcached",
+    ),
+    "memcache_auth_failure": ErrorText(
+        b"CLIENT_ERROR authentication failure",
+        "The pool's users have no such name, it is off, or the password is wrong.",
+        "memcached",
+    ),
     "memcache_tls": ErrorText(
         b"CLIENT_ERROR TLS is not supported",
         "A client began a TLS handshake. The connection is closed. Turn TLS off in the client, or"

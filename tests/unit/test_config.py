@@ -536,6 +536,34 @@ def test_custom_command_that_is_not_accepted(findings, entry, message):
     assert findings(text) == [f"f.yml:5: pool 'p': custom_commands: {message}"]
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("app", "entry 1 'app' is not complete, accepted: a list of users"),
+        ("app >secret", "user 'app' must be either on or off"),
+        ("app on off >secret", "user 'app' must be either on or off"),
+        ("app on", "user 'app' has no password: add >password, #sha256 or nopass"),
+        ("app on secret", "entry 1 'app' has a rule that is not known, accepted: a list of users"),
+        ("app on '#123'", "entry 1 'app' has a rule that is not known, accepted: a list of users"),
+    ],
+)
+def test_users_are_checked_and_passwords_not_repeated(findings, entry, message):
+    text = f'p:\n  listen: h:1\n  users: ["{entry}"]\n  servers: [h:1:1]\n'
+    [found] = findings(text)
+    assert found.startswith(f"f.yml:3: pool 'p': users: {message}")
+    assert "secret" not in found
+
+
+def test_a_user_is_named_once_and_only_in_memcached_pools(findings):
+    users = "p:\n  listen: h:1\n  users: [{}]\n  redis: {}\n  servers: [h:1:1]\n"
+    assert findings(users.format("a on nopass, a off", "false")) == [
+        "f.yml:3: pool 'p': users: user 'a' is named twice"
+    ]
+    assert findings(users.format("a on nopass", "true")) == [
+        "f.yml:3: pool 'p': users: is only valid for a Memcached pool; use 'redis_auth'"
+    ]
+
+
 def test_custom_commands_are_read_in_the_form_of_the_table(read_pool):
     pool = read_pool(
         "custom_commands:\n  - MyMod.Store -4 write,fast 1 1 1 numkeys 2\n  - MYMOD.X 3 2 2 1\n"
@@ -1424,6 +1452,7 @@ def test_example_of_twemproxys_file_sets_every_key_of_twemproxy():
         "custom_commands",
         "on_dead_server",
         "protocol",
+        "users",
         "client_max_requests",
         "client_max_pending",
         "client_query_buffer_limit",

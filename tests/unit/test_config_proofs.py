@@ -52,6 +52,7 @@ PROOFS = {
     "max_profiles": "integration/test_databases.py::"
     "test_clients_share_no_more_combinations_than_max_profiles",
     "max_blocked": "integration/test_blocking.py::test_only_max_blocked_clients_wait",
+    "users": "integration/test_memcache_users.py::test_text_clients_authenticate_as_with_memcached",
     "protocol": "integration/test_conf.py::test_protocol_decides_what_memcached_clients_speak",
     "on_dead_server": "integration/test_conf.py::"
     "test_on_dead_server_decides_what_becomes_of_its_keys",
