@@ -19,7 +19,7 @@ ResponseReader, which has no socket, finds where it ends.
 import enum
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.client import read_all
@@ -147,7 +147,7 @@ class Response:
     extras: bytes
     key: bytes
     value: bytes
-    raw: bytes
+    raw: bytes = field(repr=False)
 
     @property
     def flags(self) -> int:
