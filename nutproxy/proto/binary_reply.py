@@ -74,7 +74,6 @@ EXISTS = cython.declare(cython.p_const_char, TEXTS[Status.EXISTS])
 TOO_LARGE = cython.declare(cython.p_const_char, TEXTS[Status.TOO_LARGE])
 NOT_STORED = cython.declare(cython.p_const_char, TEXTS[Status.NOT_STORED])
 NOT_A_NUMBER = cython.declare(cython.p_const_char, TEXTS[Status.NOT_A_NUMBER])
-NO_MEMORY = cython.declare(cython.p_const_char, TEXTS[Status.NO_MEMORY])
 TOO_OLD_TEXT = cython.declare(bytes, cause("needs_meta").encode())
 TOO_OLD = cython.declare(cython.p_const_char, TOO_OLD_TEXT)
 UNEXPECTED = cython.declare(cython.p_const_char, MEMCACHE_REPLIES["memcache_part_form"])
@@ -130,14 +129,17 @@ def read_numbers(
 def read_value(
     data: cython.p_const_char, length: cython.size_t, found: cython.pointer(Item)
 ) -> cython.bint:
-    """Read `VALUE <key> <flags> <bytes> [cas]`."""
+    """Read `VALUE <key> <flags> <bytes> [cas]`. Is it the only value?"""
     space: cython.p_const_char
     if length < 7:
         return False
     space = cython.cast(cython.p_const_char, memchr(data + 6, b" ", length - 6))
     if space is cython.NULL:
         return False
-    return read_numbers(data, cython.cast(cython.size_t, space - data) + 1, length, found)
+    return (
+        read_numbers(data, cython.cast(cython.size_t, space - data) + 1, length, found)
+        and found.start + found.size + 2 + END == length
+    )
 
 
 @cython.cfunc
@@ -228,10 +230,10 @@ def judge_error(
             found.status = STATUS_TOO_LARGE
             found.text = TOO_LARGE
             found.length = strlen(TOO_LARGE)
-        elif begins(found.text, found.length, b"out of memory"):
+        elif begins(found.text, found.length, b"out of memory") or begins(
+            found.text, found.length, b"Out of memory"
+        ):
             found.status = STATUS_NO_MEMORY
-            found.text = NO_MEMORY
-            found.length = strlen(NO_MEMORY)
     else:
         # ERROR: the server does not know meta commands.
         found.status = STATUS_NOT_SUPPORTED
@@ -436,6 +438,9 @@ def put_found(msg: cython.pointer(Msg), opcode: cython.int) -> cython.void:
                 cython.NULL,
                 0,
             )
+        elif msg.flags & MSG_ERROR:
+            # An error in place of the rest.
+            put_failure(msg, opcode, msg.opaque, text.data, text.length)
         else:
             put_failure(msg, opcode, msg.opaque, UNEXPECTED, strlen(UNEXPECTED))
     except MemoryError:
