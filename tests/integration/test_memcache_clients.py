@@ -3,6 +3,10 @@
 Each client gets a single address, so nutproxy does the sharding.
 """
 
+import itertools
+import re
+import shutil
+import subprocess
 import threading
 
 import pylibmc
@@ -37,12 +41,19 @@ def pymc(port):
     client.close()
 
 
-@pytest.fixture
-def libmc(port):
-    client = pylibmc.Client([f"{HOST}:{port}"], binary=False, behaviors={"tcp_nodelay": True})
-    client.flush_all()
+@pytest.fixture(params=[False, True], ids=["text", "binary"])
+def libmc(port, request):
+    client = libmc_client(port, request.param)
     yield client
     client.disconnect_all()
+
+
+def libmc_client(port, binary, **behaviors):
+    client = pylibmc.Client(
+        [f"{HOST}:{port}"], binary=binary, behaviors={"tcp_nodelay": True, **behaviors}
+    )
+    client.flush_all()
+    return client
 
 
 # pymemcache
@@ -178,6 +189,68 @@ def test_pylibmc_large_values(libmc):
     assert libmc.get(KEYS[0]) == values[KEYS[0]]
 
 
+# How libmemcached sends and waits. With `_noreply` it sends quiet requests.
+BEHAVIORS = {
+    "no_block": {"no_block": True},
+    "noreply": {"_noreply": True},
+    "ketama": {"ketama": True, "remove_failed": 1, "dead_timeout": 10},
+    "prefetch": {"_io_key_prefetch": 10, "_io_msg_watermark": 5, "_io_bytes_watermark": 1000},
+    "cas": {"cas": True},
+}
+
+
+@pytest.mark.parametrize("name", BEHAVIORS)
+@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+def test_pylibmc_behaviors(port, binary, name):
+    client = libmc_client(port, binary, **BEHAVIORS[name])
+    values = {key: key * 100 for key in KEYS}
+    for _ in range(3):
+        client.set_multi(values)
+        for key, value in itertools.islice(values.items(), 20):
+            client.set(key, value)
+            client.append(key, "+")
+            if name != "noreply":
+                # libmemcached does not read the errors of quiet requests.
+                assert not client.add(key, "no")
+                assert not client.delete("missing")
+            assert client.get(key) == value + "+"
+            client.set(key, value)
+        assert client.get_multi([*KEYS, "missing"]) == values
+        client.delete_multi(KEYS[::2])
+        assert client.get_multi(KEYS) == {key: values[key] for key in KEYS[1::2]}
+    client.disconnect_all()
+
+
+@pytest.mark.parametrize("key", ["with space", "tab\t", "line\nend", "\xff", "x" * 250])
+def test_pylibmc_binary_keys(port, key):
+    client = libmc_client(port, True)
+    assert client.set(key, "v")
+    assert client.get(key) == "v"
+    assert client.get_multi([key, "missing"]) == {key: "v"}
+    assert client.delete(key)
+    client.disconnect_all()
+
+
+def test_pylibmc_binary_counts_from_an_initial_value(port):
+    """Its text protocol has no such command. pylibmc does not call it, so this is the reply to an
+    increment without one."""
+    client = libmc_client(port, True)
+    with pytest.raises(pylibmc.NotFound):
+        client.incr("n")
+    client.set("n", 41)
+    assert client.incr("n") == 42
+    assert client.incr_multi(["n"], delta=8) is None
+    assert client.get("n") == 50
+    client.disconnect_all()
+
+
+def test_pylibmc_binary_statistics(port):
+    client = libmc_client(port, True)
+    [(_, rows)] = client.get_stats()
+    assert rows["version"].endswith(SUFFIX.encode())
+    client.disconnect_all()
+
+
 def test_pylibmc_pool_in_threads(libmc):
     pool = pylibmc.ThreadMappedPool(libmc)
 
@@ -215,3 +288,57 @@ def in_threads(user):
         thread.join()
     if faults:
         raise faults[0]
+
+
+# libmemcached's tools
+
+
+def program(*names):
+    """The path of a program. Debian has its own names for some."""
+    for name in names:
+        if path := shutil.which(name):
+            return path
+    pytest.skip(f"{names[0]} of libmemcached-tools is not installed")
+
+
+def output(*command, expect=0):
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("way", ["direct", "proxied"])
+def test_memcapable_passes(way, port):
+    """Its 27 tests of each protocol."""
+    memcapable = program("memcapable", "memccapable")
+    with MemcachedServer() as direct:
+        lines = output(memcapable, "-h", HOST, "-p", port if way == "proxied" else direct.port)
+    passed = re.findall(r"^(ascii|binary) (.*?) +\[pass\]$", lines, re.M)
+    assert len(passed) == len(set(passed))
+    assert [[kind for kind, _ in passed].count(kind) for kind in ("ascii", "binary")] == [27, 27]
+
+
+@pytest.mark.parametrize("protocol", ["ascii", "binary"])
+def test_tools_of_libmemcached(port, tmp_path, protocol):
+    def tool(name, *arguments, expect=0):
+        options = [f"--servers={HOST}:{port}", *(["--binary"] if protocol == "binary" else [])]
+        path = program(name, name.replace("mem", "memc", 1))
+        return output(path, *options, *arguments, expect=expect)
+
+    files = [tmp_path / f"file{number}" for number in range(30)]
+    for file in files:
+        file.write_text(f"the content of {file.name}" * 100)
+    tool("memcp", "--flag=5", *files)
+    for file in files:
+        assert tool("memcat", file.name) == file.read_text() + "\n"
+    assert tool("memcat", "--flag", files[0].name).startswith("5\n")
+    tool("memexist", files[0].name)
+    tool("memtouch", "--expire=1000", files[0].name)
+    tool("memrm", files[0].name)
+    tool("memexist", files[0].name, expect=1)
+    output(program("memping", "memcping"), f"--servers={HOST}:{port}")
+    assert "nutproxy_pool" in tool("memstat")
+    tool("memflush")
+    tool("memexist", files[1].name, expect=1)
