@@ -14,7 +14,7 @@ BENCH ?=
 
 BIN := $(VENV)/bin
 # What `make applications` needs of Debian: the languages, and the libraries of PHP and Ruby.
-APPLICATIONS := npm php php-redis php-predis ruby ruby-redis sidekiq
+APPLICATIONS := npm php php-redis php-predis php-memcached ruby ruby-redis ruby-dalli sidekiq
 COMPILED := $(patsubst %.pxd,%.py,$(shell find nutproxy -name '*.pxd'))
 UNCOMPILED := $(filter-out $(COMPILED),$(shell find nutproxy -name '*.py'))
 SOURCES := setup.py $(shell find nutproxy -name '*.py' -o -name '*.pxd')
@@ -36,7 +36,8 @@ help:
 	@echo "             random conversations of several clients, with one Redis and with nutproxy:"
 	@echo "             20 minutes (make differential COUNT=1000 SEED=7)"
 	@echo "make applications"
-	@echo "             Celery, Django, BullMQ, Sidekiq and others with one Redis and with nutproxy;"
+	@echo "             Celery, Django, BullMQ, Sidekiq and others with one Redis and with nutproxy,"
+	@echo "             PHP's sessions and others with memcached;"
 	@echo "             installs each in an environment of its own in .applications: 5 minutes"
 	@echo "make clients the newest clients in Go, Java and Rust, as far as Go, Maven and Cargo are there"
 	@echo "make isolation"
@@ -70,7 +71,7 @@ differential: build $(VENV)/.test
 	$(BIN)/python -m tests.stateful --count $(COUNT) --seed $(SEED)
 
 applications: build $(VENV)/.test
-	@.ci/packages redis-server $(APPLICATIONS)
+	@.ci/packages redis-server memcached $(APPLICATIONS)
 	NUTPROXY_APPLICATIONS=1 $(BIN)/python -m pytest -n 2 tests/applications
 
 clients: build $(VENV)/.test

@@ -24,6 +24,7 @@ REDIS = [
 MEMCACHED = [
     Scenario("go/gomemcache"),
     Scenario("java/spymemcached"),
+    Scenario("java/spymemcached", variables={"PROTOCOL": "BINARY"}),
 ]
 
 

@@ -1,4 +1,4 @@
-# tests/applications/test_applications.py: applications that keep their data in Redis
+# tests/applications/test_applications.py: applications that keep their data in Redis or memcached
 """The settings in a row of `SCENARIOS` are those that docs/applications.md gives to users.
 
 `make applications` runs all scenarios. Otherwise only those run that are installed within seconds.
@@ -10,8 +10,8 @@ import pytest
 
 from tests.applications import environments
 from tests.applications.scenarios import Scenario
-from tests.integration.conftest import pool
-from tests.servers import NutproxyServer, RedisServer
+from tests.integration.conftest import mc_pool, pool
+from tests.servers import MemcachedServer, NutproxyServer, RedisServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 * environments.MINUTES)]
 
@@ -43,7 +43,18 @@ OTHERS = [
     Scenario("ruby/redis.rb"),
     Scenario("ruby/sidekiq.rb", pool={"hash_tag": "'q:'", "transactions": "split"}),
 ]
-SCENARIOS = QUICK + OTHERS if os.environ.get("NUTPROXY_APPLICATIONS") else QUICK
+# These speak memcached's binary protocol.
+MEMCACHED_QUICK = [
+    Scenario("python/bmemcached"),
+]
+MEMCACHED_OTHERS = [
+    Scenario("node/memjs"),
+    Scenario("php/memcached.php"),
+    Scenario("ruby/dalli.rb"),
+]
+ALL = bool(os.environ.get("NUTPROXY_APPLICATIONS"))
+SCENARIOS = QUICK + OTHERS if ALL else QUICK
+MEMCACHED = MEMCACHED_QUICK + MEMCACHED_OTHERS if ALL else MEMCACHED_QUICK
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
@@ -60,6 +71,25 @@ def test_with_nutproxy_and_three_servers(scenario):
         RedisServer() as two,
         RedisServer() as three,
         NutproxyServer(pool("alpha", [one, two, three], **scenario.pool)) as proxy,
+    ):
+        scenario.run(proxy.port)
+        assert "rror" not in proxy.log()
+
+
+@pytest.mark.parametrize("scenario", MEMCACHED, ids=str)
+def test_with_one_memcached(scenario):
+    """The control, as above."""
+    with MemcachedServer() as server:
+        scenario.run(server.port)
+
+
+@pytest.mark.parametrize("scenario", MEMCACHED, ids=str)
+def test_with_nutproxy_and_three_memcached_servers(scenario):
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        MemcachedServer() as three,
+        NutproxyServer(mc_pool("alpha", [one, two, three], **scenario.pool)) as proxy,
     ):
         scenario.run(proxy.port)
         assert "rror" not in proxy.log()

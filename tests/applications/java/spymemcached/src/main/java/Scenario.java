@@ -1,8 +1,9 @@
-// spymemcached in its defaults: storing, reading many, cas, counters, touching.
-import java.net.InetSocketAddress;
+// spymemcached in its defaults, or with the protocol in PROTOCOL: storing, reading many, cas, counters, touching.
 import java.util.HashMap;
 import java.util.Map;
+import net.spy.memcached.AddrUtil;
 import net.spy.memcached.CASResponse;
+import net.spy.memcached.ConnectionFactoryBuilder;
 import net.spy.memcached.MemcachedClient;
 
 public class Scenario {
@@ -13,8 +14,12 @@ public class Scenario {
     }
 
     public static void main(String[] arguments) throws Exception {
-        int port = Integer.parseInt(System.getenv("MEMCACHED_PORT"));
-        var client = new MemcachedClient(new InetSocketAddress("127.0.0.1", port));
+        var address = AddrUtil.getAddresses("127.0.0.1:" + System.getenv("MEMCACHED_PORT"));
+        var protocol = System.getenv().getOrDefault("PROTOCOL", "TEXT");
+        var factory = new ConnectionFactoryBuilder()
+            .setProtocol(ConnectionFactoryBuilder.Protocol.valueOf(protocol))
+            .build();
+        var client = new MemcachedClient(factory, address);
         try {
             use(client);
         } finally {
