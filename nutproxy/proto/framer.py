@@ -16,7 +16,7 @@ from cython.cimports.nutproxy.proto.memcache import REPLY_ERROR
 from cython.cimports.nutproxy.proto.redis import ARGS_MAX
 
 from nutproxy.proto.memcache_commands import Reply
-from nutproxy.proto.protocols import REDIS
+from nutproxy.proto.protocols import BINARY, REDIS
 from nutproxy.proto.redis import split_inline
 
 
@@ -50,7 +50,9 @@ class Framer:
 
         A Memcached request is a tuple (words, block, noreply, error): a list of bytes; the data
         block or None; whether the client wants no reply; the error reply or None. A reply is a pair
-        (form, bytes), where the form is a Reply, or None for an error.
+        (form, bytes), where the form is a Reply, or None for an error. A request of the binary
+        protocol, or a run of quiet gets, is a pair of its bytes, or of its header if the body is
+        dropped, and the error text or None.
 
         Raises ValueError with the parser's text for malformed framing. Messages before the
         malformed one are returned first, and the next call raises.
@@ -102,6 +104,9 @@ class Framer:
                 return data[: parser.pos]
             kind = None if parser.kind == REPLY_ERROR else Reply(parser.kind)
             return kind, data[: parser.pos]
+        if self.protocol is BINARY:
+            error = None if parser.error is cython.NULL else cython.cast(bytes, parser.error)
+            return data[: parser.pos], error
         if parser.line:
             return split_inline(data[: parser.pos].rstrip(b"\r\n"))
         for index in range(parser.argc):

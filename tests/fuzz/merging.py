@@ -7,6 +7,9 @@ Scripted servers send these replies. A part that is not one whole reply is repla
 since the targets of the parsers test malformed replies. The command has keys on all three servers.
 nutproxy must send one well-formed reply, and then the reply to an ECHO after the command. If the
 servers' replies are of the expected kind, the merged reply is known and compared.
+
+binary_merge does the same with requests of Memcached's binary protocol, also with those for a
+single key: the servers' replies are text, so nutproxy translates each of them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from collections.abc import Callable, Hashable, Iterator
 
 from nutproxy.proto import protocols
 from nutproxy.proto.framer import Framer
+from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_TABLE
 from nutproxy.proto.memcache_commands import Reply
+from tests.binary import BinaryClient, Op, Response, counting, expiring, request, storage
 from tests.client import Client
 from tests.fuzz.engine import Target
 from tests.integration.conftest import mc_pool, pool
@@ -72,6 +77,40 @@ MEMCACHE_COMMANDS = [
 FORMS = [{Reply.VALUES}] * 3 + [{Reply.OK}, {Reply.STATS, Reply.RESET, Reply.OK, Reply.VALUES}]
 
 
+# Requests, and the text command that is sent for them. The first is a run of quiet gets.
+BINARY_COMMANDS = [
+    (
+        "gets",
+        [request(Op.GETKQ if at % 2 else Op.GETQ, key, opaque=at) for at, key in enumerate(ASKED)],
+    ),
+    *(("gets", [request(opcode, ASKED[0])]) for opcode in (Op.GET, Op.GETQ, Op.GETK, Op.GETKQ)),
+    *(
+        ("gats", [request(opcode, ASKED[0], extras=expiring())])
+        for opcode in (Op.GAT, Op.GATQ, Op.GATK, Op.GATKQ)
+    ),
+    # These keys go as base64.
+    *(("mg", [request(opcode, b"a b")]) for opcode in (Op.GET, Op.GETQ, Op.GETK, Op.GETKQ)),
+    ("mg", [request(Op.TOUCH, ASKED[0], extras=expiring())]),
+    *(
+        ("ms", [request(opcode, ASKED[0], b"v", extras=storage())])
+        for opcode in (Op.SET, Op.SETQ, Op.ADD, Op.ADDQ, Op.REPLACE)
+    ),
+    *(("ms", [request(opcode, ASKED[0], b"v")]) for opcode in (Op.APPEND, Op.PREPENDQ)),
+    *(("md", [request(opcode, ASKED[0])]) for opcode in (Op.DELETE, Op.DELETEQ)),
+    *(
+        ("ma", [request(opcode, ASKED[0], extras=counting())])
+        for opcode in (Op.INCREMENT, Op.DECREMENTQ)
+    ),
+    ("flush_all", [request(Op.FLUSH)]),
+    ("flush_all", [request(Op.FLUSHQ)]),
+    ("stats", [request(Op.STAT, b"items")]),
+]
+# nutproxy itself makes this reply, so every form of a server's is accepted.
+BINARY_FORMS = [
+    FORMS[4] if name == "stats" else {*MEMCACHE_TABLE[name].replies} for name, _ in BINARY_COMMANDS
+]
+
+
 class Scene:
     """Three servers that send `replies`, and a proxy for them."""
 
@@ -109,13 +148,17 @@ def redis_good(index: int, reply: bytes) -> bool:
     )
 
 
-def memcache_good(index: int, reply: bytes) -> bool:
+def memcache_good(index: int, reply: bytes, forms: list[set[Reply]] = FORMS) -> bool:
     found, error = outcome_with(lambda: Framer(protocols.MEMCACHE, False), [reply])
     return (
         error is None
         and [text for _, text in found] == [reply]
-        and (found[0][0] is None or found[0][0] in FORMS[index])
+        and (found[0][0] is None or found[0][0] in forms[index])
     )
+
+
+def binary_good(index: int, reply: bytes) -> bool:
+    return memcache_good(index, reply, BINARY_FORMS)
 
 
 class Merge:
@@ -240,6 +283,63 @@ def blocks_of(reply: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
+class BinaryMerge(Merge):
+    def __call__(self, data: bytes, draw: random.Random) -> Hashable:
+        if self.scene is None:
+            self.scene = Scene(self.stack, ScriptedMemcached, mc_pool)
+            self.client = self.stack.enter_context(BinaryClient(self.scene.proxy.port))
+        index, replies = parts(data, BINARY_COMMANDS, binary_good, b"SERVER_ERROR none\r\n")
+        self.scene.replies = replies
+        _, sent = BINARY_COMMANDS[index]
+        self.client.send_bytes(b"".join(sent))
+        found = self.client.barrier()
+        opcodes = [one[1] for one in sent]
+        quiet = Op(opcodes[0]).name.endswith("Q")
+        assert all(each.opcode in opcodes and each.opaque < len(sent) for each in found), found
+        if opcodes == [Op.STAT]:
+            # The last one is empty, or an error.
+            assert found
+            assert not found[-1].key
+            assert all(each.key for each in found[:-1]), found
+        else:
+            opaques = [each.opaque for each in found]
+            assert opaques == sorted(set(opaques)), found
+            assert len(found) == len(sent) or quiet, found
+        if index == 0 and not any(DOES_NOT_MATCH in each.value for each in found):
+            known = binary_merged(replies)
+            assert [outcome_of(each) for each in found] == known, (replies, found)
+        return index, repr([shape_of(each) for each in found[:2]])
+
+
+DOES_NOT_MATCH = b" the reply does not match the request: "
+
+
+def outcome_of(each: Response) -> tuple[int, bytes | None, bytes | None]:
+    return (each.opaque, None, None) if each.status else (each.opaque, each.key, each.value)
+
+
+def shape_of(each: Response) -> tuple[int, int, bytes]:
+    return each.status, len(each.extras), each.value[:20] if each.status else b""
+
+
+def binary_merged(replies: list[bytes]) -> list[tuple[int, bytes | None, bytes | None]]:
+    """The responses to the run of quiet gets: opaque, key and value of a hit, or None twice."""
+    failed = [reply != b"END\r\n" and not reply.endswith(b"\nEND\r\n") for reply in replies]
+    blocks = [
+        [] if bad else list(blocks_of(reply)) for bad, reply in zip(failed, replies, strict=True)
+    ]
+    made: list[tuple[int, bytes | None, bytes | None]] = []
+    for at, (key, one) in enumerate(zip(ASKED, ORDER, strict=True)):
+        if failed[one]:
+            made.append((at, None, None))
+        elif blocks[one] and blocks[one][0][0] == key:
+            line, _, value = blocks[one].pop(0)[1].partition(b"\r\n")
+            made.append((at, key if at % 2 else b"", value[: int(line.split(b" ")[3])]))
+    if any(blocks):
+        return [(at, None, None) for at in range(len(ASKED))]
+    return made
+
+
 def redis_seeds() -> Iterator[bytes]:
     arrays = [b"*%d\r\n" % count + b"$2\r\nab\r\n" * count for count in COUNTS]
     plain = [b":1\r\n", b"+OK\r\n", b"*0\r\n", b"*2\r\n:1\r\n:0\r\n", b"$-1\r\n", b"$1\r\nk\r\n"]
@@ -279,7 +379,34 @@ def memcache_seeds() -> Iterator[bytes]:
             yield BETWEEN.join([number, *[reply] * 3])
 
 
-REDIS, MEMCACHE = RedisMerge(), MemcacheMerge()
+def binary_seeds() -> Iterator[bytes]:
+    for data in memcache_seeds():
+        number, *replies = data.split(BETWEEN)
+        if number in (b"0", b"1"):
+            yield BETWEEN.join([b"0", *replies])
+    key = ASKED[0]
+    for index in range(len(BINARY_COMMANDS)):
+        for reply in (
+            b"END\r\n",
+            b"VALUE %b 7 2 9\r\nvw\r\nEND\r\n" % key,
+            b"EN\r\n",
+            b"VA 2 f7 c9\r\n10\r\n",
+            b"HD f7 c9\r\n",
+            b"NS\r\n",
+            b"EX\r\n",
+            b"NF\r\n",
+            b"OK\r\n",
+            b"STAT items:1:number 1\r\nEND\r\n",
+            b"SERVER_ERROR object too large for cache\r\n",
+            b"SERVER_ERROR out of memory\r\n",
+            b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+            b"ERROR\r\n",
+        ):
+            if binary_good(index, reply):
+                yield BETWEEN.join([b"%d" % index, *[reply] * 3])
+
+
+REDIS, MEMCACHE, BINARY = RedisMerge(), MemcacheMerge(), BinaryMerge()
 MERGES = [
     Target(
         "redis_merge",
@@ -302,5 +429,16 @@ MERGES = [
         [BETWEEN, b"END\r\n", *(b"VALUE %b 0 1\r\nv\r\n" % key for key in ASKED), b"ERROR\r\n"],
         MEMCACHE,
         MEMCACHE.close,
+    ),
+    Target(
+        "binary_merge",
+        list(binary_seeds()),
+        [
+            BETWEEN,
+            *(b"VALUE %b 0 1 1\r\nv\r\n" % key for key in ASKED),
+            *(b"END\r\n", b"VA 1 f1 c1\r\n9\r\n", b"HD c1\r\n", b"SERVER_ERROR x\r\n"),
+        ],
+        BINARY,
+        BINARY.close,
     ),
 ]

@@ -2,11 +2,12 @@
 """Finds the requests that a server would find, but shares no code with the parsers. It has no state
 and no buffer.
 
-Both functions get all bytes at once. They return the messages like the Framer of the protocol, and
+The functions get all bytes at once. They return the messages like the Framer of the protocol, and
 whether the bytes after the last message are malformed. They do not return the text of the error.
 """
 
 import re
+import struct
 
 KB = 1024
 
@@ -204,3 +205,53 @@ def number(word: bytes, least: int, most: int) -> int | None:
     if match is None or not least <= int(match[1]) <= most:
         return None
     return int(match[1])
+
+
+# Memcached, binary ----------------------------------------------------------------------------
+
+HEADER = struct.Struct(">BBHBBHIIQ")
+# The lengths of extras, whether there is a key, and whether there may be a value, by the opcodes.
+# None: with or without. The body of TOUCH, GAT and STAT may have something after the key.
+LAYOUTS: dict[tuple[int, ...], tuple[set[int], bool | None, bool]] = {
+    (0x00, 0x04, 0x09, 0x0C, 0x0D, 0x14): ({0}, True, False),
+    (0x01, 0x02, 0x03, 0x11, 0x12, 0x13): ({8}, True, True),
+    (0x05, 0x06, 0x15, 0x16): ({20}, True, False),
+    (0x07, 0x0A, 0x0B, 0x17, 0x20): ({0}, False, False),
+    (0x08, 0x18): ({0, 4}, False, False),
+    (0x0E, 0x0F, 0x19, 0x1A, 0x21, 0x22): ({0}, True, True),
+    (0x10,): ({0}, None, True),
+    (0x1C, 0x1D, 0x1E, 0x23, 0x24): ({4}, True, True),
+}
+LAYOUT_OF = {opcode: layout for opcodes, layout in LAYOUTS.items() for opcode in opcodes}
+SASL = {0x20, 0x21, 0x22}
+
+
+def binary_requests(data: bytes, max_bulk: int) -> tuple[list[tuple[bytes, bytes | None]], bool]:
+    """The bytes of each message, or its header and an error."""
+    found: list[tuple[bytes, bytes | None]] = []
+    at = 0
+    while at < len(data):
+        if data[at] != 0x80:
+            return found, True
+        if len(data) - at < HEADER.size:
+            break
+        _, opcode, key, extras, _, _, body, _, _ = HEADER.unpack_from(data, at)
+        value = body - key - extras
+        if value < 0 or key > 250 or body > 1 << 30:
+            return found, True
+        end = at + HEADER.size + body
+        error = b"Unknown command" if opcode not in LAYOUT_OF or opcode in SASL else None
+        if opcode in LAYOUT_OF:
+            lengths, keyed, valued = LAYOUT_OF[opcode]
+            if extras not in lengths or keyed not in (None, key > 0) or (value and not valued):
+                return found, True
+            if error is None and value > max_bulk:
+                error = b"Too large."
+        if error is not None:
+            found.append((data[at : at + HEADER.size], error))
+        elif end > len(data):
+            break
+        else:
+            found.append((data[at:end], None))
+        at = end
+    return found, False

@@ -4,9 +4,11 @@ redis_request, memcache_request   However the input is cut, the messages are the
                                   strict.py. A message that is encoded again is read unchanged.
 redis_reply                       The same at every cut, and as hiredis reads them.
 memcache_reply                    The same at every cut, and as tests/memcache.py reads them.
+binary_request                    The same at every cut, and as strict.py reads them.
 config                            Each finding is one printable line, and there is a Config only if
                                   there is no problem.
-redis_merge, memcache_merge       See merging.py.
+redis_merge, memcache_merge,
+binary_merge                      See merging.py.
 """
 
 import random
@@ -22,7 +24,9 @@ from nutproxy.config import load
 from nutproxy.config.model import GlobalConfig, PoolKeys
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
-from nutproxy.proto.protocols import MEMCACHE, REDIS
+from nutproxy.proto.protocols import BINARY, MEMCACHE, REDIS
+from tests import binary
+from tests.binary import Op
 from tests.fuzz import strict
 from tests.fuzz.engine import Target
 from tests.memcache import MemcacheReader
@@ -137,6 +141,57 @@ def memcache_reply(data: bytes, draw: random.Random) -> Hashable:
         reader.feed(text)
         assert reader.gets() == text
     return error, some(len(found)), tuple(kind for kind, _ in found[:2])
+
+
+class BinaryRequests:
+    """A Framer that returns the requests of a run of quiet gets one by one. How many there are in a
+    run depends on what comes together."""
+
+    def __init__(self) -> None:
+        self.framer = Framer(BINARY, True, MAX_BULK)
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes | None]]:
+        found = []
+        for run, error in self.framer.feed(data):
+            at = 0
+            while error is None and at < len(run):
+                end = at + 24 + int.from_bytes(run[at + 8 : at + 12], "big")
+                found.append((run[at:end], None))
+                at = end
+            if error is not None:
+                found.append((run, error))
+        return found
+
+
+def binary_request(data: bytes, draw: random.Random) -> Hashable:
+    found, error = same_at_every_cut(BinaryRequests, data, draw)
+    assert (found, error is not None) == strict.binary_requests(data, MAX_BULK), (found, error)
+    for text, why in found:
+        if why is None:
+            assert outcome_with(BinaryRequests, [text]) == ([(text, None)], None)
+    return error, some(len(found)), tuple((text[1:2], why) for text, why in found[:2])
+
+
+def binary_seeds() -> list[bytes]:
+    """Every opcode with every length of extras that some opcode has."""
+    single = [
+        binary.request(opcode, key, value, extras=bytes(extras), opaque=7, cas=9)
+        for opcode in (*Op, 0x30, 0xFF)
+        for extras in (0, 4, 8, 20)
+        for key in (b"", b"k", b"a b")
+        for value in (b"", b"v")
+    ]
+    runs = [
+        b"".join(binary.request(draw, key) for draw in (Op.GETKQ, Op.GETQ) for key in keys)
+        + binary.request(Op.NOOP)
+        for keys in ([b"a", b"b", b"c"], [b"a", b"b c", b"d"], [b"x" * 250, b"y"])
+    ]
+    large = [
+        binary.request(opcode, b"k", b"v" * size, extras=bytes(8)) + binary.request(Op.GET, b"k")
+        for opcode in (Op.SET, Op.ADDQ)
+        for size in (MAX_BULK, MAX_BULK + 1)
+    ]
+    return [*single, *runs, *large, binary.request(Op.GET, b"k", magic=0x81)]
 
 
 # Configuration --------------------------------------------------------------------------------
@@ -264,6 +319,20 @@ TARGETS = [
             b"HD\r\n",
         ],
         memcache_reply,
+    ),
+    Target(
+        "binary_request",
+        small(binary_seeds()),
+        [
+            *(binary.request(opcode, b"k") for opcode in (Op.GETQ, Op.GETKQ, Op.GET, Op.DELETE)),
+            binary.request(Op.SET, b"k", b"v", extras=bytes(8)),
+            binary.request(Op.NOOP),
+            b"\x80",
+            bytes(4),
+            b"\xff\xff\xff\xff",
+            b"\0\0\0\x01",
+        ],
+        binary_request,
     ),
     Target(
         "config",

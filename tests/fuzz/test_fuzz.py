@@ -8,7 +8,7 @@ from tests.fuzz.merging import MERGES
 from tests.fuzz.targets import TARGETS
 
 # The inputs that a target runs in about two seconds.
-COUNTS = {"config": 400, "redis_merge": 3000, "memcache_merge": 3000}
+COUNTS = {"config": 400, "redis_merge": 3000, "memcache_merge": 3000, "binary_merge": 3000}
 
 
 @pytest.mark.parametrize("target", [*TARGETS, *MERGES], ids=lambda target: target.name)
