@@ -20,6 +20,7 @@ from typing import Any
 import hiredis
 
 from tests.servers import HOST
+from tests.soak.binary import BinaryTraffic
 from tests.soak.checks import Traffic, Wrong
 from tests.soak.memcache import MemcacheTraffic
 from tests.soak.messages import BOARD
@@ -29,6 +30,7 @@ from tests.soak.redis import RedisTraffic
 TRAFFICS: dict[str, type[Traffic]] = {
     "redis": RedisTraffic,
     "memcached": MemcacheTraffic,
+    "binary": BinaryTraffic,
     "subscriber": SubscriberTraffic,
 }
 # How many requests a pipeline has.

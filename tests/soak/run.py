@@ -38,6 +38,8 @@ from tests.soak.items import durable, run_items
 from tests.soak.redis import DATABASES
 
 CLIENTS = 64  # of each protocol
+# After how many clients of Memcached's text protocol one of its binary protocol follows.
+BINARY_EVERY = 2
 # After how many clients one that subscribes follows.
 SUBSCRIBERS_EVERY = 4
 PROCESSES = 2
@@ -176,6 +178,9 @@ class Soak:
             everybody += [(protocol, number) for protocol in self.protocols]
             if "redis" in self.protocols and number % SUBSCRIBERS_EVERY == 0:
                 everybody.append(("subscriber", number // SUBSCRIBERS_EVERY))
+            if "memcached" in self.protocols and number % BINARY_EVERY == 0:
+                # No other client of its pool has this number.
+                everybody.append(("binary", CLIENTS + number // BINARY_EVERY))
         ours, processes = [], []
         try:
             # Consecutive numbers have different pools and versions of the protocol.

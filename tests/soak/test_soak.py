@@ -9,9 +9,11 @@ import hiredis
 import pytest
 
 from tests import sanitize
+from tests.binary import Op, Response
 from tests.memcache import MemcacheReader
+from tests.soak.binary import BinaryTraffic
 from tests.soak.checks import Wrong, check_value, value
-from tests.soak.memcache import MemcacheTraffic
+from tests.soak.memcache import MemcacheTraffic, flags_of
 from tests.soak.messages import BOARD, CHANNEL, PATTERN, Topic, channels, matches, patterns
 from tests.soak.pubsub import SubscriberTraffic
 from tests.soak.redis import RedisTraffic
@@ -204,6 +206,46 @@ def test_quiet_requests_without_a_reply_are_skipped():
     assert not traffic.passes_over(two, b"HD O%b\r\n" % token)
     assert not traffic.passes_over(one, b"SERVER_ERROR x\r\n")
     assert traffic.passes_over(one, b"MN\r\n")
+
+
+def binary_response(entry, status=0, value=b"", opaque=None, extras=b""):
+    (opcode, _), token = entry[1], entry[3]
+    return Response(opcode, status, token if opaque is None else opaque, 1, extras, b"", value, b"")
+
+
+def test_a_binary_response_to_another_request_is_detected():
+    traffic = BinaryTraffic(3, 1)
+    entries = answers(traffic)
+    gets = [entry for entry in entries if entry[1][0] == Op.GET]
+    sets = [entry for entry in entries if entry[1][0] == Op.SET]
+    first, second = gets[:2]
+    key = first[1][1]
+    flags = flags_of(key).to_bytes(4, "big")
+    mine = value(3, 0, key, 10)
+    assert first[0](first, binary_response(first, value=mine, extras=flags)) is None
+    assert first[0](first, binary_response(first, 1, b"Not found")) is None
+    assert sets[0][0](sets[0], binary_response(sets[0])) is None
+    for entry, wrong in (
+        (first, binary_response(first, value=mine, extras=flags, opaque=second[3])),
+        (first, binary_response(second, 1, b"Not found")),
+        (first, binary_response(first, value=value(4, 0, key, 10), extras=flags)),
+        (first, binary_response(first, value=mine, extras=b"\1\1\1\1")),
+        (first, binary_response(first, 2, b"Data exists for key.")),
+        (first, binary_response(first, 0x86, b"server 's9' of pool 'x': y")),
+        (sets[0], binary_response(sets[1])),
+        (sets[0], binary_response(sets[0], 1, b"Not found")),
+    ):
+        with pytest.raises(Wrong):
+            entry[0](entry, wrong)
+
+
+def test_quiet_binary_requests_without_a_response_are_skipped():
+    traffic = BinaryTraffic(3, 1)
+    one, two = [entry for entry in answers(traffic) if entry[5]][:2]
+    assert traffic.passes_over(one, binary_response(two))
+    assert not traffic.passes_over(two, binary_response(two))
+    [loud, *_] = [entry for entry in answers(traffic) if not entry[5]]
+    assert not traffic.passes_over(loud, binary_response(two))
 
 
 def test_memcached_replies_are_read_from_pieces_of_any_size():
