@@ -328,6 +328,14 @@ class Ketama(Ring):
             counts[cython.cast(uint32_t, self.continuum[i])] += 1
         return counts
 
+    def points(self) -> list[int]:
+        """The continuum: for each point its value, and in the low 32 bits the server's index."""
+        place: cython.size_t
+        found = []
+        for place in range(self.ncontinuum):
+            found.append(self.continuum[place])
+        return found
+
     def point(self, hash: int) -> int | None:
         return self.continuum[self.find(hash)] >> 32 if self.ncontinuum else None
 
