@@ -5,14 +5,17 @@
     nutproxy check [FILE]                   every problem and warning of a file
     nutproxy route FILE POOL KEY...         the server of each key
     nutproxy ring [FILE [POOL]]             each server's share of the keys
+    nutproxy diff OLD NEW [POOL]            what moves between two files
     nutproxy schema                         the JSON Schema of the file
     nutproxy examples [NAME]                example files
     nutproxy completion SHELL, man          shell completion and the man page
     nutproxy demo                           three Redis servers, a proxy and a tour
 
-Exit codes are twemproxy's: 0 on success and 1 for every error. Results go to stdout, usage errors
-to stderr. The event loop and the compiled modules are imported only by the commands that need them,
-so `check` works even if they are not built.
+Exit codes are twemproxy's: 0 on success and 1 for every error, except that `diff` exits with 1 if
+too much moves and with 2 for an error.
+
+Results go to stdout, usage errors to stderr. The event loop and the compiled modules are imported
+only by the commands that need them, so `check` works even if they are not built.
 """
 
 import argparse
@@ -20,22 +23,32 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import NamedTuple, NoReturn, TextIO
+from itertools import chain
+from typing import NamedTuple, NoReturn
 
 from nutproxy import __version__, descriptors
+from nutproxy.arguments import (
+    address,
+    file_name,
+    interval,
+    mbuf_size,
+    share,
+    stats_port,
+    verbosity,
+)
 from nutproxy.config import Config, GlobalConfig, Options, PoolConfig, Problem, load, schema
-from nutproxy.config.load import STDIN_NAME, is_crc32_on_ketama
+from nutproxy.config.load import STDIN, STDIN_NAME
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
-from nutproxy.config.values import MAX_INT, MAX_PORT, did_you_mean, host, printable
+from nutproxy.config.values import did_you_mean, printable
 from nutproxy.examples import EXAMPLES
 from nutproxy.examples import read as read_example
 from nutproxy.io.sockets import check_congestion
 from nutproxy.manual import SHELLS, command_line, man
+from nutproxy.report import PROG, notice, number_of, print_problems, print_table, summary
 from nutproxy.stats.table import describe
 
-PROG = "nutproxy"
 # Without -c the first of these that exists is used. conf/nutcracker.yml is twemproxy's default.
 CONF_FILES = (
     "conf/nutcracker.yml",
@@ -47,10 +60,12 @@ DEFAULTS = GlobalConfig()
 
 
 class Command(NamedTuple):
-    """A command: the words after its name, one string for each form of the call, and its help."""
+    """A command: the words after its name, one string for each form of the call, its help, and its
+    exit code for an error."""
 
     calls: tuple[str, ...]
     text: str
+    error_code: int = 1
 
 
 COMMANDS = {
@@ -59,13 +74,23 @@ COMMANDS = {
         "print every problem and warning of a configuration file, and a summary of its pools",
     ),
     "route": Command(
-        ("FILE POOL KEY...", "-c FILE POOL KEY..."),
+        (
+            "FILE POOL KEY... [--without SERVER]...",
+            "-c FILE POOL KEY... [--without SERVER]...",
+        ),
         "print the server, hash value and ring point of each key, without connecting",
     ),
     "ring": Command(
-        ("[FILE [POOL]]",),
-        "print each server's ring points, its share of the keys, and the share of the keys that"
-        " would move to another server if it left",
+        ("[FILE [POOL]] [--keys FILE] [--json]",),
+        "print each server's ring points, its exact share of the keys, the share of the keys that"
+        " would move to another server if it left, and traps of the ring",
+    ),
+    "diff": Command(
+        ("OLD NEW [POOL] [--keys FILE] [--max SHARE] [--json]",),
+        "print the exact share of the keys that move between two configuration files, from each"
+        " server to each other one; exits with 1 if a pool moves more than --max, and with 2 for an"
+        " error",
+        error_code=2,
     ),
     "schema": Command(
         ("",),
@@ -99,18 +124,20 @@ DESCRIPTION = (
 
 
 class UsageError(Exception):
-    """The call is wrong; `usage` is the usage text of the command."""
+    """The call is wrong; `usage` is the usage text of the command, `code` the exit code."""
 
-    def __init__(self, message: str, usage: str) -> None:
+    def __init__(self, message: str, usage: str, code: int = 1) -> None:
         super().__init__(message)
         self.usage = usage
+        self.code = code
 
 
 class Parser(argparse.ArgumentParser):
     """argparse, but a bad option raises: twemproxy exits with 1, argparse with 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, self.format_usage())
+        command = COMMANDS.get(self.prog.removeprefix(f"{PROG} "))
+        raise UsageError(message, self.format_usage(), command.error_code if command else 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,10 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(demo(arguments[1:]))
     parser = _parser()
     try:
-        flags = parser.parse_args(arguments)
+        flags = _parse(parser, arguments)
     except UsageError as error:
-        print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
-        return 1
+        return _explain(error)
     except SystemExit as stop:  # --help of a command
         return int(stop.code or 0)
     if flags.help:
@@ -139,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "check": _check,
         "route": _route,
         "ring": _ring,
+        "diff": _diff,
         "schema": _schema,
         "examples": _examples,
         "completion": _completion,
@@ -148,67 +175,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = commands.get(flags.command, _main_command)(flags)
         sys.stdout.flush()
     except UsageError as error:
-        print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
-        return 1
+        return _explain(error)
     except BrokenPipeError:
         # The reader has closed the pipe, as `head` does. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return COMMANDS[flags.command].error_code if flags.command else 1
     return code
+
+
+def _explain(error: UsageError) -> int:
+    print(f"{PROG}: {error}\n{error.usage}", end="", file=sys.stderr)
+    return error.code
 
 
 # Parsing.
 
 
-def _digits(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 40:
-        raise argparse.ArgumentTypeError(f"requires a number, not '{text}'")
-    return int(text)
-
-
-def _verbosity(text: str) -> int:
-    """Values above the maximum are lowered to it, as in twemproxy."""
-    return min(_digits(text), VERBOSE_MAX)
-
-
-def _stats_port(text: str) -> int:
-    port = _digits(text)
-    if port > MAX_PORT:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a valid port, accepted: 1 to {MAX_PORT}, 0 for no statistics port"
-        )
-    return port
-
-
-def _address(text: str) -> str:
-    try:
-        return host(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _interval(text: str) -> int:
-    interval = _digits(text)
-    if interval > MAX_INT:
-        raise argparse.ArgumentTypeError(
-            f"{text} is out of range, accepted: 0 to {MAX_INT} milliseconds"
-        )
-    return interval
-
-
-def _mbuf_size(text: str) -> int:
-    size = _digits(text)
-    if not MBUF_MIN_SIZE <= size <= MBUF_MAX_SIZE:
-        raise argparse.ArgumentTypeError(
-            f"mbuf chunk size must be between {MBUF_MIN_SIZE} and {MBUF_MAX_SIZE} bytes"
-        )
-    return size
-
-
-def _file_name(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("requires a file name")
-    return text
+def _parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags. argparse takes the words of a command only up to its first option, and leaves the
+    others over."""
+    flags, rest = parser.parse_known_args(arguments)
+    options = rest[: rest.index("--")] if "--" in rest else rest
+    if rest and (not hasattr(flags, "words") or any(word[:1] == "-" != word for word in options)):
+        message = f"unrecognized arguments: {' '.join(rest)}"
+        if flags.command is None:
+            parser.error(message)
+        raise _misused(flags, message)
+    if rest:
+        flags.words += [*options, *rest[len(options) + 1 :]]
+    return flags
 
 
 def _parser() -> Parser:
@@ -234,15 +229,15 @@ def _parser() -> Parser:
         "-v",
         "--verbose",
         metavar="N",
-        type=_verbosity,
+        type=verbosity,
         help=f"log level (default: {DEFAULTS.verbose}, min: 0, max: {VERBOSE_MAX})",
     )
-    add("-o", "--output", metavar="FILE", type=_file_name, help="log file (default: stderr)")
+    add("-o", "--output", metavar="FILE", type=file_name, help="log file (default: stderr)")
     add(
         "-c",
         "--conf-file",
         metavar="FILE",
-        type=_file_name,
+        type=file_name,
         help="configuration file, '-' for standard input (default: the first that exists of"
         f" {', '.join(CONF_FILES)})",
     )
@@ -250,35 +245,35 @@ def _parser() -> Parser:
         "-s",
         "--stats-port",
         metavar="N",
-        type=_stats_port,
+        type=stats_port,
         help=f"statistics port, 0 for none (default: {Options.stats_port})",
     )
     add(
         "-a",
         "--stats-addr",
         metavar="ADDRESS",
-        type=_address,
+        type=address,
         help=f"address of the statistics port (default: {Options.stats_addr}, this machine only)",
     )
     add(
         "-i",
         "--stats-interval",
         metavar="N",
-        type=_interval,
+        type=interval,
         help="accepted and ignored: the statistics are always current",
     )
     add(
         "-p",
         "--pid-file",
         metavar="FILE",
-        type=_file_name,
+        type=file_name,
         help="pid file, locked while the process runs (default: none)",
     )
     add(
         "-m",
         "--mbuf-size",
         metavar="N",
-        type=_mbuf_size,
+        type=mbuf_size,
         help=f"bytes to read from a connection at once (default: {DEFAULTS.mbuf_size},"
         f" min: {MBUF_MIN_SIZE}, max: {MBUF_MAX_SIZE})",
     )
@@ -298,15 +293,41 @@ def _parser() -> Parser:
             "-c",
             "--conf-file",
             metavar="FILE",
-            type=_file_name,
+            type=file_name,
             default=argparse.SUPPRESS,
             help="configuration file, '-' for standard input",
         )
         subparsers[name].add_argument("words", metavar="WORD", nargs="*", help=argparse.SUPPRESS)
+    subparsers["diff"].add_argument("words", metavar="WORD", nargs="*", help=argparse.SUPPRESS)
+    _add_placement_flags(subparsers)
     subparsers["examples"].add_argument("name", metavar="NAME", nargs="?", choices=[*EXAMPLES])
     subparsers["completion"].add_argument("shell", metavar="SHELL", choices=[*SHELLS])
     subparsers["demo"].add_argument("--once", action="store_true", help="end after the tour")
     return parser
+
+
+def _add_placement_flags(subparsers: Mapping[str, argparse.ArgumentParser]) -> None:
+    subparsers["route"].add_argument(
+        "--without",
+        metavar="SERVER",
+        action="append",
+        default=[],
+        help="route as if this server, by name or address, were ejected; can be repeated",
+    )
+    for name in ("ring", "diff"):
+        subparsers[name].add_argument(
+            "--keys",
+            metavar="FILE",
+            type=file_name,
+            help="also count the keys in this file, one in each line, '-' for standard input",
+        )
+        subparsers[name].add_argument("--json", action="store_true", help="print JSON")
+    subparsers["diff"].add_argument(
+        "--max",
+        metavar="SHARE",
+        type=share,
+        help="the share of a pool's keys that may move, in percent; with --keys, of those keys",
+    )
 
 
 def _find_conf_file() -> str | None:
@@ -322,63 +343,38 @@ def _take_words(flags: argparse.Namespace, names: Sequence[str], required: int =
     least = len(takes) if required else 0
     if len(words) < least:
         missing = ", ".join(takes[len(words) :])
-        raise UsageError(f"the following arguments are required: {missing}", _usage(flags))
+        raise _misused(flags, f"the following arguments are required: {missing}")
     if len(words) > len(takes) and not required:
         extra = " ".join(words[len(takes) :])
-        raise UsageError(f"unrecognized arguments: {extra}", _usage(flags))
+        raise _misused(flags, f"unrecognized arguments: {extra}")
     if flags.conf_file is None and words:
         if not words[0]:
-            raise UsageError("argument FILE: requires a file name", _usage(flags))
+            raise _misused(flags, "argument FILE: requires a file name")
         flags.conf_file = words.pop(0)
     return words
 
 
-def _usage(flags: argparse.Namespace) -> str:
-    return "usage: " + "\n       ".join(f"{PROG} {usage}" for usage in USAGES[flags.command]) + "\n"
+def _misused(flags: argparse.Namespace, message: str) -> UsageError:
+    usages = "\n       ".join(f"{PROG} {usage}" for usage in USAGES[flags.command])
+    return UsageError(message, f"usage: {usages}\n", COMMANDS[flags.command].error_code)
 
 
 # Commands.
-
-
-def _notice(message: str) -> None:
-    print(printable(f"{PROG}: {message}"), file=sys.stderr)
-
-
-def _print_problems(problems: Iterable[Problem], file: TextIO) -> None:
-    for problem in problems:
-        print(problem, file=file)
 
 
 def _report(path: str) -> tuple[Config | None, list[Problem]]:
     """Print every problem and warning of a file, including those about this machine."""
     config, problems = load(path)
     if config is not None:
-        problems += [*_unavailable(config), *_uneven(config)]
+        problems += _unavailable(config)
+        if _is_built():
+            from nutproxy.spread import warnings
+
+            problems += warnings(config)
         problems.sort(key=lambda problem: problem.line or 0)
-    _print_problems(problems, sys.stdout)
+    print_problems(problems, sys.stdout)
     sys.stdout.flush()
     return config, problems
-
-
-def _uneven(config: Config) -> Iterator[Problem]:
-    """Warnings about pools that keep keys with consecutive numbers together. The proxy does not log
-    them at the start: the file is correct, and a pool with data cannot change its hash."""
-    if not _is_built():
-        return
-    from nutproxy.spread import RUN, uneven
-
-    for pool in config.pools:
-        run = None if is_crc32_on_ketama(pool) else uneven(pool)
-        if run is None:
-            continue
-        message = (
-            f"with {pool.distribution}, {pool.hash} keeps keys with consecutive numbers together:"
-            f" of the {RUN} keys '{run.first}' to '{run.last}', {run.found} belong to server"
-            f" '{run.server}', whose share is {run.share:.0%}; set 'hash: murmur' for a new pool,"
-            " but not for one that holds data, because nearly every key would be looked up on"
-            " another server"
-        )
-        yield Problem("warning", config.path, pool.line_of("hash"), pool.name, "hash", message)
 
 
 def _unavailable(config: Config) -> Iterator[Problem]:
@@ -405,27 +401,14 @@ def _check(flags: argparse.Namespace) -> int:
     if config is None:
         return 1
     counts = [
-        _count(len(config.pools), "pool"),
-        _count(sum(len(pool.servers) for pool in config.pools), "server"),
-        *([_count(len(warnings), "warning")] if warnings else []),
+        number_of(len(config.pools), "pool"),
+        number_of(sum(len(pool.servers) for pool in config.pools), "server"),
+        *([number_of(len(warnings), "warning")] if warnings else []),
     ]
     print(printable(f"{config.path}: ok, {', '.join(counts)}"))
     for pool in config.pools:
-        print(printable(f"  {_summary(pool)}"))
+        print(printable(f"  {summary(pool)}"))
     return 0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _summary(pool: PoolConfig) -> str:
-    protocol = "Redis" if pool.redis else "Memcached"
-    servers = _count(len(pool.servers), "server")
-    return (
-        f"pool '{pool.name}' listens on {pool.listen}: {protocol}, {servers}, {pool.distribution},"
-        f" {pool.hash}"
-    )
 
 
 def _schema(flags: argparse.Namespace) -> int:
@@ -442,7 +425,7 @@ def _main_command(flags: argparse.Namespace) -> int:
         path = _conf_file(flags)
         usable = path is not None and _report(path)[0] is not None
         if path is not None:
-            _notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
+            notice(f"configuration file '{path}' syntax is {'ok' if usable else 'invalid'}")
         return 0 if usable else 1
     return _run(flags)
 
@@ -457,7 +440,7 @@ def _is_compiled() -> bool:
     """The same, and prints what to do if they cannot."""
     if _is_built():
         return True
-    _notice(
+    notice(
         f"{os.path.dirname(os.path.abspath(__file__))} is not compiled: run `make build` there, or"
         " `pip install .` and start nutproxy from another directory"
     )
@@ -469,13 +452,13 @@ def _run(flags: argparse.Namespace) -> int:
     if config is None or not _is_compiled():
         return 1
     if flags.daemonize and flags.output is None and config.globals.output is None:
-        _notice("warning: a daemon without a log file has no log; set one with -o FILE")
+        notice("warning: a daemon without a log file has no log; set one with -o FILE")
         flags.output = os.devnull
     # Both make paths absolute, because a daemon changes its directory.
     config, options = _with_flags(config, flags), _options(flags)
     if flags.daemonize or config.globals.output is not None:
         # The log gets them as well, but it is not on this terminal.
-        _print_problems(warnings, sys.stderr)
+        print_problems(warnings, sys.stderr)
     from nutproxy.worker import run
 
     def serve(ready: Callable[[], None] = lambda: None) -> int:
@@ -493,7 +476,7 @@ def _conf_file(flags: argparse.Namespace) -> str | None:
     on stderr."""
     path: str | None = flags.conf_file or _find_conf_file()
     if path is None:
-        _notice(f"no configuration file: name one with -c FILE; looked for {', '.join(CONF_FILES)}")
+        notice(f"no configuration file: name one with -c FILE; looked for {', '.join(CONF_FILES)}")
     return path
 
 
@@ -504,7 +487,7 @@ def _load_or_explain(flags: argparse.Namespace) -> tuple[Config | None, list[Pro
         return None, []
     config, problems = load(path)
     if config is None:
-        _print_problems(problems, sys.stderr)
+        print_problems(problems, sys.stderr)
     return config, problems
 
 
@@ -536,86 +519,99 @@ def _find_pool(config: Config, name: str) -> PoolConfig | None:
     """The pool of that name. If there is none, None, and a message on stderr."""
     pools = {pool.name: pool for pool in config.pools}
     if name not in pools:
-        _notice(
+        notice(
             f"{config.path} has no pool '{name}'{did_you_mean(name, pools)};"
             f" pools: {', '.join(pools)}"
         )
     return pools.get(name)
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; the last one is not padded and may contain blanks."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)]
-        print("  ".join([*cells, row[-1]]))
-
-
 def _route(flags: argparse.Namespace) -> int:
-    """Print one line per key. The key is last, because it may contain blanks; '-' means that
-    nothing was hashed."""
     name, *keys = _take_words(flags, ("POOL", "KEY"), required=2)
     config, warnings = _load_or_explain(flags)
     if config is None:
         return 1
-    _print_problems(warnings, sys.stderr)
+    print_problems(warnings, sys.stderr)
     pool = _find_pool(config, name)
-    if pool is None:
+    if pool is None or not _is_compiled():
         return 1
-    if not _is_compiled():
-        return 1
-    from nutproxy.hashkit.router import Router
+    from nutproxy.placement import route
 
-    router = Router(
-        pool.hash,
-        pool.distribution,
-        pool.hash_tag,
-        [(server.name.encode(), server.weight) for server in pool.servers],
-    )
-    rows = [("SERVER", "ADDRESS", "HASH", "POINT", "KEY")]
-    for text in keys:
-        key = os.fsencode(text)
-        index, hashed, point = router.explain(key)
-        server = pool.servers[index]
-        shown = printable(key.decode(errors="backslashreplace"))
-        rows.append((server.name, str(server.address), _number(hashed), _number(point), shown))
-    _print_table(rows)
-    return 0
+    return route(pool, [os.fsencode(key) for key in keys], flags.without)
 
 
 def _ring(flags: argparse.Namespace) -> int:
-    """Print a table for each pool."""
     words = _take_words(flags, ("POOL",))
+    _check_inputs(flags, [flags.conf_file, flags.keys])
     config, warnings = _load_or_explain(flags)
     if config is None:
         return 1
-    _print_problems(warnings, sys.stderr)
-    pools = [_find_pool(config, name) for name in words] if words else config.pools
+    print_problems(warnings, sys.stderr)
+    pools = [_find_pool(config, name) for name in words] if words else [*config.pools]
     if None in pools or not _is_compiled():
         return 1
-    from nutproxy.spread import parts
+    from nutproxy.placement import ring
 
-    for pool in filter(None, pools):
-        if pool is not pools[0]:
-            print()
-        print(printable(_summary(pool)))
-        rows = [("SERVER", "WEIGHT", "POINTS", "SHARE", "MOVES", "ADDRESS")]
-        for server, part in zip(pool.servers, parts(pool), strict=True):
-            share, moves = f"{part.share:.1%}", f"{part.moves:.1%}"
-            weight, points = str(server.weight), str(part.points)
-            rows.append((server.name, weight, points, share, moves, str(server.address)))
-        _print_table(rows)
-    return 0
+    keys = _keys(flags)
+    return ring(config, [*filter(None, pools)], warnings, keys, flags.json)
+
+
+def _diff(flags: argparse.Namespace) -> int:
+    if flags.conf_file is not None:
+        raise _misused(flags, "argument -c/--conf-file: diff takes its files as OLD and NEW")
+    if missing := ("OLD", "NEW")[len(flags.words) :]:
+        raise _misused(flags, f"the following arguments are required: {', '.join(missing)}")
+    if extra := flags.words[3:]:
+        raise _misused(flags, f"unrecognized arguments: {' '.join(extra)}")
+    paths, names = flags.words[:2], flags.words[2:]
+    _check_inputs(flags, [*paths, flags.keys])
+    (old, problems), (new, warnings) = map(load, paths)
+    if old is None:
+        print_problems(problems, sys.stderr)
+    # The old file's warnings are not news.
+    print_problems(warnings, sys.stderr)
+    if old is None or new is None or not _is_compiled():
+        return 2
+    if names and not any(pool.name == names[0] for pool in (*old.pools, *new.pools)):
+        _find_pool(new, names[0])
+        return 2
+    from nutproxy.placement import diff
+
+    keys = _keys(flags)
+    return diff(old, new, names[0] if names else None, keys, flags.max, flags.json)
+
+
+def _check_inputs(flags: argparse.Namespace, paths: Sequence[str | None]) -> None:
+    if "" in paths:
+        raise _misused(flags, "argument FILE: requires a file name")
+    if paths.count(STDIN) > 1:
+        raise _misused(flags, "only one of the files can be standard input")
+
+
+def _keys(flags: argparse.Namespace) -> Iterator[bytes] | None:
+    """The keys in the file of --keys: one in each line, empty lines are none. None if no file is
+    given."""
+    if flags.keys is None:
+        return None
+    try:
+        lines = sys.stdin.buffer if flags.keys == STDIN else open(flags.keys, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise _misused(flags, f"argument --keys: {flags.keys}: {error.strerror}") from None
+    keys = (key for line in lines if (key := line.removesuffix(b"\n")))
+    first = next(keys, None)
+    if first is None:
+        raise _misused(flags, f"argument --keys: {flags.keys} has no keys")
+    return chain([first], keys)
 
 
 def _examples(flags: argparse.Namespace) -> int:
     if flags.name is None:
-        _print_table([*EXAMPLES.items()])
+        print_table([*EXAMPLES.items()])
         return 0
     try:
         print(read_example(flags.name), end="")
     except OSError as error:
-        _notice(f"nutproxy was installed without its examples: {error.filename}: {error.strerror}")
+        notice(f"nutproxy was installed without its examples: {error.filename}: {error.strerror}")
         return 1
     return 0
 
@@ -631,7 +627,3 @@ def _man(flags: argparse.Namespace) -> int:
     ]
     print(man(command_line(_parser(), USAGES), DESCRIPTION, files), end="")
     return 0
-
-
-def _number(value: int | None) -> str:
-    return "-" if value is None else str(value)

@@ -70,9 +70,10 @@ def bash(line: CommandLine) -> str:
         f"        {verb.name}) words={_quoted(' '.join([*_names(verb.flags), *verb.words]))} ;;\n"
         for verb in line.verbs
     )
-    taking = "|".join(name for flag in line.flags if flag.takes == "FILE" for name in flag.names)
+    flags = [*line.flags, *(flag for verb in line.verbs for flag in verb.flags)]
+    taking = "|".join(dict.fromkeys(_names(flag for flag in flags if flag.takes == "FILE")))
     valued = "|".join(
-        name for flag in line.flags if flag.takes not in ("", "FILE") for name in flag.names
+        dict.fromkeys(_names(flag for flag in flags if flag.takes not in ("", "FILE")))
     )
     first = " ".join([*_names(line.flags), *(verb.name for verb in line.verbs)])
     return f"""\
@@ -206,7 +207,9 @@ def man(line: CommandLine, description: str, files: Sequence[tuple[str, str]]) -
         parts += [".TP", rf"\fI{_roff(name)}\fR", _roff(text)]
     parts += [
         ".SH EXIT STATUS",
-        "0 on success, 1 on any error.",
+        _roff(
+            "0 on success, 1 on any error. diff: 1 if a pool moves more than --max, 2 on any error."
+        ),
     ]
     return "\n".join([*parts, ""])
 

@@ -68,8 +68,10 @@ for standard input:
 |---|---|
 | `nutproxy check FILE` | problems, warnings, pools |
 | `nutproxy route FILE POOL KEY...` | the server, hash value and ring point of each key |
-| `nutproxy ring FILE [POOL]` | the ring points of each server, its share of the keys, and the \
-share of all keys that would move to another server if it left |
+| `nutproxy ring FILE [POOL]` | the ring points of each server, its exact share of the keys, the \
+share of all keys that would move to another server if it left, and traps of the ring |
+| `nutproxy diff OLD NEW [POOL]` | the exact share of the keys that move between two files, from \
+each server to each other one ([operations.md](operations.md#before-the-servers-change)) |
 | `nutproxy schema` | the JSON Schema of the file, for checking and completion in editors |
 | `nutproxy examples nutproxy.yml` | an example file to start from |
 

@@ -78,7 +78,7 @@ class Basis(Enum):
     """How the figures of `Moves` were found, and what that means."""
 
     EXACT = "counted over all hash values"
-    ESTIMATE = f"counted over {SAMPLE} hash values, because all of them would take too long"
+    ESTIMATE = f"estimated from {SAMPLE} evenly spread hash values"
     INDEPENDENT = "expected, not counted: a key's server before says nothing about its server after"
     NONE = "with random a key has no server, so none moves"
     KEYS = "counted over the given keys"
@@ -102,32 +102,26 @@ class Moves:
     """The least that moves between any two distributions that follow these weights."""
 
     @cached_property
-    def moving(self) -> list[tuple[str, str, Fraction]]:
-        """The pairs between which keys move, the largest share first."""
-        found = [(pair, count) for pair, count in self.flow.items() if not self._stays(pair)]
-        found.sort(key=lambda each: (-each[1], each[0]))
-        return [(old, new, Fraction(count, self.total)) for (old, new), count in found]
+    def moving(self) -> list[tuple[str, str, int]]:
+        """The pairs between which keys move and how many of `total` do, the most first."""
+        kept = self.kept
+        found = [
+            (old, new, count) for (old, new), count in self.flow.items() if kept.get(old) != new
+        ]
+        found.sort(key=lambda each: (-each[2], each[0], each[1]))
+        return found
 
     @cached_property
     def moved(self) -> Fraction:
         """The share of the keys that move."""
-        return self._sum(pair for pair in self.flow if not self._stays(pair))
+        return Fraction(sum(count for _, _, count in self.moving), self.total)
 
     @cached_property
     def between_kept(self) -> Fraction:
         """The share that moves from a server in both layouts to another one in both."""
         after = set(self.kept.values())
-        return self._sum(
-            (old, new)
-            for old, new in self.flow
-            if old in self.kept and new in after and not self._stays((old, new))
-        )
-
-    def _stays(self, pair: tuple[str, str]) -> bool:
-        return self.kept.get(pair[0]) == pair[1]
-
-    def _sum(self, pairs: Iterable[tuple[str, str]]) -> Fraction:
-        return Fraction(sum(self.flow[pair] for pair in pairs), self.total)
+        counts = (count for old, new, count in self.moving if old in self.kept and new in after)
+        return Fraction(sum(counts), self.total)
 
     @cached_property
     def servers(self) -> list["Change"]:
@@ -139,7 +133,7 @@ class Moves:
         for (old, new), count in self.flow.items():
             before[old] += count
             after[new] += count
-            if not self._stays((old, new)):
+            if self.kept.get(old) != new:
                 leave[old] += count
                 arrive[new] += count
         known = set(self.kept.values())
@@ -182,7 +176,7 @@ def shares(layout: Layout) -> tuple[list[int], int]:
         return [span], span
     if not layout.has_places:
         return [1] * size, size
-    if _is_uneven_modula(layout):
+    if is_uneven_modula(layout):
         counts = [0] * size
         find = _finder(layout)
         for value in _sample(layout.hash):
@@ -213,7 +207,7 @@ def moves(old: Layout, new: Layout, renamed: Mapping[str, str] | None = None) ->
     elif single or not together or not (old.has_places and new.has_places):
         matrix, total = _product(old, new)
         basis = Basis.EXACT if single else Basis.INDEPENDENT
-        if Basis.EXACT is basis and any(map(_is_uneven_modula, (old, new))):
+        if Basis.EXACT is basis and any(map(is_uneven_modula, (old, new))):
             basis = Basis.ESTIMATE
     else:
         matrix, total, basis = _compared(old, new)
@@ -224,6 +218,17 @@ def moves(old: Layout, new: Layout, renamed: Mapping[str, str] | None = None) ->
         if count
     }
     return Moves(old.names, new.names, kept, flow, total, basis, needed(old, new, kept))
+
+
+def work(old: Layout, new: Layout) -> int:
+    """About how many arcs `moves` walks: what its time is proportional to."""
+    both = (old, new)
+    if any(map(is_uneven_modula, both)):
+        return SAMPLE
+    if all(each.distribution == "modula" for each in both):
+        pattern = min(lcm(_ends(old)[-1], _ends(new)[-1]), HASH_VALUES)
+        return min(ARCS_MAX, *(_arc_count(each, pattern) for each in both))
+    return sum(160 * len(each.servers) for each in both if each.distribution == "ketama")
 
 
 def kept_servers(
@@ -324,7 +329,7 @@ def _compared(old: Layout, new: Layout) -> tuple[Matrix, int, Basis]:
         matrix = [[0] * len(new.servers) for _ in old.servers]
         _merge(_ketama_arcs(old, span), _ketama_arcs(new, span), matrix)
         return matrix, span, Basis.EXACT
-    if _is_uneven_modula(old) or _is_uneven_modula(new):
+    if is_uneven_modula(old) or is_uneven_modula(new):
         return _estimated(old, new)
     if not all(modula):
         ring, slots = (new, old) if modula[0] else (old, new)
@@ -415,7 +420,7 @@ def _product(old: Layout, new: Layout) -> tuple[Matrix, int]:
     return [[count * other for other in after] for count in before], old_total * new_total
 
 
-def _is_uneven_modula(layout: Layout) -> bool:
+def is_uneven_modula(layout: Layout) -> bool:
     """Whether neither arcs nor slots say what a server gets: hsieh returns every 65th value rarely,
     and the slots take values at such regular distances."""
     several = len(layout.servers) > 1

@@ -176,7 +176,7 @@ def test_rows_and_columns_add_up_to_the_shares(first, second, before, after):
         assert [sums[name] for name in each.names] == [Fraction(n, total) for n in counts]
     assert sum(change.leave for change in found.servers) == found.moved
     assert sum(change.arrive for change in found.servers) == found.moved
-    assert sum(share for _, _, share in found.moving) == found.moved
+    assert sum(count for _, _, count in found.moving) == found.moved * found.total
     for change in found.servers:
         if change.old and change.new:
             assert change.before - change.leave + change.arrive == change.after

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 HOUSE = [
     "__main__",
     "cli",
-    "daemon, demo, examples, manual, spread",
+    "placement",
+    "arguments, daemon, demo, examples, manual, report, spread",
     "stepped, worker",
     "core",
     "janitor",
@@ -55,8 +56,8 @@ LATE = {
     ("cli", "demo"): "has a command line of its own",
     ("cli", "worker"): "`check` and `--help` need none of the compiled modules, and work without",
     ("cli", "daemon"): "only with -d",
-    ("cli", "hashkit.router"): "compiled: only `route` needs it",
-    ("cli", "spread"): "imports a compiled module: only `check` and `ring` need it",
+    ("cli", "placement"): "imports compiled modules: only `route`, `ring` and `diff` need it",
+    ("cli", "spread"): "imports a compiled module: only `check` needs it",
 }
 
 
