@@ -567,3 +567,22 @@ def test_route_says_if_the_pool_ejects_nothing(write, capsys):
     write(f=pool())
     assert main(["route", "f.yml", "p", "k", "--without", "beta"]) == 0
     assert "because 'auto_eject_hosts' is not set" in capsys.readouterr().err
+
+
+# ---- documents ------------------------------------------------------------------------------
+
+
+def test_the_documents_show_what_the_commands_print(write, capsys):
+    servers = "".join(f"   - {server}\n" for server in THREE)
+    text = (
+        "sessions:\n  listen: 127.0.0.1:22121\n  redis: true\n  hash: murmur\n"
+        f"  auto_eject_hosts: true\n  timeout: 400\n  servers:\n{servers}"
+    )
+    write(new=f"{text}   - {FOUR[-1]}\n")
+    Path("nutproxy.yml").write_text(text)
+    document = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    shown = re.findall(r"^\$ nutproxy ((?:ring|diff|route) .*)\n((?:.+\n)+?)```", document, re.M)
+    assert [call.split()[0] for call, _ in shown] == ["diff", "ring", "route"]
+    for call, output in shown:
+        assert main(call.split()) == 0
+        assert capsys.readouterr() == (output, "")
