@@ -223,7 +223,6 @@ LAYOUTS: dict[tuple[int, ...], tuple[set[int], bool | None, bool]] = {
     (0x1C, 0x1D, 0x1E, 0x23, 0x24): ({4}, True, True),
 }
 LAYOUT_OF = {opcode: layout for opcodes, layout in LAYOUTS.items() for opcode in opcodes}
-SASL = {0x20, 0x21, 0x22}
 
 
 def binary_requests(data: bytes, max_bulk: int) -> tuple[list[tuple[bytes, bytes | None]], bool]:
@@ -240,7 +239,7 @@ def binary_requests(data: bytes, max_bulk: int) -> tuple[list[tuple[bytes, bytes
         if value < 0 or key > 250 or body > 1 << 30:
             return found, True
         end = at + HEADER.size + body
-        error = b"Unknown command" if opcode not in LAYOUT_OF or opcode in SASL else None
+        error = b"Unknown command" if opcode not in LAYOUT_OF else None
         if opcode in LAYOUT_OF:
             lengths, keyed, valued = LAYOUT_OF[opcode]
             if extras not in lengths or keyed not in (None, key > 0) or (value and not valued):
