@@ -107,8 +107,7 @@ class Process(NamedTuple):
 @cython.cclass
 class Worker:
     """Its reactor, its pools and their listeners. `mbuf_size` is in bytes, `coalesce` in
-    microseconds. `slab` has the rows of the pools that will be added, in the order in which they
-    will be added."""
+    microseconds. `slab` has the rows of the pools that will be added."""
 
     def __init__(self, mbuf_size: int, config_file: str, slab: Slab, coalesce: int = 0):
         self.reactor = Reactor(mbuf_size, slab, coalesce)
@@ -122,7 +121,7 @@ class Worker:
     def add_pool(self, config, sock, resolve) -> None:
         """Add the pool, the frontend and the listener of a PoolConfig. `resolve(host, port,
         callback)` must not block."""
-        pool = ServerPool(self.reactor, len(self.pools), config, resolve)
+        pool = ServerPool(self.reactor, config, resolve)
         frontend = Frontend(config, pool, self.client_room, self.process)
         if config.redis:
             frontend.subscriptions = Subscriptions(pool)

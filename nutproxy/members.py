@@ -21,6 +21,7 @@ from nutproxy.config.values import MAX_INT, Address, index_order
 
 if TYPE_CHECKING:
     from nutproxy.config import PoolConfig
+    from nutproxy.stats.rows import Rows
 
 
 PLACES = 0xFFFF
@@ -28,8 +29,7 @@ PLACES = 0xFFFF
 
 @dataclass(frozen=True)
 class Member:
-    """One server. `row` is its row in the statistics, counted from the first row of the pool. It is
-    chosen by the maker of the View, and belongs to one member only."""
+    """One server. `row` is the first cell of its row in the statistics (stats/rows.py)."""
 
     name: str
     address: Address
@@ -91,11 +91,13 @@ class View:
         object.__setattr__(self, "places", places_of(member.name for member in ordered))
 
 
-def configured(config: PoolConfig) -> View:
+def configured(config: PoolConfig, rows: Rows) -> View:
     """The View of the servers in the file."""
     return View(
         tuple(
-            Member(server.name, server.address, server.weight, row)
-            for row, server in enumerate(config.servers)
+            Member(
+                server.name, server.address, server.weight, rows.server(config.name, server.name)
+            )
+            for server in config.servers
         )
     )

@@ -19,7 +19,6 @@ cdef class ServerPool(Route):
     cdef readonly Reactor reactor
     cdef readonly object config        # PoolConfig
     cdef readonly Protocol protocol
-    cdef readonly int index            # among the pools
     cdef readonly list servers         # Server, in the ring's order
     cdef dict places                   # by place, ascending: index in `servers` (members.places_of)
     cdef list order                    # the places

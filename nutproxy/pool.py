@@ -205,10 +205,9 @@ class ViewJob(Job):
 class ServerPool(Route):
     """A pool as configured. `resolve(host, port, callback)` looks up names without blocking."""
 
-    def __init__(self, reactor: Reactor, index: cython.int, config, resolve):
+    def __init__(self, reactor: Reactor, config, resolve):
         self.reactor = reactor
-        self.index = index
-        self.stats = reactor.slab.row(reactor.slab.pools[index])
+        self.stats = reactor.slab.row(reactor.slab.rows.pool(config.name))
         self.config = config
         self.protocol = PROTOCOLS[config.redis]
         self.resolve = resolve
@@ -223,7 +222,7 @@ class ServerPool(Route):
         self.servers = []
         self.leaving = []
         self.on_regroup = []
-        self.begin_with(configured(config))
+        self.begin_with(configured(config, reactor.slab.rows))
         deadlines_init(cython.address(self.deadlines))
         self.suspects = set()
 
@@ -481,9 +480,9 @@ class ServerPool(Route):
     def apply(self, view) -> None:
         """Make the members of this View the servers of the pool, soon. Raises ValueError, and
         changes nothing, if the statistics have no row for one of them."""
-        rows = len(self.reactor.slab.servers[self.index])
+        rows = set(self.reactor.slab.rows.used.values())
         for member in view.members:
-            if member.row >= rows:
+            if member.row not in rows:
                 raise ValueError(
                     f"server '{member.name}': the statistics of {self} have no row {member.row}"
                 )

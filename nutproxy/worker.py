@@ -34,6 +34,7 @@ from nutproxy.pidfile import PidFile
 from nutproxy.resolver import Resolver
 from nutproxy.stats import port
 from nutproxy.stats.report import Report
+from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, slab_memory
 
 END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -140,7 +141,7 @@ def serve(
 ) -> None:
     """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
     descriptor of the memory for its counters."""
-    slab = Slab(config.pools, stats_memory)
+    slab = Slab(Rows.of(config.pools), stats_memory)
     keys = config.globals
     worker = Worker(keys.mbuf_size, config.path, slab, keys.coalesce)
     worker.client_room.limit = max_clients
@@ -189,7 +190,7 @@ def stats_port(config: Config, listener: socket.socket | None, memory: int) -> I
     if listener is None:
         yield
         return
-    stats = port.StatsPort(listener, Report(Slab(config.pools, memory), config.pools).make)
+    stats = port.StatsPort(listener, Report(Slab(Rows.of(config.pools), memory), config.pools).make)
     stats.start()
     try:
         yield
@@ -234,7 +235,7 @@ def run(
             return 1
         notify = Notifier(os.environ.get("NOTIFY_SOCKET"))
         tell_start(config, max_clients, warnings)
-        memory = slab_memory(config.pools)
+        memory = slab_memory(Rows.of(config.pools))
         stack.enter_context(stats_port(config, stats_socket, memory))
         ready()
         notify(READY=1, STATUS=f"serving {', '.join(map(where, config.pools))}")

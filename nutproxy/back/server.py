@@ -137,7 +137,7 @@ class Server(Upstream):
         self.member = member
         self.name = member.name
         self.protocol = pool.protocol
-        self.stats = reactor.slab.row(reactor.slab.servers[pool.index][member.row])
+        self.stats = reactor.slab.row(member.row)
         self.connections = pool.config.server_connections
         self.profiles = pool.profiles
         self.lanes = []

@@ -16,6 +16,7 @@ cdef class Report:
     cdef size_t count
     cdef size_t bound                  # upper limit of the bytes that the pieces need
     cdef uint64_t* copy                # of the slab's cells, taken at one moment
+    cdef size_t size                   # its bytes
     cdef str source
     cdef double started                # monotonic seconds
 

@@ -109,22 +109,21 @@ def quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def layout(pools, pool_cells, server_cells):
+def layout(pools, rows):
     """Yields the pieces: a text, the cell after it, and whether a histogram begins there."""
     glue = ""
     for number, row in enumerate(GLOBAL):
         yield f'{glue}"{row.name}":', number, False
         glue = ", "
     pool_names = shown_names("pool", [pool.name for pool in pools])
-    for pool, shown, pool_cell, cells in zip(
-        pools, pool_names, pool_cells, server_cells, strict=True
-    ):
+    for pool, shown in zip(pools, pool_names, strict=True):
         glue = f"{glue}{quoted(shown)}: {{"
         for number, row in enumerate(POOL):
-            yield f'{glue}"{row.name}":', pool_cell + number, False
+            yield f'{glue}"{row.name}":', rows.pool(pool.name) + number, False
             glue = ", "
         names = shown_names("server", [server.name for server in pool.servers])
-        for name, cell in zip(names, cells, strict=True):
+        for name, server in zip(names, pool.servers, strict=True):
+            cell = rows.server(pool.name, server.name)
             glue = f"{glue}{quoted(name)}: {{"
             for number, row in enumerate(SERVER):
                 histogram = row.kind == "histogram"
@@ -138,8 +137,8 @@ def layout(pools, pool_cells, server_cells):
 
 @cython.cclass
 class Report:
-    """The statistics in `slab` for `pools`, the PoolConfigs in the order of the slab. Only one
-    thread at a time may call `make`."""
+    """The statistics in `slab` for `pools`, the PoolConfigs that its Rows are for. Only one thread
+    at a time may call `make`."""
 
     def __init__(self, slab: Slab, pools):
         piece: cython.pointer(Piece)
@@ -147,10 +146,11 @@ class Report:
         self.slab = slab
         self.source = quoted(socket.gethostname())
         self.started = time.monotonic()
-        pieces = list(layout(pools, slab.pools, slab.servers))
+        pieces = list(layout(pools, slab.rows))
         self.texts = [part[0].encode() for part in pieces]
         self.pieces = cython.cast(cython.pointer(Piece), calloc(len(pieces), cython.sizeof(Piece)))
         self.copy = cython.cast(cython.pointer(uint64_t), malloc(slab.size))
+        self.size = slab.size
         if self.pieces is cython.NULL or self.copy is cython.NULL:
             raise MemoryError
         for text, (_, cell, histogram) in zip(self.texts, pieces, strict=True):
@@ -191,7 +191,7 @@ class Report:
             raise MemoryError
         try:
             end = write_text(buffer, head, length)
-            memcpy(self.copy, self.slab.cells, self.slab.size)
+            memcpy(self.copy, self.slab.cells, self.size)
             with cython.nogil:
                 end = write_text(self.write(end), b"}}}\n", 4)
             return buffer[: end - buffer]

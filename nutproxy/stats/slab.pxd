@@ -73,9 +73,9 @@ cdef enum:
 
 cdef class Slab:
     cdef uint64_t* cells
-    cdef readonly size_t size          # bytes
-    cdef readonly list pools           # by pool: the first cell of its row
-    cdef readonly list servers         # by pool and server: the first cell of its row
+    cdef readonly size_t size          # bytes that are in use
+    cdef readonly object rows          # Rows: whose the rows are
+    cdef int fd                        # the memory
 
     cdef uint64_t* row(self, size_t cell) noexcept
 

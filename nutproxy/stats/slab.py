@@ -1,13 +1,16 @@
 # nutproxy/stats/slab.py: the memory of the counters
 """A block of shared memory with 64-bit cells, in rows:
 
-    [ global ] [ pool 0 ] [ server 0.0 ] [ server 0.1 ] … [ pool 1 ] [ server 1.0 ] …
+    [ global ] [ a pool ] [ a server ] [ a server ] … [ a pool ] [ a server ] …
 
 The enums in slab.pxd name the cells of a row. Pools and servers hold pointers to their rows, so
 counting is a single instruction: `stats[POOL_CLIENT_EOF] += 1`. It needs no call, lock or Python.
 
-Only the worker writes. Any process that has the descriptor and knows the pools can map the memory
-and read it at any time, since each cell is written in one store.
+Only the worker writes. Any process that has the descriptor can map the memory and read it at any
+time, since each cell is written in one store. Whose a row is, says a Rows (rows.py).
+
+The memory grows when pools or servers are added, and nothing in it ever moves: every process maps
+WINDOW bytes, of which there are as many as the memory has.
 
 A latency histogram is a sum followed by LATENCY_BUCKETS cells, eight per octave. A percentile
 read from it is off by 12.5 % at most, from 1 us to 125 s.
@@ -16,19 +19,24 @@ read from it is off by 12.5 % at most, from 1 us to 125 s.
 import os
 
 import cython
+from cython.cimports.libc.string import memset
 from cython.cimports.nutproxy.csys import (
     MAP_FAILED,
     MAP_SHARED,
     PROT_READ,
     PROT_WRITE,
+    close,
     mmap,
     munmap,
 )
 
 from nutproxy.stats.table import TABLE
 
+# Bytes of address space: room for half a million servers.
+WINDOW = cython.declare(cython.size_t, 1 << 30)
+CELL = cython.sizeof(cython.ulonglong)
 # Rows start on a cache line, so that the counters of a pool and of a server never share one.
-LINE = 64 // cython.sizeof(cython.ulonglong)
+LINE = 64 // CELL
 
 
 def cells_of(section: str) -> int:
@@ -37,23 +45,10 @@ def cells_of(section: str) -> int:
     return -(-cells // LINE) * LINE
 
 
-def places(configs) -> tuple[list[int], list[list[int]], int]:
-    """The first cell of each pool's and each server's row, and the total number of cells."""
-    pools, servers = [], []
-    end = cells_of("global")
-    for config in configs:
-        pools.append(end)
-        end += cells_of("pool")
-        count = len(config.servers)
-        servers.append([end + number * cells_of("server") for number in range(count)])
-        end += count * cells_of("server")
-    return pools, servers, end
-
-
-def slab_memory(configs) -> int:
-    """Creates zeroed shared memory for the Slab of these pools, and returns its descriptor."""
+def slab_memory(rows) -> int:
+    """Creates zeroed shared memory for the Slab of these Rows, and returns its descriptor."""
     fd = os.memfd_create("nutproxy-stats")
-    os.ftruncate(fd, places(configs)[2] * cython.sizeof(cython.ulonglong))
+    os.ftruncate(fd, rows.end * CELL)
     return fd
 
 
@@ -73,21 +68,43 @@ def bucket_of(microseconds: int) -> int:
 
 @cython.cclass
 class Slab:
-    """Maps the memory that slab_memory(configs) returned as `fd`: rows for these PoolConfigs and
-    their servers, in that order. The descriptor may be closed afterwards. Raises OSError."""
+    """Maps the memory that slab_memory(rows) returned as `fd`. The descriptor may be closed
+    afterwards. Raises OSError."""
 
-    def __init__(self, configs, fd: cython.int):
+    def __init__(self, rows, fd: cython.int):
         address: cython.p_void
-        self.pools, self.servers, count = places(configs)
-        self.size = count * cython.sizeof(cython.ulonglong)
-        address = mmap(cython.NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        self.fd = -1
+        address = mmap(cython.NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if address == MAP_FAILED:
-            raise OSError(f"cannot map {self.size} bytes of shared memory for the statistics")
+            raise OSError(f"cannot map {WINDOW} bytes of shared memory for the statistics")
         self.cells = cython.cast(cython.pointer(uint64_t), address)
+        self.fd = os.dup(fd)
+        self.use(rows)
 
     def __dealloc__(self):
         if self.cells is not cython.NULL:
-            munmap(self.cells, self.size)
+            munmap(self.cells, WINDOW)
+        if self.fd >= 0:
+            close(self.fd)
+
+    def use(self, rows) -> None:
+        """These Rows are in force from now on. Raises OSError if the memory does not have them."""
+        size = rows.end * CELL
+        if size > min(os.fstat(self.fd).st_size, WINDOW):
+            raise OSError(f"the statistics need {size} bytes of shared memory")
+        self.rows = rows
+        self.size = size
+
+    def grow(self, rows) -> None:
+        """Make the memory large enough for these Rows, which will be in force, and set the counters
+        to 0 of those that had another owner. For the process that owns the memory; the others `use`
+        them afterwards. Raises OSError."""
+        size = rows.end * CELL
+        if size > os.fstat(self.fd).st_size:
+            os.ftruncate(self.fd, size)
+        for section, cell in rows.begins(self.rows):
+            memset(self.cells + cython.cast(cython.size_t, cell), 0, cells_of(section) * CELL)
+        self.use(rows)
 
     def row(self, cell):
         """The row that starts at this cell."""
@@ -95,6 +112,6 @@ class Slab:
 
     def read(self, cell: cython.size_t) -> int:
         """The value of a cell."""
-        if cell * cython.sizeof(cython.ulonglong) >= self.size:
+        if cell * CELL >= self.size:
             raise IndexError(f"the statistics have no cell {cell}")
         return self.cells[cell]

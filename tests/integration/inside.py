@@ -11,6 +11,7 @@ from nutproxy.config import load
 from nutproxy.core import Worker
 from nutproxy.io.sockets import listen
 from nutproxy.resolver import Resolver
+from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, slab_memory
 from tests.integration.conftest import pool
 from tests.servers import DEADLINE, HOST, free_ports
@@ -77,7 +78,9 @@ def running_worker(
     file.write_text(text)
     config, problems = load(str(file))
     assert config is not None, problems
-    worker = Worker(16384, str(file), Slab(config.pools, memory := slab_memory(config.pools)))
+    worker = Worker(
+        16384, str(file), Slab(rows := Rows.of(config.pools), memory := slab_memory(rows))
+    )
     os.close(memory)
     reading, writing = socket.socketpair()
     reading.setblocking(False)

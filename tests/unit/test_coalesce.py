@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nutproxy.io.coalesce import Coalescer
+from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, slab_memory
 
 # A load: replies and events per millisecond, microseconds from a request to its reply, and the
@@ -28,7 +29,7 @@ class Loop:
     """Feeds a Coalescer as the loop does, a window of a millisecond at a time."""
 
     def __init__(self, limit=100):
-        slab = Slab([], memory := slab_memory([]))
+        slab = Slab(rows := Rows.of([]), memory := slab_memory(rows))
         os.close(memory)
         self.slab = slab
         self.coalescer = Coalescer(limit, slab)

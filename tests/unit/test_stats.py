@@ -17,6 +17,7 @@ import pytest
 from nutproxy.stats import port
 from nutproxy.stats.docs import page
 from nutproxy.stats.report import Report
+from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, bucket_of, latency_bounds, slab_memory
 from nutproxy.stats.table import BESIDE, GLOBAL, POOL, SERVER, TABLE
 
@@ -39,7 +40,7 @@ def two_pools():
 
 @pytest.fixture
 def memory(two_pools):
-    fd = slab_memory(two_pools)
+    fd = slab_memory(Rows.of(two_pools))
     yield fd
     os.close(fd)
 
@@ -51,7 +52,7 @@ def write(fd, cell, value):
 
 
 def report(fd, configs):
-    return json.loads(Report(Slab(configs, fd), configs).make())
+    return json.loads(Report(Slab(Rows.of(configs), fd), configs).make())
 
 
 # The table.
@@ -93,8 +94,8 @@ def test_page_in_the_repository_is_made_from_the_table():
 
 
 def test_rows_are_consecutive_and_share_no_cache_line(two_pools, memory):
-    slab = Slab(two_pools, memory)
-    starts = [0, slab.pools[0], *slab.servers[0], slab.pools[1], *slab.servers[1]]
+    slab = Slab(Rows.of(two_pools), memory)
+    starts = [0, *slab.rows.used.values()]
     ends = [*starts[1:], slab.size // 8]
     sizes = [end - start for start, end in zip(starts, ends, strict=True)]
     server = len(SERVER) + len(latency_bounds())
@@ -105,17 +106,72 @@ def test_rows_are_consecutive_and_share_no_cache_line(two_pools, memory):
 
 
 def test_memory_is_shared_by_all_that_map_it(two_pools, memory):
-    one, two = Slab(two_pools, memory), Slab(two_pools, memory)
-    cell = one.servers[1][0] + 3
+    one, two = Slab(Rows.of(two_pools), memory), Slab(Rows.of(two_pools), memory)
+    cell = one.rows.server("beta", "s1") + 3
     assert one.read(cell) == two.read(cell) == 0
     write(memory, cell, 2**64 - 1)
     assert one.read(cell) == two.read(cell) == 2**64 - 1
 
 
 def test_there_is_no_cell_after_the_last(two_pools, memory):
-    slab = Slab(two_pools, memory)
+    slab = Slab(Rows.of(two_pools), memory)
     with pytest.raises(IndexError):
         slab.read(slab.size // 8)
+
+
+def test_memory_grows_and_nothing_moves(two_pools, memory):
+    owner, worker = Slab(Rows.of(two_pools), memory), Slab(Rows.of(two_pools), memory)
+    cell = owner.rows.server("beta", "s1")
+    write(memory, cell, 7)
+    more = pools(alpha=["s1"], beta=["s1"], gamma=[f"s{number}" for number in range(1000)])
+    rows = owner.rows.after(more)
+    with pytest.raises(OSError, match="bytes of shared memory"):
+        worker.use(rows)
+    owner.grow(rows)
+    worker.use(rows)
+    assert rows.server("beta", "s1") == cell
+    assert worker.read(cell) == 7
+    last = rows.server("gamma", "s999")
+    write(memory, last, 9)
+    assert owner.read(last) == worker.read(last) == 9
+    assert owner.size == worker.size == os.fstat(memory).st_size == 8 * rows.end
+
+
+# Whose the rows are.
+
+
+def test_names_keep_their_rows_and_others_get_those_that_are_free(two_pools):
+    first = Rows.of(two_pools)
+    second = first.after(pools(alpha=["s2", "s3"], gamma=["s1"]))
+    assert second.server("alpha", "s2") == first.server("alpha", "s2")
+    # A worker may still use the rows that were left.
+    assert not set(second.used.values()) & set(second.left.values())
+    assert set(second.left) == {("alpha", "s1"), ("beta", ""), ("beta", "s1")}
+    assert second.after(two_pools).used.items() >= first.used.items()
+    third = second.released().after(pools(alpha=["s2", "s3", "s4", "s5", "s6"], gamma=["s1"]))
+    assert third.server("alpha", "s4") == first.server("alpha", "s1")
+    assert third.server("alpha", "s5") == first.server("beta", "s1")
+    assert third.server("alpha", "s6") == second.end
+    assert list(third.free) == [("beta", "")]
+    assert len(set(third.used.values())) == len(third.used)
+
+
+def test_counters_stay_until_the_row_has_another_owner(two_pools, memory):
+    slab = Slab(Rows.of(two_pools), memory)
+    cell = slab.rows.server("alpha", "s1")
+    write(memory, cell, 5)
+    slab.grow(slab.rows.after(pools(alpha=["s2"], beta=["s1"])))
+    slab.grow(slab.rows.released())
+    slab.grow(slab.rows.after(two_pools))
+    assert (slab.rows.server("alpha", "s1"), slab.read(cell)) == (cell, 5)
+    slab.grow(slab.rows.after(pools(alpha=["s2"], beta=["s1"])).released())
+    slab.grow(slab.rows.after(pools(alpha=["s2"], beta=["s1", "s9"])))
+    assert (slab.rows.server("beta", "s9"), slab.read(cell)) == (cell, 0)
+
+
+def test_rows_travel_as_json(two_pools):
+    rows = Rows.of(two_pools)
+    assert Rows.unpack(json.loads(json.dumps(rows.pack()))) == rows
 
 
 # Latency.
@@ -139,15 +195,15 @@ def test_buckets_hold_every_microsecond_once_and_are_an_eighth_wide_at_most():
 
 
 def test_figures_are_those_of_their_cells(two_pools, memory):
-    slab = Slab(two_pools, memory)
+    slab = Slab(Rows.of(two_pools), memory)
     expected = {}
     for start, section, path in [
         (0, "global", ()),
-        (slab.pools[0], "pool", ("alpha",)),
-        (slab.servers[0][0], "server", ("alpha", "s1")),
-        (slab.servers[0][1], "server", ("alpha", "s2")),
-        (slab.pools[1], "pool", ("beta",)),
-        (slab.servers[1][0], "server", ("beta", "s1")),
+        (slab.rows.pool("alpha"), "pool", ("alpha",)),
+        (slab.rows.server("alpha", "s1"), "server", ("alpha", "s1")),
+        (slab.rows.server("alpha", "s2"), "server", ("alpha", "s2")),
+        (slab.rows.pool("beta"), "pool", ("beta",)),
+        (slab.rows.server("beta", "s1"), "server", ("beta", "s1")),
     ]:
         for number, name in enumerate(NAMES[section]):
             if name != "latency":
@@ -163,7 +219,7 @@ def test_figures_are_those_of_their_cells(two_pools, memory):
 
 
 def test_latency_shows_the_buckets_that_are_not_empty(two_pools, memory):
-    cell = Slab(two_pools, memory).servers[0][1] + NAMES["server"].index("latency")
+    cell = Rows.of(two_pools).server("alpha", "s2") + NAMES["server"].index("latency")
     bounds = latency_bounds()
     write(memory, cell, 123)
     for bucket, count in [(3, 7), (40, 1), (len(bounds) - 1, 2)]:
@@ -189,8 +245,8 @@ def test_longest_report_fits_its_buffer(two_pools, memory):
 @pytest.mark.parametrize("name", ['a"b', "back\\slash", "tab\there", "übel", "latency", "requests"])
 def test_names_are_escaped_where_json_needs_it(name):
     configs = pools(**{name: [name, "other"]})
-    fd = slab_memory(configs)
-    text = Report(Slab(configs, fd), configs).make()
+    fd = slab_memory(Rows.of(configs))
+    text = Report(Slab(Rows.of(configs), fd), configs).make()
     os.close(fd)
     found = json.loads(text)
     assert list(found)[-1] == name
@@ -206,8 +262,8 @@ def test_names_at_the_level_of_pools_and_servers_are_known(two_pools, memory):
 
 def test_a_name_that_means_something_else_there_gets_an_underscore():
     configs = pools(version=["fragments", "fragments_", "version"], uptime=["client_accepted"])
-    fd = slab_memory(configs)
-    pairs = json.loads(Report(Slab(configs, fd), configs).make(), object_pairs_hook=list)
+    fd = slab_memory(Rows.of(configs))
+    pairs = json.loads(Report(Slab(Rows.of(configs), fd), configs).make(), object_pairs_hook=list)
     os.close(fd)
 
     def names(pairs):
@@ -221,8 +277,8 @@ def test_a_name_that_means_something_else_there_gets_an_underscore():
 
 def test_order_and_spacing_are_twemproxys():
     configs = pools(alpha=["s1", "s2"], beta=["s1"])
-    fd = slab_memory(configs)
-    text = Report(Slab(configs, fd), configs).make().decode()
+    fd = slab_memory(Rows.of(configs))
+    text = Report(Slab(Rows.of(configs), fd), configs).make().decode()
     os.close(fd)
     server = ", ".join(f'"{name}":0' for name in NAMES["server"][:-1])
     server = f'{{{server}, "latency": {{"count":0, "sum":0, "buckets": {{}}}}}}'

@@ -37,7 +37,8 @@ from nutproxy.members import View, configured
 from nutproxy.msg.message import live_messages
 from nutproxy.proto.framer import Framer
 from nutproxy.proto.protocols import MEMCACHE
-from nutproxy.stats.slab import Slab, places, slab_memory
+from nutproxy.stats.rows import Rows
+from nutproxy.stats.slab import Slab, slab_memory
 from nutproxy.stats.table import TABLE
 from nutproxy.stepped import SteppedWorker, check, running
 from tests.scripted import HELLO3
@@ -337,8 +338,8 @@ class Rig:
         self.layout = layout
         self.keys = layout.keys
         config = layout.config
-        memory = slab_memory(config.pools)
-        slab = Slab(config.pools, memory)
+        memory = slab_memory(Rows.of(config.pools))
+        slab = Slab(Rows.of(config.pools), memory)
         os.close(memory)
         self.slab = slab
         self.worker = SteppedWorker(mbuf, str(layout.file), slab)
@@ -389,7 +390,8 @@ class Rig:
 
     def members(self, *numbers):
         """The members of the configuration with these numbers."""
-        return tuple(configured(self.layout.config.pools[0]).members[number] for number in numbers)
+        view = configured(self.layout.config.pools[0], self.slab.rows)
+        return tuple(view.members[number] for number in numbers)
 
     def apply(self, *numbers):
         """Let these members be the servers of the pool."""
@@ -410,10 +412,11 @@ class Rig:
         return self.worker.frontends[0].clients.get(client.id)
 
     def counter(self, name, server=None):
-        pools, servers, _ = places(self.layout.config.pools)
         section = "pool" if server is None else "server"
         index = [row.name for row in TABLE[section]].index(name)
-        return self.slab.read((pools[0] if server is None else servers[0][server]) + index)
+        if server is None:
+            return self.slab.read(self.slab.rows.pool("alpha") + index)
+        return self.slab.read(self.members(server)[0].row + index)
 
     def close(self):
         """Close both ends of everything. Nothing may be left of it."""

@@ -29,7 +29,7 @@ def is_gone(rig, server):
     """Has it been forgotten, with all that it held?"""
     gone = server not in rig.pool.leaving
     assert gone == (not links(server))
-    row = server.member.row
+    row = [member.row for member in rig.members(*range(len(rig.servers)))].index(server.member.row)
     gauges = ["server_connections", "in_queue", "in_queue_bytes", "out_queue", "out_queue_bytes"]
     assert not gone or [rig.counter(name, row) for name in gauges] == [0] * 5
     return gone
