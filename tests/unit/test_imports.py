@@ -34,7 +34,7 @@ HOUSE = [
     "conn",
     "io/",
     "pidfile",
-    "descriptors, log, members, notify, resolver",
+    "changes, descriptors, log, members, notify, resolver",
     "config/",
     "stats/",
     "proto/",
