@@ -15,7 +15,7 @@ EXAMPLES = {
     "servers": ["10.0.0.1:6379:1 a", "10.0.0.3:6379:1 c"],
 }
 REDIS = {"redis": True}
-MEMCACHED_ONLY = {"protocol", "on_dead_server"}
+MEMCACHED_ONLY = {"protocol", "users", "on_dead_server"}
 
 
 @pytest.fixture
