@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from nutproxy.config import Config, PoolConfig, Problem
 from nutproxy.config.values import Address, did_you_mean, printable
-from nutproxy.hashkit.arcs import Basis, Change, Layout, Moves, moves
+from nutproxy.hashkit.arcs import Basis, Change, Moves, moves
+from nutproxy.hashkit.order import Layout
 from nutproxy.hashkit.router import Router
 from nutproxy.report import notice, print_table, summary
-from nutproxy.spread import Parts, layout, parts, router, traps
+from nutproxy.spread import Parts, parts, router, traps
 
 # Pairs of servers that `diff` prints for a pool; --json prints all.
 PAIRS_MAX = 20
@@ -81,7 +82,7 @@ def ring(
 ) -> int:
     """Print a table for each pool, or one JSON object. Returns the exit code."""
     counts = [
-        counted if layout(pool).has_places else None
+        counted if pool.layout.has_places else None
         for pool, counted in zip(
             pools, _count_keys(keys, [(router(pool), None) for pool in pools]), strict=True
         )
@@ -114,7 +115,7 @@ def _print_ring(pool: PoolConfig, counted: Counter[tuple[int, int]] | None) -> N
         rows.append((server.name, weight, points, *share, leaves, str(server.address)))
     print_table(rows)
     lines = []
-    if len(pool.servers) > 1 and layout(pool).has_places:
+    if len(pool.servers) > 1 and pool.layout.has_places:
         ratios = [part.share / part.fair for part in found.servers]
         least, most = ratios.index(min(ratios)), ratios.index(found.imbalance)
         text = f"imbalance {float(found.imbalance):.2f}"
@@ -236,7 +237,7 @@ def diff(
 
 def _servers_of(pool: PoolConfig) -> tuple[Layout, list[Address]]:
     """All that `diff` compares."""
-    return layout(pool), [server.address for server in pool.servers]
+    return pool.layout, [server.address for server in pool.servers]
 
 
 def _difference(
@@ -248,7 +249,7 @@ def _difference(
     if old is None or new is None:
         return Difference(name, old, new, None, None, [])
     renamed = _renamed(old, new)
-    layouts = layout(old), layout(new)
+    layouts = old.layout, new.layout
     found = moves(*layouts, renamed)
     keys = None
     if counted is not None and all(each.has_places for each in layouts):
@@ -284,7 +285,7 @@ def _notes(
     if found.basis is Basis.INDEPENDENT:
         yield f"the shares are {found.basis.value}; --keys FILE counts your own keys"
         if old.hash == new.hash and old.hash_tag != new.hash_tag:
-            before, after = (layout(pool)._replace(hash_tag=None) for pool in (old, new))
+            before, after = (pool.layout._replace(hash_tag=None) for pool in (old, new))
             untagged = _percent(moves(before, after, renamed).moved)
             yield f"that is for keys with a tag; of the keys without one, {untagged} move"
     elif found.basis is Basis.ESTIMATE:

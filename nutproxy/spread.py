@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from nutproxy.config import Config, PoolConfig, Problem
 from nutproxy.config.load import is_crc32_on_ketama, ketama_points
-from nutproxy.hashkit.arcs import HASH_VALUES, Layout, is_uneven_modula, moves, shares, work
+from nutproxy.hashkit.arcs import HASH_VALUES, is_uneven_modula, moves, shares, work
+from nutproxy.hashkit.order import Layout
 from nutproxy.hashkit.ring import make_ring
 from nutproxy.hashkit.router import Router
 
@@ -39,12 +40,6 @@ WANTED = len(PREFIXES) * len(STARTS) / 3
 WORK_MAX = 1 << 22
 # The ring's label for a point, "<name>-<number>", is cut to this many bytes, as in twemproxy.
 LABEL_MAX = 272
-
-
-def layout(pool: PoolConfig) -> Layout:
-    """What decides on the servers of the pool's keys."""
-    servers = tuple((server.name, server.weight) for server in pool.servers)
-    return Layout(pool.hash, pool.distribution, pool.hash_tag, servers)
 
 
 def router(pool: PoolConfig) -> Router:
@@ -87,7 +82,7 @@ def uneven(pool: PoolConfig) -> Uneven | None:
         return None
     servers = [(server.name.encode(), server.weight) for server in pool.servers]
     whole_keys = Router(pool.hash, pool.distribution, None, servers)
-    hashes, total = shares(layout(pool))
+    hashes, total = shares(pool.layout)
     found = []
     for prefix in PREFIXES:
         for start in STARTS:
@@ -127,7 +122,7 @@ class Parts(NamedTuple):
 
 
 def parts(pool: PoolConfig) -> Parts:
-    each = layout(pool)
+    each = pool.layout
     counts, total = shares(each)
     weights = [weight if each.has_places else 1 for _, weight in each.servers]
     return Parts(
@@ -246,7 +241,7 @@ def _cut(pool: PoolConfig) -> Iterator[str]:
 
 def _contested(pool: PoolConfig) -> Iterator[str]:
     """Points of two servers with one value."""
-    each = layout(pool)
+    each = pool.layout
     servers = [(name.encode(), weight) for name, weight in each.servers]
     points = make_ring(each.distribution, servers).points()
     before, contested, hashes = points[-1] >> 32, 0, 0

@@ -20,6 +20,7 @@ from pydantic.json_schema import models_json_schema
 from nutproxy.config import custom, users, values
 from nutproxy.config.effects import Effect
 from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
+from nutproxy.hashkit.order import Layout
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
@@ -701,6 +702,12 @@ class PoolConfig(PoolSettings):
     def line_of(self, key: str) -> int:
         """Where a key is set, or the pool begins if it is not."""
         return self.lines.get(key, self.line)
+
+    @property
+    def layout(self) -> Layout:
+        """What decides on the server of a key."""
+        servers = tuple((server.name, server.weight) for server in self.servers)
+        return Layout(self.hash, self.distribution, self.hash_tag, servers)
 
 
 @dataclass(frozen=True)

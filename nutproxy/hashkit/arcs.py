@@ -35,6 +35,7 @@ from functools import cached_property
 from math import lcm
 from typing import NamedTuple
 
+from nutproxy.hashkit.order import Layout
 from nutproxy.hashkit.ring import make_ring
 
 HASH_VALUES = 1 << 32
@@ -53,25 +54,6 @@ Arc = tuple[int, int, int]
 """The first hash value, the one after the last, and the server's index."""
 Matrix = list[list[int]]
 """Counted hash values, by the index of the server before and of the one after."""
-
-
-class Layout(NamedTuple):
-    """What decides on the server of a key; `Router` takes the same. The servers are pairs of hashed
-    name and weight in index order (see order.py)."""
-
-    hash: str
-    distribution: str
-    hash_tag: bytes | None
-    servers: tuple[tuple[str, int], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for name, _ in self.servers)
-
-    @property
-    def has_places(self) -> bool:
-        """Whether a key belongs to a server. With `random` each lookup draws one."""
-        return self.distribution != "random" or len(self.servers) == 1
 
 
 class Basis(Enum):

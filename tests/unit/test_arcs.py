@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nutproxy.hashkit import arcs
-from nutproxy.hashkit.arcs import HASH_VALUES, SPANS, Basis, Layout, moves, shares
+from nutproxy.hashkit.arcs import HASH_VALUES, SPANS, Basis, moves, shares
 from nutproxy.hashkit.hashes import HASHES, hash_value
-from nutproxy.hashkit.order import server_order_key
+from nutproxy.hashkit.order import Layout, server_order_key
 from nutproxy.hashkit.router import Router
 
 SMALL = 1 << 16
