@@ -195,14 +195,15 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """The flags. argparse takes the words of a command only up to its first option, and leaves the
     others over."""
     flags, rest = parser.parse_known_args(arguments)
-    options = rest[: rest.index("--")] if "--" in rest else rest
-    if rest and (not hasattr(flags, "words") or any(word[:1] == "-" != word for word in options)):
+    words = rest[: rest.index("--")] if "--" in rest else rest
+    unknown = any(word.startswith("-") and word != "-" for word in words)
+    if rest and (unknown or not hasattr(flags, "words")):
         message = f"unrecognized arguments: {' '.join(rest)}"
         if flags.command is None:
             parser.error(message)
         raise _misused(flags, message)
     if rest:
-        flags.words += [*options, *rest[len(options) + 1 :]]
+        flags.words += [*words, *rest[len(words) + 1 :]]
     return flags
 
 

@@ -206,6 +206,7 @@ def test_help_names_every_flag_and_command(capsys, flag):
         "\n  check",
         "\n  route",
         "\n  ring",
+        "\n  diff",
         "\n  examples",
         "\n  completion",
         "\n  man",
@@ -538,6 +539,10 @@ def test_completion_knows_every_word(capsys, tmp_path, shell):
         (["examples", "nut"], {"nutproxy.yml", "nutproxy.service", "nutproxy.logrotate"}),
         (["-c", "f.y"], {"f.yml"}),
         (["check", "f.y"], {"f.yml"}),
+        (["diff", "f.y"], {"f.yml"}),
+        (["diff", "--k"], {"--keys"}),
+        (["ring", "--keys", "f.y"], {"f.yml"}),
+        (["diff", "--max", ""], set()),
         (["-v", ""], set()),
     ],
 )

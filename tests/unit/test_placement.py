@@ -13,7 +13,7 @@ from nutproxy import spread
 from nutproxy.cli import main
 from nutproxy.config import load
 from nutproxy.hashkit.arcs import moves
-from nutproxy.spread import layout, router, traps
+from nutproxy.spread import router, traps
 
 THREE = ("10.0.0.1:6379:1 alpha", "10.0.0.2:6379:1 beta", "10.0.0.3:6379:1 gamma")
 FOUR = (*THREE, "10.0.0.4:6379:1 delta")
@@ -247,7 +247,7 @@ def test_the_trap_of_an_unnamed_server_gives_the_expected_share(write):
     old = only_pool(pool(unnamed(3)))
     [line] = traps(old)
     assert "moves about 33% of the keys to or from other servers" in line
-    each = layout(old)
+    each = old.layout
     moved = []
     for number in range(100, 300):
         other = f"10.0.{number}.7:6379"
@@ -521,6 +521,15 @@ def test_one_file_can_be_standard_input(write, arguments, text):
 def test_words_may_follow_options(diff):
     assert diff(pool(), pool(FOUR), "--max", "30%", "p")[0] == 0
     assert main(["diff", "--json", "old.yml", "--max", "1%", "new.yml", "p"]) == 1
+
+
+def test_words_after_two_dashes_are_keys(write, capsys):
+    write(f=pool())
+    assert main(["route", "f.yml", "p", "a", "--without", "beta", "--", "-x", "--without"]) == 0
+    keys = [row["KEY"] for row in table(capsys.readouterr().out, "SERVER")]
+    assert keys == ["a", "-x", "--without"]
+    assert main(["route", "f.yml", "p", "a", "--without", "beta", "-x"]) == 1
+    assert "unrecognized arguments: -x" in capsys.readouterr().err
 
 
 # ---- route --without ------------------------------------------------------------------------
