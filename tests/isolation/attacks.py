@@ -11,6 +11,8 @@ import ssl
 import struct
 import threading
 
+from tests import binary
+from tests.binary import NEVER, BinaryClient, Op
 from tests.client import Client, read_all, request, requests, send_all, talk, words
 from tests.integration.test_defects import MALFORMED
 from tests.isolation.innocents import HOMES, VICTIM
@@ -186,6 +188,105 @@ def memcached_noreply_storm(arena):
     lines = b"set k 0 0 1 noreply\r\nv\r\ndelete k noreply\r\n"
     lines += b"incr n 1 noreply\r\ntouch k 0 noreply\r\n"
     assert talk(arena.memcache_port, lines * 500 + b"mn\r\n") == b"MN\r\n"
+
+
+# Memcached's binary protocol
+
+TEXT = b"flush_all\r\nget v\r\nversion\r\n"
+BINARY_INJECTIONS = [
+    *(
+        binary.request(opcode, TEXT, TEXT, extras=bytes(extras))
+        for opcode in (*Op, 0x30, 0xFF)
+        for extras in (0, 4, 8, 20)
+    ),
+    *(
+        binary.request(opcode, b"k", TEXT, extras=bytes(8), **wrong)
+        for opcode in (Op.SET, Op.GET, Op.GETKQ, Op.APPENDQ, Op.TOUCH, Op.STAT, 0x30)
+        for wrong in (
+            {"key_length": 0},
+            {"key_length": 65535},
+            {"extras_length": 255},
+            {"body_length": 0},
+            {"body_length": 9},
+            {"body_length": 1 << 30},
+            {"body_length": (1 << 32) - 1},
+            {"magic": 0x81},
+        )
+    ),
+    binary.request(Op.STAT, TEXT),
+    binary.request(Op.SASL_AUTH, b"PLAIN", TEXT),
+]
+
+
+@attack
+def binary_injections(arena):
+    """Keys and values that are commands of the text protocol, and wrong lengths."""
+    for data in BINARY_INJECTIONS:
+        talk(arena.memcache_port, data * 3)
+    with BinaryClient(arena.memcache_port) as client:
+        client.send_bytes(
+            b"".join(
+                binary.request(
+                    Op.INCREMENT, key, extras=binary.counting(1, 1, 0 if key == TEXT else NEVER)
+                )
+                for key in (TEXT, b"a b", b"\r\n", b"\n")
+            )
+        )
+        client.barrier()
+        client(Op.DELETE, TEXT)
+
+
+@attack
+def binary_storms(arena):
+    """A hundred thousand quiet requests and a NoOp."""
+    count = 100_000
+    last = binary.request(Op.NOOP, opaque=1)
+    done = b"\x81\x0a" + bytes(13) + b"\x01" + bytes(8)
+    for data in (
+        b"".join(binary.request(Op.GETKQ, b"none:%d" % number) for number in range(count)),
+        binary.request(Op.SETQ, b"k", b"v", extras=bytes(8)) * count,
+        binary.request(Op.GATQ, b"none", extras=bytes(4)) * count,
+        binary.request(Op.GETQ, b"not text") * count,
+    ):
+        assert exchange(arena.memcache_port, data + last) == done
+    found = exchange(arena.memcache_port, binary.request(Op.NOOP, opaque=1) * count)
+    assert found == done * count
+
+
+@attack
+def binary_bodies_that_do_not_come(arena):
+    with crowd(arena.memcache_port, 90) as clients:
+        for number, client in enumerate(clients):
+            size = (1000, 1_000_000, 1 << 30)[number % 3]
+            head = binary.request(Op.SET, b"k", b"v", extras=bytes(8), body_length=size)
+            client.sendall(head)
+        arena.hold()
+
+
+@attack
+def binary_headers_that_trickle(arena):
+    data = binary.request(Op.SET, b"slow", b"v", extras=bytes(8))
+    data += binary.request(Op.GETK, b"slow") + binary.request(Op.DELETE, b"slow")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(BinaryClient(arena.memcache_port)) for _ in range(20)]
+        for index in range(len(data)):
+            for client in clients:
+                client.send_bytes(data[index : index + 1])
+        for client in clients:
+            stored, found, deleted = client.responses(3)
+            assert (stored.opcode, found.opcode, deleted.opcode) == (Op.SET, Op.GETK, Op.DELETE)
+            assert found.key == b"slow"
+
+
+@attack
+def binary_slow_readers(arena):
+    """Request 400 values of a megabyte and do not read them: in runs, and one by one."""
+    with BinaryClient(arena.memcache_port) as client, BinaryClient(arena.memcache_port) as other:
+        value = b"v" * 1_000_000
+        assert client(Op.SET, b"large", value, extras=bytes(8)).status == 0
+        client.send_bytes(binary.request(Op.GETKQ, b"large") * 400)
+        other.send_bytes(binary.request(Op.GET, b"large") * 400)
+        arena.hold()
 
 
 # Large amounts

@@ -18,6 +18,7 @@ import contextlib
 import itertools
 import threading
 
+from tests.binary import BinaryClient, Op, request, storage
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient
@@ -97,11 +98,32 @@ class MemcacheInnocent(Innocent):
             expect(client(b"mg %b v" % key), b"EN\r\n")
 
 
+class BinaryInnocent(Innocent):
+    """A client of the Memcached pool that speaks the binary protocol."""
+
+    connection = BinaryClient
+
+    def round(self, client, value):
+        for key in self.keys:
+            expect(client(Op.SET, key, value, extras=storage(7)).status, 0)
+            expect(client(Op.GET, key).value, value)
+        quiet = [request(Op.GETKQ, key, opaque=at) for at, key in enumerate(self.keys)]
+        client.send_bytes(b"".join(quiet) * DEPTH)
+        found = [(each.opaque, each.key, each.value, each.flags) for each in client.barrier()]
+        expect(found, [(at, key, value, 7) for at, key in enumerate(self.keys)] * DEPTH)
+        for key in self.keys:
+            client.send(Op.DELETEQ, key)
+            client.send(Op.GETKQ, key)
+        expect(client.barrier(), [])
+
+
 class Innocents:
     def __init__(self, arena):
         redis, memcached = arena.proxy.ports["redis"], arena.proxy.ports["memcached"]
         self.all = [RedisInnocent(number, redis) for number in range(4)]
         self.all += [MemcacheInnocent(number, memcached) for number in range(3)]
+        # Their keys have other numbers.
+        self.all += [BinaryInnocent(number, memcached) for number in range(3, 5)]
 
     def __enter__(self):
         for each in self.all:

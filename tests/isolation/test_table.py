@@ -15,6 +15,7 @@ from tests.unit.test_config_proofs import functions_of
 DEFECTS = "integration/test_defects.py::test_"
 COMMANDS = "integration/test_commands.py::test_"
 MEMCACHE = "integration/test_memcache.py::test_"
+BINARY = "integration/test_binary.py::test_"
 HEALTH = "integration/test_server_health.py::test_"
 REPLIES = "integration/test_server_replies.py::test_"
 CONNECTIONS = "integration/test_server_connections.py::test_"
@@ -27,7 +28,12 @@ GARBAGE = "integration/test_garbage.py::test_"
 REFUSALS = "integration/test_refusals.py::test_"
 
 SHOWN = {
-    "A1 Memcached line feeds in keys": ["memcached_injections", "memcached_noreply_storm"],
+    "A1 Memcached line feeds in keys": [
+        "memcached_injections",
+        "memcached_noreply_storm",
+        "binary_injections",
+        BINARY + "a_line_feed_in_a_key_forges_no_replies",
+    ],
     "A2 lengths that Redis does not take": ["malformed_lengths", "huge_multibulk_counts"],
     "A3 EXISTS, ZUNION": [
         COMMANDS + "keys_behind_numkeys_are_what_routes",
@@ -74,6 +80,8 @@ SHOWN = {
         "deep_pipelines",
         "replies_larger_than_expected",
         "announced_and_not_sent",
+        "binary_slow_readers",
+        "binary_bodies_that_do_not_come",
     ],
     "A18 own writes": [
         DEFECTS + "client_reads_its_own_writes_over_several_server_connections",
@@ -140,6 +148,7 @@ SHOWN = {
     ],
     "B input cut anywhere, 100,000 keys, empty and binary values": [
         "byte_by_byte",
+        "binary_headers_that_trickle",
         "stuck_in_the_middle",
         "many_keys",
         MEMCACHE + "a_hundred_thousand_keys",
@@ -168,6 +177,8 @@ SHOWN = {
         "test_every_field_is_taken_or_refused_as_memcached_does_and_no_block_is_run",
         "integration/test_memcache_refusals.py::"
         "test_random_lines_are_taken_or_refused_as_memcached_does",
+        BINARY + "what_follows_the_key_is_never_read_as_requests",
+        "integration/test_binary_differential.py::test_lengths_are_checked_as_by_memcached",
     ],
     "rule 3": ["unknown_commands", "wrong_arguments", "killed_server"],
     "rule 4": [
@@ -177,6 +188,8 @@ SHOWN = {
     ],
     "rule 5": [
         "deep_pipelines",
+        "binary_storms",
+        BINARY + "quiet_gets_have_only_hits_in_the_order_of_the_requests",
         DEFECTS + "client_reads_its_own_writes_over_several_server_connections",
     ],
     "rule 6": [
@@ -190,6 +203,7 @@ SHOWN = {
         "replies_larger_than_expected",
         "stopped_server",
         UNREAD + "replies_above_the_bound_are_errors_in_their_places",
+        UNREAD + "binary_clients_are_told_in_their_protocol",
         "integration/test_clients_under_load.py::"
         "test_a_client_is_not_read_above_its_limit_of_bytes",
         "integration/test_clients_under_load.py::"

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from tests.binary import BinaryClient, Op, request, storage
 from tests.client import Client
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient
@@ -202,3 +203,48 @@ def test_memcached_clients_are_told_in_their_protocol():
         assert refusals >= 300 - kept(len(VALUE))
         assert client.reply() == found[SMALL]
         assert client(b"get %b %b" % (SECOND, THIRD)) == both
+
+
+def test_binary_clients_are_told_in_their_protocol():
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        MemcachedServer() as three,
+        NutproxyServer(mc_pool("alpha", [one, two, three], client_max_pending="64kb")) as proxy,
+        BinaryClient(proxy.port) as client,
+        BinaryClient(proxy.port) as neighbour,
+    ):
+        values = {SLOW: b"slow", SECOND: VALUE, THIRD: VALUE, SMALL: b"v"}
+        for key, value in values.items():
+            assert client(Op.SET, key, value, extras=storage()).status == 0
+        client.send_bytes(request(Op.GET, SMALL) * 200)
+        client.barrier()
+        # Alternately with a run of two.
+        asked = [
+            *((Op.GET, SECOND), (Op.GETKQ, SECOND), (Op.GETKQ, THIRD)),
+            *((Op.GETK, SECOND), (Op.GATQ, THIRD), (Op.NOOP, b"")),
+        ]
+        lines = b"".join(
+            request(opcode, key, extras=bytes(4) if opcode == Op.GATQ else b"", opaque=at)
+            for at, (opcode, key) in enumerate(asked)
+        )
+        with all_stopped(proxy, [one, two, three], 602):
+            client.send_bytes(request(Op.GET, SLOW, opaque=100) + lines * 100)
+            client.send(Op.GET, SMALL, opaque=101)
+        wait_until(lambda: waiting(proxy) == 1, "replies of two servers")
+        assert neighbour(Op.GET, SECOND).value == VALUE
+        one.cont()
+        assert client.response().value == b"slow"
+        refusals = 0
+        for _ in range(100):
+            for at, (opcode, key) in enumerate(asked):
+                found = client.response()
+                assert (found.opcode, found.opaque) == (opcode, at)
+                if found.status:
+                    assert REFUSED.search(found.value)
+                    refusals += 1
+                else:
+                    assert found.value == values.get(key, b"")
+        assert refusals >= 500 - kept(len(VALUE))
+        assert client.response().value == b"v"
+        assert client(Op.GETK, SECOND).value == VALUE
