@@ -146,7 +146,7 @@ def programs(selection: Selection) -> Iterator[str]:
 
 def measured(options: argparse.Namespace, selection: Selection) -> Results:
     results = Results(machine(), options.peers, turns=TURNS)
-    traced = sum(name in TRACED_PEERS for name in options.peers)
+    traced = sum(len(served(name, selection.counts)) for name in traceable(options.peers))
     partial = sum(name in PARTIAL_PEERS for name in options.peers)
     times = len(selection.placements) * options.rounds
     cells = [(name, row) for name in options.peers for row in selection.rows]
@@ -154,7 +154,7 @@ def measured(options: argparse.Namespace, selection: Selection) -> Results:
     opened = times * len(selection.partials) * partial
     steps = (closed + opened) * TURNS
     seconds = (closed * CELL_SECONDS + opened * PARTIAL_SECONDS) * options.scale
-    seconds += steps * START_SECONDS + traced * len(selection.counts) * COUNT_SECONDS
+    seconds += steps * START_SECONDS + traced * COUNT_SECONDS
     print(
         f"{len(selection.rows)} rows, {len(selection.partials)} at partial load,"
         f" {len(selection.counts)} counts; {len(options.peers)} peers, {options.rounds} rounds,"
@@ -163,7 +163,7 @@ def measured(options: argparse.Namespace, selection: Selection) -> Results:
     )
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nutproxy-bench-")))
-        progress = Progress(steps + traced * len(selection.counts))
+        progress = Progress(steps + traced)
         stack.callback(progress.close)
         if selection.rows:
             for place in selection.placements:
@@ -253,6 +253,14 @@ def able(running: list[Peer], row: Row) -> list[Peer]:
     return [peer for peer in running if row.id in peer.ports]
 
 
+def traceable(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name in TRACED_PEERS]
+
+
+def served(name: str, counts: Sequence[Count]) -> list[Count]:
+    return [count for count in counts if peers.serves(name, count.row)]
+
+
 def count_all(
     results: Results,
     names: Sequence[str],
@@ -264,9 +272,10 @@ def count_all(
         results.counts.setdefault(count.id, {})[name] = found
         progress.step(f"{count.id:32}{name:12}{sum(found.values()):10,.2f} per request")
 
-    by_calls = [count for count in counts if count.kind == "calls"]
-    by_instructions = [count for count in counts if count.kind == "instructions"]
-    for name in (name for name in names if name in TRACED_PEERS):
+    for name in traceable(names):
+        mine = served(name, counts)
+        by_calls = [count for count in mine if count.kind == "calls"]
+        by_instructions = [count for count in mine if count.kind == "instructions"]
         try:
             if by_calls:
                 with peers.peer(name, prepared) as peer:

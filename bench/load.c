@@ -12,7 +12,8 @@
  *   changing      Closed loop. With `--changing 1,200,8`, one connection is in use in the first second,
  *                 200 are in the next, and so on from the start, until `--seconds` have passed.
  *
- * `--command multi` is a transaction in one write: MULTI, SET k 1, INCR k, EXEC.
+ * `--command multi` is a transaction in one write: MULTI, SET k 1, INCR k, EXEC. In memcached's binary
+ * protocol a get of several keys is as many GetKQ and a NoOp, as its clients send it.
  *
  * Every reply is checked: its status, the number of values, and the length and bytes of each value.
  * A wrong reply, a closed connection or 20 seconds without a reply end the run with exit code 1.
@@ -56,11 +57,12 @@ struct connection {
     char line[LINE];       /* the beginning of a line that was cut */
     size_t line_len;
     size_t body;           /* bytes of a value and its line end that are still to come */
+    size_t skip;           /* binary: bytes before the value that are still to come */
     unsigned values;
     int array_begun;
 };
 
-static int is_redis = 1, is_set, is_multi, reconnect;
+static int is_redis = 1, is_binary, is_set, is_multi, reconnect;
 static long port, clients = 50, pipeline = 1, size = 3, keys = 1, space = 10000;
 static long requests;
 static double seconds, rate;
@@ -145,6 +147,37 @@ static size_t put_memcache(char *to) {
     return (size_t)(p - to) + (size_t)sprintf(p, "\r\n");
 }
 
+enum { HEADER = 24, GET = 0x00, SET = 0x01, NOOP = 0x0a, GETKQ = 0x0d };
+
+/* A header of the binary protocol, and the extras and the key after it. */
+static size_t put_header(char *to, int opcode, size_t extras, const char *key, size_t len, size_t body) {
+    memset(to, 0, HEADER + extras);
+    to[0] = (char)0x80;
+    to[1] = (char)opcode;
+    to[3] = (char)len;
+    to[4] = (char)extras;
+    uint32_t length = htonl((uint32_t)(extras + len + body));
+    memcpy(to + 8, &length, sizeof length);
+    memcpy(to + HEADER + extras, key, len);
+    return HEADER + extras + len;
+}
+
+static size_t put_binary(char *to) {
+    char key[KEY_MAX], *p = to;
+    for (long i = 0; i < keys; i++) {
+        size_t len = put_key(key);
+        if (is_set) {
+            p += put_header(p, SET, 8, key, len, (size_t)size);
+            memcpy(p, value, (size_t)size);
+            p += size;
+        } else {
+            p += put_header(p, keys > 1 ? GETKQ : GET, 0, key, len, 0);
+        }
+    }
+    if (keys > 1) p += put_header(p, NOOP, 0, "", 0, 0);
+    return (size_t)(p - to);
+}
+
 static size_t request_max(void) {
     if (is_multi) return 256;
     return 32 + (size_t)keys * (KEY_MAX + 32 + (is_set ? (size_t)size + 2 : 0));
@@ -152,7 +185,10 @@ static size_t request_max(void) {
 
 static void put_request(struct connection *c) {
     char *to = c->out + c->out_len;
-    c->out_len += is_multi ? put_multi(to) : is_redis ? put_redis(to) : put_memcache(to);
+    c->out_len += is_multi    ? put_multi(to)
+                  : is_redis  ? put_redis(to)
+                  : is_binary ? put_binary(to)
+                              : put_memcache(to);
     c->in_flight++;
     issued++;
 }
@@ -319,6 +355,55 @@ static void value_done(struct connection *c) {
     if (is_redis && c->values == (unsigned long)keys) reply_done(c);
 }
 
+/* A header of the binary protocol. What comes after it is the flags and the key of a value, and the
+ * value. */
+static void binary_header(struct connection *c, const unsigned char *head) {
+    uint32_t body;
+    memcpy(&body, head + 8, sizeof body);
+    body = ntohl(body);
+    size_t before = head[3] + (size_t)head[4];
+    int opcode = is_set ? SET : keys == 1 ? GET : c->values == (unsigned long)keys ? NOOP : GETKQ;
+    if (head[0] != 0x81 || head[1] != opcode || head[6] != 0 || head[7] != 0)
+        fail("a response has opcode %d and status %d, where opcode %d and status 0 were due", head[1],
+             head[6] << 8 | head[7], opcode);
+    size_t value_size = opcode == GET || opcode == GETKQ ? (size_t)size : 0;
+    if (body != before + value_size || (value_size > 0 && before < 4))
+        fail("a response has a body of %u bytes, %zu before the value", body, before);
+    c->skip = before;
+    c->body = value_size;
+}
+
+static void parse_binary(struct connection *c, const char *p, const char *end) {
+    while (p < end) {
+        size_t left = (size_t)(end - p), n;
+        if (c->skip > 0) {
+            n = left < c->skip ? left : c->skip;
+            c->skip -= n;
+        } else if (c->body > 0) {
+            n = left < c->body ? left : c->body;
+            if (memcmp(p, value + (size_t)size - c->body, n) != 0)
+                fail("a value is not the one that was stored");
+            c->body -= n;
+        } else {
+            n = left < HEADER - c->line_len ? left : HEADER - c->line_len;
+            memcpy(c->line + c->line_len, p, n);
+            c->line_len += n;
+            if (c->line_len < HEADER) return;
+            binary_header(c, (const unsigned char *)c->line);
+        }
+        p += n;
+        /* A response is complete. */
+        if (c->line_len == HEADER && c->skip == 0 && c->body == 0) {
+            c->line_len = 0;
+            if (c->line[1] == GETKQ) {
+                c->values++;
+            } else {
+                reply_done(c);
+            }
+        }
+    }
+}
+
 static void parse(struct connection *c, const char *p, const char *end) {
     while (p < end) {
         if (c->body > 0) {
@@ -355,7 +440,7 @@ static void receive(struct connection *c) {
     if (n < 0) fail("recv, with %u replies due: %m", c->in_flight);
     if (n == 0) fail("closed by the other side, with %u replies due", c->in_flight);
     now = clock_ns();
-    parse(c, in, in + n);
+    (is_binary ? parse_binary : parse)(c, in, in + n);
     if (rate > 0) {
         send_due(c);
     } else if (c->in_flight == 0) {
@@ -426,8 +511,10 @@ static void report(void) {
 
 static const char usage[] =
     "usage: load --port PORT (--requests N | --seconds S) [options]\n"
-    "  --protocol redis|memcache   (redis)\n"
-    "  --command get|set|multi     (get); with --keys above 1 MGET, MSET, or memcached's get k k k\n"
+    "  --protocol redis|memcache|binary\n"
+    "                              (redis); binary is memcached's binary protocol\n"
+    "  --command get|set|multi     (get); with --keys above 1 MGET, MSET, or memcached's get k k k,\n"
+    "                              in its binary protocol GetKQ and a NoOp\n"
     "  --clients N                 connections (50)\n"
     "  --pipeline N                requests in flight on each (1)\n"
     "  --size BYTES                of a value (3)\n"
@@ -493,7 +580,10 @@ static void read_options(int argc, char **argv) {
     while ((found = getopt_long(argc, argv, "", options, &which)) != -1) {
         const char *name = found == '?' ? "" : options[which].name;
         switch (found) {
-        case 'p': is_redis = choice(name, optarg, "memcache", "redis"); break;
+        case 'p':
+            is_binary = strcmp(optarg, "binary") == 0;
+            is_redis = !is_binary && choice(name, optarg, "memcache", "redis");
+            break;
         case 'c':
             is_multi = strcmp(optarg, "multi") == 0;
             is_set = !is_multi && choice(name, optarg, "get", "set");

@@ -226,7 +226,10 @@ def plan_haproxy(ground: Ground) -> Plan:
 
 
 def serves(name: str, row: Row) -> bool:
-    """Whether this peer has the pool of this row: predixy has one pool, the others have all."""
+    """Whether this peer has the pool of this row, and speaks its protocol: predixy has one pool,
+    the others have all, and nutcracker does not speak memcached's binary protocol."""
+    if row.binary and name.startswith("nutcracker"):
+        return False
     return name != "predixy" or row.pool == "redis"
 
 
@@ -252,13 +255,16 @@ def plan_predixy(ground: Ground) -> Plan:
 def plan_echo(ground: Ground) -> Plan:
     """How the echo server counts requests. For redis-benchmark it counts '*', which no key or value
     contains: its first two requests have another number of lines. For load.c it counts lines,
-    because load.c fails if a reply arrives before it has sent the whole request."""
+    because load.c fails if a reply arrives before it has sent the whole request. In memcached's
+    binary protocol it counts the first bytes of the packets."""
     taken: dict[tuple[str, str, bytes], int] = {}
     ports, words = {}, []
     for row in ground.rows:
         mark = (str(ord("\n")), str(request(row).count(b"\n")))
         if row.tool != LOAD:
             mark = (str(ord("*")), "1")
+        if row.binary:
+            mark = (str(0x80), str(request(row).count(b"\x80")))
         kind = (*mark, reply(row))
         if kind not in taken:
             taken[kind] = free_port()
@@ -293,7 +299,9 @@ def plan_twemproxy(ground: Ground, name: str) -> Plan:
     )
     command = TWEMPROXIES[name](file)
     stats_port = int(command[-1]) if name.startswith("nutproxy") else 0
-    return Plan(command, by_row(ground, ports), stats_port)
+    served = {row.id for row in ground.rows if serves(name, row)}
+    mine = {id: port for id, port in by_row(ground, ports).items() if id in served}
+    return Plan(command, mine, stats_port)
 
 
 def twemproxy_pool(name: str, port: int, protocol: str, servers: Sequence[int]) -> str:

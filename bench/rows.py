@@ -5,8 +5,9 @@ By default there are 50 clients that wait for each reply, values of 3 bytes, and
 servers. The id of a row says what is different: `-c800` clients, `-p16` a pipeline of 16, `-1k` and
 `-1m` the size of a value, `-s1` and `-s8` the number of servers, `-open` 20,000 requests a second
 in open loop, `-connect` a connection for each request, `-at-50` half of nutcracker's capacity in
-open loop, `-changing` one client, then 200, then 8, each for a second. `calls-` and `instructions-`
-count instead of measuring time.
+open loop, `-changing` one client, then 200, then 8, each for a second. `-binary` is memcached's
+binary protocol, which nutcracker does not speak. `calls-` and `instructions-` count instead of
+measuring time.
 
 The core rows are measured in all three placements (bench/placement.py), the others in one.
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,6 +65,7 @@ class Row:
     rate: int = 0  # requests a second; 0 is closed loop
     reconnect: bool = False
     changing: str = ""  # clients by second; `requests` is then the number of seconds
+    binary: bool = False  # the binary protocol of memcached
     core: bool = False  # measured in all placements
     main: bool = False  # shown in the chart of the rows outside of the core
 
@@ -77,7 +80,7 @@ class Row:
             product = "Redis"
             name = ("M" if many else "") + ("SET" if self.is_set else "GET")
         else:
-            product = "Memcached"
+            product = "Memcached, binary:" if self.binary else "Memcached"
             name = "set" if self.is_set else "get"
         size = {3: "3 bytes", KILO: "1 KB", MEGA: "1 MB"}[self.size]
         servers = POOLS[self.pool].servers
@@ -224,6 +227,10 @@ ROWS = [
     MEMCACHE("memcache-get-p16", is_set=False, requests=300_000, pipeline=16, core=True),
     MEMCACHE("memcache-set-p16", is_set=True, requests=300_000, pipeline=16, main=True),
     MEMCACHE("memcache-get-100", is_set=False, requests=8_000, keys=100, main=True),
+    MEMCACHE("memcache-binary-get", is_set=False, requests=60_000, binary=True),
+    MEMCACHE("memcache-binary-set", is_set=True, requests=60_000, binary=True),
+    MEMCACHE("memcache-binary-get-p16", is_set=False, requests=300_000, pipeline=16, binary=True),
+    MEMCACHE("memcache-binary-get-100", is_set=False, requests=8_000, keys=100, binary=True),
     CONNECT("redis-connect", pool="redis", is_set=False, core=True),
     CONNECT("memcache-connect", pool="memcache", is_set=False, main=True),
     OPEN("redis-open", pool="redis"),
@@ -297,6 +304,9 @@ COUNTS = [
     count("instructions", "memcache-get-s1", 1_000, clients=1),
     count("instructions", "memcache-set", 1_000, clients=1),
     count("instructions", "memcache-get-100", 200, clients=1),
+    count("instructions", "memcache-binary-get", 1_000, clients=1),
+    count("instructions", "memcache-binary-set", 1_000, clients=1),
+    count("instructions", "memcache-binary-get-100", 200, clients=1),
 ]
 
 
@@ -310,6 +320,13 @@ def request(row: Row) -> bytes:
     """One request of the row, for its first keys."""
     keys = [key(row.size, number) for number in range(row.keys)]
     value = b"x" * row.size
+    if row.binary:
+        if row.is_set:
+            return packet(0x80, SET, bytes(8), keys[0], value)
+        if row.keys == 1:
+            return packet(0x80, GET, key=keys[0])
+        quiet = (packet(0x80, GETKQ, key=each) for each in keys)
+        return b"".join(quiet) + packet(0x80, NOOP)
     if row.protocol == "redis":
         many = b"M" if row.keys > 1 else b""
         words = [many + (b"SET" if row.is_set else b"GET")]
@@ -321,9 +338,37 @@ def request(row: Row) -> bytes:
     return b"get %s\r\n" % b" ".join(keys)
 
 
+GET, SET, NOOP, GETKQ = 0x00, 0x01, 0x0A, 0x0D
+HEADER = struct.Struct(">BBHBBHIIQ")
+
+
+def packet(
+    magic: int, opcode: int, extras: bytes = b"", key: bytes = b"", value: bytes = b""
+) -> bytes:
+    """A request or a response of memcached's binary protocol, with the unique value 0."""
+    body = extras + key + value
+    return HEADER.pack(magic, opcode, len(key), len(extras), 0, 0, len(body), 0, 0) + body
+
+
+def without_unique_values(packets: bytes) -> bytes:
+    """The same, with the unique value 0 in each."""
+    found, at = bytearray(packets), 0
+    while at + HEADER.size <= len(found):
+        found[at + 16 : at + 24] = bytes(8)
+        at += HEADER.size + int.from_bytes(found[at + 8 : at + 12], "big")
+    return bytes(found)
+
+
 def reply(row: Row) -> bytes:
-    """The expected reply to `request`."""
+    """The expected reply to `request`. In the binary protocol, see `without_unique_values`."""
     value = b"x" * row.size
+    if row.binary:
+        if row.is_set:
+            return packet(0x81, SET)
+        if row.keys == 1:
+            return packet(0x81, GET, bytes(4), value=value)
+        values = (packet(0x81, GETKQ, bytes(4), key(row.size, n), value) for n in range(row.keys))
+        return b"".join(values) + packet(0x81, NOOP)
     if row.protocol == "redis":
         if row.is_set:
             return b"+OK\r\n"

@@ -241,7 +241,7 @@ def test_a_partial_run_writes_no_results(tmp_path, monkeypatch):
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("protocol", ["redis", "memcache"])
+@pytest.mark.parametrize("protocol", ["redis", "memcache", "binary"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -254,7 +254,7 @@ def test_a_partial_run_writes_no_results(tmp_path, monkeypatch):
     ids=lambda options: options[0],
 )
 def test_load_sends_the_given_number_of_requests(load, servers, protocol, options):
-    port = servers[protocol].port
+    port = servers["redis" if protocol == "redis" else "memcache"].port
     answer = load("--port", port, "--protocol", protocol, "--requests", 500, *options)
     assert (answer.returncode, answer.stderr) == (0, "")
     result = json.loads(answer.stdout)
@@ -263,8 +263,13 @@ def test_load_sends_the_given_number_of_requests(load, servers, protocol, option
     assert 0 < latency["p50"] <= latency["p99"] <= latency["p99_9"] <= latency["max"]
 
 
-def test_load_reads_and_writes_large_values(load, servers):
-    options = ("--port", servers["redis"].port, "--size", 1 << 20, "--space", 1, "--clients", 2)
+@pytest.mark.parametrize(
+    ("protocol", "size"), [("redis", 1 << 20), ("memcache", 1_000_000), ("binary", 1_000_000)]
+)
+def test_load_reads_and_writes_large_values(load, servers, protocol, size):
+    port = servers["redis" if protocol == "redis" else "memcache"].port
+    options = ("--port", port, "--protocol", protocol, "--size", size, "--space", 1)
+    options += ("--clients", 2)
     for command in ("set", "get"):
         answer = load(*options, "--command", command, "--requests", 8)
         assert (answer.returncode, answer.stderr) == (0, "")
@@ -321,6 +326,32 @@ def test_wrong_reply_ends_the_load(load, reply, message):
     with ScriptedServer(script) as server:
         answer = load("--port", server.port, "--clients", 1, "--requests", 2)
     assert answer.returncode == 1
+    assert message in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (
+            b"\x81\0" + bytes(5) + b"\1" + bytes(16),
+            "opcode 0 and status 1, where opcode 0 and status",
+        ),
+        (b"\x81\1" + bytes(22), "opcode 1 and status 0, where opcode 0 and status 0 were due"),
+        (b"\x81" + bytes(23), "a body of 0 bytes, 0 before the value"),
+        (b"\x81\0\0\0\4" + bytes(6) + b"\x07" + bytes(16) + b"xyz", "not the one that was stored"),
+        (b"END\r\n" * 5, "a response has opcode"),
+    ],
+)
+def test_wrong_binary_reply_ends_the_load(load, reply, message):
+    def script(session):
+        session.sock.recv(1000)
+        session.send(reply)
+        session.sock.recv(1000)
+
+    with ScriptedServer(script) as server:
+        options = ("--port", server.port, "--protocol", "binary", "--clients", 1)
+        answer = load(*options, "--requests", 2)
+    assert (answer.returncode, answer.stdout) == (1, "")
     assert message in answer.stderr
 
 
