@@ -71,6 +71,7 @@ from cython.cimports.nutproxy.proto.binary import (
     OP_VERSION,
     STATUS_INTERNAL,
     STATUS_INVALID,
+    STATUS_NOT_FOUND,
     STATUS_NOT_SUPPORTED,
     STATUS_OK,
     STATUS_UNKNOWN,
@@ -107,6 +108,7 @@ EXPTIME_MAX = cython.declare(cython.uint, 0x7FFFFFFF)
 # The expiration of Increment and Decrement that says: do not create the item.
 NEVER_CREATE = cython.declare(cython.uint, 0xFFFFFFFF)
 UNKNOWN = cython.declare(bytes, TEXTS[Status.UNKNOWN])
+NOT_FOUND = cython.declare(bytes, TEXTS[Status.NOT_FOUND])
 LONG_KEY = cython.declare(bytes, cause("binary_long_key").encode())
 LINE_FEED = cython.declare(bytes, cause("memcache_line_feed").partition(" ")[2].encode())
 
@@ -536,6 +538,9 @@ def local_command(client: ClientConn, request: cython.pointer(Request)) -> cytho
         key: bytes = PyBytes_FromStringAndSize(
             request.key, cython.cast(cython.Py_ssize_t, request.key_length)
         )
+        if b"\0" in key:
+            # Versions of memcached differ in where such a line ends.
+            return respond(client, request.data, STATUS_NOT_FOUND, NOT_FOUND, len(NOT_FOUND))
         words = [b"stats", *key.split()]
     servers: list = client.frontend.route.members()
     try:
@@ -546,7 +551,8 @@ def local_command(client: ClientConn, request: cython.pointer(Request)) -> cytho
             reply = text_packets(reply, opcode, client.opaque.to_bytes(4, "big"))
     except Exception:
         log.exception("%s: '%s' failed", client, words[0].decode())
-        return respond(client, request.data, STATUS_INTERNAL, INTERNAL_ERROR, len(INTERNAL_ERROR))
+        text: bytes = INTERNAL_ERROR.partition(b" ")[2].rstrip()
+        return respond(client, request.data, STATUS_INTERNAL, text, len(text))
     if isinstance(reply, Query):
         ask(
             client,

@@ -126,6 +126,7 @@ LOUD = [
     (Op.GAT, b"missing", b"", expiring(), Status.NOT_FOUND),
     (Op.VERSION, b"", b"", b"", Status.OK),
     (Op.STAT, b"bogus", b"", b"", Status.NOT_FOUND),
+    (Op.STAT, b"slabs\0flush_all", b"", b"", Status.NOT_FOUND),
     (Op.VERBOSITY, b"", b"", expiring(), Status.UNKNOWN_COMMAND),
     (Op.SASL_LIST_MECHS, b"", b"", b"", Status.UNKNOWN_COMMAND),
     (Op.FLUSH, b"", b"", b"", Status.OK),
