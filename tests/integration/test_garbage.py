@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests import binary
+from tests.binary import Op
 from tests.client import Client, requests, talk
 from tests.integration.conftest import mc_pool, pool
 from tests.scripted import ScriptedServer, never, reply_to
@@ -208,6 +210,42 @@ def test_memcached_pools_leave_no_cycle():
         one.kill()
         for _ in range(ROUNDS):
             talk(proxy.port, b"get a b c d e f\r\nquit\r\n")
+        assert proxy.garbage() == {"counts": {}, "objects": []}
+
+
+def test_binary_clients_leave_no_cycle():
+    def requests():
+        keys = [b"a", b"b", b"c", b"d e", b"\r\n"]
+        for key in keys:
+            yield from (binary.request(opcode, key) for opcode in (Op.GET, Op.GETK, Op.DELETE))
+            yield from (binary.request(opcode, key) for opcode in (Op.GETQ, Op.GETKQ))
+            yield binary.request(Op.SET, key, b"v", extras=binary.storage())
+            yield binary.request(Op.GATKQ, key, extras=binary.expiring())
+            yield binary.request(Op.INCREMENT, key, extras=binary.counting())
+        yield from (binary.request(Op.GETKQ, key) for key in keys * 3)
+        yield from (binary.request(Op.STAT, key) for key in (b"", b"items", b"settings", b"no"))
+        yield from (binary.request(opcode) for opcode in (Op.NOOP, Op.VERSION, Op.FLUSH, Op.FLUSHQ))
+        yield binary.request(Op.SASL_AUTH, b"PLAIN", b"\0user\0secret")
+        yield binary.request(0x30, b"k", b"v")
+
+    sent = b"".join(requests())
+    endings = [
+        binary.request(Op.QUIT),
+        binary.request(Op.QUITQ),
+        binary.request(Op.GET),
+        binary.request(Op.GET, magic=0x81),
+    ]
+    with (
+        MemcachedServer() as one,
+        MemcachedServer() as two,
+        Inspected(mc_pool("alpha", [one, two], timeout=2000)) as proxy,
+    ):
+        proxy.garbage()
+        for ending in endings * (ROUNDS // 4 + 1):
+            talk(proxy.port, sent + ending)
+        one.kill()
+        for ending in endings:
+            talk(proxy.port, sent + ending)
         assert proxy.garbage() == {"counts": {}, "objects": []}
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from nutproxy.builtin.client import NAME_MAX
+from tests import binary
+from tests.binary import BinaryClient, Op
 from tests.client import Client, read_all, request
 from tests.integration.conftest import mc_pool, pool
 from tests.memcache import MemcacheClient
@@ -28,7 +30,7 @@ from tests.scripted import (
 from tests.servers import NutproxyServer, RedisServer, connect, wait_until
 
 MB = 1 << 20
-PROTOCOLS = ["redis", "memcached"]
+PROTOCOLS = ["redis", "memcached", "binary"]
 
 
 def memory(proxy):
@@ -46,6 +48,9 @@ def proxied(protocol, **options):
     else:
         server, make, client = ScriptedMemcached(answer_memcache), mc_pool, MemcacheClient
         begun = b"set k 0 0 200000000\r\n"
+    if protocol == "binary":
+        client = BinaryClient
+        begun = binary.request(Op.SET, b"k", extras=bytes(8), body_length=200_000_000)
     with server, NutproxyServer(make("alpha", [server], **options)) as proxy:
         yield proxy, client, begun
 
@@ -53,6 +58,8 @@ def proxied(protocol, **options):
 def ping(client):
     if isinstance(client, Client):
         return client("GET", "k") == value_of(b"k")
+    if isinstance(client, BinaryClient):
+        return client(Op.NOOP).status == 0
     return client(b"get k") == b"VALUE k 0 %d\r\n%b\r\nEND\r\n" % (10, value_of(b"k"))
 
 

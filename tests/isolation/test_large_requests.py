@@ -21,6 +21,7 @@ import pytest
 from nutproxy.proto.commands import COMMANDS, LIMITS, Behaviour
 from nutproxy.proto.memcache_commands import COMMANDS as MEMCACHE_COMMANDS
 from nutproxy.proto.memcache_commands import Kind
+from tests.binary import Op, counting, request
 from tests.client import Client, send_all
 from tests.integration.conftest import mc_pool, pool
 from tests.scripted import bulk
@@ -269,3 +270,53 @@ def test_a_memcached_command_with_a_word_or_a_value_of_64_mb_holds_up_no_other_p
     elif MEMCACHE_COMMANDS[name].kind is Kind.STORE:
         line = b"%b k 0 0 %d%b\r\n" % (name.encode(), LARGE, b" 1" if name == "cas" else b"")
         assert arena.longest_wait("memcached", line, large) < LIMIT
+
+
+# Memcached's binary protocol: an opcode of each form, with the length of its extras.
+OPCODES = {
+    Op.GET: 0,
+    Op.GETKQ: 0,
+    Op.GATKQ: 4,
+    Op.TOUCH: 4,
+    Op.SETQ: 8,
+    Op.APPENDQ: 0,
+    Op.DELETEQ: 0,
+    Op.INCREMENTQ: 20,
+    Op.NOOP: 0,
+    Op.FLUSHQ: 0,
+    Op.VERSION: 0,
+    Op.STAT: 0,
+    0x30: 0,
+}
+WITHOUT_KEY = (Op.NOOP, Op.FLUSHQ, Op.VERSION, Op.STAT)
+
+
+def binary_request(opcode, key):
+    extras = counting() if opcode == Op.INCREMENTQ else bytes(OPCODES[opcode])
+    value = b"v" if opcode in (Op.SETQ, Op.APPENDQ) else b""
+    return request(opcode, b"" if opcode in WITHOUT_KEY else key, value, extras=extras)
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize("opcode", OPCODES, ids=lambda opcode: f"{int(opcode):02x}")
+def test_many_requests_of_the_binary_protocol_hold_up_no_other_pool(arena, opcode):
+    count = 3_000 if opcode == Op.STAT else 50_000
+    sent = b"".join(binary_request(opcode, b"%07d" % number) for number in range(count))
+    assert arena.longest_wait("memcached", sent, request(Op.NOOP)) < LIMIT
+    if opcode == Op.STAT:
+        assert arena.longest_wait("many", sent, request(Op.NOOP)) < LIMIT
+    elif opcode in (Op.GETKQ, Op.GATKQ):
+        # Keys that no line of text can carry.
+        sent = b"".join(binary_request(opcode, b"a b%07d" % number) for number in range(count))
+        assert arena.longest_wait("memcached", sent, request(Op.NOOP)) < LIMIT
+
+
+@pytest.mark.measures
+@pytest.mark.parametrize(
+    "opcode", [Op.SET, Op.ADDQ, Op.APPEND, Op.GAT, Op.STAT, Op.SASL_AUTH, 0x30]
+)
+@pytest.mark.parametrize("size", [900_000, LARGE])
+def test_a_binary_request_with_a_long_body_holds_up_no_other_pool(arena, opcode, size):
+    extras = {Op.SET: 8, Op.ADDQ: 8, Op.GAT: 4}.get(opcode, 0)
+    head = request(opcode, b"k", extras=bytes(extras), body_length=extras + 1 + size)
+    assert arena.longest_wait("memcached", head, bytes(size), request(Op.NOOP)) < LIMIT
