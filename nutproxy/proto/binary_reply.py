@@ -435,7 +435,7 @@ def put_found(msg: cython.pointer(Msg), opcode: cython.int) -> cython.void:
                 cython.address(found),
                 opcode,
                 msg.opaque,
-                cython.NULL,
+                text.data,
                 0,
             )
         elif msg.flags & MSG_ERROR:
