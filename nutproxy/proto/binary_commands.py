@@ -139,6 +139,20 @@ gives status 0x86 (temporary failure) with the text of nutproxy's error; a denie
 supported). An expiration after the year 2038 is taken as that year, because meta commands have no
 later one.
 
+It differs from memcached where memcached's own behaviour would lose or mix up requests, or where a
+meta command cannot do the same:
+
+- What follows the key of a Touch, a GAT or a Stat is skipped. memcached reads it as further
+  requests.
+- The body of an unknown opcode, such as Verbosity, is skipped once. memcached skips extras and key
+  twice, and with them the next request.
+- A request whose first byte is wrong ends the connection, as in memcached, but the responses that
+  are due are sent before.
+- An Add, Replace, Append or Prepend with a value that is too large for the server also deletes the
+  item that is there, as `ms` does in every mode. In memcached only a Set does so.
+- A key with a line feed can be set, read and deleted. Append, Prepend, Increment and Decrement are
+  refused, because memcached could show such a key to text clients as lines of its own.
+
 | | Opcode, quiet | Like | What a server gets |
 | --- | --- | --- | --- |
 """
