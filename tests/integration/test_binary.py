@@ -4,7 +4,9 @@ memcached."""
 
 import contextlib
 import random
+import socket
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from nutproxy.builtin.memcache import SUFFIX
 from tests.binary import (
+    BARRIER,
     BinaryClient,
     Op,
     Status,
@@ -20,7 +23,7 @@ from tests.binary import (
     request,
     storage,
 )
-from tests.client import read_all
+from tests.client import read_all, send_all
 from tests.integration.conftest import mc_pool
 from tests.memcache import MemcacheClient
 from tests.scripted import RequestCount, ScriptedMemcached, keys_of, value_of
@@ -308,39 +311,21 @@ def cpu_time(proxy):
 
 
 def converse(client, data):
-    """Send it all while the responses are read, up to the barrier's."""
-    client.socket.setblocking(False)
+    """Send it all, and a NoOp, while the responses are read. The NoOp's is left out."""
+    sent = data + request(Op.NOOP, opaque=BARRIER)
+    sender = threading.Thread(target=send_all, args=(client.socket, sent))
+    sender.start()
     try:
-        left = memoryview(data)
-        received = bytearray()
-        end = data[-24:][12:16]
-        while not (len(received) >= 24 and received[-12:-8] == end and received[-24] == 0x81):
-            with contextlib.suppress(BlockingIOError):
-                if left:
-                    left = left[client.socket.send(left) :]
-            with contextlib.suppress(BlockingIOError):
-                part = client.socket.recv(1 << 20)
-                assert part
-                received += part
+        return client.until(BARRIER)
     finally:
-        client.socket.setblocking(True)
-        client.socket.settimeout(20)
-    client.reader.feed(bytes(received))
-    found = []
-    while (each := client.reader.gets()) is not None:
-        found.append(each)
-    return found
-
-
-BARRIER = 0xBA881E88
+        sender.join()
 
 
 def test_ten_thousand_quiet_gets(client):
     keys = [b"key:%d" % number for number in range(10_000)]
     fill(client, keys[::10])
     sent = b"".join(request(Op.GETKQ, key, opaque=at) for at, key in enumerate(keys))
-    found = converse(client, sent + request(Op.NOOP, opaque=BARRIER))
-    assert found.pop().opcode == Op.NOOP
+    found = converse(client, sent)
     assert [(each.opaque, each.key, each.value) for each in found] == [
         (at, key, value_of(key)) for at, key in list(enumerate(keys))[::10]
     ]
@@ -349,10 +334,10 @@ def test_ten_thousand_quiet_gets(client):
 def test_ten_thousand_quiet_sets(client):
     keys = [b"key:%d" % number for number in range(10_000)]
     sent = b"".join(request(Op.SETQ, key, value_of(key), extras=storage()) for key in keys)
-    assert len(converse(client, sent + request(Op.NOOP, opaque=BARRIER))) == 1
+    assert converse(client, sent) == []
     sent = b"".join(request(Op.GETQ, key, opaque=at) for at, key in enumerate(keys))
-    found = converse(client, sent + request(Op.NOOP, opaque=BARRIER))
-    assert [each.value for each in found[:-1]] == [value_of(key) for key in keys]
+    found = converse(client, sent)
+    assert [each.value for each in found] == [value_of(key) for key in keys]
 
 
 @pytest.mark.measures
@@ -366,7 +351,7 @@ def test_the_time_for_a_pipeline_grows_with_its_length(client, proxy, opcode):
     for count in (2_000, 20_000) * 3:
         sent = b"".join(request(opcode, key, value, extras=extras) for key in keys[:count])
         before = cpu_time(proxy)
-        converse(client, sent + request(Op.NOOP, opaque=BARRIER))
+        converse(client, sent)
         # The counters of the process are up to date after a turn.
         client.barrier()
         each = (cpu_time(proxy) - before) / count
@@ -381,10 +366,43 @@ def test_values_of_a_megabyte_pass_whole(client):
         assert client(Op.SET, key, data, extras=storage(1)).status == Status.OK
         assert client(Op.GET, key).value == data
     sent = b"".join(request(Op.GETKQ, key) for key in keys * 2)
-    found = converse(client, sent + request(Op.NOOP, opaque=BARRIER))
-    assert [(each.key, each.value) for each in found[:-1]] == [(key, data) for key in keys * 2]
+    found = converse(client, sent)
+    assert [(each.key, each.value) for each in found] == [(key, data) for key in keys * 2]
     assert client(Op.APPEND, keys[0], b"x").status == Status.OK
     assert client(Op.GETK, keys[0]).value == data + b"x"
+
+
+@pytest.mark.parametrize("chunk", ["512", "16384", "1048576"])
+def test_values_around_the_size_that_is_not_copied(shards, chunk):
+    """From 64 KB on, a value stays where it was received. Requests and responses are sent and read
+    in pieces."""
+    sizes = [0, 1, 65_535 - 60, 65_535, 65_536, 65_537, 65_536 + 60, 200_000]
+    with (
+        NutproxyServer(mc_pool("alpha", shards), "-m", chunk) as proxy,
+        BinaryClient(proxy.port) as client,
+    ):
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        values = {b"key:%d" % size: random.Random(size).randbytes(size) for size in sizes}
+        values |= {b"not text:%d" % size: values[b"key:%d" % size] for size in sizes}
+        stored = b"".join(
+            request(opcode, key, value, extras=storage(3), opaque=at)
+            for opcode in (Op.SET, Op.SETQ, Op.REPLACE)
+            for at, (key, value) in enumerate(values.items())
+        )
+        found = converse(client, stored)
+        assert [each.status for each in found] == [Status.OK] * (2 * len(values))
+        for key in values:
+            client.send(Op.APPENDQ, key, b"+")
+            client.send(Op.PREPENDQ, key, b"-" * 1000)
+        assert client.barrier() == []
+        asked = b"".join(
+            request(opcode, key, extras=get_extras(opcode))
+            for opcode in (Op.GETK, Op.GETKQ, Op.GETKQ, Op.GATK)
+            for key in values
+        )
+        found = converse(client, asked)
+        wanted = [(key, b"-" * 1000 + value + b"+") for key, value in values.items()] * 4
+        assert [(each.key, each.value) for each in found] == wanted
 
 
 # Lengths
@@ -727,57 +745,58 @@ LIES = [
 ]
 
 
-@pytest.mark.parametrize("reply", LIES)
-@pytest.mark.parametrize("opcode", [Op.GET, Op.GETKQ, Op.GAT])
-def test_a_reply_of_the_wrong_kind_reaches_no_client(opcode, reply):
+@contextlib.contextmanager
+def replying():
+    """A client of a server that sends the only element of a list, whatever it is asked."""
+    replies = [b""]
+
     def script(session):
         while session.receive():
-            session.send(reply)
+            session.send(replies[0])
 
     with (
         ScriptedMemcached(script) as server,
         NutproxyServer(mc_pool("alpha", [server])) as proxy,
         BinaryClient(proxy.port) as client,
     ):
-        client.send(opcode, b"k", extras=get_extras(opcode), opaque=4)
-        [found] = client.barrier()
-        assert (found.opcode, found.opaque) == (opcode, 4)
-        assert found.status not in (Status.OK, Status.NOT_FOUND)
-        assert b"secret" not in found.value.replace(b"VALUE", b"")
+        yield replies, client
         assert "Traceback" not in proxy.log()
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        b"SERVER_ERROR out of memory storing object\r\n",
-        b"SERVER_ERROR Out of memory allocating item\r\n",
-        b"SERVER_ERROR\r\n",
-        b"CLIENT_ERROR bad data chunk\r\n",
-        b"VALUE k 0 6 1\r\nsecret\r\nSERVER_ERROR out of memory writing get response\r\n",
-    ],
-)
-def test_an_error_of_the_server_is_passed_on(reply):
-    def script(session):
-        while session.receive():
-            session.send(reply)
+def test_a_reply_of_the_wrong_kind_reaches_no_client():
+    with replying() as (replies, client):
+        for replies[0] in LIES:
+            for opcode in (Op.GET, Op.GETKQ, Op.GAT):
+                client.send(opcode, b"k", extras=get_extras(opcode), opaque=4)
+                [found] = client.barrier()
+                assert (found.opcode, found.opaque) == (opcode, 4)
+                assert found.status not in (Status.OK, Status.NOT_FOUND), (replies, found)
+                assert b"secret" not in found.value
 
-    with (
-        ScriptedMemcached(script) as server,
-        NutproxyServer(mc_pool("alpha", [server])) as proxy,
-        BinaryClient(proxy.port) as client,
-    ):
-        opcodes = [Op.GET, Op.GETK, Op.GETKQ]
-        if not reply.startswith(b"VALUE"):
-            opcodes += [Op.DELETE, Op.DELETEQ, Op.INCREMENTQ]
-        for opcode in opcodes:
-            extras = counting() if opcode == Op.INCREMENTQ else b""
-            client.send(opcode, b"k", extras=extras, opaque=4)
-            [found] = client.barrier()
-            assert (found.opcode, found.opaque) == (opcode, 4)
-            assert found.status not in (Status.OK, Status.NOT_FOUND)
-            if b" " in reply:
-                assert found.value == reply.rpartition(b"_ERROR ")[2].strip()
+
+ERRORS = [
+    b"SERVER_ERROR out of memory storing object\r\n",
+    b"SERVER_ERROR Out of memory allocating item\r\n",
+    b"SERVER_ERROR\r\n",
+    b"CLIENT_ERROR bad data chunk\r\n",
+    b"VALUE k 0 6 1\r\nsecret\r\nSERVER_ERROR out of memory writing get response\r\n",
+]
+
+
+def test_an_error_of_the_server_is_passed_on():
+    with replying() as (replies, client):
+        for replies[0] in ERRORS:
+            opcodes = [Op.GET, Op.GETK, Op.GETKQ]
+            if not replies[0].startswith(b"VALUE"):
+                opcodes += [Op.DELETE, Op.DELETEQ, Op.INCREMENTQ]
+            for opcode in opcodes:
+                extras = counting() if opcode == Op.INCREMENTQ else b""
+                client.send(opcode, b"k", extras=extras, opaque=4)
+                [found] = client.barrier()
+                assert (found.opcode, found.opaque) == (opcode, 4)
+                assert found.status not in (Status.OK, Status.NOT_FOUND)
+                if b" " in replies[0]:
+                    assert found.value == replies[0].rpartition(b"_ERROR ")[2].strip()
 
 
 # Two protocols on a port
@@ -889,10 +908,10 @@ def test_a_small_limit_on_requests_in_flight_delays_only(shards):
         sent = b"".join(
             request(Op.SETQ, key, value_of(key), extras=storage(), opaque=1) for key in keys
         )
-        assert len(converse(client, sent + request(Op.NOOP, opaque=BARRIER))) == 1
+        assert converse(client, sent) == []
         sent = b"".join(request(Op.GETKQ, key, opaque=at) for at, key in enumerate(keys))
-        found = converse(client, sent + request(Op.NOOP, opaque=BARRIER))
-        assert [each.value for each in found[:-1]] == [value_of(key) for key in keys]
+        found = converse(client, sent)
+        assert [each.value for each in found] == [value_of(key) for key in keys]
 
 
 def test_an_unfinished_request_ends_the_connection_after_a_time(shards):

@@ -14,6 +14,8 @@ import hiredis
 import pytest
 
 from nutproxy.builtin.client import LINES_PER_STEP
+from tests import binary
+from tests.binary import BinaryClient, Op
 from tests.client import Client, read_all, request, requests
 from tests.integration.conftest import mc_pool, pool
 from tests.scripted import (
@@ -248,6 +250,39 @@ def test_memcached_clients_are_answered_and_a_value_too_large_is_received_comple
         client.shutdown(socket.SHUT_WR)
         assert ended(client)
         assert exit_code(proxy) == 0
+
+
+def test_binary_clients_are_answered_and_a_value_that_has_begun_is_stored():
+    value = b"x" * 500_000
+    begun = binary.request(Op.SET, b"large", value, extras=bytes(8), opaque=7)
+    with (
+        MemcachedServer() as cache,
+        NutproxyServer(PATIENT + mc_pool("alpha", [cache])) as proxy,
+        BinaryClient(proxy.port) as client,
+        BinaryClient(proxy.port) as other,
+        connect(proxy.port) as undecided,
+    ):
+        for key in (b"a", b"b"):
+            assert other(Op.SET, key, key, extras=bytes(8)).status == 0
+        assert client(Op.NOOP).status == 0
+        proxy.stop()
+        quiet = [binary.request(Op.GETKQ, key, opaque=1) for key in (b"a", b"none", b"b", b"c d")]
+        other.send_bytes(b"".join(quiet * 20) + binary.request(Op.NOOP, opaque=2))
+        other.send_bytes(binary.request(Op.GETKQ, b"a", opaque=3))
+        client.send_bytes(begun[:100_000])
+        end(proxy)
+        proxy.cont()
+        assert ended(undecided)
+        assert [each.value for each in other.until(2)] == [b"a", b"b"] * 20
+        assert other.response().opaque == 3
+        assert other.closed()
+        client.send_bytes(begun[100_000:] + binary.request(Op.NOOP, opaque=8))
+        stored = client.response()
+        assert (stored.opaque, stored.status) == (7, 0)
+        assert client.closed()
+        assert exit_code(proxy) == 0
+        with BinaryClient(cache.port) as direct:
+            assert direct(Op.GET, b"large").value == value
 
 
 def test_a_large_value_that_has_begun_is_stored():
