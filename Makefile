@@ -29,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make demo    start three Redis servers and nutproxy, give a short tour, serve until Ctrl-C"
 	@echo "             (make demo DEMO=--once ends after the tour)"
-	@echo "make test    all tests; installs redis-server, memcached and nutcracker if missing"
+	@echo "make test    all tests; installs redis-server, memcached, nutcracker and memccapable if missing"
 	@echo "             (make test PYTEST='-x tests/unit' passes options to pytest)"
 	@echo "             (make test PYTEST='-m \"not slow\" -n 2' skips the soak test of two minutes)"
 	@echo "make differential"
@@ -63,7 +63,7 @@ demo: build $(VENV)/.demo
 	@$(BIN)/nutproxy demo $(DEMO)
 
 test: build $(VENV)/.test
-	@.ci/packages redis-server redis-cli memcached nutcracker
+	@.ci/packages redis-server redis-cli memcached nutcracker memccapable
 	$(BIN)/python -m pytest $(PYTEST)
 
 differential: build $(VENV)/.test
