@@ -11,7 +11,7 @@ the file has the name of its address: another address is another server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from nutproxy.config.effects import Effect
 from nutproxy.config.model import GlobalConfig, Keys, PoolKeys, extra, table
 
 # Keys of which the objects say more than their values.
-VALUES = {
+VALUES: dict[str, Callable[[Any], Any]] = {
     "listen": lambda pool: (pool.listen, pool.listen_permissions),
     "servers": lambda pool: sorted(
         (server.name, str(server.address), server.weight) for server in pool.servers

@@ -102,6 +102,6 @@ class Rows:
         return [[self.end], *([*owner, cell] for owner, cell in self.used.items())]
 
     @staticmethod
-    def unpack(packed: list[list[object]]) -> Rows:
+    def unpack(packed: list[Any]) -> Rows:
         [[end], *used] = packed
-        return Rows({(pool, server): cell for pool, server, cell in used}, end)  # type: ignore[misc]
+        return Rows({(pool, server): cell for pool, server, cell in used}, end)
