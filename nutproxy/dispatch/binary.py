@@ -352,30 +352,36 @@ def shows_key(request: cython.pointer(Request)) -> cython.bint:
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
+@cython.exceptval(check=False)
 def put_request(
     client: ClientConn, msg: cython.pointer(Msg), request: cython.pointer(Request)
-) -> cython.int:
-    """Give a message its line, and the value. Raises MemoryError."""
-    builder: Builder
-    block: Body
+) -> cython.bint:
+    """Give a message its line, and the value. False when memory has run out."""
     target: cython.p_char
     at: cython.size_t = request.line_length
     if request.shape.form != BIN_STORE:
-        if msg_copy(msg, cython.address(msg.req), cython.address(request.line[0]), at) < 0:
-            raise MemoryError
-        return 0
-    if request.size < PIECE_MIN or client.block != request.data:
-        target = msg_reserve(msg, cython.address(msg.req), at + request.size + 2)
-        if target is cython.NULL:
-            raise MemoryError
-        memcpy(target, cython.address(request.line[0]), at)
-        memcpy(target + at, request.value, request.size)
-        memcpy(target + at + request.size, b"\r\n", 2)
-        return 0
-    # The message keeps the block that the value was received into.
+        return msg_copy(msg, cython.address(msg.req), cython.address(request.line[0]), at) == 0
+    if request.size >= PIECE_MIN and client.block == request.data:
+        return keep_value(client, msg, request)
+    target = msg_reserve(msg, cython.address(msg.req), at + request.size + 2)
+    if target is cython.NULL:
+        return False
+    memcpy(target, cython.address(request.line[0]), at)
+    memcpy(target + at, request.value, request.size)
+    memcpy(target + at + request.size, b"\r\n", 2)
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def keep_value(
+    client: ClientConn, msg: cython.pointer(Msg), request: cython.pointer(Request)
+) -> cython.bint:
+    """The same for a large value: the message keeps the block that it was received into."""
+    builder: Builder
+    block: Body
+    at: cython.size_t = request.value - request.data
     memset(cython.address(block), 0, cython.sizeof(Body))
-    at = request.value - request.data
     msg_take(msg, cython.address(block), client.block, at + request.size)
     client.block = cython.NULL
     try:
@@ -387,9 +393,11 @@ def put_request(
         builder_copy(cython.address(builder), b"\r\n", 2)
         builder_end(cython.address(builder), MSG_REQ_PIECES)
         msg.queued = at + request.size
+        return True
+    except MemoryError:
+        return False
     finally:
         msg_drop(cython.address(block))
-    return 0
 
 
 @cython.cfunc
@@ -415,11 +423,9 @@ def forward_line(client: ClientConn, request: cython.pointer(Request)) -> cython
     msg.row = request.row
     msg.flags = flags_of(client, request)
     msg.hash = hash
-    try:
-        put_request(client, msg, request)
-    except MemoryError:
+    if not put_request(client, msg, request):
         msg_put(msg)
-        raise
+        raise MemoryError
     msg.charge = msg.req.length
     client.enqueue_outq(client, msg)
     return route.submit(msg, group, client.id, client.profile)
@@ -436,13 +442,12 @@ def forward_kept(client: ClientConn, request: cython.pointer(Request)) -> cython
     msg: cython.pointer(Msg) = parent_of(client, request.row, 1, 0, binary_keyed, 0)
     part = msg.join.parts[0]
     part.flags = flags_of(client, request)
-    try:
-        put_request(client, part, request)
-        if msg_copy(msg, cython.address(msg.req), request.data, request.value - request.data) < 0:
-            raise MemoryError
-    except MemoryError:
+    if (
+        not put_request(client, part, request)
+        or msg_copy(msg, cython.address(msg.req), request.data, request.value - request.data) < 0
+    ):
         msg_put(msg)
-        raise
+        raise MemoryError
     msg.charge = msg.req.length + part.req.length
     group = route.group_of(request.key, request.key_length, cython.address(hash))
     client.enqueue_outq(client, msg)

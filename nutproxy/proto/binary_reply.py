@@ -34,6 +34,7 @@ from cython.cimports.nutproxy.msg.pieces import (
     builder_end,
     builder_put,
     builder_undo,
+    put_large,
 )
 from cython.cimports.nutproxy.proto.binary import (
     BIN_COUNT,
@@ -275,7 +276,7 @@ def put_status(
 
 
 @cython.cfunc
-@cython.exceptval(-1, check=False)
+@cython.exceptval(check=False)
 def put_item(
     msg: cython.pointer(Msg),
     source: cython.pointer(Body),
@@ -284,16 +285,41 @@ def put_item(
     opaque: cython.uint,
     key: cython.p_const_char,
     key_length: cython.size_t,
-) -> cython.int:
-    """Make the reply an item whose value is in `source`. Raises MemoryError."""
-    builder: Builder
+) -> cython.bint:
+    """Make the reply an item whose value is in `source`. False when memory has run out."""
     head: cython.size_t = HEADER + EXTRAS + key_length
     copied: cython.size_t = item.size if item.size < PIECE_MIN else 0
-    builder_begin(cython.address(builder), msg, cython.address(msg.rsp), head + copied)
-    put_head(builder.buffer, item, opcode, opaque, key, key_length)
+    target: cython.p_char = msg_reserve(msg, cython.address(msg.rsp), head + copied)
+    if target is cython.NULL:
+        return False
+    put_head(target, item, opcode, opaque, key, key_length)
+    if copied < item.size:
+        return share_value(msg, source, item, head)
+    memcpy(target + head, source.data + item.start, item.size)
+    return True
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def share_value(
+    msg: cython.pointer(Msg),
+    source: cython.pointer(Body),
+    item: cython.pointer(Item),
+    head: cython.size_t,
+) -> cython.bint:
+    """Add a large value, which stays in the block of `source`, to the head that is in the reply."""
+    builder: Builder
+    memset(cython.address(builder), 0, cython.sizeof(Builder))
+    builder.msg = msg
+    builder.small = cython.address(msg.rsp)
+    builder.buffer = msg.rsp.data
     builder.at = head
-    builder_put(cython.address(builder), source, item.start, item.size)
-    return builder_end(cython.address(builder), MSG_PIECES)
+    try:
+        put_large(cython.address(builder), source, item.start, item.size)
+        builder_end(cython.address(builder), MSG_PIECES)
+        return True
+    except MemoryError:
+        return False
 
 
 @cython.cfunc
@@ -427,23 +453,15 @@ def put_found(msg: cython.pointer(Msg), opcode: cython.int) -> cython.void:
     found: Item
     text: Body = msg.rsp
     memset(cython.address(msg.rsp), 0, cython.sizeof(Body))
-    try:
-        if read_item(cython.address(text), cython.address(found)):
-            put_item(
-                msg,
-                cython.address(text),
-                cython.address(found),
-                opcode,
-                msg.opaque,
-                text.data,
-                0,
-            )
-        elif msg.flags & MSG_ERROR:
+    if not read_item(cython.address(text), cython.address(found)):
+        if msg.flags & MSG_ERROR:
             # An error in place of the rest.
             put_failure(msg, opcode, msg.opaque, text.data, text.length)
         else:
             put_failure(msg, opcode, msg.opaque, UNEXPECTED, strlen(UNEXPECTED))
-    except MemoryError:
+    elif not put_item(
+        msg, cython.address(text), cython.address(found), opcode, msg.opaque, text.data, 0
+    ):
         emergency(msg)
     msg_drop(cython.address(text))
 
@@ -514,9 +532,11 @@ def binary_keyed(parent):
         if not read_item(cython.address(part.rsp), cython.address(found)):
             put_failure(parent, opcode, opaque, UNEXPECTED, strlen(UNEXPECTED))
             return 0
-        return put_item(
+        if not put_item(
             parent, cython.address(part.rsp), cython.address(found), opcode, opaque, at, key
-        )
+        ):
+            raise MemoryError
+        return 0
     if part.rsp.data[0] != b"E" or part.rsp.data[1] != b"N":
         return put_failure_of(parent, part, opcode, opaque)
     if shapes[opcode].quiet:

@@ -8,7 +8,10 @@ import os
 import random
 import resource
 import statistics
+import subprocess
+import sys
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from tests.servers import (
     pipeline,
     wait_until,
 )
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "512")], ids=["default", "-m 512"])
@@ -172,10 +177,18 @@ def memory(proxy, field):
 
 def test_a_large_value_that_is_freed_takes_no_memory_of_others_along(shards, tmp_path):
     """Its last pages are returned in portions: pages of the value, and not those at the address
-    that is its length."""
+    that is its length. In a process of its own: the heap of this one may be at that address."""
+    code = "import sys; from tests.integration import test_large_values as tests;"
+    code += "tests.free_a_large_value(int(sys.argv[1]), sys.argv[2])"
+    words = [sys.executable, "-c", code, str(shards[0].port), str(tmp_path)]
+    subprocess.run(words, check=True, timeout=6 * DEADLINE, cwd=ROOT)
+
+
+def free_a_large_value(server, directory):
     size = 160 * 1024 * 1024
+    servers = [types.SimpleNamespace(port=server)]
     with low_memory(128 * 1024 * 1024, 16 * 1024 * 1024) as memory:
-        with running_worker(shards[:1], tmp_path) as (_, port), Client(port) as client:
+        with running_worker(servers, Path(directory)) as (_, port), Client(port) as client:
             assert client("SET", "k", bytes(size)) == b"OK"
             for _ in range(100):
                 assert client("PING") == b"PONG"
