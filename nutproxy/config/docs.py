@@ -231,15 +231,8 @@ def _key(name: str, row: FieldInfo) -> str:
     facts = [("default", _default(name, row)), ("accepted", accepted(row))]
     if "x-unit" in extra(row):
         facts.append(("unit", str(extra(row)["x-unit"])))
-    facts.append(("at a reload", _effect(row)))
     lines = "\n".join(f"- {label}: {text}" for label, text in facts)
     return f"### {name}\n\n{row.description}\n\n{lines}\n\n```yaml\n{example(name, row)}```\n"
-
-
-def _effect(row: FieldInfo) -> str:
-    if "x-instead" in extra(row):
-        return f"it cannot change: {extra(row)['x-instead']}"
-    return f"it applies {extra(row)['x-effect']}"
 
 
 def _default(name: str, row: FieldInfo) -> str:

@@ -18,7 +18,6 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
 from nutproxy.config import custom, users, values
-from nutproxy.config.effects import Effect
 from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
 from nutproxy.hashkit.order import Layout
 
@@ -114,7 +113,6 @@ ServerValue = Annotated[
 
 
 def key(
-    effect: Effect,
     default: Any,
     text: str,
     *,
@@ -125,18 +123,14 @@ def key(
     minimum: int | None = None,
     maximum: int | None = None,
     secret: bool = False,
-    instead: str = "",
 ) -> Any:
     """A row of the table.
 
-    `effect` says when another value takes effect at a reload. With RESTART, `instead` says why it
-    cannot, and what to do. `default` is the value in its working form; `written` is how it is
-    written in a file where that differs. `accepts` is needed only where the type and the range do
-    not say it. A `secret` does not show when its section is printed.
+    `default` is the value in its working form; `written` is how it is written in a file where that
+    differs. `accepts` is needed only where the type and the range do not say it. A `secret` does
+    not show when its section is printed.
     """
-    extra: dict[str, Any] = {"x-effect": effect.value}
-    if instead:
-        extra["x-instead"] = instead
+    extra: dict[str, Any] = {}
     if written is not None:
         extra["default"] = written
     if unit is not None:
@@ -164,7 +158,6 @@ class GlobalConfig(Keys):
     """Settings of the process, below `global`. Flags on the command line win over them."""
 
     verbose: Integer = key(
-        Effect.AT_ONCE,
         5,
         "Log level, with twemproxy's numbers. 3 (error) logs faults of nutproxy itself. 4"
         " (warning) adds servers that go down and return, clients that are refused, requests that"
@@ -179,7 +172,6 @@ class GlobalConfig(Keys):
         maximum=VERBOSE_MAX,
     )
     output: File = key(
-        Effect.AT_ONCE,
         None,
         "File to which the log is appended; standard error if not set. If the file was moved or"
         " deleted, nutproxy opens a new one when it writes the next line. On SIGHUP it always"
@@ -188,7 +180,6 @@ class GlobalConfig(Keys):
         accepts="a path",
     )
     log_format: LogFormat = key(
-        Effect.AT_ONCE,
         "text",
         "Format of the log lines: `text` for people, `json` for machines. With `json` every line"
         " is an object with `time`, `level` and `message`. A line about a connection, pool or"
@@ -197,7 +188,6 @@ class GlobalConfig(Keys):
         example="json",
     )
     shutdown_timeout: Integer = key(
-        Effect.AT_ONCE,
         10000,
         "How long the shutdown may take. On SIGTERM or SIGINT nutproxy accepts no more clients,"
         " finishes the requests that have arrived and closes each client after its last reply."
@@ -209,7 +199,6 @@ class GlobalConfig(Keys):
         maximum=MAX_INT,
     )
     mbuf_size: Size = key(
-        Effect.AT_ONCE,
         16384,
         "How many bytes nutproxy reads from a connection at once. A larger size suits long"
         " pipelines. A value that is larger than this is received into a buffer of its own. Flag"
@@ -220,7 +209,6 @@ class GlobalConfig(Keys):
         maximum=MBUF_MAX_SIZE,
     )
     coalesce: Coalesce = key(
-        Effect.AT_ONCE,
         values.COALESCE_AUTO,
         "How long nutproxy may wait for more requests and replies, so that it handles several at"
         " once. With `auto`, while it is busy and the servers have eight or more requests, it waits"
@@ -240,7 +228,6 @@ class PoolSettings(Keys):
     """Keys that a pool may set itself or take from `defaults`."""
 
     hash: Hash = key(
-        Effect.RING,
         "fnv1a_64",
         "Hash function for keys. All but `murmur3` are twemproxy's, bit for bit. Use `murmur` for"
         " a new pool. With `ketama`, the default `fnv1a_64` sends consecutively numbered keys to"
@@ -250,7 +237,6 @@ class PoolSettings(Keys):
         example="murmur",
     )
     hash_tag: HashTag = key(
-        Effect.RING,
         None,
         "Two characters, an opening and a closing one. If a key has text between them, only that"
         " text is hashed, so `user:{42}:name` and `user:{42}:mail` share a server. Quote the"
@@ -259,7 +245,6 @@ class PoolSettings(Keys):
         accepts="exactly two bytes",
     )
     distribution: Distribution = key(
-        Effect.RING,
         "ketama",
         "How a hash chooses a server. `ketama`: by a ring of 160 points per server, so few keys"
         " move when a server is added. `modula`: by the remainder. `random`: at random, for"
@@ -267,7 +252,6 @@ class PoolSettings(Keys):
         example="modula",
     )
     timeout: Milliseconds = key(
-        Effect.AT_ONCE,
         None,
         "How long a request may wait for its reply, including the time to connect, before its"
         " client gets an error. -1 or 0: no limit.",
@@ -277,7 +261,6 @@ class PoolSettings(Keys):
         accepts=f"-1 to {MAX_INT} milliseconds",
     )
     backlog: Integer = key(
-        Effect.LISTENER,
         512,
         "How many new connections the kernel queues until nutproxy accepts them (`listen(2)`).",
         example=1024,
@@ -286,7 +269,6 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     client_connections: Integer = key(
-        Effect.AT_ONCE,
         0,
         "How many clients may be connected at once; 0: as many as fit in the limit on open files."
         " The next client gets an error in its protocol and is disconnected.",
@@ -296,14 +278,12 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     tcpkeepalive: Flag = key(
-        Effect.CONNECTIONS,
         False,
         "Let the kernel probe idle connections to clients and servers (`SO_KEEPALIVE`) and close"
         " those whose other side has vanished.",
         example=True,
     )
     tcpkeepalive_idle: Integer = key(
-        Effect.CONNECTIONS,
         0,
         "How long a connection is idle before it is probed (`TCP_KEEPIDLE`); 0: the system's"
         " value, two hours on Linux.",
@@ -313,7 +293,6 @@ class PoolSettings(Keys):
         maximum=values.MAX_KEEPALIVE_SECONDS,
     )
     tcpkeepalive_interval: Integer = key(
-        Effect.CONNECTIONS,
         0,
         "How long the kernel waits for a reply to a probe before it sends the next one"
         " (`TCP_KEEPINTVL`); 0: the system's value, 75 seconds on Linux.",
@@ -323,7 +302,6 @@ class PoolSettings(Keys):
         maximum=values.MAX_KEEPALIVE_SECONDS,
     )
     tcpkeepalive_count: Integer = key(
-        Effect.CONNECTIONS,
         0,
         "How many probes without a reply end a connection (`TCP_KEEPCNT`); 0: the system's value,"
         " 9 on Linux.",
@@ -333,7 +311,6 @@ class PoolSettings(Keys):
         maximum=values.MAX_KEEPALIVE_COUNT,
     )
     tcp_congestion: Word = key(
-        Effect.CONNECTIONS,
         None,
         "Congestion control of the TCP connections to servers and clients (`TCP_CONGESTION`); not"
         " set: the system's default. With `bbr`, which paces its segments, values of 1 MB cost"
@@ -342,15 +319,11 @@ class PoolSettings(Keys):
         accepts="a name that `/proc/sys/net/ipv4/tcp_allowed_congestion_control` lists",
     )
     reuseport: Flag = key(
-        Effect.RESTART,
         False,
         "Let other processes listen on the same address (`SO_REUSEPORT`).",
         example=True,
-        instead="the kernel looks at it when an address is bound. Change `listen` as well, or"
-        " restart nutproxy",
     )
     preconnect: Flag = key(
-        Effect.AT_ONCE,
         False,
         "Open all `server_connections` of every server at the start, not at the first request, and"
         " open them again when they have ended. To Redis servers nutproxy opens as many for clients"
@@ -358,15 +331,11 @@ class PoolSettings(Keys):
         example=True,
     )
     redis: Flag = key(
-        Effect.RESTART,
         False,
         "Protocol of the pool: Redis with `true`, Memcached with `false`.",
         example=True,
-        instead="its clients and servers speak the other protocol. Give the pool another name,"
-        " or restart nutproxy",
     )
     redis_auth: Secret = key(
-        Effect.CONNECTIONS,
         None,
         "Password. nutproxy sends it to every server on each new connection, and requires it from"
         " every client. Only for Redis pools; under `defaults` it applies only to Redis pools. It"
@@ -376,18 +345,14 @@ class PoolSettings(Keys):
         secret=True,
     )
     redis_db: Integer = key(
-        Effect.RESTART,
         0,
         "Database that nutproxy selects on each server connection, after it has sent `redis_auth`."
         " Only for Redis pools.",
         example=2,
         minimum=0,
         maximum=MAX_INT,
-        instead="clients would find themselves in another database. Give the pool another name,"
-        " or restart nutproxy",
     )
     databases: Integer = key(
-        Effect.AT_ONCE,
         16,
         "How many databases clients may SELECT, as in redis.conf. 0 and `redis_db` both name the"
         " pool's own database. Without this key, a pool with a `redis_db` has only that one. The"
@@ -398,7 +363,6 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     max_profiles: Integer = key(
-        Effect.AT_ONCE,
         64,
         "How many combinations of protocol version, database and tracking (CLIENT TRACKING, without"
         " BCAST) clients may use at once. Clients with the same combination share"
@@ -410,7 +374,6 @@ class PoolSettings(Keys):
         maximum=65536,
     )
     max_blocked: Integer = key(
-        Effect.AT_ONCE,
         10000,
         "How many clients may wait in blocking commands (BLPOP, XREAD with BLOCK, WAIT, …) at once."
         " Each of them has a server connection of its own while it waits: the limit on open files,"
@@ -422,7 +385,6 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     protocol: ClientProtocol = key(
-        Effect.CONNECTIONS,
         "auto",
         "What clients of a Memcached pool speak: `ascii` (the text protocol, classic and meta),"
         " `binary`, or `auto`: the first byte of each connection decides. Servers get the text"
@@ -430,7 +392,6 @@ class PoolSettings(Keys):
         example="ascii",
     )
     users: tuple[UserValue, ...] = key(
-        Effect.CONNECTIONS,
         (),
         "Who may use the pool, each written like a line of Redis' ACL file: name, `on` or `off`,"
         " and `>password`, `#` with its SHA-256, or `nopass`. Clients of the binary protocol"
@@ -442,7 +403,6 @@ class PoolSettings(Keys):
         accepts=f"a list of users, each as {users.FORM}",
     )
     on_dead_server: OnDeadServer = key(
-        Effect.AT_ONCE,
         "error",
         "The reply to a read if a server is down or does not reply in time. `error`: the whole"
         " request gets `SERVER_ERROR`. `miss`: the keys of that server count as not found. Only"
@@ -450,7 +410,6 @@ class PoolSettings(Keys):
         example="miss",
     )
     auto_eject_hosts: Flag = key(
-        Effect.AT_ONCE,
         False,
         "Eject a server from the ring after `server_failure_limit` failures. Its keys go to the"
         " other servers until it is back. That suits a cache. Do not use it with servers that"
@@ -459,7 +418,6 @@ class PoolSettings(Keys):
         example=True,
     )
     server_connections: Integer = key(
-        Effect.AT_ONCE,
         1,
         "How many connections nutproxy opens to each server, for each protocol version in use."
         " Requests are pipelined, so 1 is enough for most pools; more than 16 only cost memory and"
@@ -470,7 +428,6 @@ class PoolSettings(Keys):
         maximum=MAX_PORT,
     )
     server_retry_timeout: Integer = key(
-        Effect.AT_ONCE,
         30000,
         "Time between two probes of an ejected server. The server returns to the ring when a probe"
         " succeeds.",
@@ -480,7 +437,6 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     server_failure_limit: Integer = key(
-        Effect.AT_ONCE,
         2,
         "How many failures in a row eject a server if `auto_eject_hosts` is set; 0 means 1.",
         example=3,
@@ -489,7 +445,6 @@ class PoolSettings(Keys):
         maximum=MAX_INT,
     )
     transactions: Transactions = key(
-        Effect.AT_ONCE,
         "one_server",
         "What a transaction (MULTI … EXEC) may contain. `one_server`: all its keys must be on one"
         " server; others are refused, and EXEC carries out nothing. `split`: every server gets a"
@@ -499,7 +454,6 @@ class PoolSettings(Keys):
         example="split",
     )
     subscribe_gap: SubscribeGap = key(
-        Effect.AT_ONCE,
         "keep",
         "What happens to clients with subscriptions when the connection to a server that sends"
         " their messages ends. nutproxy subscribes again when the server is back; messages that"
@@ -509,7 +463,6 @@ class PoolSettings(Keys):
         example="close",
     )
     max_subscriptions: Integer = key(
-        Effect.AT_ONCE,
         1000000,
         "How many subscriptions the clients of the pool may have together. SUBSCRIBE gets an error"
         " if it would need more. Only for Redis pools.",
@@ -519,7 +472,6 @@ class PoolSettings(Keys):
         maximum=100000000,
     )
     max_tracked_keys: Integer = key(
-        Effect.AT_ONCE,
         1000000,
         "How many keys that clients with CLIENT TRACKING have read nutproxy remembers; a key that"
         " two clients have read counts twice. If it is full, it forgets some, and tells the clients"
@@ -531,14 +483,12 @@ class PoolSettings(Keys):
         maximum=100000000,
     )
     admin_commands: Flag = key(
-        Effect.AT_ONCE,
         False,
         "Forward administration commands (CONFIG, DEBUG, SHUTDOWN, ACL, …) to the servers. By"
         " default they are refused. Only for Redis pools.",
         example=True,
     )
     deny_commands: tuple[Command, ...] = key(
-        Effect.AT_ONCE,
         (),
         "Names of commands that nutproxy refuses. Write a single subcommand as `config set`. Under"
         " `defaults` a name applies to the pools whose protocol has that command.",
@@ -547,7 +497,6 @@ class PoolSettings(Keys):
         accepts="a list of commands",
     )
     custom_commands: tuple[CustomValue, ...] = key(
-        Effect.AT_ONCE,
         (),
         "Commands that nutproxy does not know, such as those of your own modules. Each is written"
         " in the order of Redis' `COMMAND INFO`: name, arity, flags separated by commas (may be"
@@ -569,7 +518,6 @@ class PoolSettings(Keys):
         accepts=f"a list of commands, each as {custom.FORM}",
     )
     client_max_requests: Integer = key(
-        Effect.AT_ONCE,
         1024,
         "How many requests of one client may wait for their replies at once. At this limit"
         " nutproxy stops reading from the client until replies have been sent.",
@@ -579,7 +527,6 @@ class PoolSettings(Keys):
         maximum=1000000,
     )
     client_max_pending: Size = key(
-        Effect.AT_ONCE,
         32 * MB,
         "How many bytes one client may have in requests that wait for their replies and in replies"
         " that are not sent yet. At this limit nutproxy stops reading from the client until"
@@ -595,7 +542,6 @@ class PoolSettings(Keys):
         maximum=1024 * GB,
     )
     client_query_buffer_limit: Size = key(
-        Effect.AT_ONCE,
         2 * GB,
         "How many bytes of incomplete requests all clients of the pool may have together. Above"
         " this limit the client with the largest one gets an error and is disconnected, as with"
@@ -607,7 +553,6 @@ class PoolSettings(Keys):
         maximum=1024 * GB,
     )
     client_request_timeout: Milliseconds = key(
-        Effect.AT_ONCE,
         60000,
         "How long a client may stay silent in the middle of a request before it gets an error and"
         " is disconnected. Every byte restarts the time, so a slow upload may take as long as it"
@@ -617,7 +562,6 @@ class PoolSettings(Keys):
         accepts=f"-1 to {MAX_INT} milliseconds",
     )
     server_max_queue: Size = key(
-        Effect.AT_ONCE,
         1 * GB,
         "How many bytes of requests may be queued for one server. Above this limit nutproxy"
         " refuses further requests for that server with an error.",
@@ -628,7 +572,6 @@ class PoolSettings(Keys):
         maximum=1024 * GB,
     )
     max_merged_reply: Size = key(
-        Effect.AT_ONCE,
         256 * MB,
         "How many bytes the replies of all servers to one command may have together, if the command"
         " goes to all servers and their replies are merged, as those to `KEYS`. Above this limit"
@@ -641,7 +584,6 @@ class PoolSettings(Keys):
         maximum=1024 * GB,
     )
     proto_max_bulk_len: Size = key(
-        Effect.CONNECTIONS,
         512 * MB,
         "Longest single argument of a request, as in redis.conf. A client that announces a longer"
         " one gets Redis' error and is disconnected. The servers' own `proto-max-bulk-len` must"
@@ -665,7 +607,6 @@ class PoolKeys(PoolSettings):
     # them is still checked.
 
     listen: ListenValue = key(
-        Effect.LISTENER,
         None,
         "Address that clients connect to: `host:port`, an IPv6 address with or without (quoted)"
         " brackets, or the path of a unix socket with its permissions in octal.",
@@ -673,7 +614,6 @@ class PoolKeys(PoolSettings):
         accepts=values.LISTEN_FORMS,
     )
     servers: tuple[ServerValue, ...] = key(
-        Effect.RING,
         (),
         "Servers as `address:port:weight`, or `/path:weight` for a unix socket. Give each server a"
         " name, as in the example: a server that moves to another address and keeps its name also"

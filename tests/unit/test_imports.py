@@ -34,7 +34,7 @@ HOUSE = [
     "conn",
     "io/",
     "pidfile",
-    "changes, descriptors, log, members, notify, resolver",
+    "descriptors, log, members, notify, resolver",
     "config/",
     "stats/",
     "proto/",
