@@ -6,7 +6,8 @@
     memcached -S    binary protocol: SASL with the mechanism PLAIN. Version and SASL commands work
                     before it; any other closes the connection
 
-Then the client gets the recv_done of its protocol.
+Then a text client gets the recv_done of its protocol. A binary one may authenticate again at any
+time, so it keeps this one, which passes everything but SASL on.
 """
 
 import cython

@@ -57,10 +57,10 @@ UNKNOWN = cython.declare(cython.p_const_char, TEXTS[Status.UNKNOWN])
 INVALID = cython.declare(cython.p_const_char, TEXTS[Status.INVALID])
 TOO_LARGE = cython.declare(cython.p_const_char, TEXTS[Status.TOO_LARGE])
 NO_MEMORY = cython.declare(cython.p_const_char, TEXTS[Status.NO_MEMORY])
-# The text is for the log: memcached closes the connection without a reply.
+# Empty: memcached closes the connection without a reply.
 NOT_BINARY = cython.declare(cython.p_const_char, b"")
 
-# The bytes that end or split a line of text. NUL is one of them: see proto/memcache.py.
+# The bytes of a key that goes into a line of text as it is: no blank, and no control byte.
 in_text_key = cython.declare(cython.bint[256])
 
 
