@@ -29,6 +29,9 @@ _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 def user(value: Any) -> str:
     """The entry with every `>password` as `#sha256`."""
     words = scalar(value).split()
+    if words and words[0][0] in "<>#!":
+        # It may be a password, so it is not repeated.
+        raise Unfit("does not begin with a name")
     if len(words) < 2:
         raise Unfit(f"'{value}' is not complete")
     name, rules = words[0], words[1:]
@@ -41,7 +44,7 @@ def user(value: Any) -> str:
         elif rule in ("on", "off", "nopass") or (rule[:1] == "#" and _HASH.fullmatch(rule[1:])):
             kept.append(rule)
         else:
-            # It may be a password, so it is not repeated.
+            # The same.
             raise Unfit(f"'{name}' has a rule that is not known")
     if ("on" in kept) == ("off" in kept):
         raise ValueError(f"user '{name}' must be either on or off")

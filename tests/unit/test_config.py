@@ -540,6 +540,7 @@ def test_custom_command_that_is_not_accepted(findings, entry, message):
     ("entry", "message"),
     [
         ("app", "entry 1 'app' is not complete, accepted: a list of users"),
+        (">secret", "entry 1 does not begin with a name, accepted: a list of users"),
         ("app >secret", "user 'app' must be either on or off"),
         ("app on off >secret", "user 'app' must be either on or off"),
         ("app on", "user 'app' has no password: add >password, #sha256 or nopass"),
