@@ -5,6 +5,7 @@ from nutproxy.back.server cimport Server
 from nutproxy.io.timer cimport Timer
 
 cdef class Subscriber                  # (forward)
+cdef class Asked                       # (forward)
 
 # Who a Subscriber works for. It calls these. The kinds are those of proto/table.pxd.
 cdef class Audience:
@@ -18,6 +19,8 @@ cdef class Audience:
     # The link has ended, or none could be opened. The subscriptions will be made anew. `gap`: there
     # were some, so messages are lost.
     cdef int lost(self, Subscriber subscriber, bytes text, bint gap) except -1
+    # This command has all its replies, or its link has ended.
+    cdef int settled(self, Asked asked) except -1
 
 # A command on the link whose replies are due.
 cdef class Asked:

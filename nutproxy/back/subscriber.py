@@ -65,6 +65,9 @@ class Audience:
     def lost(self, subscriber, text, gap):
         raise NotImplementedError
 
+    def settled(self, asked):
+        raise NotImplementedError
+
 
 @cython.final
 @cython.cclass
@@ -250,6 +253,8 @@ class Subscriber(LinkUser):
         kind: cython.int
         had: cython.bint = False
         self.link = None
+        for asked in self.asked:
+            self.audience.settled(asked)
         self.asked.clear()
         self.backlog.clear()
         for kind in range(cython.cast(cython.int, KINDS)):
@@ -311,6 +316,10 @@ class Subscriber(LinkUser):
                 for name in names:
                     del wanted[name]
                 self.audience.refused(self, asked.kind, names, text)
+            else:
+                for name in names:
+                    if self.leaving[asked.kind].get(name) is asked:
+                        del self.leaving[asked.kind][name]
             return 0
         if not isinstance(reply, list) or len(reply) != 3 or not self.asked:
             return self.stray()
@@ -339,7 +348,9 @@ class Subscriber(LinkUser):
         if not self.asked or link.omsg_q.head is cython.NULL:
             return None
         msg_put(link.dequeue_outq(link))
-        return self.asked.popleft()
+        asked: Asked = self.asked.popleft()
+        self.audience.settled(asked)
+        return asked
 
     def stray(self) -> int:
         """A reply to nothing that was sent."""

@@ -121,7 +121,10 @@ def publish(client, row, data, parser, flags):
     group: cython.int = route.group_of(data + arg.offset, arg.length, cython.address(hash))
     if group >= 0 and not subscriptions.is_empty():
         kind: cython.int = CHANNEL if row.operation == OP_PUBLISH else SHARD
-        error = subscriptions.error_of(kind, argument(data, parser, 1), group)
+        name: bytes = argument(data, parser, 1)
+        if subscriptions.is_unsettled(client, kind, name, group):
+            return client.postpone(data, parser.pos, flags)
+        error = subscriptions.error_of(kind, name, group)
     if error == 0:
         return forward_one(client, row, data, parser.pos, group, flags)
     msg = queue_held(client, row, data, parser.pos, flags)

@@ -56,6 +56,7 @@ from cython.cimports.nutproxy.dispatch.transaction import abandon, queue_command
 from cython.cimports.nutproxy.dispatch.words import first_words, too_long, words_of
 from cython.cimports.nutproxy.front.client import REPLY_ON, REPLY_SKIP, ClientConn
 from cython.cimports.nutproxy.front.frontend import DENIED, Frontend
+from cython.cimports.nutproxy.front.subscriptions import Subscriptions
 from cython.cimports.nutproxy.msg.message import (
     MSG_ASIDE,
     MSG_NOREPLY,
@@ -67,10 +68,12 @@ from cython.cimports.nutproxy.proto.row import Row
 from cython.cimports.nutproxy.proto.table import (
     ADMIN,
     ANY,
+    CHANNEL,
     CURSOR,
     FORWARD,
     LOCAL,
     OP_EXEC,
+    OP_PUBSUB,
     SESSION,
     SPLIT,
     STATE_AUTH,
@@ -151,9 +154,7 @@ def redis_recv_done(conn, data, parser):
         if refusing(client, row):
             return refuse_in_state(client, row, refusing(client, row), flags)
         if client.states & STATE_PAUSE and delayed(client, row, data, parser):
-            if flags and client.reply_mode == REPLY_ON:
-                client.reply_mode = REPLY_SKIP
-            return client.postpone(data, parser.pos)
+            return client.postpone(data, parser.pos, flags)
         if client.states & STATE_MULTI and not row.immediate:
             return queue_command(client, row, data, parser, flags)
     if frontend.verdicts[row.number]:
@@ -393,6 +394,10 @@ def local_command(
         return answer_constant(client, b"+PONG\r\n", 7, flags)
     if parser.argc > row.max_args or parser.pos > row.max_bytes:
         return too_long(client, row, parser, flags)
+    if row.operation == OP_PUBSUB:
+        subscriptions: Subscriptions = client.frontend.subscriptions
+        if subscriptions.is_unsettled(client, CHANNEL, None, -1):
+            return client.postpone(data, parser.pos, flags)
     try:
         reply = handlers[row.number](client, words_of(data, parser, parser.argc, parser.pos))
     except Exception:

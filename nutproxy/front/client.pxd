@@ -73,8 +73,8 @@ cdef class ClientConn(Conn):
     # The client has closed its sending side: its server may reply once more, or not.
     cdef int finish_wait(self) except -1
     cdef void end_wait(self) noexcept
-    # CLIENT PAUSE: keep this request until the pause is over.
-    cdef int postpone(self, const char* data, size_t length) except -1
+    # Keep this request, with these flags, until the end of CLIENT PAUSE or of session.settling.
+    cdef int postpone(self, const char* data, size_t length, unsigned int flags) except -1
     # Send nothing in this turn, because the replies that are there can leave together with the one
     # to this message, which is in the queue and submitted.
     cdef void send_with(self, Msg* msg) noexcept

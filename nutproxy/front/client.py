@@ -398,6 +398,7 @@ def leave(client: ClientConn) -> cython.void:
         client.end_wait()
     if session.postponed is not None:
         client.frontend.postponed -= 1
+        session.settling = None
     if session.link is not None or session.links is not None:
         while client.omsg_q.head is not cython.NULL:
             msg = client.dequeue_outq(client)
@@ -534,13 +535,16 @@ def client_drain_recv(conn: Conn) -> cython.int:
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def client_waiting_recv(conn: Conn) -> cython.int:
-    """The recv of a client that waits in a server, or for the end of a pause: only its end matters,
-    even if it has sent more before it. The server is told of it, and may reply first."""
+    """The recv of a client that waits in a server, or until a request is dispatched again: only
+    its end matters, even if it has sent more. The server is told of it, and may reply first."""
     client: ClientConn = cython.cast(ClientConn, conn)
     if not conn.hup and conn.fd >= 0:
         return 0
     if client.session.waiting is not cython.NULL:
         return client.finish_wait()
+    if client.session.postponed is not None and client.session.settling is not None:
+        # It takes no longer than a reply, and the request is carried out.
+        return 0
     conn.eof = True
     return client_close(conn)
 
@@ -781,7 +785,10 @@ class ClientConn(Conn):
             link.finish()
         return 0
 
-    def postpone(self, data, length):
+    def postpone(self, data, length, flags):
+        if flags and self.reply_mode == REPLY_ON:
+            # It had no reply because of CLIENT REPLY SKIP.
+            self.reply_mode = REPLY_SKIP
         self.need_session().postponed = data[:length]
         self.frontend.postponed += 1
         self.pending += length

@@ -23,7 +23,10 @@ cdef class Session:
     cdef unsigned int waits            # how many commands have waited
     cdef bint ended                    # the client has sent its end meanwhile
     cdef bint writes                   # its transaction has a command that writes
-    cdef bytes postponed               # a request that CLIENT PAUSE delays, or None
+    cdef bytes postponed               # a request that CLIENT PAUSE or `settling` delays, or None
+    cdef object settling               # what a request for a number of receivers waits for, see
+                                       # subscriptions.py; or None
+    cdef bint settled                  # it has waited
     cdef bint watched                  # keepalive has been set: its host cannot vanish unnoticed
     cdef Link watching                 # borrowed from WATCH to EXEC, or None
     cdef int group                     # the server that has it,

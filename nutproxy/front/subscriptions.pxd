@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from nutproxy.back.server cimport Server
-from nutproxy.back.subscriber cimport Audience, Subscriber
+from nutproxy.back.subscriber cimport Asked, Audience, Subscriber
 from nutproxy.front.client cimport ClientConn
 from nutproxy.front.session cimport run_t
 from nutproxy.io.jobs cimport Job
@@ -48,6 +48,7 @@ cdef class Subscriptions(Audience):
     cdef readonly dict subscribers     # by Server
     cdef dict touched                  # those that have something to send: Subscriber: None
     cdef set askings                   # those that wait
+    cdef dict settlings                # a list of Settling for each Asked that they wait for
     cdef unsigned int version          # the pool's, when the topics were on the right servers
     cdef Moving moving                 # moves them, or None
     cdef int64_t turn                  # the turn that `spent` is about
@@ -62,6 +63,9 @@ cdef class Subscriptions(Audience):
     cdef int forget(self, Asking asking) except -1
     # End subscriptions, and return the confirmations. `names` None: all of this kind.
     cdef bytes unsubscribe(self, ClientConn client, int kind, list names)
+    # Has a request for the number of receivers to wait for this group, or with -1 for all? If so, the
+    # caller postpones it, and it is dispatched again later. `name` None: it is about all names.
+    cdef bint is_unsettled(self, ClientConn client, int kind, bytes name, int group) except -1
     # By how much the number of receivers that the server says is too small.
     cdef int error_of(self, int kind, bytes name, int group) except? -1
     cdef int ask_some(self, Asking asking) except -1
@@ -80,6 +84,12 @@ cdef class Subscriptions(Audience):
     cdef void new_turn(self) noexcept
     cdef int deliver(self, ClientConn client, Topic topic, Msg* holder) except -1
     cdef int deliver_later(self, Subscriber subscriber, Topic topic, Msg* holder) except -1
+
+# A request for a number of receivers that waits until subscriptions are confirmed, or their ends.
+cdef class Settling(Job):
+    cdef ClientConn client
+    cdef set missing                   # Asked
+    cdef Timer timer                   # after which it waits no longer, or None
 
 # A message that is delivered in several turns. The link that it came on is not read meanwhile.
 cdef class FanOut(Job):

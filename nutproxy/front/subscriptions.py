@@ -19,6 +19,10 @@ put into a reply.
 came on is not read meanwhile, so messages of one channel stay in order, and their number is
 bounded by what the server holds back.
 
+**The number of receivers.** A server counts its link as one receiver. Whether it does so while a
+SUBSCRIBE or UNSUBSCRIBE is on its way is not known here, so a PUBLISH to such a name waits for the
+server's confirmation, and PUBSUB does in any case (Settling).
+
 **Slow clients.** The link is shared, so it is read even if a client does not read. A client with
 more than `client_max_pending` unread bytes of messages is closed, as by Redis'
 client-output-buffer-limit.
@@ -120,6 +124,38 @@ class Asking(Job):
 
 @cython.final
 @cython.cclass
+class Settling(Job):
+    """Described in subscriptions.pxd."""
+
+    def __init__(self, client: ClientConn, missing: set):
+        self.conn = client
+        self.client = client
+        self.missing = missing
+
+    def is_over(self) -> None:
+        """All is confirmed, or the servers take too long."""
+        self.missing.clear()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.client.reactor.jobs.add(self)
+
+    def portion(self):
+        client: ClientConn = self.client
+        session: Session = client.session
+        if client.fd < 0 or session.settling is not self:
+            return False
+        session.settling = None
+        if session.postponed is not None:
+            # It waits once: others may end further subscriptions for ever.
+            session.settled = True
+            client.go_on()
+            session.settled = False
+        return False
+
+
+@cython.final
+@cython.cclass
 class Subscriptions(Audience):
     """Those of the clients of one frontend."""
 
@@ -135,6 +171,7 @@ class Subscriptions(Audience):
         self.subscribers = {}
         self.touched = {}
         self.askings = set()
+        self.settlings = {}
         self.version = pool.version
         pool.on_regroup.append(self.move_soon)
 
@@ -404,6 +441,17 @@ class Subscriptions(Audience):
             self.close_those_of(subscriber)
         return 0
 
+    def settled(self, asked):
+        settling: Settling
+        if not self.settlings:
+            return 0
+        for settling in self.settlings.pop(asked, ()):
+            if asked in settling.missing:
+                settling.missing.discard(asked)
+                if not settling.missing:
+                    settling.is_over()
+        return 0
+
     def close_those_of(self, subscriber: Subscriber) -> None:
         """The clients of this server have lost messages."""
         topic: Topic
@@ -595,6 +643,43 @@ class Subscriptions(Audience):
 
     # PUBLISH
     # ---------------------------------------------------------------------------------------------
+
+    def is_unsettled(self, client, kind, name, group):
+        subscriber: Subscriber
+        settling: Settling
+        session: Session = client.session
+        missing: set = set()
+        if client.draining or (session is not None and session.settled):
+            return False
+        for subscriber in self.subscribers.values():
+            if group < 0 or subscriber.server is self.pool.servers[group]:
+                missing |= self.unsettled(subscriber, kind, name)
+        if not missing:
+            return False
+        session = client.need_session()
+        settling = session.settling = Settling(client, missing)
+        for asked in missing:
+            self.settlings.setdefault(asked, []).append(settling)
+        if self.pool.timeout:
+            settling.timer = self.reactor.timers.schedule(
+                self.reactor.now + self.pool.timeout, settling.is_over
+            )
+        return True
+
+    def unsettled(self, subscriber: Subscriber, kind: int, name: bytes | None) -> set:
+        """What is on its way to this server and changes its number."""
+        work: cython.Py_ssize_t = GLOB_WORK
+        if name is None or not subscriber.asked:
+            return set(subscriber.asked)
+        found = {subscriber.leaving[kind].get(name), subscriber.names[kind].get(name)}
+        if kind == CHANNEL:
+            for names in (subscriber.leaving[PATTERN], subscriber.names[PATTERN]):
+                for pattern, asked in names.items():
+                    if work < 0:
+                        break
+                    if glob_match(pattern, len(pattern), name, len(name), cython.address(work)):
+                        found.add(asked)
+        return found - {None, True}
 
     def error_of(self, kind, name, group):
         """The server counts its Subscriber as one receiver for the channel, and for each pattern

@@ -83,8 +83,8 @@ class Behaviour(IntEnum):
 
 
 class Operation(IntEnum):
-    """What a SESSION command does, or one that runs or loads scripts. The numbers must match the
-    enum in table.pxd."""
+    """What a SESSION command does, PUBSUB, or one that runs or loads scripts. The numbers must
+    match the enum in table.pxd."""
 
     NONE = 0
     MULTI = 1
@@ -102,6 +102,7 @@ class Operation(IntEnum):
     SUNSUBSCRIBE = 25
     PUBLISH = 26
     SPUBLISH = 27
+    PUBSUB = 28
     RUN_TEXT = 40
     RUN_SCRIPT = 41
     RUN_FUNCTION = 42
@@ -358,7 +359,7 @@ class Command:
     request_policy: str | None  # for SPLIT, ALL and ADMIN
     response_policy: str | None  # for SPLIT, ALL and ADMIN: a key of RESPONSE_POLICIES
     handler: str | None  # for LOCAL: a key of nutproxy.builtin.HANDLERS
-    operation: Operation  # for SESSION, and for what runs or loads scripts
+    operation: Operation  # for SESSION, PUBSUB, and what runs or loads scripts
     opens: State  # the state that a refusal of this command opens
     refused_in: State  # the states in which this command is refused
     # Upper case; an option before the keyword of `keys`, or after the only key. It makes the
@@ -757,6 +758,8 @@ def _command(name: str, row: Row) -> Command:
 
 
 def _operation(name: str, row: Row, behaviour: Behaviour) -> Operation:
+    if name.startswith("pubsub "):
+        return Operation.PUBSUB
     if behaviour is not Behaviour.SESSION:
         return _SCRIPTING.get(name, Operation.NONE)
     if "blocking" not in row["flags"] or name == "wait":

@@ -34,6 +34,7 @@ cdef enum Operation:
     OP_SUNSUBSCRIBE
     OP_PUBLISH
     OP_SPUBLISH
+    OP_PUBSUB
     OP_RUN_TEXT = 40
     OP_RUN_SCRIPT = 41
     OP_RUN_FUNCTION = 42

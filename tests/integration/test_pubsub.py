@@ -513,6 +513,86 @@ def test_a_client_that_has_quit_is_no_receiver_even_if_it_does_not_close(port, r
         assert other("PUBSUB", "NUMPAT") == 0
 
 
+# What a client does about its subscriptions, and the numbers afterwards, in the order of NUMBERS.
+CHANGES = {
+    "unsubscribe": (lambda client: client("UNSUBSCRIBE", "a"), (3, 2, 1, 2, 2)),
+    "punsubscribe": (lambda client: client("PUNSUBSCRIBE", "[a]"), (3, 2, 2, 2, 1)),
+    "sunsubscribe": (lambda client: client("SUNSUBSCRIBE", "a"), (4, 1, 2, 1, 2)),
+    "reset": (lambda client: client("RESET"), (2, 1, 1, 1, 1)),
+    "close": (lambda client: client.socket.close(), (2, 1, 1, 1, 1)),
+    "others": (lambda client: client.send("SUBSCRIBE", "b", "c"), (4, 2, 2, 2, 2)),
+}
+NUMBERS = (
+    (("PUBLISH", "a", "m"), "publish"),
+    (("SPUBLISH", "a", "m"), "spublish"),
+    (("PUBSUB", "NUMSUB", "a"), "pubsub|numsub"),
+    (("PUBSUB", "SHARDNUMSUB", "a"), "pubsub|shardnumsub"),
+    (("PUBSUB", "NUMPAT"), "pubsub|numpat"),
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("place", range(len(NUMBERS)))
+def test_receivers_are_counted_exactly_while_subscriptions_change(backends, proxy, change, place):
+    """The server stands still meanwhile, so that it gets the change and the question together."""
+    server, port = backends[0], proxy.ports["one"]
+    question, name = NUMBERS[place]
+    make, numbers = CHANGES[change]
+    with contextlib.ExitStack() as stack:
+        direct, client, stays, asking, looking = (
+            stack.enter_context(Client(each)) for each in (server.port, *[port] * 4)
+        )
+        for each, patterns in ((direct, ()), (client, ["[a]"]), (stays, ["a*"])):
+            for pattern in patterns:
+                each("PSUBSCRIBE", pattern)
+        for each in (direct, client):
+            each("SUBSCRIBE", "a")
+            each("SSUBSCRIBE", "a")
+        asking("PING")
+        server.stop()
+        stack.callback(server.cont)
+        make(client)
+        if change == "close":
+            wait_until(lambda: looking("CLIENT", "LIST").count(b"\n") == 3)
+        asking.send(*question)
+        wait_until(lambda: f"cmd={name} " in looking("CLIENT", "LIST").decode())
+        server.cont()
+        reply = asking.reply()
+        assert (reply if isinstance(reply, int) else reply[1]) == numbers[place]
+
+
+def test_a_publisher_need_not_stay_for_its_reply(backends, proxy):
+    """Its message is sent, although it waits for an UNSUBSCRIBE of somebody else."""
+    server, port = backends[0], proxy.ports["one"]
+    with Client(port) as client, Client(port) as stays, Client(port) as looking:
+        client("SUBSCRIBE", "a")
+        stays("PSUBSCRIBE", "a*")
+        server.stop()
+        try:
+            client("UNSUBSCRIBE", "a")
+            with Client(port) as publisher:
+                publisher.send("PUBLISH", "a", "m")
+                wait_until(lambda: "cmd=publish " in looking("CLIENT", "LIST").decode())
+        finally:
+            server.cont()
+        assert stays.reply() == [b"pmessage", b"a*", b"a", b"m"]
+
+
+def test_a_publisher_waits_no_longer_than_for_a_reply():
+    with (
+        RedisServer() as server,
+        NutproxyServer(pool("alpha", [server], timeout=200)) as proxy,
+        Client(proxy.port) as client,
+        Client(proxy.port) as publisher,
+    ):
+        client("SUBSCRIBE", "a")
+        server.stop()
+        client("UNSUBSCRIBE", "a")
+        words(publisher("PUBLISH", "a", "m"))
+        server.cont()
+        wait_until(lambda: publisher("PUBLISH", "a", "m") == 0)
+
+
 def test_more_subscriptions_than_a_pool_allows_are_refused():
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(RedisServer())

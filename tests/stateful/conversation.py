@@ -50,9 +50,9 @@ LISTENING = 0.4
 SUBSCRIBING = {b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE"}
 UNSUBSCRIBING = {b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"}
 PUBLISHING = {b"PUBLISH", b"SPUBLISH"}
-# In one turn or transaction, a client ends no subscriptions before it asks for a number of
-# receivers, and changes none after PUBLISH: nutproxy does not wait for an UNSUBSCRIBE on its way to
-# the server, nor for a message on its way from there.
+# In one turn, a client changes no subscriptions after PUBLISH: nutproxy does not wait for a message
+# on its way from the server. In a transaction, it ends none before it asks for a number of
+# receivers: there nutproxy passes on the server's number.
 ENDING = UNSUBSCRIBING | {b"RESET", b"QUIT", b"HELLO"}
 COUNTING = PUBLISHING | {b"PUBSUB"}
 
@@ -89,7 +89,7 @@ class Model:
         self.pool = pool
         self.actor = actor
         self.multi = False
-        # In this turn or transaction: it has published, or has ended subscriptions.
+        # In this turn: it has published, or has ended subscriptions.
         self.published = False
         self.ended = False
         self.closed = False
@@ -102,7 +102,7 @@ class Model:
             return False
         if self.published and words[0] in SUBSCRIBING | ENDING:
             return False
-        if self.ended and words[0] in COUNTING:
+        if self.multi and self.ended and words[0] in COUNTING:
             return False
         if self.pool != "one" and (words[0] == b"SCAN" or words[:2] == [b"SCRIPT", b"EXISTS"]):
             return False
