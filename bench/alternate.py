@@ -41,7 +41,17 @@ Phase = tuple[bool, int, int, int, int, int]  # see AlternatingCoalescer in nutp
 
 def serve(file: str, found: str) -> int:
     """nutproxy with alternating phases, which are in the file `found` when it has ended."""
-    from nutproxy import cli, core, stepped, worker
+    from nutproxy import cli
+    from nutproxy.master import workers
+
+    code = f"from bench.alternate import work; work({found!r})"
+    workers.COMMAND[:] = [sys.executable, "-c", code]
+    return cli.main(["-c", file, "-s", "0"])
+
+
+def work(found: str) -> None:
+    """Its worker."""
+    from nutproxy import core, stepped, worker
 
     def made(*arguments: Any) -> core.Worker:
         one = core.Worker(*arguments)
@@ -50,7 +60,7 @@ def serve(file: str, found: str) -> int:
         return one
 
     worker.Worker = made  # type: ignore[attr-defined,assignment]
-    return cli.main(["-c", file, "-s", "0"])
+    sys.exit(worker.main(int(sys.argv[1])))
 
 
 @contextlib.contextmanager

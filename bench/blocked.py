@@ -56,17 +56,17 @@ def main() -> None:
         clients = [connect(proxy.port) for _ in range(count)]
         with Client(proxy.port) as asking:
             asking("PING")
-            idle = resident(proxy.pid)
+            idle = resident(proxy.worker_pid)
             for client in clients:
                 client.sendall(request("BLPOP", "queue", 0))
             blocked = b"blocked_clients:%d" % count
             with Client(redis.port) as direct:
                 wait_until(lambda: blocked in direct("INFO", "clients"), f"{count} waits")
-            waiting = resident(proxy.pid)
+            waiting = resident(proxy.worker_pid)
             time.sleep(SETTLED)
-            before = used(proxy.pid)
+            before = used(proxy.worker_pid)
             time.sleep(IDLE)
-            spent = used(proxy.pid) - before
+            spent = used(proxy.worker_pid) - before
             end = threading.Event()
             found: list[float] = []
             watcher = threading.Thread(target=lambda: found.append(longest_wait(proxy.port, end)))

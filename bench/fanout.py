@@ -15,6 +15,7 @@ import statistics
 import sys
 
 from bench.measure import thread_time
+from bench.peers import serving
 from tests.client import request
 from tests.integration.conftest import pool
 from tests.scripted import bulk
@@ -62,7 +63,8 @@ def main() -> None:
             costs: dict[str, list[float]] = {"redis": [], "nutproxy": []}
             for _ in range(ROUNDS):
                 for name, server in (("redis", redis), ("nutproxy", nutproxy)):
-                    costs[name].append(cost(server.port, server.pid, subscribers, at_a_time))
+                    pid = serving(server.pid)
+                    costs[name].append(cost(server.port, pid, subscribers, at_a_time))
             for name, found in costs.items():
                 print(
                     f"{at_a_time} at a time, {subscribers} subscribers, {name}:"

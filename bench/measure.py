@@ -62,7 +62,7 @@ def check(peer: Peer, row: Row) -> None:
 
 def run(peer: Peer, row: Row, requests: int, directory: Path) -> Sample:
     """Runs the load once. Raises SystemExit if the load generator or the proxy fails."""
-    pid = peer.process.pid
+    pid = peer.pid
     before = loop_counters(peer)
     began = time.monotonic()
     threads, (user, system) = thread_time(pid), process_time(pid)

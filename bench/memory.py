@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import peers, placement
-from bench.peers import HOST, PATIENCE, TWEMPROXIES, compiled, exchange, free_port
+from bench.peers import HOST, PATIENCE, TWEMPROXIES, compiled, exchange, free_port, serving
 from bench.progress import Progress
 from bench.report import table
 from bench.rows import KILO, LOAD, MEGA, Row, reply, request
@@ -51,7 +51,7 @@ class Scene:
 
     def status(self, name: str) -> int:
         """VmRSS or VmHWM in bytes."""
-        for line in Path(f"/proc/{self.proxy.pid}/status").read_text().splitlines():
+        for line in Path(f"/proc/{serving(self.proxy.pid)}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
         raise SystemExit("the proxy has died")
@@ -66,7 +66,7 @@ class Scene:
         return size
 
     def reset_peak(self) -> None:
-        Path(f"/proc/{self.proxy.pid}/clear_refs").write_text("5")
+        Path(f"/proc/{serving(self.proxy.pid)}/clear_refs").write_text("5")
 
     def answers(self, port: int, row: Row) -> bool:
         return exchange(port, request(row), len(reply(row))) == reply(row)

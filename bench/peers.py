@@ -42,6 +42,17 @@ class Peer:
     placement: Placement
     stats_port: int = 0  # of nutproxy
 
+    @property
+    def pid(self) -> int:
+        """The process that handles the requests."""
+        return serving(self.process.pid)
+
+
+def serving(pid: int) -> int:
+    """The only worker of a nutproxy whose master is process `pid`; `pid` itself for others."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return int(children[0]) if children else pid
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -41,14 +41,14 @@ def calls(running: Peer, count: Count, directory: Path) -> Counts:
     file = directory / "strace"
 
     def once(requests: int) -> dict[str, int]:
-        pid = str(running.process.pid)
+        pid = str(running.pid)
         strace = subprocess.Popen(
             [program("strace"), "-c", "-f", "-qq", "-o", str(file), "-p", pid],
             stderr=subprocess.DEVNULL,
         )
         try:
             deadline = time.monotonic() + PATIENCE
-            while not is_traced(running.process.pid):
+            while not is_traced(running.pid):
                 if strace.poll() is not None or time.monotonic() > deadline:
                     raise NotPermitted("strace could not attach to the proxy")
                 time.sleep(0.02)
@@ -79,7 +79,8 @@ def instructions(
     """Instructions of the proxy in user space. One process is used for all rows, because a start
     under valgrind takes long."""
     file = ground.directory / f"callgrind.{name}"
-    under = [program("valgrind"), "--tool=callgrind", "-q", f"--callgrind-out-file={file}"]
+    under = [program("valgrind"), "--tool=callgrind", "-q", f"--callgrind-out-file={file}.%p"]
+    under.append("--trace-children=yes")
     with peer(name, ground, under) as running:
         if running is None:
             return
@@ -88,10 +89,10 @@ def instructions(
         def dump() -> int:
             """The instructions since the last dump."""
             nonlocal dumped
-            command = [program("callgrind_control"), "--dump", str(running.process.pid)]
+            command = [program("callgrind_control"), "--dump", str(running.pid)]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             dumped += 1
-            written = file.with_name(f"{file.name}.{dumped}")
+            written = file.with_name(f"{file.name}.{running.pid}.{dumped}")
             if not written.exists():
                 raise NotPermitted(f"callgrind_control: {answer.stdout}{answer.stderr}")
             return parse_callgrind(written.read_text())

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.measure import thread_time
-from bench.peers import compiled, program
+from bench.peers import compiled, program, serving
 from bench.tracers import PROGRAMS, parse_strace, per_request
 from tests.integration.conftest import pool
 from tests.servers import NutcrackerServer, NutproxyServer, RedisServer, wait_until
@@ -65,16 +65,18 @@ def main() -> None:
                     if command == "get":
                         # The same keys: they are drawn from the same seed.
                         load(tool, nutproxy.port, "set", times * REQUESTS, 16)
-                    before = thread_time(proxy.pid)
+                    before = thread_time(serving(proxy.pid))
                     load(tool, proxy.port, command, times * REQUESTS, pipeline)
-                    costs[kind].append((thread_time(proxy.pid) - before) / 1e3 / REQUESTS)
+                    costs[kind].append((thread_time(serving(proxy.pid)) - before) / 1e3 / REQUESTS)
             for kind, found in costs.items():
                 print(
                     f"{kind}: {statistics.median(found):.2f} us"
                     f" ({min(found):.2f} to {max(found):.2f})"
                 )
             calls = system_calls(
-                nutproxy.pid, Path(directory), lambda n: load(tool, nutproxy.port, "multi", n)
+                serving(nutproxy.pid),
+                Path(directory),
+                lambda n: load(tool, nutproxy.port, "multi", n),
             )
             print(
                 f"system calls of a transaction: {sum(calls.values()):.2f} ("

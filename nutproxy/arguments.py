@@ -7,7 +7,8 @@ import re
 from fractions import Fraction
 
 from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
-from nutproxy.config.values import MAX_INT, MAX_PORT, host
+from nutproxy.config.values import MAX_PORT, host
+from nutproxy.plain import MAX_INT
 
 
 def digits(text: str) -> int:

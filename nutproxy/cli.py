@@ -40,12 +40,13 @@ from nutproxy.arguments import (
 )
 from nutproxy.config import Config, GlobalConfig, Options, PoolConfig, Problem, load, schema
 from nutproxy.config.load import STDIN, STDIN_NAME
-from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
-from nutproxy.config.values import did_you_mean, printable
+from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE
+from nutproxy.config.values import did_you_mean
 from nutproxy.examples import EXAMPLES
 from nutproxy.examples import read as read_example
 from nutproxy.io.sockets import check_congestion
 from nutproxy.manual import SHELLS, command_line, man
+from nutproxy.plain import VERBOSE_MAX, printable
 from nutproxy.report import PROG, notice, number_of, print_problems, print_table, summary
 from nutproxy.stats.table import describe
 
@@ -460,7 +461,7 @@ def _run(flags: argparse.Namespace) -> int:
     if flags.daemonize or config.globals.output is not None:
         # The log gets them as well, but it is not on this terminal.
         print_problems(warnings, sys.stderr)
-    from nutproxy.worker import run
+    from nutproxy.master.main import run
 
     def serve(ready: Callable[[], None] = lambda: None) -> int:
         return int(run(config, options, warnings, ready))

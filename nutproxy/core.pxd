@@ -1,9 +1,9 @@
 from libc.stdint cimport int64_t
 
 from nutproxy.front.frontend cimport ClientRoom
-from nutproxy.io.inbox cimport Inbox
 from nutproxy.io.reactor cimport PollList, Reactor
 from nutproxy.janitor cimport Janitor
+from nutproxy.stats.board cimport Board
 
 
 cdef class Worker:
@@ -13,8 +13,9 @@ cdef class Worker:
     cdef readonly list listeners
     cdef readonly Janitor janitor
     cdef readonly ClientRoom client_room
+    cdef readonly Board board
     cdef readonly object process       # Process
-    cdef readonly Inbox inbox           # of signals and threads
+    cdef readonly list inboxes         # Inbox: the control channel and the like
     cdef bint stopped
     cdef bint unfreed                  # messages wait to be freed in the next turns
     cdef int64_t due                   # when the first timer or deadline expires

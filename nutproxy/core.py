@@ -15,7 +15,7 @@ One turn:
     5. flush connections with queued output: servers first, then clients
     6. release connections that were closed
 
-Signals and the results of name lookups arrive in the inbox and are read like all other input.
+Messages of the master arrive in an inbox and are read like all other input.
 
 An exception in a connection's handler ends that connection and never the reactor. Python's cyclic
 garbage collector is off while the loop runs: messages are not Python objects, and connections leave
@@ -61,11 +61,20 @@ from cython.cimports.nutproxy.proto.protocols import (
     memcache_protocol,
     redis_protocol,
 )
-from cython.cimports.nutproxy.stats.slab import GLOBAL_EVENTS, GLOBAL_TURNS, Slab
+from cython.cimports.nutproxy.stats.board import Board
+from cython.cimports.nutproxy.stats.slab import (
+    GLOBAL_EVENTS,
+    GLOBAL_TURNS,
+    SLAB_ASKED,
+    SLAB_BEAT,
+    SLAB_GIVEN,
+    Slab,
+)
 
 from nutproxy import __version__
 from nutproxy.back.handshake import MemcacheHandshake, RedisHandshake
 from nutproxy.log import NOTICE
+from nutproxy.stats.board import PLACES_MIN, board_memory
 
 log = logging.getLogger("nutproxy")
 
@@ -96,7 +105,8 @@ PAUSE_GRACE_MAX = cython.declare(cython.longlong, 1000)
 
 
 class Process(NamedTuple):
-    """Facts about the process, for INFO and the like."""
+    """Facts about nutproxy, for INFO and the like. Clients see the master and its workers as one
+    server."""
 
     config_file: str
     version: str
@@ -104,35 +114,69 @@ class Process(NamedTuple):
     started: float  # monotonic seconds
 
 
+def lone_board() -> Board:
+    """The Board of a worker that has no others."""
+    memory = board_memory(PLACES_MIN, 1)
+    try:
+        return Board(PLACES_MIN, 1, 0, memory)
+    finally:
+        os.close(memory)
+
+
 @cython.cclass
 class Worker:
     """Its reactor, its pools and their listeners. `mbuf_size` is in bytes, `coalesce` in
-    microseconds. `slab` has the rows of the pools that will be added."""
+    microseconds. `slab` has the rows of the pools that will be added. `pid` and `started`
+    (monotonic seconds) are the master's, `board` is shared with other workers."""
 
-    def __init__(self, mbuf_size: int, config_file: str, slab: Slab, coalesce: int = 0):
+    def __init__(
+        self,
+        mbuf_size: int,
+        config_file: str,
+        slab: Slab,
+        coalesce: int = 0,
+        pid: int = 0,
+        started: float = 0.0,
+        board: Board = None,
+    ):
         self.reactor = Reactor(mbuf_size, slab, coalesce)
         self.pools = []
         self.frontends = []
         self.listeners = []
         self.janitor = Janitor(self.reactor, self.pools, self.frontends)
         self.client_room = ClientRoom(0)
-        self.process = Process(config_file, __version__, os.getpid(), time.monotonic())
+        self.board = board or lone_board()
+        self.inboxes = []
+        self.process = Process(
+            config_file, __version__, pid or os.getpid(), started or time.monotonic()
+        )
 
-    def add_pool(self, config, sock, resolve) -> None:
+    def add_pool(self, config, sock, resolve, hand_over=None) -> None:
         """Add the pool, the frontend and the listener of a PoolConfig. `resolve(host, port,
-        callback)` must not block."""
+        callback)` must not block, nor must `hand_over` (see Listener)."""
         pool = ServerPool(self.reactor, config, resolve)
-        frontend = Frontend(config, pool, self.client_room, self.process)
+        place = len(self.pools)
+        frontend = Frontend(config, pool, self.client_room, self.process, self.board, place)
         if config.redis:
             frontend.subscriptions = Subscriptions(pool)
             frontend.tracking = pool.tracker = Tracking(frontend)
         self.pools.append(pool)
         self.frontends.append(frontend)
-        self.listeners.append(Listener(frontend, sock))
+        self.listeners.append(Listener(frontend, sock, hand_over))
 
-    def wake_with(self, sock, callback) -> None:
-        """Call `callback(data)` in the loop with the bytes written to the other end of `sock`."""
-        self.inbox = Inbox(self.reactor, sock, callback)
+    def adopt(self, pool: int, fd: int, epoch: int) -> None:
+        """Serve a client that another worker has accepted."""
+        [listener] = [each for each in self.listeners if each.frontend.place == pool]
+        client = listener.adopt(fd, epoch)
+        if client is not None and self.draining:
+            client.drain()
+
+    def listen_to(self, sock, read, write=None) -> Inbox:
+        """Call `read()` in the loop when `sock` can be read, and `write()` when there is room again
+        after `await_room` of the Inbox. It takes over `sock`."""
+        inbox = Inbox(self.reactor, sock, read, write)
+        self.inboxes.append(inbox)
+        return inbox
 
     def run(self) -> None:
         """Serve until `stop` is called."""
@@ -326,7 +370,11 @@ class Worker:
         wait = self.timeout()
         if reactor.coalescer.gap and wait and self.may_rest(wait):
             reactor.coalescer.rest(reactor.now_usec)
+        if reactor.stats[SLAB_ASKED] != reactor.stats[SLAB_GIVEN]:
+            reactor.slab.give()
+        reactor.stats[SLAB_BEAT] = (reactor.stats[SLAB_BEAT] | 1) + 1
         count = reactor.poller.wait(wait)
+        reactor.stats[SLAB_BEAT] |= 1
         reactor.tick()
         reactor.stats[GLOBAL_TURNS] += 1
         reactor.stats[GLOBAL_EVENTS] += count
@@ -354,6 +402,7 @@ class Worker:
         """Close every listener, client and server connection."""
         listener: Listener
         conn: Pollable
+        inbox: Inbox
         for listener in self.listeners:
             listener.end()
         for pool in self.pools:
@@ -363,8 +412,8 @@ class Worker:
             if conn.fd >= 0:
                 # A client that lingers after the first close.
                 conn.close(conn)
-        if self.inbox is not None:
-            self.inbox.close(self.inbox)
+        for inbox in self.inboxes:
+            inbox.close(inbox)
         self.reactor.sweep()
 
 
@@ -382,5 +431,6 @@ def core_loop(worker: Worker) -> None:
         while not worker.stopped:
             worker.turn()
     finally:
+        worker.reactor.stats[SLAB_BEAT] = (worker.reactor.stats[SLAB_BEAT] | 1) + 1
         if collected:
             gc.enable()

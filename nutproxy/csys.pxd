@@ -70,3 +70,20 @@ cdef extern from "<sys/mman.h>" nogil:
 
 cdef extern from *:
     int __builtin_clzll(unsigned long long value) nogil
+
+# Shared memory that several processes write.
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #define nutproxy_load(at) __atomic_load_n((at), __ATOMIC_SEQ_CST)
+    #define nutproxy_add(at, value) __atomic_add_fetch((at), (value), __ATOMIC_SEQ_CST)
+    #define nutproxy_swap(at, value) __atomic_exchange_n((at), (value), __ATOMIC_SEQ_CST)
+    static inline int nutproxy_replace(uint64_t *at, uint64_t old, uint64_t value)
+    {
+        return __atomic_compare_exchange_n(at, &old, value, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    """
+    uint64_t atomic_load "nutproxy_load"(uint64_t* at)
+    uint64_t atomic_add "nutproxy_add"(uint64_t* at, uint64_t value)   # returns the new value
+    uint64_t atomic_swap "nutproxy_swap"(uint64_t* at, uint64_t value) # returns the old one
+    bint atomic_replace "nutproxy_replace"(uint64_t* at, uint64_t old, uint64_t value)

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nutproxy.config.values import MAX_INT, Address, index_order
+from nutproxy.plain import MAX_INT, Address, index_order
 
 if TYPE_CHECKING:
     from nutproxy.config import PoolConfig

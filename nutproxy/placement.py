@@ -19,10 +19,11 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from nutproxy.config import Config, PoolConfig, Problem
-from nutproxy.config.values import Address, did_you_mean, printable
+from nutproxy.config.values import did_you_mean
 from nutproxy.hashkit.arcs import Basis, Change, Moves, moves
 from nutproxy.hashkit.order import Layout
 from nutproxy.hashkit.router import Router
+from nutproxy.plain import Address, printable
 from nutproxy.report import notice, print_table, summary
 from nutproxy.spread import Parts, parts, router, traps
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from nutproxy.config import PoolConfig, Problem
-from nutproxy.config.values import printable
+from nutproxy.plain import printable
 
 PROG = "nutproxy"
 

@@ -20,6 +20,15 @@ Answer = list[tuple[int, Any]] | OSError
 Callback = Callable[[Answer], None]
 
 
+def literal(host: str, port: int) -> Answer | None:
+    """The answer for a host that is an address and not a name."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))]
+
+
 class Resolver:
     """`wake` is called from another thread when `deliver` has something to do."""
 
@@ -29,15 +38,13 @@ class Resolver:
         self.asked: dict[tuple[str, int], list[Callback]] = {}
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:
-        try:
-            version = ipaddress.ip_address(host).version
-        except ValueError:
-            callbacks = self.asked.setdefault((host, port), [])
-            callbacks.append(callback)
-            if len(callbacks) == 1:
-                self._begin(host, port)
+        if known := literal(host, port):
+            callback(known)
             return
-        callback([(socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port))])
+        callbacks = self.asked.setdefault((host, port), [])
+        callbacks.append(callback)
+        if len(callbacks) == 1:
+            self._begin(host, port)
 
     def _begin(self, host: str, port: int) -> None:
         try:

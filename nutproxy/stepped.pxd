@@ -13,6 +13,9 @@ cdef class SteppedPoller(Poller):
 
     cdef int wait(self, int timeout) except -1
 
+cdef class SharedPoller(Poller):
+    cdef int wait(self, int timeout) except -1
+
 cdef class ConstantCoalescer(Coalescer):
     cdef void decide(self) noexcept
 

@@ -5,6 +5,7 @@
     worker.reactor.clock += 50    time passes; 100 ms and more in one turn are a pause
     rest_always(worker, 100)      a Worker of the usual kind, with a constant rest (io/coalesce.py)
     alternate(worker, 100)        the same, with and without a rest in turn (bench/alternate.py)
+    share(worker)                 a Worker of the usual kind, in a thread of the test's process
     check(worker)                 every queue, sum and reference count is right
     queued(conn)                  the messages in the queues of a connection
 
@@ -16,6 +17,7 @@ from cython.cimports.nutproxy.back.link import LINK_HANDSHAKE, Link
 from cython.cimports.nutproxy.back.server import Server
 from cython.cimports.nutproxy.conn import Conn
 from cython.cimports.nutproxy.core import Worker
+from cython.cimports.nutproxy.csys import epoll_wait
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.coalesce import Coalescer
@@ -72,6 +74,22 @@ class SteppedPoller(Poller):
     def wait(self, timeout):
         self.found = Poller.wait(self, 0)
         return self.found
+
+
+@cython.cclass
+class SharedPoller(Poller):
+    """Lets other threads of the process run while it waits."""
+
+    def wait(self, timeout):
+        count: cython.int
+        with cython.nogil:
+            count = epoll_wait(self.ep, self.events, self.nevents, timeout)
+        return max(count, 0)
+
+
+def share(worker: Worker) -> None:
+    """Let a new Worker run in a thread of a process that has others."""
+    worker.reactor.poller = SharedPoller()
 
 
 @cython.cclass

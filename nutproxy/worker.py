@@ -1,272 +1,242 @@
-# nutproxy/worker.py: one event-loop process
-"""Builds a Worker from a Config and runs it.
+# nutproxy/worker.py: the process of one event loop
+"""A worker: it gets everything from the master over its control channel, and runs a Worker.
 
-    run                 the process: pid file, listening sockets, log, supervisor
-      serve             the worker: signals and the loop, until it is drained
+    entry.py ──> main     signals are ignored: the master acts on them
+                 begin    waits for `start` and the listening sockets, and builds the Worker
+                 act_on   handles a message of the master, in the loop
 
-A worker gets everything it needs as arguments: a checked Config, listening sockets, and the log
-that signals control. It reads no files and starts no processes, so that a master could start
-several workers.
-
-    SIGTERM, SIGINT     drain: answer the requests that have come, then end; the second: end at once
-    SIGHUP              reopen the log file
-    SIGTTIN, SIGTTOU    raise, lower the log level
-    SIGUSR1, SIGUSR2    reserved
+It has no thread, reads no file and looks up no name: configuration, log and names are the
+master's, and the master reads the counters in shared memory. If the master ends, the worker drains
+and ends too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import os
+import select
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import struct
+from typing import Any
 
-from nutproxy import descriptors
-from nutproxy.config import Config, Options, PoolConfig, Problem
+from nutproxy.control import Channel, Received, close_all
 from nutproxy.core import Worker
-from nutproxy.io.sockets import listen
-from nutproxy.log import ALWAYS, NOTICE, STDERR, Log, log, reason
-from nutproxy.notify import Notifier
-from nutproxy.pidfile import PidFile
-from nutproxy.resolver import Resolver
-from nutproxy.stats import port
-from nutproxy.stats.report import Report
+from nutproxy.log import STDERR, Forwarder, log, log_level, set_up
+from nutproxy.plain import Plain, unpack
+from nutproxy.resolver import Answer, Callback, literal
+from nutproxy.stats.board import Board
 from nutproxy.stats.rows import Rows
-from nutproxy.stats.slab import Slab, slab_memory
+from nutproxy.stats.slab import Slab
 
-END_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LEVEL_SIGNALS = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
-RESERVED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
-SIGNALS = (*END_SIGNALS, signal.SIGHUP, *LEVEL_SIGNALS, *RESERVED_SIGNALS)
-
-
-def open_listeners(pools: tuple[PoolConfig, ...]) -> dict[str, socket.socket]:
-    """The listening sockets by the names of their pools. Raises OSError with the pool and the
-    address in its text if one of them fails, and closes the others."""
-    found: dict[str, socket.socket] = {}
-    try:
-        for pool in pools:
-            try:
-                found[pool.name] = listen(pool)
-            except OSError as error:
-                text = f"pool '{pool.name}': cannot listen on {pool.listen}: {reason(error)}"
-                raise OSError(error.errno, text) from error
-    except OSError:
-        close_all(found.values())
-        raise
-    return found
+# The master acts on these, and tells its workers. Ctrl-C reaches all of them.
+IGNORED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+)
+# Seconds in which the last lines of the log must reach the master.
+LAST_SECONDS = 1.0
+# What is sent with the descriptor of a client: its pool, and the epoch of its count.
+CLIENT = struct.Struct("=IQ")
+CLIENTS_PER_TURN = 64
 
 
-def close_all(sockets: Iterable[socket.socket]) -> None:
-    """Close these sockets. Those that a worker has taken over are already closed."""
-    for sock in sockets:
-        sock.close()
+class WorkerProcess:
+    """The process of one worker, from `start` to its end."""
 
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.log_file = -1
+        # If there are several workers: where others put clients, and where this one puts theirs.
+        self.handed_over: socket.socket | None = None
+        self.peers: list[socket.socket] = []
+        self.asked: dict[tuple[str, int], list[Callback]] = {}
 
-@contextlib.contextmanager
-def signals() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A socket pair. Until this context ends, the number of each received signal can be read from
-    the first socket, and threads write zeros to the second to wake the loop. Later signals are
-    ignored: the process is about to end, and with its own exit code."""
-    reading, writing = socket.socketpair()
-    reading.setblocking(False)
-    writing.setblocking(False)
-    # The C-level handler writes the signal's number to the descriptor.
-    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-    for number in SIGNALS:
-        signal.signal(number, ignore)
-    # A write to a lost connection returns an error instead.
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    try:
-        yield reading, writing
-    finally:
-        ignore_signals()
-        writing.close()
+    def begin(self) -> None:
+        """Wait for what a worker needs, and build the Worker. Raises EOFError if the master
+        ends."""
+        listeners: dict[str, socket.socket] = {}
+        late: list[Received] = []
+        expected = -1
+        while len(listeners) != expected:
+            select.select([self.channel.sock], [], [])
+            for message in self.channel.receive():
+                match message.name:
+                    case "start":
+                        self.build(message)
+                        expected = len(self.config.pools)
+                    case "listeners":
+                        socks = map(to_socket, message.descriptors)
+                        listeners |= zip(message.fields["names"], socks, strict=True)
+                    case "drain" | "cut":
+                        # Not before the clients that have connected so far can be accepted.
+                        late.append(message)
+                    case _:
+                        self.act_on(message)
+        for pool in self.config.pools:
+            self.worker.add_pool(pool, listeners[pool.name], self.resolve, self.hand_over)
+        inbox = self.worker.listen_to(self.channel.sock.dup(), self.receive, self.flush)
+        self.channel.full = inbox.await_room
+        if self.handed_over is not None:
+            self.worker.listen_to(self.handed_over, self.take_over)
+        self.worker.board.set_ready(self.worker.board.own, True)
+        self.channel.send("ready")
+        for message in late:
+            self.act_on(message)
 
-
-def ignore_signals() -> None:
-    # CPython reports a signal that arrived just before its handler was removed as an unraisable
-    # exception, with a traceback on standard error.
-    sys.unraisablehook = report_unless_race
-    for number in SIGNALS:
-        # The interpreter resets Python handlers before it exits, but not SIG_IGN.
-        signal.signal(number, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
-
-
-def report_unless_race(unraisable: sys.UnraisableHookArgs) -> None:
-    if "due to race condition" not in str(unraisable.exc_value):
-        sys.__unraisablehook__(unraisable)
-
-
-def ignore(number: int, frame: object) -> None:
-    """Does nothing: the wakeup descriptor only works for signals with a Python handler."""
-
-
-def act_on(
-    number: int, worker: Worker, shutdown_timeout: int, output: Log, notify: Notifier
-) -> None:
-    """Handle a signal, in the loop. It is logged at every level."""
-    came = f"signal {number} ({signal.Signals(number).name}) received"
-    if number in END_SIGNALS:
-        if worker.draining:
-            log.log(ALWAYS, "%s again, ending at once", came)
-            worker.cut()
-        else:
-            log.log(ALWAYS, "%s, draining for at most %d ms", came, shutdown_timeout)
-            notify(STOPPING=1, STATUS="draining: answering the requests that have come")
-            worker.drain(shutdown_timeout)
-    elif number == signal.SIGHUP:
-        log.log(ALWAYS, "%s, reopening log file", came, extra={"reopen": True})
-    elif number in LEVEL_SIGNALS:
-        step = LEVEL_SIGNALS[signal.Signals(number)]
-        output.change_level(step)
-        way = "up" if step > 0 else "down"
-        log.log(ALWAYS, "%s, %s logging level to %d", came, way, output.verbose)
-    else:
-        log.log(ALWAYS, "%s, it is reserved and does nothing", came)
-
-
-def serve(
-    config: Config,
-    sockets: Mapping[str, socket.socket],
-    max_clients: int,
-    wakeup: tuple[socket.socket, socket.socket],
-    output: Log,
-    notify: Notifier,
-    stats_memory: int,
-) -> None:
-    """Run a worker until a signal ends it. `wakeup` is the pair of `signals`, `stats_memory` the
-    descriptor of the memory for its counters."""
-    slab = Slab(Rows.of(config.pools), stats_memory)
-    keys = config.globals
-    worker = Worker(keys.mbuf_size, config.path, slab, keys.coalesce)
-    worker.client_room.limit = max_clients
-    reading, writing = wakeup
-
-    def wake() -> None:
-        writing.send(b"\0")
-
-    resolver = Resolver(wake)
-
-    def woken(data: bytes) -> None:
-        for number in data:
-            if number:
-                act_on(number, worker, config.globals.shutdown_timeout, output, notify)
-        resolver.deliver()
-
-    worker.wake_with(reading, woken)
-    for pool in config.pools:
-        worker.add_pool(pool, sockets[pool.name], resolver.resolve)
-    try:
-        worker.run()
-    finally:
-        # First, because the socket that signal numbers are written to is closed next.
-        ignore_signals()
-        worker.close()
-
-
-def open_log(config: Config) -> Log:
-    """Open the log. Raises OSError with the file in its text."""
-    path = config.globals.output
-    try:
-        return Log(config.globals.verbose, path, config.globals.log_format)
-    except OSError as error:
-        text = f"cannot write the log '{path}': {reason(error)}"
-        raise OSError(error.errno, text) from error
-
-
-def listen_stats(options: Options) -> socket.socket | None:
-    """The listening socket of the statistics port, None if it is turned off. Raises OSError."""
-    return port.listen(options.stats_addr, options.stats_port) if options.stats_port else None
-
-
-@contextlib.contextmanager
-def stats_port(config: Config, listener: socket.socket | None, memory: int) -> Iterator[None]:
-    """In this context `listener` serves the counters that a worker keeps in `memory`."""
-    if listener is None:
-        yield
-        return
-    stats = port.StatsPort(listener, Report(Slab(Rows.of(config.pools), memory), config.pools).make)
-    stats.start()
-    try:
-        yield
-    finally:
-        stats.close()
-
-
-def run(
-    config: Config,
-    options: Options,
-    warnings: Sequence[Problem] = (),
-    ready: Callable[[], None] = lambda: None,
-) -> int:
-    """Serve `config` and return the exit code. Errors at the start go to standard error, `warnings`
-    about the configuration to the log. `ready` is called once all pools listen."""
-    faulthandler.enable(STDERR)
-    open_files = descriptors.raise_limit()
-    shortage = descriptors.shortage(config, open_files)
-    if shortage is not None:
-        print(f"nutproxy: {config.path}: {shortage}", file=sys.stderr)
-        return 1
-    max_clients = descriptors.room(config, open_files)
-    code = 0
-    with contextlib.ExitStack() as stack:
-        # Before the pools listen: a process that waits for that may then send a signal.
-        wakeup = stack.enter_context(signals())
-        try:
-            pid_file = None
-            if options.pid_file is not None:
-                pid_file = PidFile(options.pid_file)
-                stack.callback(pid_file.remove)
-            sockets = open_listeners(config.pools)
-            stack.callback(close_all, sockets.values())
-            stats_socket = listen_stats(options)
-            output = open_log(config)
-            stack.callback(output.stop)
-            output.log_fatal_signals()
-            if pid_file is not None:
-                pid_file.write()
-        except OSError as error:
-            print(f"nutproxy: {error.strerror}", file=sys.stderr)
-            return 1
-        notify = Notifier(os.environ.get("NOTIFY_SOCKET"))
-        tell_start(config, max_clients, warnings)
-        memory = slab_memory(Rows.of(config.pools))
-        stack.enter_context(stats_port(config, stats_socket, memory))
-        ready()
-        notify(READY=1, STATUS=f"serving {', '.join(map(where, config.pools))}")
-        try:
-            serve(config, sockets, max_clients, wakeup, output, notify, memory)
-        except Exception:
-            # In the log and not on standard error, which a daemon does not have.
-            log.critical("internal error, nutproxy ends", exc_info=True)
-            code = 1
-    if output.stuck:
-        os._exit(code)
-    return code
-
-
-def where(pool: PoolConfig) -> str:
-    return f"pool '{pool.name}' on {pool.listen}"
-
-
-def tell_start(config: Config, max_clients: int, warnings: Sequence[Problem]) -> None:
-    for warning in warnings:
-        # The text is the format string, so that the rate limit counts each warning separately.
-        log.warning(str(warning), extra={"about": {"pool": warning.pool} if warning.pool else {}})
-    log.log(NOTICE, "configuration file '%s'", config.path)
-    for pool in config.pools:
-        log.log(
-            NOTICE,
-            "pool '%s' listens on %s, servers: %d",
-            pool.name,
-            pool.listen,
-            len(pool.servers),
-            extra={"about": {"pool": pool.name}},
+    def build(self, start: Received) -> None:
+        """The Worker, without its pools."""
+        fields = start.fields
+        counters, given, board, *others = start.descriptors
+        if fields["workers"] > 1:
+            inbox, *others = others
+            self.peers = list(map(to_socket, others[: fields["workers"]]))
+            del others[: fields["workers"]]
+            self.handed_over = to_socket(inbox)
+        log.setLevel(log_level(fields["verbose"]))
+        if others:
+            [self.log_file] = others
+            faulthandler.enable(self.log_file)
+        self.config: Plain = unpack(fields["config"])
+        slab = Slab(Rows.unpack(fields["rows"]), counters, given)
+        close_all([counters, given])
+        keys = self.config.globals
+        self.worker = Worker(
+            keys.mbuf_size,
+            self.config.path,
+            slab,
+            keys.coalesce,
+            fields["pid"],
+            fields["started"],
+            Board(fields["places"], fields["workers"], fields["number"], board),
         )
-    if not all(pool.client_connections for pool in config.pools):
-        log.log(NOTICE, "%d clients fit in the limit on open files", max_clients)
+        os.close(board)
+        self.worker.client_room.limit = fields["max_clients"]
+
+    def run(self) -> None:
+        try:
+            self.worker.run()
+        finally:
+            self.worker.close()
+
+    def flush(self) -> None:
+        if not self.channel.flush():
+            self.channel.full()
+
+    def receive(self) -> bool:
+        """Handle what the master has sent."""
+        try:
+            for message in self.channel.receive():
+                self.act_on(message)
+        except EOFError:
+            # The master has ended.
+            if not self.worker.draining:
+                self.drain(self.config.globals.shutdown_timeout)
+        return False
+
+    def act_on(self, message: Received) -> None:
+        fields = message.fields
+        match message.name:
+            case "resolved":
+                self.resolved(**fields)
+            case "verbose":
+                log.setLevel(log_level(fields["verbose"]))
+            case "log_file":
+                os.dup2(message.descriptors[0], self.log_file, inheritable=False)
+            case "detach":
+                detach()
+            case "sync":
+                self.channel.send("synced", number=fields["number"])
+            case "drain":
+                self.drain(fields["limit"])
+            case "cut":
+                self.worker.cut()
+        close_all(message.descriptors)
+
+    def drain(self, limit: int) -> None:
+        self.worker.board.set_ready(self.worker.board.own, False)
+        self.worker.drain(limit)
+
+    def hand_over(self, worker: int, pool: int, fd: int, epoch: int) -> bool:
+        """Give a client to another worker. False if its inbox is full."""
+        try:
+            socket.send_fds(self.peers[worker], [CLIENT.pack(pool, epoch)], [fd])
+        except OSError:
+            return False
+        return True
+
+    def take_over(self) -> bool:
+        """Take clients that other workers have accepted. Returns whether there may be more."""
+        assert self.handed_over is not None
+        for _ in range(CLIENTS_PER_TURN):
+            try:
+                data, descriptors, _, _ = socket.recv_fds(
+                    self.handed_over, CLIENT.size, 1, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return False
+            if descriptors:
+                # Else there was no free descriptor for it.
+                self.worker.adopt(CLIENT.unpack(data)[0], descriptors[0], CLIENT.unpack(data)[1])
+        return True
+
+    def resolve(self, host: str, port: int, callback: Callback) -> None:
+        """Call back with the addresses of a host, or with an OSError (resolver.py)."""
+        if known := literal(host, port):
+            callback(known)
+            return
+        callbacks = self.asked.setdefault((host, port), [])
+        callbacks.append(callback)
+        if len(callbacks) == 1:
+            self.channel.send("resolve", host=host, port=port)
+
+    def resolved(self, host: str, port: int, addresses: list[Any] | None, error: list[Any]) -> None:
+        answer: Answer = OSError(*error)
+        if addresses is not None:
+            answer = [(family, tuple(address)) for family, address in addresses]
+        for callback in self.asked.pop((host, port)):
+            callback(answer)
+
+
+def to_socket(fd: int) -> socket.socket:
+    return socket.socket(fileno=fd)
+
+
+def detach() -> None:
+    """Let go of the terminal from which a daemon was started."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def main(fd: int) -> int:
+    """Run a worker whose control channel is `fd`, and return the exit code."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    # The master has blocked them until now.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    faulthandler.enable(STDERR)
+    channel = Channel(socket.socket(fileno=fd))
+    set_up(Forwarder(channel), log_level(0))
+    process = WorkerProcess(channel)
+    code = 0
+    try:
+        process.begin()
+        process.run()
+    except EOFError:
+        # During the start.
+        code = 1
+    except Exception:
+        log.critical("internal error, the worker ends", exc_info=True)
+        code = 1
+    # The last lines of the log.
+    while not channel.flush() and select.select([], [channel.sock], [], LAST_SECONDS)[1]:
+        pass
+    return code

@@ -88,6 +88,30 @@ def listening_ports(pid: int) -> set[int]:
     return ports
 
 
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of the nutproxy whose master is process `pid`, oldest first. A zombie is
+    not one, nor is a child that has not executed its program yet."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        found = [int(child) for child in children if command_of(int(child)) != command_of(pid)]
+    return [child for child in found if state_of(child) not in ("", "Z")]
+
+
+def command_of(pid: int | str) -> bytes:
+    """The command line of a process; empty if there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def state_of(pid: int) -> str:
+    """The state of a process, as in /proc/PID/stat; empty if there is none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
 def connect(address: int | str | Path) -> socket.socket:
     """A connection to a port of the loopback, or to the path of a unix socket."""
     if isinstance(address, int):
@@ -373,7 +397,47 @@ class ProxyServer(ServerProcess):
 
 
 class NutproxyServer(ProxyServer):
-    """nutproxy in the foreground. Its log is `output`."""
+    """nutproxy in the foreground. Its log is `output`. `pid` is the master's."""
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return workers_of(self.pid)
+
+    @property
+    def worker_pid(self) -> int:
+        """The process that handles the requests, if there is one worker."""
+        [pid] = self.worker_pids
+        return pid
+
+    def ready(self) -> bool:
+        """Also when all workers have their listening sockets: they serve a moment later."""
+        ports = set(self.ports.values())
+        workers = self.worker_pids if super().ready() else []
+        return bool(workers) and all(ports <= listening_ports(pid) for pid in workers)
+
+    def stop(self) -> None:
+        """Stops the workers and the master."""
+        if not self.stopped:
+            self.stopped_workers = self.worker_pids
+            for pid in self.stopped_workers:
+                os.kill(pid, signal.SIGSTOP)
+                wait_until(lambda pid=pid: state_of(pid) == "T", "stop of a worker")  # type: ignore[misc]
+        super().stop()
+
+    def cont(self) -> None:
+        if self.stopped:
+            for pid in self.stopped_workers:
+                os.kill(pid, signal.SIGCONT)
+        super().cont()
+
+    def kill(self) -> None:
+        """Kills the workers as well: they would end by themselves, but not at once."""
+        workers = [] if self.process is None else self.worker_pids
+        super().kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in workers), "end of the workers")
 
     def close(self) -> None:
         """A sanitized nutproxy is not killed: it ends at once by itself and then looks for leaks. A
@@ -382,10 +446,11 @@ class NutproxyServer(ProxyServer):
         if sanitize.ACTIVE and self.process is not None:
             process = self.process
             self.cont()
+            pids = [process.pid, *self.worker_pids]
             process.terminate()
             process.send_signal(signal.SIGINT)
             wait_until(lambda: process.poll() is not None, "end of nutproxy")
-            report = sanitize.report_of(process.pid)
+            report = "".join(map(sanitize.report_of, pids))
         super().close()
         assert not report, report
 

@@ -21,7 +21,7 @@ import hiredis
 
 from nutproxy.builtin.interface import Client, Query
 from nutproxy.builtin.resp import verbatim
-from nutproxy.config.values import printable
+from nutproxy.plain import printable
 from nutproxy.proto.commands import INFO_FIELDS
 
 Fields = dict[str, object]

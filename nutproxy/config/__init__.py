@@ -15,7 +15,7 @@ and every worker uses the same one.
 
 from nutproxy.config.load import Problem, load
 from nutproxy.config.model import Config, GlobalConfig, Options, PoolConfig, schema
-from nutproxy.config.values import Address, ServerConfig, index_order
+from nutproxy.plain import Address, ServerConfig, index_order
 
 __all__ = [
     "Address",

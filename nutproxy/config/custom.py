@@ -13,11 +13,11 @@ happens to the command.
 """
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from nutproxy.config.values import Text, Unfit, did_you_mean, redis_commands, scalar
+from nutproxy.plain import CustomCommand
 
 FORM = "name arity [flags] first-key last-key step [request_policy:… response_policy:…]"
 NAME_MAX = 39
@@ -43,15 +43,6 @@ _REFUSED_FLAGS = {
     "pubsub": "it would change a server connection that clients share",
     "no_auth": "clients must authenticate before a server gets their requests",
 }
-
-
-@dataclass(frozen=True)
-class CustomCommand:
-    """`name` is in lower case, `row` has the form of a row of proto/redis_commands.json."""
-
-    name: str
-    row: dict[str, Any]
-    line: int
 
 
 @lru_cache(maxsize=1)

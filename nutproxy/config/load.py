@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
-from nutproxy.config.custom import ENTRIES_MAX, CustomCommand
+from nutproxy.config.custom import ENTRIES_MAX
 from nutproxy.config.model import (
     REQUIRED,
     Config,
@@ -41,18 +41,15 @@ from nutproxy.config.model import (
 from nutproxy.config.users import name_of
 from nutproxy.config.values import (
     MEMCACHE_COMMANDS,
-    Address,
     Fields,
     Items,
-    ServerConfig,
     Text,
     Unfit,
     command_name,
     did_you_mean,
-    index_order,
-    printable,
     redis_commands,
 )
+from nutproxy.plain import Address, CustomCommand, ServerConfig, index_order, printable
 from nutproxy.stats.table import shown_names
 
 GLOBAL, DEFAULTS = "global", "defaults"

@@ -18,14 +18,14 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import models_json_schema
 
 from nutproxy.config import custom, users, values
-from nutproxy.config.values import MAX_INT, MAX_PORT, Address, Listen, ServerConfig
+from nutproxy.config.values import MAX_PORT, Listen
 from nutproxy.hashkit.order import Layout
+from nutproxy.plain import MAX_INT, VERBOSE_MAX, Address, CustomCommand, ServerConfig
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 MBUF_MIN_SIZE = 512
 MBUF_MAX_SIZE = 16777216
-VERBOSE_MAX = 11
 
 # The keys that no pool can do without and that `defaults` cannot give.
 REQUIRED = ("listen", "servers")
@@ -46,6 +46,11 @@ Coalesce = Annotated[
     int,
     PlainValidator(values.coalesce),
     WithJsonSchema({"type": "string", "pattern": "^(auto|off|[0-9]+ *(us|\u00b5s|\u03bcs))$"}),
+]
+Workers = Annotated[
+    int,
+    PlainValidator(values.workers),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": "^(auto|[1-9][0-9]?)$"}),
 ]
 File = Annotated[
     str | None, PlainValidator(values.path), WithJsonSchema({"type": "string", "minLength": 1})
@@ -96,7 +101,7 @@ UserValue = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^\\S+([ \\t]+\\S+)+$"}),
 ]
 CustomValue = Annotated[
-    custom.CustomCommand,
+    CustomCommand,
     PlainValidator(custom.custom_command),
     WithJsonSchema({"type": "string", "pattern": "^\\S+[ \\t]+-?[0-9]+[ \\t]+\\S"}),
 ]
@@ -193,6 +198,24 @@ class GlobalConfig(Keys):
         " finishes the requests that have arrived and closes each client after its last reply."
         " After this time it cuts off the remaining clients and requests, and logs how many there"
         " were. A second signal ends nutproxy at once.",
+        example=30000,
+        unit="milliseconds",
+        minimum=0,
+        maximum=MAX_INT,
+    )
+    workers: Workers = key(
+        1,
+        "How many worker processes handle the requests. `auto`: one for each core that nutproxy may"
+        " use. One worker uses one core. Clients are shared out evenly. Each worker has its own"
+        " connections to the servers.",
+        example="auto",
+        unit="processes",
+        accepts=f"auto, or 1 to {values.WORKERS_MAX}",
+    )
+    worker_timeout: Integer = key(
+        10000,
+        "How long a worker process may hang before it is ended and another one is started. Its"
+        " stacks are written to the log first. 0: it is never ended.",
         example=30000,
         unit="milliseconds",
         minimum=0,
@@ -661,7 +684,8 @@ class Config:
 
 @dataclass(frozen=True)
 class Options:
-    """What only the command line says: where statistics are served and the pid is written.
+    """What only the command line says: where statistics are served, where the pid is written, and
+    whether nutproxy becomes a daemon.
 
     `stats_port` is 0 for no statistics port. `stats_interval` is in milliseconds; it is accepted
     because twemproxy has it. `pid_file` is None for no pid file.
@@ -671,6 +695,7 @@ class Options:
     stats_addr: str = "127.0.0.1"
     stats_interval: int = 30000
     pid_file: str | None = None
+    daemonize: bool = False
 
 
 def table(section: type[Keys]) -> dict[str, FieldInfo]:

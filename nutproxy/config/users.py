@@ -13,9 +13,7 @@ configuration keeps an entry as text, with the hashes instead of the passwords.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from nutproxy.config.values import Unfit, scalar
@@ -55,21 +53,3 @@ def user(value: Any) -> str:
 
 def name_of(entry: str) -> str:
     return entry.partition(" ")[0]
-
-
-class Users:
-    """The users of a pool, from its entries. It is false if there are none."""
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        self.rules = {name.encode(): rules for name, *rules in map(str.split, entries)}
-
-    def __bool__(self) -> bool:
-        return bool(self.rules)
-
-    def accepts(self, name: bytes, password: bytes) -> bool:
-        """Whether this is the password of a user who is on. The hashes are compared in a time that
-        does not depend on them."""
-        rules = self.rules.get(name, [])
-        digest = "#" + hashlib.sha256(password).hexdigest()
-        found = [hmac.compare_digest(rule, digest) for rule in rules if rule[0] == "#"]
-        return "on" in rules and ("nopass" in rules or any(found))

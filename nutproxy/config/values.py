@@ -21,15 +21,13 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nutproxy.hashkit.order import server_order_key
+from nutproxy.plain import MAX_INT, Address, ServerConfig
 from nutproxy.proto import memcache_commands
 
-MAX_INT = 2**31 - 1
 MAX_PORT = 65535
 MAX_UNIX_PATH = 107  # bytes; sockaddr_un holds 108 with the terminator
 KETAMA_DEFAULT_PORT = 11211
@@ -56,6 +54,8 @@ _SIZE_UNITS = {
 # Microseconds. More than a millisecond would be longer than most servers take for a reply.
 COALESCE_AUTO, COALESCE_MIN, COALESCE_MAX = 100, 20, 1000
 COALESCE_WORDS = {"auto": COALESCE_AUTO, "off": 0}
+# A worker gets the inboxes of all in one message.
+WORKERS_MAX = 64
 _MICROSECONDS = re.compile(r"([0-9]+) *(?:us|\u00b5s|\u03bcs)", re.ASCII)
 
 _SIZE = re.compile(r"([0-9]+)([a-z]*)", re.ASCII)
@@ -145,25 +145,6 @@ class Fields(dict[str, Any]):
         self.line = line
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where to listen or to connect: host and port for 'tcp', path for 'unix'.
-
-    `host` is a name or an address; an IPv6 address has no brackets. It is not resolved here: a
-    configuration is valid even if the name of a server does not resolve.
-    """
-
-    family: str
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.family == "unix":
-            return self.path
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 class Listen(NamedTuple):
     """The value of `listen`: the address and the permissions of its unix socket, if any are set."""
 
@@ -171,37 +152,10 @@ class Listen(NamedTuple):
     permissions: int | None
 
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """One entry of `servers`.
-
-    `name` is hashed onto the ring. `named` is True if the file gives the name, False if it was made
-    from the address. `weight` is at least 1. `line` is the line number of the entry.
-    """
-
-    name: str
-    named: bool
-    address: Address
-    weight: int
-    line: int
-
-
-def index_order(name: str) -> tuple[int, bytes]:
-    """The sort key for pools and servers: their names, in the order of the ring."""
-    return server_order_key(name.encode())
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A suggestion to append to a message about an unknown `word`, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean '{close[0]}'?" if close else ""
-
-
-def printable(text: str) -> str:
-    """The text on one line, with line ends and control characters escaped."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def scalar(value: Any) -> str:
@@ -256,6 +210,17 @@ def coalesce(value: Any) -> int:
     number = int(match[1]) if len(match[1]) <= 10 else MAX_INT
     if not COALESCE_MIN <= number <= COALESCE_MAX:
         raise Unfit(f"{text} is out of range")
+    return number
+
+
+def workers(value: Any) -> int:
+    """A number of workers: 0 for `auto`."""
+    text = scalar(value)
+    if text.lower() == "auto":
+        return 0
+    number = integer(value)
+    if not 1 <= number <= WORKERS_MAX:
+        raise Unfit(f"{number} is out of range")
     return number
 
 

@@ -109,8 +109,6 @@ FIRST_REQUESTS = cython.declare(cython.size_t, 32)
 # Limit on unread replies, in units of client_max_pending.
 UNREAD_FACTOR = cython.declare(cython.size_t, 4)
 
-next_id = cython.declare(cython.ulonglong, 0)
-
 
 @cython.cfunc
 @cython.exceptval(check=False)
@@ -582,9 +580,7 @@ class ClientConn(Conn):
     letter = "c"
 
     def __init__(self, frontend: Frontend):
-        global next_id
-        next_id += 1
-        self.id = next_id
+        self.id = frontend.board.client_id()
         self.reactor = frontend.reactor
         self.frontend = frontend
         self.protocol = frontend.protocol

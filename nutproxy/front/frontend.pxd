@@ -9,6 +9,7 @@ from nutproxy.msg.protocol cimport Protocol
 from nutproxy.pool cimport ServerPool
 from nutproxy.proto.table cimport CustomRows
 from nutproxy.route cimport Route
+from nutproxy.stats.board cimport Board
 
 cdef class Frontend                    # (forward)
 
@@ -56,6 +57,9 @@ cdef class Frontend:
     cdef Unfinished unfinished
     cdef size_t max_clients            # client_connections; 0 if it is not set
     cdef ClientRoom room               # what holds then
+    cdef readonly Board board          # how many clients the workers have
+    cdef readonly int place            # of its clients on the board
+    cdef uint64_t epoch                # of the counts of this worker
     cdef readonly int64_t request_timeout  # milliseconds without input until a request is ended; or 0
     cdef CustomRows custom             # custom_commands, or None
     cdef uint64_t max_blocked          # clients that may wait in servers at once

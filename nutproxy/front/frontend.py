@@ -14,6 +14,7 @@ from cython.cimports.nutproxy.io.wheel import Wheel
 from cython.cimports.nutproxy.pool import ServerPool
 from cython.cimports.nutproxy.proto.binary import binary_parse_first
 from cython.cimports.nutproxy.proto.table import CustomRows
+from cython.cimports.nutproxy.stats.board import Board
 from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_ACCEPTED,
     POOL_CLIENT_BLOCKED,
@@ -27,8 +28,8 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_FORWARD_ERROR,
 )
 
-from nutproxy.config.users import Users
 from nutproxy.front.scripts import Scripts
+from nutproxy.front.users import Users
 from nutproxy.proto.commands import NAMES_DATABASE, custom
 
 # Later than any timeout of CLIENT PAUSE that somebody waits for, in milliseconds.
@@ -61,9 +62,9 @@ class Unpausing(Job):
 @cython.cclass
 class Frontend:
     """The clients' side of `config`. `process` has `started` (monotonic seconds), `config_file`,
-    `version` and `pid`."""
+    `version` and `pid`. `place` is the column of its clients on the board."""
 
-    def __init__(self, config, pool: ServerPool, room: ClientRoom, process):
+    def __init__(self, config, pool: ServerPool, room: ClientRoom, process, board: Board, place):
         self.reactor = pool.reactor
         self.config = config
         self.process = process
@@ -90,6 +91,9 @@ class Frontend:
         self.max_unfinished = config.client_query_buffer_limit
         self.max_clients = config.client_connections
         self.room = room
+        self.board = board
+        self.place = place
+        self.epoch = board.epoch(place)
         self.request_timeout = config.client_request_timeout or 0
         self.max_blocked = config.max_blocked
         self.paused_until = -1
@@ -123,16 +127,23 @@ class Frontend:
         """The fields of a log line about this frontend (see log.py)."""
         return {"pool": self.name}
 
+    def is_full(self) -> bool:
+        """Are there too many clients, with the last one that was counted?"""
+        return self.max_clients != 0 and self.board.total(self.place) > self.max_clients
+
     def refusal(self) -> str | None:
-        """Why another client is refused; None if it is accepted."""
+        """Why this worker refuses another client, that has been counted; None if it is accepted."""
         room: ClientRoom = self.room
-        if self.max_clients:
-            if cython.cast(cython.size_t, len(self.clients)) >= self.max_clients:
-                return f"client_connections ({self.max_clients}) are in use"
-        elif room.limit and room.used >= room.limit:
+        if self.is_full():
+            return f"client_connections ({self.max_clients}) are in use"
+        if not self.max_clients and room.limit and room.used >= room.limit:
             # The other descriptors are reserved for server connections.
             return f"no more than {room.limit} clients fit in the limit on open files"
         return None
+
+    def uncount(self) -> None:
+        """A client that was counted for this worker has left, or was refused."""
+        self.board.leave(self.board.own, self.place, self.epoch)
 
     def client_came(self, client) -> None:
         self.clients[client.id] = client
@@ -145,8 +156,10 @@ class Frontend:
 
     def client_left(self, client, eof: bool) -> None:
         """`eof`: the client closed the connection, or sent QUIT."""
-        if self.clients.pop(client.id, None) is not None and not self.max_clients:
-            self.room.used -= 1
+        if self.clients.pop(client.id, None) is not None:
+            self.uncount()
+            if not self.max_clients:
+                self.room.used -= 1
         self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
 

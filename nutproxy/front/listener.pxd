@@ -1,4 +1,5 @@
 from nutproxy.conn cimport Conn
+from nutproxy.front.client cimport ClientConn
 from nutproxy.front.frontend cimport Frontend
 
 
@@ -8,4 +9,7 @@ cdef class Listener(Conn):
     cdef readonly str address
     cdef object pause_timer            # the timer that ends a pause in accepting, or None
 
+    cdef object hand_over              # called with a worker, a pool, a descriptor and an epoch
+
     cdef int add_client(self, int fd) except -1
+    cdef ClientConn take(self, int fd)

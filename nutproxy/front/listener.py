@@ -1,9 +1,10 @@
 # nutproxy/front/listener.py: the role of a listening socket
-"""Accepts the clients of one frontend. The number per turn is bounded, so that a storm of connects
-does not delay other connections. A client beyond client_connections, or beyond the number that the
-limit on open files allows, gets an error and is closed. If accept fails because descriptors have
-run out anyway, it is tried again after ACCEPT_PAUSE; the clients wait in the kernel's backlog
-meanwhile.
+"""Accepts the clients of one frontend, and shares them out among the workers: who accepts a client
+gives it to the worker that has the fewest. The number per turn is bounded, so that a storm of
+connects does not delay other connections. A client beyond client_connections, or beyond the number
+that the limit on open files allows, gets an error and is closed. If accept fails because
+descriptors have run out anyway, it is tried again after ACCEPT_PAUSE; the clients wait in the
+kernel's backlog meanwhile.
 """
 
 import errno as errors
@@ -17,6 +18,7 @@ from cython.cimports.nutproxy.csys import SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, 
 from cython.cimports.nutproxy.front.client import ClientConn
 from cython.cimports.nutproxy.io.reactor import close_t, recv_t, send_t
 from cython.cimports.nutproxy.io.transport import transport_refuse
+from cython.cimports.nutproxy.stats.board import Board
 from cython.cimports.nutproxy.stats.slab import GLOBAL_TOTAL_CONNECTIONS, POOL_CLIENT_REJECTED
 
 from nutproxy.io.sockets import UnixListener
@@ -69,13 +71,16 @@ def proxy_close(conn: Conn) -> cython.int:
 
 @cython.cclass
 class Listener(Conn):
-    """The listener of `frontend`. It takes over `sock`, which is bound and listening."""
+    """The listener of `frontend`. It takes over `sock`, which is bound and listening, and which the
+    workers share. `hand_over(worker, pool, fd, epoch)` gives a client to another worker, and
+    returns False if that worker has no room for more."""
 
     letter = "p"
     after_fault = "no client is accepted for a moment"
 
-    def __init__(self, frontend: Frontend, sock):
+    def __init__(self, frontend: Frontend, sock, hand_over=None):
         self.frontend = frontend
+        self.hand_over = hand_over
         self.reactor = frontend.reactor
         self.sock = sock
         self.address = str(frontend.config.listen)
@@ -93,18 +98,43 @@ class Listener(Conn):
         return {"conn": str(self), **self.frontend.about}
 
     def add_client(self, fd):
-        """Make a client connection from `fd`, or refuse it. `fd` is closed if this raises."""
+        """Give the client to the worker with the fewest. `fd` is closed if this raises."""
+        board: Board = self.frontend.board
+        pool: cython.int = self.frontend.place
+        worker: cython.int = board.least(pool)
+        epoch: cython.ulonglong = board.come(worker, pool)
+        if worker != board.own:
+            if not self.frontend.is_full() and self.hand_over(worker, pool, fd, epoch):
+                close(fd)
+                return 0
+            board.leave(worker, pool, epoch)
+            board.come(board.own, pool)
+        self.take(fd)
+        return 0
+
+    def adopt(self, fd: cython.int, epoch: cython.ulonglong) -> ClientConn:
+        """The same for a client that another worker has accepted and counted for this one. Returns
+        the client, or None."""
+        if epoch != self.frontend.epoch:
+            # It was counted for the process before this one.
+            self.frontend.board.come(self.frontend.board.own, self.frontend.place)
+        return self.take(fd)
+
+    def take(self, fd):
+        """Make a client connection from `fd`, or refuse it. It is counted already."""
         client: ClientConn = None
         try:
             reason = self.frontend.refusal()
             if reason is None:
                 client = ClientConn(self.frontend)
         except Exception:
+            self.frontend.uncount()
             close(fd)
             raise
         if client is None:
+            self.frontend.uncount()
             self.refuse(fd, reason)
-            return 0
+            return None
         self.reactor.stats[GLOBAL_TOTAL_CONNECTIONS] += 1
         try:
             self.reactor.open(client, fd)
@@ -113,7 +143,7 @@ class Listener(Conn):
         except Exception:
             client.close(client)
             raise
-        return 0
+        return client
 
     def refuse(self, fd: int, reason: str) -> None:
         """Send a client the error of its protocol, close it, and log the reason."""

@@ -90,9 +90,8 @@ class Coalescer:
             return
         span.tv_sec = left // 1000000
         span.tv_nsec = left % 1000000 * 1000
-        with cython.nogil:
-            # A signal ends it early.
-            clock_nanosleep(CLOCK_MONOTONIC, 0, cython.address(span), cython.NULL)
+        # A signal ends it early.
+        clock_nanosleep(CLOCK_MONOTONIC, 0, cython.address(span), cython.NULL)
         left = clock_usec() - begun
         self.rested += left
         self.stats[GLOBAL_WAITS] += 1

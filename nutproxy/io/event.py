@@ -76,10 +76,8 @@ class Poller:
 
     def wait(self, timeout):
         """Fill `events` and return their number. `timeout` is in milliseconds, -1 to wait without
-        limit, 0 to return at once."""
-        count: cython.int
-        with cython.nogil:
-            count = epoll_wait(self.ep, self.events, self.nevents, timeout)
+        limit, 0 to return at once. A worker has no other thread, so the GIL is kept."""
+        count: cython.int = epoll_wait(self.ep, self.events, self.nevents, timeout)
         if count < 0:
             if errno == EINTR:
                 return 0

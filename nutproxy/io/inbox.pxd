@@ -3,4 +3,5 @@ from nutproxy.io.reactor cimport Pollable
 
 cdef class Inbox(Pollable):
     cdef object sock                   # the Python socket that owns the descriptor
-    cdef object callback               # called with the bytes that were received
+    cdef object read                   # called when there is something to read
+    cdef object write                  # called when there is room again

@@ -1,15 +1,14 @@
-# nutproxy/io/inbox.py: how signals and threads reach the loop
-"""The reading end of a socket pair. A signal handler or a thread writes bytes to the other end,
-which wakes the loop, and the loop calls `callback` with them. So they are handled like all other
-input: in a turn, never in the middle of one.
+# nutproxy/io/inbox.py: how messages of other processes reach the loop
+"""A socket that Python code reads and writes, in the loop: the control channel, and the clients
+that other workers hand over. The loop calls `read()` when there is something to read, and `write()`
+when there is room again. So messages are handled like all other input: in a turn, never in the
+middle of one.
 """
 
 import logging
 
 import cython
-from cython.cimports.libc.errno import EINTR, errno
 from cython.cimports.nutproxy.io.reactor import Pollable, Reactor, close_t, recv_t, send_t
-from cython.cimports.nutproxy.io.transport import transport_read
 
 log = logging.getLogger("nutproxy")
 
@@ -17,23 +16,20 @@ log = logging.getLogger("nutproxy")
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def inbox_recv(conn: Inbox) -> cython.int:
-    reactor: Reactor = conn.reactor
-    count: cython.Py_ssize_t = transport_read(conn, reactor.scratch, reactor.mbuf_size)
-    if count > 0 or (count < 0 and errno == EINTR):
-        conn.mark_ready()
-    if count <= 0:
-        return 0
     try:
-        conn.callback(reactor.scratch[:count])
+        if conn.read():
+            conn.mark_ready()
     except Exception:
-        # Do not close the inbox: signals could no longer be received.
-        log.exception("internal error while handling a signal or a name lookup")
+        # Do not close the inbox: nothing could be received any more.
+        log.exception("internal error while handling a message")
+        conn.mark_ready()
     return 0
 
 
 @cython.cfunc
 @cython.exceptval(-1, check=False)
 def inbox_send(conn: Inbox) -> cython.int:
+    conn.write()
     return 0
 
 
@@ -47,14 +43,16 @@ def inbox_close(conn: Inbox) -> cython.int:
 
 @cython.cclass
 class Inbox(Pollable):
-    """Calls `callback(data)` in the loop with the bytes that arrive at `sock`."""
+    """Calls `read()` in the loop when `sock` can be read, and in the next turn again if it returns
+    True: there may be more. It takes over `sock`."""
 
     letter = "w"
 
-    def __init__(self, reactor: Reactor, sock, callback):
+    def __init__(self, reactor: Reactor, sock, read, write=None):
         self.reactor = reactor
         self.sock = sock
-        self.callback = callback
+        self.read = read
+        self.write = write
         self.flush_list = cython.address(reactor.flush_clients)
         self.recv = cython.cast(recv_t, inbox_recv)
         self.send = cython.cast(send_t, inbox_send)
@@ -62,3 +60,9 @@ class Inbox(Pollable):
         # Not added to reactor.conns: it must not be counted as a connection.
         self.fd = sock.fileno()
         reactor.poller.add(self.fd, cython.cast(cython.p_void, self))
+
+    def await_room(self) -> None:
+        """The socket is full: call `write()` when there is room."""
+        if not self.blocked and self.fd >= 0:
+            self.reactor.poller.add_out(self.fd, cython.cast(cython.p_void, self))
+            self.blocked = True

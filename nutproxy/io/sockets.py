@@ -2,14 +2,18 @@
 """The listening socket of a pool, and the options of its TCP sockets: of this one and of those to
 servers. Accepted clients inherit the options of the listening socket."""
 
+from __future__ import annotations
+
 import contextlib
 import errno as errors
 import os
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nutproxy.config.model import PoolConfig
+if TYPE_CHECKING:
+    from nutproxy.config.model import PoolConfig
 
 # Seconds until the first probe of an idle connection and between two probes, and how many fail
 # before it ends: after two minutes, as in Redis' example of five.

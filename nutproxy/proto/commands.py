@@ -26,7 +26,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 
@@ -404,7 +404,7 @@ Row = Mapping[str, Any]  # a row of redis_commands.json
 
 
 _ROWS: Mapping[str, Row] = json.loads(
-    files("nutproxy.proto").joinpath("redis_commands.json").read_text(encoding="utf-8")
+    Path(__file__).with_name("redis_commands.json").read_text(encoding="utf-8")
 )
 
 CONTAINERS = frozenset(name.split()[0] for name in _ROWS if " " in name)

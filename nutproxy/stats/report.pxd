@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from nutproxy.stats.slab cimport Slab
 
@@ -10,14 +10,17 @@ cdef struct Piece:
     bint histogram
 
 cdef class Report:
-    cdef Slab slab
+    cdef list slabs                    # Slab, of each worker
+    cdef uint64_t* sums                # the cells of all slabs together
+    cdef uint8_t* greatest             # by cell: it is not a sum, but the greatest value
+    cdef size_t cells
     cdef list texts                    # own the bytes that the pieces point to
     cdef Piece* pieces
     cdef size_t count
     cdef size_t bound                  # upper limit of the bytes that the pieces need
-    cdef uint64_t* copy                # of the slab's cells, taken at one moment
-    cdef size_t size                   # its bytes
+    cdef uint64_t* copy                # of one slab's cells, taken at one moment
     cdef str source
     cdef double started                # monotonic seconds
 
     cdef char* write(self, char* to) noexcept nogil
+    cdef void add(self) noexcept nogil

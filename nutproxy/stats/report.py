@@ -13,9 +13,8 @@ collector looks for objects. `service` is twemproxy's, because some collectors c
 is ours.
 
 The constant parts (names, punctuation) are laid out once, as texts with cells between them. A
-report copies the cells while it holds the GIL, that is between two turns of the loop, so its
-figures are consistent. It is then written without the GIL, so that it never delays the loop,
-however many servers there are and however often it is requested.
+report copies the cells of each worker between two of its turns, so its figures are consistent, and
+adds them up. It delays no worker, however many servers there are and however often it is requested.
 """
 
 import json
@@ -24,7 +23,7 @@ import time
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free, malloc
-from cython.cimports.libc.string import memcpy
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.nutproxy.stats.slab import LATENCY_BUCKETS
 
 from nutproxy import __version__
@@ -137,22 +136,34 @@ def layout(pools, rows):
 
 @cython.cclass
 class Report:
-    """The statistics in `slab` for `pools`, the PoolConfigs that its Rows are for. Only one thread
-    at a time may call `make`."""
+    """The statistics in `slabs`, one of each worker, for `pools`, the PoolConfigs that their Rows
+    are for. Only one thread at a time may call `make`."""
 
-    def __init__(self, slab: Slab, pools):
+    def __init__(self, slabs: list, pools):
         piece: cython.pointer(Piece)
         text: bytes
-        self.slab = slab
+        slab: Slab = slabs[0]
+        self.slabs = slabs
+        self.cells = slab.size // cython.sizeof(cython.ulonglong)
         self.source = quoted(socket.gethostname())
         self.started = time.monotonic()
         pieces = list(layout(pools, slab.rows))
         self.texts = [part[0].encode() for part in pieces]
         self.pieces = cython.cast(cython.pointer(Piece), calloc(len(pieces), cython.sizeof(Piece)))
         self.copy = cython.cast(cython.pointer(uint64_t), malloc(slab.size))
-        self.size = slab.size
-        if self.pieces is cython.NULL or self.copy is cython.NULL:
+        self.sums = cython.cast(cython.pointer(uint64_t), malloc(slab.size))
+        self.greatest = cython.cast(cython.pointer(uint8_t), calloc(self.cells, 1))
+        if (
+            self.pieces is cython.NULL
+            or self.copy is cython.NULL
+            or self.sums is cython.NULL
+            or self.greatest is cython.NULL
+        ):
             raise MemoryError
+        for section, first in slab.rows.all():
+            if section == "server":
+                for number, row in enumerate(SERVER):
+                    self.greatest[first + number] = row.kind in ("timestamp", "state")
         for text, (_, cell, histogram) in zip(self.texts, pieces, strict=True):
             piece = self.pieces + self.count
             piece.text = text
@@ -165,6 +176,8 @@ class Report:
     def __dealloc__(self):
         free(self.pieces)
         free(self.copy)
+        free(self.sums)
+        free(self.greatest)
 
     def write(self, to):
         index: cython.size_t
@@ -173,10 +186,19 @@ class Report:
             piece = self.pieces + index
             to = write_text(to, piece.text, piece.length)
             if piece.histogram:
-                to = write_histogram(to, self.copy + piece.cell)
+                to = write_histogram(to, self.sums + piece.cell)
             else:
-                to = write_number(to, self.copy[piece.cell])
+                to = write_number(to, self.sums[piece.cell])
         return to
+
+    def add(self):
+        """Add `copy` to the sums."""
+        index: cython.size_t
+        for index in range(self.cells):
+            if not self.greatest[index]:
+                self.sums[index] += self.copy[index]
+            elif self.sums[index] < self.copy[index]:
+                self.sums[index] = self.copy[index]
 
     def make(self) -> bytes:
         """The JSON with the current figures, and a line feed."""
@@ -187,11 +209,16 @@ class Report:
         length: cython.size_t = len(head)
         buffer: cython.p_char = cython.cast(cython.p_char, malloc(length + self.bound + 4))
         end: cython.p_char
+        slab: Slab
         if buffer is cython.NULL:
             raise MemoryError
         try:
             end = write_text(buffer, head, length)
-            memcpy(self.copy, self.slab.cells, self.size)
+            memset(self.sums, 0, self.cells * cython.sizeof(uint64_t))
+            for slab in self.slabs:
+                with cython.nogil:
+                    slab.settled(self.copy)
+                    self.add()
             with cython.nogil:
                 end = write_text(self.write(end), b"}}}\n", 4)
             return buffer[: end - buffer]

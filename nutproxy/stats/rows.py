@@ -90,6 +90,11 @@ class Rows:
             if cell in taken and taken[cell] != owner
         ]
 
+    def all(self) -> list[tuple[str, int]]:
+        """The sections and first cells of all rows."""
+        rows = {**self.free, **self.left, **self.used}
+        return [("global", 0), *((section(owner), cell) for owner, cell in rows.items())]
+
     def pool(self, name: str) -> int:
         """The first cell of the row of a pool."""
         return self.used[name, ""]

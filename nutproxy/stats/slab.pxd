@@ -12,6 +12,13 @@ cpdef enum:
     GLOBAL_WAITS
     GLOBAL_WAITED_USEC
 
+# At the end of the global row, and not shown.
+cdef enum:
+    SLAB_BEAT = 6           # even while the worker waits, odd in a turn
+    SLAB_ASKED              # how often a reader has asked for figures of one moment
+    SLAB_GIVEN              # what of that the worker has done
+    SLAB_CELLS              # of the global row
+
 cpdef enum:
     POOL_CLIENT_EOF
     POOL_CLIENT_ERR
@@ -71,13 +78,19 @@ cdef enum:
     LATENCY_STEPS = 8       # buckets per octave
     LATENCY_BUCKETS = 200   # the last one is for everything above 125 s
 
+cdef uint64_t* mapped(int fd) except NULL
+
 cdef class Slab:
     cdef uint64_t* cells
+    cdef uint64_t* given               # a copy of the cells, made between two turns; or NULL
     cdef readonly size_t size          # bytes that are in use
     cdef readonly object rows          # Rows: whose the rows are
     cdef int fd                        # the memory
+    cdef int given_fd                  # that of the copy, or -1
 
     cdef uint64_t* row(self, size_t cell) noexcept
+    cdef void give(self) noexcept
+    cdef void settled(self, uint64_t* to) noexcept nogil
 
 cdef inline uint32_t latency_bucket(uint64_t usec) noexcept nogil:
     """The bucket of a latency. Exact up to 15 us, then eight equal steps from each power of two to

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-Kind = Literal["counter", "gauge", "timestamp", "histogram"]
+# Figures of several workers are added up. Of a state or a timestamp, the greatest one is shown.
+Kind = Literal["counter", "gauge", "state", "timestamp", "histogram"]
 
 SECTIONS = ("global", "pool", "server")
 
@@ -332,12 +333,12 @@ SERVER: Sequence[Row] = (
     ),
     Row(
         "server_down",
-        "gauge",
+        "state",
         "1 while the server is down, 0 otherwise",
     ),
     Row(
         "server_ejected",
-        "gauge",
+        "state",
         "1 while the server is out of the ring, 0 otherwise",
     ),
     Row(

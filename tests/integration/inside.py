@@ -13,6 +13,7 @@ from nutproxy.io.sockets import listen
 from nutproxy.resolver import Resolver
 from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, slab_memory
+from nutproxy.stepped import share
 from tests.integration.conftest import pool
 from tests.servers import DEADLINE, HOST, free_ports
 
@@ -86,16 +87,19 @@ def running_worker(
     reading.setblocking(False)
     resolver = Resolver(lambda: writing.send(WAKE))
 
-    def woken(data):
-        if STOP in data:
-            worker.stop()
+    def woken():
+        # There is nothing to read if it is called again after an exception.
+        with contextlib.suppress(BlockingIOError):
+            if STOP in reading.recv(4096):
+                worker.stop()
         resolver.deliver()
         if calls is not None:
             calls.run()
 
+    share(worker)
     if calls is not None:
         calls.wake = lambda: writing.send(WAKE)
-    worker.wake_with(reading, woken)
+    worker.listen_to(reading, woken)
     worker.add_pool(config.pools[0], listen(config.pools[0]), resolve or resolver.resolve)
     prepare(worker)
     thread = threading.Thread(target=worker.run, daemon=True)

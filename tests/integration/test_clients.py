@@ -305,7 +305,7 @@ def test_value_of_512_megabytes_passes_without_a_second_copy():
         client.send_bytes(b"\r\n")
         assert client.reply() == b"OK"
         assert client("STRLEN", "k") == LARGEST
-        assert memory(proxy.pid, "VmHWM") < LARGEST + (128 << 20)
+        assert memory(proxy.worker_pid, "VmHWM") < LARGEST + (128 << 20)
 
         client.send("GET", "k")
         buffer = bytearray(PIECE)
@@ -319,13 +319,13 @@ def test_value_of_512_megabytes_passes_without_a_second_copy():
                 filled += count
             assert buffer == piece
         assert client.socket.recv(2, socket.MSG_WAITALL) == b"\r\n"
-        assert memory(proxy.pid, "VmHWM") < LARGEST + (128 << 20)
+        assert memory(proxy.worker_pid, "VmHWM") < LARGEST + (128 << 20)
 
         # One byte more is refused before any of its bytes arrive, as in Redis.
         client.send_bytes(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % (LARGEST + 1))
         assert str(client.reply()) == "ERR Protocol error: invalid bulk length"
         assert client.closed()
-        wait_until(lambda: memory(proxy.pid, "VmRSS") < 128 << 20, "memory to be released")
+        wait_until(lambda: memory(proxy.worker_pid, "VmRSS") < 128 << 20, "memory to be released")
 
 
 # redis-cli --------------------------------------------------------------------------------------

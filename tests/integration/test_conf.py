@@ -147,7 +147,7 @@ def test_settings_of_the_process_may_stand_in_the_file(shards, tmp_path):
         wait_until(lambda: log.read_text().count("connected, RESP2") == 3, "lines of level 6")
         assert "connected" not in usual.log()
         # The difference is the receive buffer.
-        assert memory_of_data(proxy.pid) - memory_of_data(usual.pid) > 12 << 20
+        assert memory_of_data(proxy.worker_pid) - memory_of_data(usual.worker_pid) > 12 << 20
 
 
 # Pools

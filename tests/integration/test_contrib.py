@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nutproxy.config import GlobalConfig
-from nutproxy.worker import END_SIGNALS
+from nutproxy.master.main import END_SIGNALS
 from tests.integration.conftest import pool
 from tests.servers import NutproxyServer, RedisServer, wait_until
 

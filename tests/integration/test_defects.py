@@ -395,7 +395,7 @@ MEGABYTE = 1 << 20
 
 def resident(proxy, what="VmRSS"):
     """The resident memory of the process in bytes; with VmHWM, its peak."""
-    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{proxy.worker_pid}/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
     raise LookupError(what)
@@ -769,9 +769,9 @@ def test_replies_that_come_a_byte_at_a_time():
 def test_clients_are_accepted_again_after_descriptors_ran_out(shards):
     with NutproxyServer(pool("alpha", shards)) as proxy, Client(proxy.port) as client:
         client("MSET", A, "1", B, "2", C, "3")
-        used = len(os.listdir(f"/proc/{proxy.pid}/fd"))
-        _, hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
+        used = len(os.listdir(f"/proc/{proxy.worker_pid}/fd"))
+        _, hard = resource.prlimit(proxy.worker_pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(proxy.worker_pid, resource.RLIMIT_NOFILE, (used + 3, hard))
         with contextlib.ExitStack() as stack:
             waiting = [stack.enter_context(Client(proxy.port)) for _ in range(10)]
             for each in waiting:

@@ -13,7 +13,7 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "nutproxy", "demo"]
 # redis-1 to redis-3 and nutproxy.
-CHILDREN = 4
+CHILDREN = 5
 
 
 def children(directory: Path) -> list[int]:

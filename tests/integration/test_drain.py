@@ -56,7 +56,7 @@ def exit_code(proxy):
 def refuses(proxy):
     """True if the proxy has stopped listening. Before that a connect would add a client, so it is
     tried last."""
-    if proxy.port in listening_ports(proxy.pid):
+    if any(proxy.port in listening_ports(pid) for pid in (proxy.pid, *proxy.worker_pids)):
         return False
     with socket.socket() as probe:
         return probe.connect_ex((HOST, proxy.port)) != 0

@@ -169,7 +169,7 @@ def test_a_small_part_of_a_large_request_counts_with_all_that_it_keeps_in_memory
 
 def memory(proxy, field):
     """A field of the memory of the process, in bytes."""
-    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{proxy.worker_pid}/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise KeyError(field)
@@ -253,9 +253,9 @@ def test_memory_of_large_values_is_reused(shards):
 
         counts = []
         for _ in range(40):
-            before = page_faults(proxy.pid)
+            before = page_faults(proxy.worker_pid)
             send_all()
-            counts.append(page_faults(proxy.pid) - before)
+            counts.append(page_faults(proxy.worker_pid) - before)
         # They are still given back once a second, which affects only a few rounds.
         assert statistics.median(counts) < at_once * 256 // 10
 

@@ -179,14 +179,15 @@ def test_json_for_machines(dead):
         )
 
 
-def test_a_fault_of_the_loop_is_logged_and_ends_it(dead, tmp_path):
+def test_a_fault_of_the_master_is_logged_and_ends_it(dead, tmp_path):
     [port] = free_ports(1)
     file = tmp_path / "proxy.yml"
     file.write_text(pool("alpha", [dead]).replace("listen: auto", f"listen: {HOST}:{port}"))
     script = (
         "import sys\n"
-        "from nutproxy import cli, worker\n"
-        "worker.serve = lambda *_: 1 / 0\n"
+        "from nutproxy import cli\n"
+        "from nutproxy.master.main import Master\n"
+        "Master.tick = lambda self: 1 / 0\n"
         f"sys.exit(cli.main(['-c', '{file}']))\n"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -474,9 +474,9 @@ def test_a_reply_that_the_proxy_cannot_decode_does_not_block_its_client():
 
 def limit_memory(proxy, more):
     """Allow the proxy this many bytes more than it has now."""
-    pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[0])
+    pages = int(Path(f"/proc/{proxy.worker_pid}/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + more
-    resource.prlimit(proxy.pid, resource.RLIMIT_AS, (most, most))
+    resource.prlimit(proxy.worker_pid, resource.RLIMIT_AS, (most, most))
 
 
 @pytest.mark.measures

@@ -138,20 +138,34 @@ FATAL = [signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIG
 
 @pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
 @pytest.mark.parametrize("number", FATAL)
-def test_a_fatal_signal_leaves_the_stacks_of_all_threads_on_standard_error(redis, number):
+def test_a_fatal_signal_of_the_master_leaves_all_stacks_on_standard_error(redis, number):
     with NutproxyServer(pool("alpha", [redis])) as proxy:
         wait_until(lambda: "listens on" in proxy.output, "the thread that writes the log")
         os.kill(proxy.pid, number)
         assert proxy.process.wait(20) == -number
         assert proxy.output.count("Fatal Python error") == 1
-        assert 'nutproxy/worker.py", line' in proxy.output
+        assert 'nutproxy/master/main.py", line' in proxy.output
         assert proxy.output.count("hread 0x") >= 2
+
+
+@pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
+@pytest.mark.parametrize("number", FATAL)
+def test_a_fatal_signal_of_a_worker_leaves_its_stack_on_standard_error(redis, number):
+    with NutproxyServer(pool("alpha", [redis])) as proxy:
+        os.kill(proxy.worker_pid, number)
+        died = f"signal {number:d} ({number.name}); it is started again"
+        wait_until(lambda: died in proxy.output, "the log line")
+        assert proxy.output.count("Fatal Python error") == 1
+        assert 'nutproxy/worker.py", line' in proxy.output
+        # It has no other thread.
+        assert proxy.output.count("hread 0x") == 1
 
 
 ABORT_AT_START = """
 import os, sys
-from nutproxy import cli, worker
-worker.open_listeners = lambda pools: os.abort()
+from nutproxy import cli
+from nutproxy.master import main
+main.open_listeners = lambda pools: os.abort()
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -164,12 +178,13 @@ def test_a_fatal_signal_before_the_log_is_open_leaves_a_stack_too(redis, tmp_pat
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=20, check=False)
     assert ended.returncode == -signal.SIGABRT
     assert ended.stderr.startswith("Fatal Python error: Aborted")
-    assert 'nutproxy/worker.py", line' in ended.stderr
+    assert 'nutproxy/master/main.py", line' in ended.stderr
 
 
 @pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
 @pytest.mark.parametrize("rotated", ["never", "on a signal", "by the next line"])
-def test_a_fatal_signal_leaves_its_stacks_in_the_log_file(redis, tmp_path, rotated):
+@pytest.mark.parametrize("process", ["master", "worker"])
+def test_a_fatal_signal_leaves_its_stacks_in_the_log_file(redis, tmp_path, rotated, process):
     file, old = tmp_path / "log", tmp_path / "log.1"
     with NutproxyServer(pool("alpha", [redis]), "-o", str(file)) as proxy:
         wait_until(lambda: "listens on" in file.read_text(), "the first lines")
@@ -177,8 +192,16 @@ def test_a_fatal_signal_leaves_its_stacks_in_the_log_file(redis, tmp_path, rotat
             file.rename(old)
             os.kill(proxy.pid, signal.SIGHUP if rotated == "on a signal" else signal.SIGUSR1)
             wait_until(lambda: file.exists() and "received" in file.read_text(), "the new file")
-        os.kill(proxy.pid, signal.SIGSEGV)
-        assert proxy.process.wait(20) == -signal.SIGSEGV
+        if process == "master":
+            os.kill(proxy.pid, signal.SIGSEGV)
+            assert proxy.process.wait(20) == -signal.SIGSEGV
+        else:
+            # The worker has the descriptor of the new file when it has replied to this.
+            before = file.read_text().count("SIGUSR2")
+            os.kill(proxy.pid, signal.SIGUSR2)
+            wait_until(lambda: file.read_text().count("SIGUSR2") > before, "the next line")
+            os.kill(proxy.worker_pid, signal.SIGSEGV)
+            wait_until(lambda: "has died" in file.read_text(), "the end of the worker")
         assert "Fatal Python error: Segmentation fault" in file.read_text()
         assert "Fatal" not in proxy.output
         assert not old.exists() or "Fatal" not in old.read_text()

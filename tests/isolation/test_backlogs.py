@@ -33,9 +33,9 @@ BACKLOGS = {
 def longest_work(proxy, client, done):
     longest = 0.0
     while not done():
-        began = cpu_seconds(proxy.pid)
+        began = cpu_seconds(proxy.worker_pid)
         assert client("PING") == b"PONG"
-        longest = max(longest, cpu_seconds(proxy.pid) - began)
+        longest = max(longest, cpu_seconds(proxy.worker_pid) - began)
     return longest
 
 
@@ -87,7 +87,7 @@ def waiting(proxy):
 
 
 def resident(proxy):
-    pages = Path(f"/proc/{proxy.pid}/statm").read_text().split()[1]
+    pages = Path(f"/proc/{proxy.worker_pid}/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

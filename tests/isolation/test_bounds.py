@@ -35,7 +35,7 @@ PROTOCOLS = ["redis", "memcached", "binary"]
 
 def memory(proxy):
     """The current memory of the proxy in bytes."""
-    pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{proxy.worker_pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 

@@ -82,7 +82,7 @@ class Arena:
 
     def processor_time(self):
         """The processor time of the proxy in seconds: clock_getcpuclockid of its process."""
-        return time.clock_gettime((~self.proxy.pid << 3) | 2)
+        return time.clock_gettime((~self.proxy.worker_pid << 3) | 2)
 
     @contextlib.contextmanager
     def innocent(self):

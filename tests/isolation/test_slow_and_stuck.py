@@ -89,10 +89,10 @@ def test_a_lack_of_descriptors_does_not_affect_connected_clients():
         [here], [elsewhere] = (keys_of(number, (1, 2), 1) for number in (1, 2))
         assert client(b"set %b 0 0 1" % here, b"v") == b"STORED\r\n"
         found = b"VALUE %b 0 1\r\nv\r\nEND\r\n" % here
-        limits = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-        used = {int(number) for number in os.listdir(f"/proc/{proxy.pid}/fd")}
+        limits = resource.prlimit(proxy.worker_pid, resource.RLIMIT_NOFILE)
+        used = {int(number) for number in os.listdir(f"/proc/{proxy.worker_pid}/fd")}
         first_free = min({*range(len(used) + 1)} - used)
-        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (first_free, limits[1]))
+        resource.prlimit(proxy.worker_pid, resource.RLIMIT_NOFILE, (first_free, limits[1]))
         with MemcacheClient(proxy.port) as late, connect(proxy.stats_port) as reader:
             late.send(b"get %b" % here)
             wait_until(lambda: "accept failed: Too many open files" in proxy.output, "the log")
@@ -101,7 +101,7 @@ def test_a_lack_of_descriptors_does_not_affect_connected_clients():
                 assert client(b"get %b" % here) == found
                 assert client(b"get %b" % elsewhere) == refusal
                 assert client(b"get %b %b" % (here, elsewhere)) == refusal
-            resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, limits)
+            resource.prlimit(proxy.worker_pid, resource.RLIMIT_NOFILE, limits)
             assert late.reply() == found
             wait_until(lambda: client(b"get %b" % elsewhere) == b"END\r\n", "the server")
             assert read_all(reader).endswith(b"}}}\n")

@@ -396,7 +396,7 @@ def size_at_rest(proxy: NutproxyServer) -> int:
 
 def resident(proxy: NutproxyServer) -> int:
     """In bytes."""
-    for line in Path(f"/proc/{proxy.pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{proxy.worker_pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")

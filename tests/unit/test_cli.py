@@ -47,7 +47,7 @@ def write(tmp_path, monkeypatch):
 def runs(monkeypatch):
     """Replaces the worker, and collects the arguments with which it would have started."""
     calls = []
-    worker = ModuleType("nutproxy.worker")
+    worker = ModuleType("nutproxy.master.main")
 
     def run(config, options, warnings, ready):
         calls.append((config, options))
@@ -55,7 +55,7 @@ def runs(monkeypatch):
         return 7
 
     worker.run = run
-    monkeypatch.setitem(sys.modules, "nutproxy.worker", worker)
+    monkeypatch.setitem(sys.modules, "nutproxy.master.main", worker)
     return calls
 
 
@@ -145,7 +145,7 @@ def test_warnings_are_also_printed_if_the_log_is_a_file(write, runs, capsys):
 
 def worker_warnings():
     """The warnings that the last run would have logged."""
-    return sys.modules["nutproxy.worker"].warnings
+    return sys.modules["nutproxy.master.main"].warnings
 
 
 @pytest.mark.parametrize("arguments", [[], ["check"], ["ring"], ["-t"], ["-c", "f.yml", "ring"]])

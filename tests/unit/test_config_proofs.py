@@ -16,6 +16,9 @@ PROOFS = {
     # global
     "verbose": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "output": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
+    "workers": "integration/test_workers.py::test_auto_is_a_worker_for_each_core",
+    "worker_timeout": "integration/test_workers.py::"
+    "test_a_stopped_worker_is_replaced_after_worker_timeout",
     "mbuf_size": "integration/test_conf.py::test_settings_of_the_process_may_stand_in_the_file",
     "coalesce": "integration/test_coalesce.py::test_off_never_rests",
     "log_format": "integration/test_log.py::test_json_for_machines",

@@ -22,7 +22,9 @@ HOUSE = [
     "cli",
     "placement",
     "arguments, daemon, demo, examples, manual, report, spread",
-    "stepped, worker",
+    "master/",
+    "entry, stepped",
+    "worker",
     "core",
     "janitor",
     "dispatch/",
@@ -36,6 +38,7 @@ HOUSE = [
     "pidfile",
     "descriptors, log, members, notify, resolver",
     "config/",
+    "control, plain",
     "stats/",
     "proto/",
     "msg/",
@@ -54,8 +57,12 @@ UPWARD = {
 LATE = {
     ("__main__", "cli"): "Ctrl-C during the import must end the command without a traceback",
     ("cli", "demo"): "has a command line of its own",
-    ("cli", "worker"): "`check` and `--help` need none of the compiled modules, and work without",
+    (
+        "cli",
+        "master.main",
+    ): "`check` and `--help` need none of the compiled modules, and work without",
     ("cli", "daemon"): "only with -d",
+    ("entry", "worker"): "the path that it is found on is set first",
     ("cli", "placement"): "imports compiled modules: only `route`, `ring` and `diff` need it",
     ("cli", "spread"): "imports a compiled module: only `check` needs it",
 }

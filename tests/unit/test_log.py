@@ -14,14 +14,16 @@ from nutproxy.log import (
     BURST_SECONDS,
     NOTICE,
     QUEUE_LINES,
+    Repeats,
+    find_subject,
+    log_level,
+)
+from nutproxy.master.logwriter import (
     Handover,
     JsonFormatter,
     LogHandler,
-    Repeats,
     TextFormatter,
     Writer,
-    find_subject,
-    log_level,
 )
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"

@@ -1,0 +1,1 @@
+"""The master: files, names, the log and the workers. It moves no data of clients."""

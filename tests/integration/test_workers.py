@@ -1,0 +1,356 @@
+"""The master and its workers: how clients are shared out, and what happens when a worker dies."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import sanitize
+from tests.client import Client, request
+from tests.integration.conftest import pool
+from tests.servers import (
+    HOST,
+    NutproxyServer,
+    RedisServer,
+    connect,
+    free_ports,
+    state_of,
+    wait_until,
+)
+
+CLIENTS = 400
+IMBALANCE = 1.05
+
+
+@pytest.fixture(scope="module")
+def redis():
+    with RedisServer() as redis:
+        yield redis
+
+
+def proxy_of(redis, workers, *arguments, more="", **options):
+    config = f"global:\n  workers: {workers}\n{more}" + pool("alpha", [redis], **options)
+    return NutproxyServer(config, *arguments)
+
+
+def clients_of(pid, port, ports=None):
+    """How many clients of this port a process has, or how many of those with these ports."""
+    inodes = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            inodes.add(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    count = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_, inode = line.split()[:10]
+        here, there = (int(end.rpartition(":")[2], 16) for end in (local, remote))
+        ours = here == port and (ports is None or there in ports)
+        count += state == "01" and ours and f"socket:[{inode}]" in inodes
+    return count
+
+
+def shares(proxy):
+    return [clients_of(pid, proxy.port) for pid in proxy.worker_pids]
+
+
+def shown(proxy):
+    return proxy.stats()["alpha"]
+
+
+# How clients are shared out.
+
+
+def one_at_a_time(port):
+    clients = []
+    for _ in range(CLIENTS):
+        clients.append(connect(port))
+        clients[-1].sendall(request("PING"))
+        assert clients[-1].recv(100) == b"+PONG\r\n"
+    return clients
+
+
+def fast(port):
+    return [connect(port) for _ in range(CLIENTS)]
+
+
+def at_once(port):
+    """All connects are under way before the first one is complete."""
+    clients = [socket.socket() for _ in range(CLIENTS)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex((HOST, port))
+    for client in clients:
+        client.settimeout(20)
+    return clients
+
+
+def while_busy(port):
+    """Eight other clients, two of each worker, send as much as they can."""
+    load = ["redis-benchmark", "-h", HOST, "-p", str(port), "-n", "100000000", "-c", "8"]
+    with subprocess.Popen([*load, "-P", "16", "get", "k"], stdout=subprocess.DEVNULL) as process:
+        try:
+            time.sleep(0.5)
+            return fast(port)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("load", [one_at_a_time, fast, while_busy, at_once])
+def test_every_worker_has_the_same_number_of_clients(redis, load):
+    with proxy_of(redis, 4) as proxy:
+        clients = load(proxy.port)
+        ports = {client.getsockname()[1] for client in clients}
+
+        def found_shares():
+            return [clients_of(pid, proxy.port, ports) for pid in proxy.worker_pids]
+
+        wait_until(lambda: sum(found_shares()) == CLIENTS, "all clients")
+        found = found_shares()
+        assert max(found) / (CLIENTS / 4) <= IMBALANCE, found
+        for client in clients:
+            client.sendall(request("GET", "k"))
+        for client in clients:
+            assert b"$-1\r\n" in client.recv(100)
+            client.close()
+
+
+def test_few_clients_are_shared_out_too(redis):
+    with proxy_of(redis, 4) as proxy:
+        clients = [connect(proxy.port) for _ in range(8)]
+        wait_until(lambda: shares(proxy) == [2, 2, 2, 2], "two for each worker")
+        for client in clients:
+            client.close()
+
+
+def test_auto_is_a_worker_for_each_core(redis):
+    with proxy_of(redis, "auto") as proxy:
+        count = len(os.sched_getaffinity(0))
+        wait_until(lambda: len(proxy.worker_pids) == count, "the workers")
+
+
+def test_client_connections_is_a_limit_of_all_workers_together(redis):
+    with proxy_of(redis, 4, client_connections=10) as proxy:
+        clients = [Client(proxy.port) for _ in range(10)]
+        for client in clients:
+            assert client("PING") == b"PONG"
+        with Client(proxy.port) as refused:
+            assert "max number of clients" in str(refused.reply())
+        clients.pop().socket.close()
+        wait_until(lambda: shown(proxy)["client_connections"] == 9, "the end of a client")
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+        for client in clients:
+            client.socket.close()
+
+
+def test_ids_of_clients_are_unique(redis):
+    with proxy_of(redis, 4) as proxy:
+        clients = [Client(proxy.port) for _ in range(40)]
+        assert len({client("CLIENT", "ID") for client in clients}) == 40
+        for client in clients:
+            client.socket.close()
+
+
+# What a worker is.
+
+
+def test_a_worker_has_no_thread_and_reads_no_yaml(redis):
+    with proxy_of(redis, 2) as proxy:
+        for pid in proxy.worker_pids:
+            assert len(os.listdir(f"/proc/{pid}/task")) == 1
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            assert "yaml" not in maps
+            assert "pydantic" not in maps
+
+
+def test_a_configuration_larger_than_a_packet_reaches_the_worker(redis):
+    text = "".join(pool(f"pool{number}", [redis] * 1) for number in range(150))
+    with NutproxyServer(text) as proxy:
+        for port in list(proxy.ports.values())[::50]:
+            with Client(port) as client:
+                assert client("PING") == b"PONG"
+
+
+# When a worker dies.
+
+
+def test_a_worker_that_dies_is_replaced_and_clients_of_others_notice_nothing(redis):
+    with proxy_of(redis, 2) as proxy, Client(proxy.port) as one, Client(proxy.port) as other:
+        for client in (one, other):
+            assert client("SET", "k", "v") == b"OK"
+        dying, living = proxy.worker_pids
+        assert shares(proxy) == [1, 1]
+        errors = []
+        end = threading.Event()
+        spared = one if clients_has(living, proxy.port, one) else other
+
+        def ask():
+            while not end.is_set():
+                if spared("GET", "k") != b"v":
+                    errors.append(1)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        began = time.monotonic()
+        os.kill(dying, signal.SIGKILL)
+        wait_until(lambda: re.search(r"worker 0 \(pid \d+\) serves", proxy.output), "the next one")
+        took = time.monotonic() - began
+        end.set()
+        asking.join()
+        assert not errors
+        # Half a second on a machine that does nothing else.
+        assert took < 5
+        wait_until(lambda: shown(proxy)["client_connections"] == 1, "the gauge")
+        with Client(proxy.port) as late:
+            assert late("GET", "k") == b"v"
+            assert sorted(shares(proxy)) == [1, 1]
+
+
+def clients_has(pid, port, client):
+    """Is this client connected to the process?"""
+    own = client.socket.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_, inode = line.split()[:10]
+        ports = [int(end.rpartition(":")[2], 16) for end in (local, remote)]
+        if ports == [port, own] and state == "01":
+            fds = Path(f"/proc/{pid}/fd")
+            return f"socket:[{inode}]" in {os.readlink(entry) for entry in fds.iterdir()}
+    return False
+
+
+def test_clients_that_wait_for_a_worker_survive_its_death(redis):
+    """Those in the kernel's queue, and those that were handed over to it."""
+    with proxy_of(redis, 2) as proxy:
+        stopped = proxy.worker_pids
+        os.kill(stopped[0], signal.SIGSTOP)
+        wait_until(lambda: state_of(stopped[0]) == "T", "stop of a worker")
+        clients = [connect(proxy.port) for _ in range(20)]
+        for client in clients:
+            client.sendall(request("PING"))
+        # The other one has accepted all and handed over half.
+        wait_until(lambda: clients_of(stopped[1], proxy.port) == 10, "half of the clients")
+        os.kill(stopped[1], signal.SIGSTOP)
+        wait_until(lambda: state_of(stopped[1]) == "T", "stop of the other")
+        queued = [connect(proxy.port) for _ in range(20)]
+        for client in queued:
+            client.sendall(request("PING"))
+        os.kill(stopped[0], signal.SIGKILL)
+        os.kill(stopped[1], signal.SIGCONT)
+        for client in (*clients, *queued):
+            assert client.recv(100) == b"+PONG\r\n"
+        wait_until(lambda: shown(proxy)["client_connections"] == 40, "the gauge")
+        assert shares(proxy) == [20, 20]
+        for client in (*clients, *queued):
+            client.close()
+        wait_until(lambda: shown(proxy)["client_connections"] == 0, "their end")
+
+
+def test_counters_survive_a_worker_and_gauges_do_not(redis):
+    with proxy_of(redis, 1) as proxy:
+        with Client(proxy.port) as client:
+            for _ in range(10):
+                assert client("PING") == b"PONG"
+            before = shown(proxy)
+            assert (before["client_requests"], before["client_connections"]) == (10, 1)
+            os.kill(proxy.worker_pid, signal.SIGKILL)
+            wait_until(lambda: "serves" in proxy.output, "the next worker")
+            assert (shown(proxy)["client_requests"], shown(proxy)["client_connections"]) == (10, 0)
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
+            assert shown(proxy)["client_requests"] == 11
+            assert client("CLIENT", "ID") > 1
+
+
+def test_a_worker_whose_master_has_died_ends(redis):
+    with proxy_of(redis, 2) as proxy, Client(proxy.port) as client:
+        assert client("PING") == b"PONG"
+        pids = proxy.worker_pids
+        proxy.process.kill()
+        proxy.process.wait()
+        assert client.socket.recv(100) == b""
+        wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "end of the workers")
+
+
+def test_signals_to_a_worker_do_nothing(redis):
+    with proxy_of(redis, 1) as proxy, Client(proxy.port) as client:
+        pid = proxy.worker_pid
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(pid, number)
+        assert client("PING") == b"PONG"
+        assert proxy.worker_pid == pid
+
+
+def program(tmp_path, redis, script, more=""):
+    """nutproxy with a worker that executes this Python program. Its output is a file."""
+    [port] = free_ports(1)
+    file = tmp_path / "proxy.yml"
+    text = pool("alpha", [redis]).replace("listen: auto", f"listen: {HOST}:{port}")
+    file.write_text(more + text)
+    main = (
+        "import sys\n"
+        "from nutproxy import cli\n"
+        "from nutproxy.master import workers\n"
+        f"workers.COMMAND[:] = [sys.executable, '-c', {script!r}]\n"
+        f"sys.exit(cli.main(['-c', {str(file)!r}, '-s', '0']))\n"
+    )
+    with open(tmp_path / "output", "wb") as output:
+        return subprocess.Popen([sys.executable, "-c", main], stderr=output), port
+
+
+def test_three_workers_in_a_row_that_do_not_start_end_nutproxy(redis, tmp_path):
+    process, _ = program(tmp_path, redis, "raise SystemExit(3)")
+    assert process.wait(60) == 1
+    output = (tmp_path / "output").read_text()
+    assert output.count("has died: exit code 3; ") == 3
+    assert "it is started again\n" in output
+    assert "it is started again in 1 s\n" in output
+    assert "3 in a row have ended before they served, so nutproxy ends\n" in output
+
+
+HANGS = """
+import sys
+from nutproxy import worker
+def hang(self, *_):
+    while True:
+        pass
+worker.WorkerProcess.resolve = hang
+sys.exit(worker.main(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
+def test_a_worker_that_hangs_leaves_its_stacks_and_is_replaced(redis, tmp_path):
+    process, port = program(tmp_path, redis, HANGS, "global:\n  worker_timeout: 1500\n")
+    try:
+
+        def log():
+            return (tmp_path / "output").read_text()
+
+        wait_until(lambda: "listens on" in log(), "start")
+        with Client(port) as client:
+            # To connect to the server, its address is looked up.
+            client.send("GET", "k")
+            wait_until(lambda: "serves" in log(), "the next worker")
+        assert "has been hanging for" in log()
+        assert re.search(r'File "<string>", line \d+ in hang', log())
+        assert "has died: signal 6 (SIGABRT); it is started again\n" in log()
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_stopped_worker_is_replaced_after_worker_timeout(redis):
+    with proxy_of(redis, 1, more="  worker_timeout: 1500\n") as proxy:
+        os.kill(proxy.worker_pid, signal.SIGSTOP)
+        wait_until(lambda: "serves" in proxy.output, "the next worker")
+        assert "has died: signal 9 (SIGKILL); it is started again" in proxy.output
+        with Client(proxy.port) as client:
+            assert client("PING") == b"PONG"
