@@ -36,8 +36,8 @@ MESSAGES = {
         "Everything that a worker needs: its number, the configuration as plain values (see"
         " config/plain.py), how many clients fit in its descriptors, the level of the log, and"
         " facts about the process. Descriptors: the two memories of its counters (stats/slab.py);"
-        " that of the board; with several workers its inbox and the inboxes of all; and the log"
-        " file, if there is one.",
+        " that of the board; with several workers the counters of the others, its inbox and the"
+        " inboxes of all; and the log file, if there is one.",
     ),
     "listeners": Message(
         "master",
@@ -60,6 +60,12 @@ MESSAGES = {
         " milliseconds at the latest.",
     ),
     "cut": Message("master", "End at once."),
+    "asked": Message(
+        "master", "A client of another worker asks (builtin.ANSWERS): what, about which pool."
+    ),
+    "answered": Message("master", "What the other workers say to a question."),
+    "ask": Message("worker", "Ask all other workers on behalf of a client."),
+    "answer": Message("worker", "The answer to `asked`."),
     "ready": Message("worker", "The worker serves all pools."),
     "log": Message(
         "worker",

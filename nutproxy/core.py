@@ -45,6 +45,7 @@ from cython.cimports.nutproxy.front.subscriptions import Subscriptions
 from cython.cimports.nutproxy.front.tracking import Tracking
 from cython.cimports.nutproxy.io.clock import processor_usec
 from cython.cimports.nutproxy.io.inbox import Inbox
+from cython.cimports.nutproxy.io.jobs import Steps
 from cython.cimports.nutproxy.io.reactor import (
     Pollable,
     PollList,
@@ -163,6 +164,10 @@ class Worker:
         self.pools.append(pool)
         self.frontends.append(frontend)
         self.listeners.append(Listener(frontend, sock, hand_over))
+
+    def carry_out(self, steps, done) -> None:
+        """Do the items of a generator in portions, and call `done` with what it returns."""
+        self.reactor.jobs.add(Steps(steps, done))
 
     def adopt(self, pool: int, fd: int, epoch: int) -> None:
         """Serve a client that another worker has accepted."""

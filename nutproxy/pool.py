@@ -528,7 +528,7 @@ class ServerPool(Route):
 
     @property
     def server_ejects(self) -> int:
-        return self.stats[POOL_SERVER_EJECTS]
+        return self.reactor.slab.total(self.stats + POOL_SERVER_EJECTS)
 
     def close(self) -> None:
         for server in self.servers + self.leaving:

@@ -18,8 +18,10 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
+from nutproxy.builtin import ANSWERS, Question
 from nutproxy.control import Channel, Received, close_all
 from nutproxy.core import Worker
 from nutproxy.log import STDERR, Forwarder, log, log_level, set_up
@@ -56,6 +58,8 @@ class WorkerProcess:
         # If there are several workers: where others put clients, and where this one puts theirs.
         self.handed_over: socket.socket | None = None
         self.peers: list[socket.socket] = []
+        self.questions: dict[int, Callable[[list[bytes]], None]] = {}
+        self.question = 0
         self.asked: dict[tuple[str, int], list[Callback]] = {}
 
     def begin(self) -> None:
@@ -81,6 +85,7 @@ class WorkerProcess:
                         self.act_on(message)
         for pool in self.config.pools:
             self.worker.add_pool(pool, listeners[pool.name], self.resolve, self.hand_over)
+            self.worker.frontends[-1].colleagues = self.ask
         inbox = self.worker.listen_to(self.channel.sock.dup(), self.receive, self.flush)
         self.channel.full = inbox.await_room
         if self.handed_over is not None:
@@ -94,7 +99,10 @@ class WorkerProcess:
         """The Worker, without its pools."""
         fields = start.fields
         counters, given, board, *others = start.descriptors
+        memories: list[int] = []
         if fields["workers"] > 1:
+            memories = others[: fields["workers"] - 1]
+            del others[: len(memories)]
             inbox, *others = others
             self.peers = list(map(to_socket, others[: fields["workers"]]))
             del others[: fields["workers"]]
@@ -104,8 +112,10 @@ class WorkerProcess:
             [self.log_file] = others
             faulthandler.enable(self.log_file)
         self.config: Plain = unpack(fields["config"])
-        slab = Slab(Rows.unpack(fields["rows"]), counters, given)
-        close_all([counters, given])
+        rows = Rows.unpack(fields["rows"])
+        slab = Slab(rows, counters, given)
+        slab.others = [Slab(rows, memory) for memory in memories]
+        close_all([counters, given, *memories])
         keys = self.config.globals
         self.worker = Worker(
             keys.mbuf_size,
@@ -151,6 +161,11 @@ class WorkerProcess:
                 os.dup2(message.descriptors[0], self.log_file, inheritable=False)
             case "detach":
                 detach()
+            case "asked":
+                self.answer(**fields)
+            case "answered":
+                callback = self.questions.pop(fields["number"])
+                callback([text.encode("latin-1") for text in fields["answers"]])
             case "sync":
                 self.channel.send("synced", number=fields["number"])
             case "drain":
@@ -158,6 +173,26 @@ class WorkerProcess:
             case "cut":
                 self.worker.cut()
         close_all(message.descriptors)
+
+    def ask(self, pool: str, question: Question, callback: Callable[[list[bytes]], None]) -> None:
+        """Ask the other workers on behalf of a client of `pool`."""
+        self.question += 1
+        self.questions[self.question] = callback
+        words = [word.decode("latin-1") for word in question.words]
+        self.channel.send(
+            "ask", number=self.question, pool=pool, question=question.name, words=words
+        )
+
+    def answer(self, inquiry: int, pool: str, question: str, words: list[str]) -> None:
+        """Answer another worker, when that is done."""
+
+        def done(text: bytes) -> None:
+            self.channel.send("answer", inquiry=inquiry, text=text.decode("latin-1"))
+
+        for frontend in self.worker.frontends:
+            if frontend.name == pool:
+                asked = [word.encode("latin-1") for word in words]
+                self.worker.carry_out(ANSWERS[question](frontend, asked), done)
 
     def drain(self, limit: int) -> None:
         self.worker.board.set_ready(self.worker.board.own, False)

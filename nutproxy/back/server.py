@@ -164,11 +164,11 @@ class Server(Upstream):
 
     @property
     def requests(self) -> int:
-        return self.stats[SERVER_REQUESTS]
+        return self.reactor.slab.total(self.stats + SERVER_REQUESTS)
 
     @property
     def responses(self) -> int:
-        return self.stats[SERVER_RESPONSES]
+        return self.reactor.slab.total(self.stats + SERVER_RESPONSES)
 
     def __str__(self) -> str:
         return f"server '{self.name}' of pool '{self.pool.name}'"

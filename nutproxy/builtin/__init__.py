@@ -8,7 +8,8 @@
                                      └──> Unblock ──> the server in which a client waits ──> bytes
 
 A handler never waits, and never takes more than a millisecond or two of the event loop. If a reply
-takes longer to make, the handler returns Steps, and one step runs in each turn of the loop. If it
+takes longer to make, the handler returns Steps, and one step runs in each turn of the loop. A step
+may be a Question to the other workers. If it
 needs data from the servers, it returns a Query. The core sends it, and `finish` makes the reply
 from those of the servers. The client's next request is not parsed before the reply has been made,
 because a command such as HELLO changes the protocol and the rights of all requests after it.
@@ -27,11 +28,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from nutproxy.builtin import client, connection, databases, info, pubsub, server, tracking
-from nutproxy.builtin.interface import Client, Query, Steps, Track, Unblock
+from nutproxy.builtin.interface import (
+    Client,
+    Frontend,
+    Query,
+    Question,
+    Steps,
+    Track,
+    Unblock,
+)
 
-__all__ = ["HANDLERS", "Client", "Handler", "Query", "Steps", "Track", "Unblock"]
+__all__ = [
+    "ANSWERS",
+    "HANDLERS",
+    "Client",
+    "Handler",
+    "Query",
+    "Question",
+    "Steps",
+    "Track",
+    "Unblock",
+]
 
 Handler = Callable[[Client, list[bytes]], bytes | Query | Steps | Track | Unblock]
+
+# What a worker does for a client of another one, by the name of a Question.
+ANSWERS: Mapping[str, Callable[[Frontend, list[bytes]], client.Answering]] = {
+    "kill": client.answer_kill,
+    "list": client.answer_list,
+    "pause": client.answer_pause,
+    "unpause": client.answer_unpause,
+}
 
 # The handlers by their name in the command table.
 HANDLERS: Mapping[str, Handler] = {

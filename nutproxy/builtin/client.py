@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
 from nutproxy.builtin.databases import visible
-from nutproxy.builtin.interface import Client, ReplyMode, Steps, Unblock
+from nutproxy.builtin.interface import Client, Frontend, Question, ReplyMode, Steps, Unblock
 from nutproxy.builtin.resp import (
     OK,
     array,
@@ -21,6 +21,10 @@ from nutproxy.builtin.resp import (
     verbatim,
 )
 from nutproxy.proto import errors
+
+Stepwise = Generator[bytes | Question, list[bytes] | None, None]
+# An answer to another worker, made in steps.
+Answering = Generator[None, None, bytes]
 
 
 def container(client: Client, argv: list[bytes]) -> bytes:
@@ -81,7 +85,17 @@ CLIENT_TYPES = frozenset({b"normal", b"master", b"replica", b"slave", b"pubsub"}
 def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
     """CLIENT LIST [TYPE type | ID id …]. A client has the type pubsub if it has subscriptions, else
     normal."""
-    clients = client.frontend.clients
+    found = _listed(client.frontend, argv)
+    if isinstance(found, bytes):
+        return found
+    if client.frontend.alone and len(found) <= LINES_PER_STEP:
+        return verbatim("".join(_texts(found)), client.protover)
+    return Steps(_list(client, found, argv))
+
+
+def _listed(frontend: Frontend, argv: list[bytes]) -> Sequence[Client] | bytes:
+    """The clients of this worker that CLIENT LIST shows, or an error."""
+    clients = frontend.clients
     found: Sequence[Client] = ()
     option = argv[2].lower() if len(argv) > 2 else b""
     if option == b"type" and len(argv) == 4:
@@ -101,21 +115,37 @@ def list_(client: Client, argv: list[bytes]) -> bytes | Steps:
         return errors.error("syntax")
     else:
         found = [*clients.values()]
-    steps = _list(client, found)
-    return Steps(steps) if len(found) > LINES_PER_STEP else next(steps)
+    return found
 
 
-def _list(client: Client, found: Sequence[Client]) -> Iterator[bytes]:
-    """Yields b"" after each portion of lines except the last, then the reply. Clients that have
-    disconnected in the meantime are left out."""
+def _texts(found: Sequence[Client]) -> Iterator[str]:
+    """The lines of these clients in portions. Clients that have disconnected in the meantime are
+    left out."""
     now = monotonic()
-    lines: list[str] = []
     for start in range(0, len(found), LINES_PER_STEP):
-        if start:
-            yield b""
         portion = found[start : start + LINES_PER_STEP]
-        lines += [_info_line(each, now) for each in portion if each.fd >= 0]
-    yield verbatim("".join(lines), client.protover)
+        yield "".join([_info_line(each, now) for each in portion if each.fd >= 0])
+
+
+def _list(client: Client, found: Sequence[Client], argv: list[bytes]) -> Stepwise:
+    texts = []
+    for text in _texts(found):
+        texts.append(text)
+        yield b""
+    if not client.frontend.alone:
+        for answer in (yield Question("list", argv)) or ():
+            texts.append(answer.decode())
+    yield verbatim("".join(texts), client.protover)
+
+
+def answer_list(frontend: Frontend, argv: list[bytes]) -> Answering:
+    """For a client of another worker."""
+    found = _listed(frontend, argv)
+    texts = []
+    for text in () if isinstance(found, bytes) else _texts(found):
+        texts.append(text)
+        yield
+    return "".join(texts).encode()
 
 
 def _info_line(client: Client, now: float) -> str:
@@ -219,7 +249,7 @@ def import_source(client: Client, argv: list[bytes]) -> bytes:
     return errors.error("import_mode") if on else OK
 
 
-def pause(client: Client, argv: list[bytes]) -> bytes:
+def pause(client: Client, argv: list[bytes]) -> bytes | Steps:
     """CLIENT PAUSE milliseconds [WRITE|ALL]"""
     if len(argv) > 4:
         return errors.error("client_arguments", argv[1].upper())
@@ -232,12 +262,34 @@ def pause(client: Client, argv: list[bytes]) -> bytes:
     if timeout < 0:
         return errors.error("timeout_negative")
     client.frontend.pause(timeout, mode == b"all")
-    return OK
+    return _everywhere(client, Question("pause", [b"%d" % timeout, mode]))
 
 
-def unpause(client: Client, argv: list[bytes]) -> bytes:
+def unpause(client: Client, argv: list[bytes]) -> bytes | Steps:
     client.frontend.unpause()
-    return OK
+    return _everywhere(client, Question("unpause", []))
+
+
+def _everywhere(client: Client, question: Question) -> bytes | Steps:
+    """OK, when the other workers have done the same."""
+
+    def steps() -> Stepwise:
+        yield question
+        yield OK
+
+    return OK if client.frontend.alone else Steps(steps())
+
+
+def answer_pause(frontend: Frontend, words: list[bytes]) -> Answering:
+    frontend.pause(int(words[0]), words[1] == b"all")
+    return b""
+    yield
+
+
+def answer_unpause(frontend: Frontend, words: list[bytes]) -> Answering:
+    frontend.unpause()
+    return b""
+    yield
 
 
 def unblock(client: Client, argv: list[bytes]) -> bytes | Unblock:
@@ -288,15 +340,24 @@ def _kind(client: Client) -> bytes:
 
 def kill(client: Client, argv: list[bytes]) -> bytes | Steps:
     """CLIENT KILL address, or with options and their values."""
-    victims = Victims()
+    victims = _victims(argv)
+    if isinstance(victims, bytes):
+        return victims
+    old = len(argv) == 3
+    if client.frontend.alone and len(client.frontend.clients) <= KILLED_PER_STEP:
+        return _killed(sum(_kill(client.frontend, victims, client)), old)
+    return Steps(_kill_all(client, victims, argv))
+
+
+def _victims(argv: list[bytes]) -> Victims | bytes:
+    """Whom CLIENT KILL with these words closes, or an error."""
     if len(argv) == 3:
-        victims = Victims(addr=argv[2].decode(errors="replace"), skip_me=False)
-    else:
-        for at in range(2, len(argv), 2):
-            if refusal := _condition(victims, argv[at : at + 2]):
-                return refusal
-    steps = _kill(client, victims, old=len(argv) == 3)
-    return Steps(steps) if len(client.frontend.clients) > KILLED_PER_STEP else next(steps)
+        return Victims(addr=argv[2].decode(errors="replace"), skip_me=False)
+    victims = Victims()
+    for at in range(2, len(argv), 2):
+        if refusal := _condition(victims, argv[at : at + 2]):
+            return refusal
+    return victims
 
 
 def _condition(victims: Victims, words: list[bytes]) -> bytes:
@@ -332,15 +393,13 @@ def _condition(victims: Victims, words: list[bytes]) -> bytes:
     return b""
 
 
-def _kill(client: Client, victims: Victims, old: bool) -> Iterator[bytes]:
-    """Yields b"" after each portion of clients except the last, then the reply. `old`: the form
-    with an address alone."""
+def _kill(frontend: Frontend, victims: Victims, client: Client | None) -> Iterator[int]:
+    """Close clients of this worker in portions. Yields how many it were. `client` has sent the
+    command."""
     now = monotonic()
-    every = [*client.frontend.clients.values()]
-    killed = 0
+    every = [*frontend.clients.values()]
     for start in range(0, len(every), KILLED_PER_STEP):
-        if start:
-            yield b""
+        killed = 0
         for each in every[start : start + KILLED_PER_STEP]:
             if each.fd < 0 or not victims.has(each, now) or (each is client and victims.skip_me):
                 continue
@@ -350,10 +409,33 @@ def _kill(client: Client, victims: Victims, old: bool) -> Iterator[bytes]:
                 client.closing = True
             else:
                 each.kill()
+        yield killed
+
+
+def _killed(count: int, old: bool) -> bytes:
+    """The reply. `old`: the form with an address alone."""
     if old:
-        yield OK if killed else errors.error("no_such_client")
-    else:
-        yield integer(killed)
+        return OK if count else errors.error("no_such_client")
+    return integer(count)
+
+
+def _kill_all(client: Client, victims: Victims, argv: list[bytes]) -> Stepwise:
+    killed = 0
+    for count in _kill(client.frontend, victims, client):
+        killed += count
+        yield b""
+    if not client.frontend.alone:
+        killed += sum(map(int, (yield Question("kill", argv)) or ()))
+    yield _killed(killed, len(argv) == 3)
+
+
+def answer_kill(frontend: Frontend, argv: list[bytes]) -> Answering:
+    victims = _victims(argv)
+    killed = 0
+    for count in () if isinstance(victims, bytes) else _kill(frontend, victims, None):
+        killed += count
+        yield
+    return b"%d" % killed
 
 
 CLIENT_HELP = """\

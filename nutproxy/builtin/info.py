@@ -126,7 +126,7 @@ def _clients(client: Client, replies: Replies) -> Fields:
     return {
         "connected_clients": client.frontend.curr_connections,
         "blocked_clients": client.frontend.blocked_clients,
-        "tracking_clients": client.frontend.tracking.count,
+        "tracking_clients": client.frontend.tracking_clients,
     }
 
 

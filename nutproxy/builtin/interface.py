@@ -8,7 +8,7 @@ Everything else is read-only for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Protocol
@@ -82,6 +82,8 @@ class Tracking(Protocol):
 
 
 class Frontend(Protocol):
+    alone: bool  # nutproxy has no other worker
+    tracking_clients: int
     tracking: Tracking
     subscriptions: Subscriptions
     redis_auth: bytes | None
@@ -190,10 +192,20 @@ class Unblock:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a command asks the other workers: the name of an answer (builtin.ANSWERS), and its
+    words."""
+
+    name: str
+    words: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Steps:
     """A reply that would block the event loop for too long if it were made in one turn.
 
     One item is taken from `steps` in each turn. Every item is b"" except the last, which is the
-    reply. The client's next request waits for it."""
+    reply. The client's next request waits for it. An item may be a Question instead: `steps` goes
+    on when the other workers have replied, and gets their answers."""
 
-    steps: Iterator[bytes]
+    steps: Generator[bytes | Question, list[bytes] | None, None]

@@ -23,6 +23,7 @@ cdef int later(ClientConn client, object steps, uint32_t flags, bytes failure) e
 cdef int spare_others(ClientConn client) except -1
 
 cdef class ReplySteps(Job):
+    cdef object answers                # of the other workers, for the next step
     cdef object steps                  # None: only the client's next request waits
     cdef uint32_t flags
     cdef bytes failure

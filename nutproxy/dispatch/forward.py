@@ -41,6 +41,8 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_REFUSED_REQUESTS,
 )
 
+from nutproxy.builtin import Question
+
 log = logging.getLogger("nutproxy")
 
 # Maximum local commands of one client in one turn: 1 to 2 ms.
@@ -246,6 +248,12 @@ def later(client, steps, flags, failure):
 class ReplySteps(Job):
     """A reply that is made in steps."""
 
+    def answered(self, answers: list) -> None:
+        """The other workers have replied to a Question: go on."""
+        client: ClientConn = self.conn
+        self.answers = answers
+        client.reactor.replies.add(self)
+
     def __init__(self, client: ClientConn, steps, flags: cython.uint, failure):
         self.conn = client
         self.steps = steps
@@ -260,8 +268,12 @@ class ReplySteps(Job):
         if self.steps is None:
             client.resume()
             return False
+        answers, self.answers = self.answers, None
         try:
-            reply = next(self.steps)
+            reply = self.steps.send(answers)
+            if isinstance(reply, Question):
+                client.frontend.ask(reply, self.answered)
+                return False
         except Exception:
             log.exception("%s: a reply could not be made", client)
             reply = self.failure

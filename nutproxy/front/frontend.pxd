@@ -57,6 +57,7 @@ cdef class Frontend:
     cdef Unfinished unfinished
     cdef size_t max_clients            # client_connections; 0 if it is not set
     cdef ClientRoom room               # what holds then
+    cdef public object colleagues      # called with the pool, a Question and a callback
     cdef readonly Board board          # how many clients the workers have
     cdef readonly int place            # of its clients on the board
     cdef uint64_t epoch                # of the counts of this worker
@@ -68,3 +69,5 @@ cdef class Frontend:
     cdef int postponed                 # clients with a request that it delays
     cdef Wheel waits                   # the deadlines of those that do
     cdef uint64_t* stats               # its row in the slab
+
+    cdef uint64_t figure(self, size_t cell) noexcept

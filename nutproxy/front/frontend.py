@@ -26,6 +26,7 @@ from cython.cimports.nutproxy.stats.slab import (
     POOL_CLIENT_REQUESTS,
     POOL_CLIENT_RESPONSE_BYTES,
     POOL_FORWARD_ERROR,
+    POOL_TRACKING_CLIENTS,
 )
 
 from nutproxy.front.scripts import Scripts
@@ -163,6 +164,15 @@ class Frontend:
         self.stats[POOL_CLIENT_EOF if eof else POOL_CLIENT_ERR] += 1
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
 
+    @property
+    def alone(self) -> bool:
+        """nutproxy has no other worker."""
+        return self.board.workers == 1
+
+    def ask(self, question, callback) -> None:
+        """Ask the other workers (builtin/interface.py). `callback` gets their answers, as bytes."""
+        self.colleagues(self.name, question, callback)
+
     def pause(self, milliseconds: int, every: bool) -> None:
         """CLIENT PAUSE: delay the requests of all clients, or with `every` unset those that write.
         During a pause, a further one can only make it longer and stricter."""
@@ -193,6 +203,14 @@ class Frontend:
     # Figures, for the handlers in builtin/
     # ---------------------------------------------------------------------------------
 
+    def figure(self, cell):
+        """A figure of all workers together."""
+        return self.reactor.slab.total(self.stats + cell)
+
+    @property
+    def tracking_clients(self) -> int:
+        return self.figure(POOL_TRACKING_CLIENTS)
+
     @property
     def port(self) -> int:
         """The TCP port that it listens on; 0 for a unix socket."""
@@ -200,33 +218,33 @@ class Frontend:
 
     @property
     def curr_connections(self) -> int:
-        return self.stats[POOL_CLIENT_CONNECTIONS]
+        return self.figure(POOL_CLIENT_CONNECTIONS)
 
     @property
     def blocked_clients(self) -> int:
         """Those that wait in servers, and, as in Redis, those that a pause delays."""
-        return self.stats[POOL_CLIENT_BLOCKED] + self.postponed
+        return self.figure(POOL_CLIENT_BLOCKED) + self.postponed
 
     @property
     def total_connections(self) -> int:
-        return self.stats[POOL_CLIENT_ACCEPTED]
+        return self.figure(POOL_CLIENT_ACCEPTED)
 
     @property
     def rejected_connections(self) -> int:
-        return self.stats[POOL_CLIENT_REJECTED]
+        return self.figure(POOL_CLIENT_REJECTED)
 
     @property
     def total_requests(self) -> int:
-        return self.stats[POOL_CLIENT_REQUESTS]
+        return self.figure(POOL_CLIENT_REQUESTS)
 
     @property
     def total_net_in(self) -> int:
-        return self.stats[POOL_CLIENT_REQUEST_BYTES]
+        return self.figure(POOL_CLIENT_REQUEST_BYTES)
 
     @property
     def total_net_out(self) -> int:
-        return self.stats[POOL_CLIENT_RESPONSE_BYTES]
+        return self.figure(POOL_CLIENT_RESPONSE_BYTES)
 
     @property
     def forward_errors(self) -> int:
-        return self.stats[POOL_FORWARD_ERROR]
+        return self.figure(POOL_FORWARD_ERROR)

@@ -3,6 +3,10 @@ cdef class Job:
 
     cdef bint portion(self) except -1
 
+cdef class Steps(Job):
+    cdef object steps
+    cdef object done
+
 cdef class Jobs:
     cdef public object waiting         # deque of Job; tests let it fail
     cdef readonly size_t count

@@ -21,6 +21,23 @@ class Job:
 
 
 @cython.cclass
+class Steps(Job):
+    """Each item of the generator `steps` is a portion. `done` is called with what it returns."""
+
+    def __init__(self, steps, done):
+        self.steps = steps
+        self.done = done
+
+    def portion(self):
+        try:
+            next(self.steps)
+        except StopIteration as end:
+            self.done(end.value)
+            return False
+        return True
+
+
+@cython.cclass
 class Jobs:
     """A queue of jobs. The first one gets the next portion."""
 

@@ -25,6 +25,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ FAILURES = 3
 # master itself may have been stopped.
 LOOK = 1.0
 LOOK_MOST = 2.0
+# Seconds until a worker that does not answer the question of another one is left out.
+INQUIRY = 1.0
 # Seconds that a worker has for writing its stacks.
 STACKS = 1.0
 
@@ -103,6 +106,21 @@ class Handle:
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
+
+
+@dataclass
+class Inquiry:
+    """A question of a worker to the others."""
+
+    asker: Handle
+    number: int  # the asker's
+    waits_for: set[Handle | None]
+    answers: list[str]
+    until: float  # later answers are not waited for
+
+
+def fileno(sock: socket.socket) -> int:
+    return sock.fileno()
 
 
 class Place:
@@ -152,6 +170,8 @@ class Workers:
         self.board = Board(room, count, 0, self.board_memory)
         self.started = self.looked = time.monotonic()
         self.ending = False
+        self.inquiries: dict[int, Inquiry] = {}
+        self.inquiry = 0
         self.failures = 0  # workers in a row that have ended before they were ready
 
     @property
@@ -173,11 +193,12 @@ class Workers:
         handle.channel.full = lambda: self.await_room(handle)
         log_file = [self.output.file] if self.output.file >= 0 else []
         inboxes = [place.inbox, *(each.entrance for each in self.places)]
+        memories = [each.memories[0] for each in self.places if each is not place]
         if len(self.places) == 1:
             inboxes.clear()
         handle.channel.send(
             "start",
-            [*place.memories, self.board_memory, *(each.fileno() for each in inboxes), *log_file],
+            [*place.memories, self.board_memory, *memories, *map(fileno, inboxes), *log_file],
             number=place.number,
             workers=len(self.places),
             places=self.board.pools,
@@ -198,6 +219,7 @@ class Workers:
         """When `tick` has something to do, in monotonic seconds."""
         times = [place.start_at for place in self.places if place.start_at is not None]
         times += [handle.kill_at for handle in self.handles if handle.kill_at is not None]
+        times += [inquiry.until for inquiry in self.inquiries.values()]
         if self.timeout and self.handles:
             times.append(self.looked + LOOK)
         return min(times, default=None)
@@ -210,6 +232,11 @@ class Workers:
             if handle.kill_at is not None and now >= handle.kill_at:
                 handle.kill_at = None
                 handle.signal(signal.SIGKILL)
+        for number, inquiry in list(self.inquiries.items()):
+            if now >= inquiry.until:
+                # A worker that hangs.
+                inquiry.waits_for.clear()
+                self.has_answered(number, None)
         if self.timeout and now >= self.looked + LOOK:
             passed = min(now - self.looked, LOOK_MOST)
             self.looked = now
@@ -247,6 +274,8 @@ class Workers:
         self.hang_up(handle)
         handle.channel.close()
         place.handle = None
+        for number in list(self.inquiries):
+            self.has_answered(number, handle)
         place.slab.forget()
         self.board.reset(place.number)
         if self.ending:
@@ -317,8 +346,39 @@ class Workers:
                 self.look_up(handle, fields["host"], fields["port"])
             case "synced":
                 handle.synced = fields["number"]
+            case "ask":
+                self.inquire(handle, **fields)
+            case "answer":
+                inquiry = self.inquiries.get(fields["inquiry"])
+                if inquiry is not None:
+                    inquiry.answers.append(fields["text"])
+                    self.has_answered(fields["inquiry"], handle)
             case "ready":
                 self.serves(handle)
+
+    def inquire(
+        self, handle: Handle, number: int, pool: str, question: str, words: list[str]
+    ) -> None:
+        """A client of this worker asks the other ones."""
+        asked = [
+            each for each in self.handles if each is not handle and each.ready_since is not None
+        ]
+        self.inquiry += 1
+        until = time.monotonic() + INQUIRY
+        self.inquiries[self.inquiry] = Inquiry(handle, number, set(asked), [], until)
+        for each in asked:
+            each.channel.send(
+                "asked", inquiry=self.inquiry, pool=pool, question=question, words=words
+            )
+        self.has_answered(self.inquiry, None)
+
+    def has_answered(self, number: int, handle: Handle | None) -> None:
+        """This worker has answered, or has ended. Passes on the answers when nobody is left."""
+        inquiry = self.inquiries[number]
+        inquiry.waits_for.discard(handle)
+        if not inquiry.waits_for:
+            del self.inquiries[number]
+            inquiry.asker.channel.send("answered", number=inquiry.number, answers=inquiry.answers)
 
     def serves(self, handle: Handle) -> None:
         handle.ready_since = time.monotonic()

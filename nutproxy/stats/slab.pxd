@@ -89,6 +89,8 @@ cdef class Slab:
     cdef int given_fd                  # that of the copy, or -1
 
     cdef uint64_t* row(self, size_t cell) noexcept
+    cdef public list others            # Slab: of the other workers
+    cdef uint64_t total(self, uint64_t* cell) noexcept
     cdef void give(self) noexcept
     cdef void settled(self, uint64_t* to) noexcept nogil
 

@@ -95,6 +95,7 @@ class Slab:
 
     def __init__(self, rows, fd: cython.int, given: cython.int = -1):
         self.fd = self.given_fd = -1
+        self.others = []
         self.cells = mapped(fd)
         self.fd = os.dup(fd)
         if given >= 0:
@@ -136,6 +137,14 @@ class Slab:
     def row(self, cell):
         """The row that starts at this cell."""
         return self.cells + cell
+
+    def total(self, cell):
+        """The sum of a cell of this slab and of those of the other workers."""
+        other: Slab
+        sum: cython.ulonglong = cell[0]
+        for other in self.others:
+            sum += other.cells[cell - self.cells]
+        return sum
 
     def give(self):
         """A reader has asked. Called by the worker between two turns."""

@@ -307,7 +307,7 @@ def test_a_flush_may_have_a_delay(client):
 
 
 def cpu_time(proxy):
-    return int(Path(f"/proc/{proxy.pid}/schedstat").read_text().split()[0]) / 1e9
+    return int(Path(f"/proc/{proxy.worker_pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def converse(client, data):

@@ -1,5 +1,6 @@
 """The master and its workers: how clients are shared out, and what happens when a worker dies."""
 
+import contextlib
 import os
 import re
 import signal
@@ -157,6 +158,91 @@ def test_ids_of_clients_are_unique(redis):
         assert len({client("CLIENT", "ID") for client in clients}) == 40
         for client in clients:
             client.socket.close()
+
+
+# All workers are one server.
+
+
+def clients_of_both(proxy, stack):
+    """Two clients of each worker."""
+    clients = [stack.enter_context(Client(proxy.port)) for _ in range(4)]
+    for number, client in enumerate(clients):
+        assert client("CLIENT", "SETNAME", f"n{number}") == b"OK"
+    assert shares(proxy) == [2, 2]
+    return clients
+
+
+def test_client_list_shows_the_clients_of_all_workers(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        clients = clients_of_both(proxy, stack)
+        ids = [client("CLIENT", "ID") for client in clients]
+        for client in clients:
+            lines = client("CLIENT", "LIST").decode().splitlines()
+            assert {re.search(r" name=(\w+) ", line)[1] for line in lines} == {
+                "n0",
+                "n1",
+                "n2",
+                "n3",
+            }
+            [line] = client("CLIENT", "LIST", "ID", ids[0]).decode().splitlines()
+            assert line.startswith(f"id={ids[0]} ")
+
+
+def test_client_kill_reaches_the_clients_of_all_workers(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        first, *others = clients_of_both(proxy, stack)
+        ids = [client("CLIENT", "ID") for client in others]
+        assert first("CLIENT", "KILL", "ID", ids[0]) == 1
+        assert others[0].closed()
+        assert first("CLIENT", "KILL", "ID", ids[0]) == 0
+        assert first("CLIENT", "KILL", "TYPE", "normal") == 2
+        assert others[1].closed()
+        assert others[2].closed()
+        assert first("PING") == b"PONG"
+
+
+def test_client_pause_delays_the_clients_of_all_workers(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        first, *others = clients_of_both(proxy, stack)
+        assert first("CLIENT", "PAUSE", 100_000, "WRITE") == b"OK"
+        for client in others:
+            client.send("SET", "k", "v")
+        time.sleep(0.2)
+        for client in others:
+            client.socket.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.socket.recv(1)
+            client.socket.settimeout(20)
+        assert first("CLIENT", "UNPAUSE") == b"OK"
+        for client in others:
+            assert client.reply() == b"OK"
+
+
+def test_info_has_the_figures_of_all_workers(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        clients = clients_of_both(proxy, stack)
+        for client in clients:
+            assert client("SET", "k", "v") == b"OK"
+        found = [client("INFO").decode() for client in clients]
+        for text in found:
+            assert "\r\nconnected_clients:4\r\n" in text
+            assert "\r\ntotal_connections_received:4\r\n" in text
+            assert f"\r\nprocess_id:{proxy.pid}\r\n" in text
+        assert len({re.search(r"run_id:(\w+)", text)[1] for text in found}) == 1
+        commands = [int(re.search(r"total_commands_processed:(\d+)", text)[1]) for text in found]
+        assert commands == sorted(commands)
+        assert commands[0] >= 8
+
+
+def test_a_worker_that_hangs_is_left_out_of_client_list(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        clients = clients_of_both(proxy, stack)
+        one, other = proxy.worker_pids
+        asking = next(client for client in clients if clients_has(one, proxy.port, client))
+        os.kill(other, signal.SIGSTOP)
+        assert len(asking("CLIENT", "LIST").decode().splitlines()) == 2
+        os.kill(other, signal.SIGCONT)
+        wait_until(lambda: len(asking("CLIENT", "LIST").decode().splitlines()) == 4, "all")
 
 
 # What a worker is.
