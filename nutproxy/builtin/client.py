@@ -130,8 +130,9 @@ def _texts(found: Sequence[Client]) -> Iterator[str]:
 def _list(client: Client, found: Sequence[Client], argv: list[bytes]) -> Stepwise:
     texts = []
     for text in _texts(found):
+        if texts:
+            yield b""
         texts.append(text)
-        yield b""
     if not client.frontend.alone:
         for answer in (yield Question("list", argv)) or ():
             texts.append(answer.decode())

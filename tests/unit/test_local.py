@@ -71,6 +71,8 @@ class FakeFrontend:
     total_net_out: int = 2000
     forward_errors: int = 4
     tracking: FakeTracking = field(default_factory=FakeTracking)
+    tracking_clients: int = 0
+    alone: bool = True
 
     def unpause(self):
         pass
