@@ -97,8 +97,9 @@ def ignore_signals() -> None:
     # exception, with a traceback on standard error.
     sys.unraisablehook = report_unless_race
     for number in SIGNALS:
-        # The interpreter resets Python handlers before it exits, but not SIG_IGN.
-        signal.signal(number, signal.SIG_IGN)
+        # The interpreter resets Python handlers before it exits, but not SIG_IGN. A process that
+        # ignores SIGCHLD cannot wait for its children.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
 
 

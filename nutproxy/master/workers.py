@@ -40,8 +40,17 @@ from nutproxy.stats.board import PLACES_MIN, Board, board_memory
 from nutproxy.stats.rows import Rows
 from nutproxy.stats.slab import Slab, slab_memory
 
-# Relative entries would change their meaning in a daemon, which changes its directory.
-PATH = os.pathsep.join(os.path.abspath(place) for place in sys.path)
+
+def module_path() -> str:
+    """Where a worker finds the same modules. Relative entries would change their meaning in a
+    daemon, which changes its directory. An editable installation finds nutproxy without sys.path,
+    by code that a worker does not run."""
+    places = [os.path.abspath(place) for place in sys.path]
+    root = str(Path(entry.__file__).absolute().parents[1])
+    return os.pathsep.join(places if root in places else [*places, root])
+
+
+PATH = module_path()
 COMMAND = [sys.executable, "-S", "-s", str(Path(entry.__file__).absolute())]
 # The descriptor of the control channel in a worker: the first one after the standard ones.
 CHANNEL = 3

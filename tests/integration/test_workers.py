@@ -22,6 +22,7 @@ from tests.servers import (
     RedisServer,
     connect,
     free_ports,
+    listening_ports,
     state_of,
     wait_until,
 )
@@ -391,7 +392,19 @@ def program(tmp_path, redis, script, more=""):
         return subprocess.Popen([sys.executable, "-c", main], stderr=output), port
 
 
-def test_three_workers_in_a_row_that_do_not_start_end_nutproxy(redis, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_three_workers_in_a_row_that_do_not_start_end_nutproxy(redis, tmp_path, workers):
+    """Whatever the others are doing then."""
+    process, _ = program(
+        tmp_path, redis, "raise SystemExit(3)", f"global: {{workers: {workers}}}\n"
+    )
+    assert process.wait(60) == 1
+    output = (tmp_path / "output").read_text()
+    assert "Traceback" not in output
+    assert "3 in a row have ended before they served, so nutproxy ends\n" in output
+
+
+def test_a_worker_that_does_not_start_is_started_again_after_a_while(redis, tmp_path):
     process, _ = program(tmp_path, redis, "raise SystemExit(3)")
     assert process.wait(60) == 1
     output = (tmp_path / "output").read_text()
@@ -399,6 +412,41 @@ def test_three_workers_in_a_row_that_do_not_start_end_nutproxy(redis, tmp_path):
     assert "it is started again\n" in output
     assert "it is started again in 1 s\n" in output
     assert "3 in a row have ended before they served, so nutproxy ends\n" in output
+
+
+# As an editable installation: a finder instead of an entry in sys.path.
+FINDER = """
+import importlib.util, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "nutproxy":
+            return importlib.util.spec_from_file_location(
+                name, {root!r} + "/nutproxy/__init__.py",
+                submodule_search_locations=[{root!r} + "/nutproxy"],
+            )
+sys.path[:] = [place for place in sys.path if place not in ("", {root!r})]
+sys.meta_path.append(Finder)
+from nutproxy import cli
+sys.exit(cli.main(["-c", {file!r}, "-s", "0"]))
+"""
+
+
+def test_a_worker_finds_nutproxy_however_it_is_installed(redis, tmp_path):
+    [port] = free_ports(1)
+    file = tmp_path / "proxy.yml"
+    file.write_text(pool("alpha", [redis]).replace("listen: auto", f"listen: {HOST}:{port}"))
+    root = str(Path(__file__).parents[2])
+    script = FINDER.format(root=root, file=str(file))
+    with open(tmp_path / "output", "wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=output, cwd=tmp_path)
+    try:
+        wait_until(lambda: process.poll() is not None or port in listening_ports(process.pid))
+        with Client(port) as client:
+            assert client("PING") == b"PONG"
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0, (tmp_path / "output").read_text()
 
 
 HANGS = """
