@@ -9,8 +9,8 @@ merged. The servers are asked at most once for all sections, and only if a secti
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import platform
+import random
 import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -171,7 +171,7 @@ def _run_id(client: Client) -> str:
     """40 hexadecimal digits that do not change while the process runs."""
     process = client.frontend.process
     told = f"{platform.node()} {process.pid} {process.started} {client.pool.name}"
-    return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
+    return f"{random.Random(told).getrandbits(160):040x}"
 
 
 def _cpu(client: Client, replies: Replies) -> Fields:

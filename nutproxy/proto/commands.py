@@ -852,6 +852,8 @@ COMMANDS: Mapping[str, Command] = {
     **{name: _command(name, row) for name, row in _ROWS.items()},
     **{name: _open(name, lastkey) for name, lastkey in OPEN_WITH_KEYS.items()},
 }
+# A worker needs no more of it.
+del _ROWS
 
 
 def custom(name: str, row: Row) -> Command:
