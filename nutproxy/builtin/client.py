@@ -128,7 +128,7 @@ def _texts(found: Sequence[Client]) -> Iterator[str]:
 
 
 def _list(client: Client, found: Sequence[Client], argv: list[bytes]) -> Stepwise:
-    texts = []
+    texts: list[str] = []
     for text in _texts(found):
         if texts:
             yield b""

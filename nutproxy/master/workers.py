@@ -196,6 +196,9 @@ class Workers:
     def start(self, place: Place) -> None:
         place.start_at = None
         handle = place.handle = Handle(place.number)
+        if self.ready is not None:
+            # The first one that serves shares out the clients who wait already.
+            self.board.set_ready(place.number, True)
         self.selector.register(
             handle.channel.sock, selectors.EVENT_READ, lambda events: self.serve(handle, events)
         )

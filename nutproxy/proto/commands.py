@@ -833,27 +833,29 @@ OPEN_WITH_KEYS: Mapping[str, int] = {  # lastkey of their KeySpec
 OPEN = frozenset(name.split()[0] for name in OPEN_WITH_KEYS)
 
 
-def _open(name: str, lastkey: int) -> Command:
-    container = name.split()[0]
-    row = _command(container, _ROWS[container])
+def _open(name: str, lastkey: int, container: Command) -> Command:
     return replace(
-        row,
+        container,
         name=name,
         arity=-3,
         keys=(KeySpec(pos=2, lastkey=lastkey),),
-        behaviour=Behaviour.ADMIN if row.behaviour is Behaviour.ADMIN else Behaviour.FORWARD,
+        behaviour=Behaviour.ADMIN if container.behaviour is Behaviour.ADMIN else Behaviour.FORWARD,
         note="sent to the server of the key",
         request_policy=None,
         response_policy=None,
     )
 
 
-COMMANDS: Mapping[str, Command] = {
-    **{name: _command(name, row) for name, row in _ROWS.items()},
-    **{name: _open(name, lastkey) for name, lastkey in OPEN_WITH_KEYS.items()},
-}
+_WITH_ROWS = {name: _command(name, row) for name, row in _ROWS.items()}
 # A worker needs no more of it.
 del _ROWS
+COMMANDS: Mapping[str, Command] = {
+    **_WITH_ROWS,
+    **{
+        name: _open(name, lastkey, _WITH_ROWS[name.split()[0]])
+        for name, lastkey in OPEN_WITH_KEYS.items()
+    },
+}
 
 
 def custom(name: str, row: Row) -> Command:

@@ -50,13 +50,15 @@ def clients_of(pid, port, ports=None):
             inodes.add(os.readlink(entry))
         except FileNotFoundError:
             continue
-    count = 0
+    # While other connections come and go, the kernel shows some twice.
+    found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *_, inode = line.split()[:10]
         here, there = (int(end.rpartition(":")[2], 16) for end in (local, remote))
         ours = here == port and (ports is None or there in ports)
-        count += state == "01" and ours and f"socket:[{inode}]" in inodes
-    return count
+        if state == "01" and ours and f"socket:[{inode}]" in inodes:
+            found.add(inode)
+    return len(found)
 
 
 def shares(proxy):
@@ -110,17 +112,14 @@ def test_every_worker_has_the_same_number_of_clients(redis, load):
     with proxy_of(redis, 4) as proxy:
         clients = load(proxy.port)
         ports = {client.getsockname()[1] for client in clients}
-
-        def found_shares():
-            return [clients_of(pid, proxy.port, ports) for pid in proxy.worker_pids]
-
-        wait_until(lambda: sum(found_shares()) == CLIENTS, "all clients")
-        found = found_shares()
-        assert max(found) / (CLIENTS / 4) <= IMBALANCE, found
         for client in clients:
             client.sendall(request("GET", "k"))
         for client in clients:
+            # Now it has reached its worker.
             assert b"$-1\r\n" in client.recv(100)
+        found = [clients_of(pid, proxy.port, ports) for pid in proxy.worker_pids]
+        assert max(found) / (CLIENTS / 4) <= IMBALANCE, found
+        for client in clients:
             client.close()
 
 
@@ -334,7 +333,9 @@ def test_clients_that_wait_for_a_worker_survive_its_death(redis):
         for client in (*clients, *queued):
             assert client.recv(100) == b"+PONG\r\n"
         wait_until(lambda: shown(proxy)["client_connections"] == 40, "the gauge")
-        assert shares(proxy) == [20, 20]
+        # How many each has depends on whether the second worker accepts before the master has seen
+        # the end of the first one.
+        assert sum(shares(proxy)) == 40
         for client in (*clients, *queued):
             client.close()
         wait_until(lambda: shown(proxy)["client_connections"] == 0, "their end")
