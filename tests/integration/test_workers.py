@@ -463,7 +463,7 @@ sys.exit(worker.main(int(sys.argv[1])))
 
 @pytest.mark.skipif(sanitize.ACTIVE, reason="the sanitizer has handlers of its own")
 def test_a_worker_that_hangs_leaves_its_stacks_and_is_replaced(redis, tmp_path):
-    process, port = program(tmp_path, redis, HANGS, "global:\n  worker_timeout: 1500\n")
+    process, port = program(tmp_path, redis, HANGS, "global:\n  worker_timeout: 4000\n")
     try:
 
         def log():
