@@ -169,12 +169,19 @@ class Worker:
         """Do the items of a generator in portions, and call `done` with what it returns."""
         self.reactor.jobs.add(Steps(steps, done))
 
+    def listener_of(self, pool: int) -> Listener:
+        [listener] = [each for each in self.listeners if each.frontend.place == pool]
+        return listener
+
     def adopt(self, pool: int, fd: int, epoch: int) -> None:
         """Serve a client that another worker has accepted."""
-        [listener] = [each for each in self.listeners if each.frontend.place == pool]
-        client = listener.adopt(fd, epoch)
+        client = self.listener_of(pool).adopt(fd, epoch)
         if client is not None and self.draining:
             client.drain()
+
+    def lose(self, pool: int, epoch: int) -> None:
+        """Such a client was lost on its way."""
+        self.listener_of(pool).lose(epoch)
 
     def listen_to(self, sock, read, write=None) -> Inbox:
         """Call `read()` in the loop when `sock` can be read, and `write()` when there is room again

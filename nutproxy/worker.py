@@ -216,9 +216,12 @@ class WorkerProcess:
                 )
             except BlockingIOError:
                 return False
+            pool, epoch = CLIENT.unpack(data)
             if descriptors:
-                # Else there was no free descriptor for it.
-                self.worker.adopt(CLIENT.unpack(data)[0], descriptors[0], CLIENT.unpack(data)[1])
+                self.worker.adopt(pool, descriptors[0], epoch)
+            else:
+                # There was no free descriptor for it, so the kernel has closed it.
+                self.worker.lose(pool, epoch)
         return True
 
     def resolve(self, host: str, port: int, callback: Callback) -> None:

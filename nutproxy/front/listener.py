@@ -120,6 +120,12 @@ class Listener(Conn):
             self.frontend.board.come(self.frontend.board.own, self.frontend.place)
         return self.take(fd)
 
+    def lose(self, epoch: cython.ulonglong) -> None:
+        """Such a client was lost on its way, because this process has no free descriptor."""
+        if epoch == self.frontend.epoch:
+            self.frontend.uncount()
+        self.pause(errors.EMFILE)
+
     def take(self, fd):
         """Make a client connection from `fd`, or refuse it. It is counted already."""
         client: ClientConn = None

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests import sanitize
-from tests.client import Client, request
+from tests.client import Client, read_all, request
 from tests.integration.conftest import pool
 from tests.servers import (
     HOST,
@@ -150,6 +151,31 @@ def test_client_connections_is_a_limit_of_all_workers_together(redis):
             assert client("PING") == b"PONG"
         for client in clients:
             client.socket.close()
+
+
+def test_a_client_that_is_lost_on_its_way_to_a_worker_is_not_counted(redis):
+    """The worker has no descriptor left, so the kernel closes those that are handed over to it."""
+    with proxy_of(redis, 2, client_connections=10) as proxy:
+        full = proxy.worker_pids[0]
+        limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        used = max(int(entry.name) for entry in Path(f"/proc/{full}/fd").iterdir()) + 1
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (used, limits[1]))
+        clients = [connect(proxy.port) for _ in range(8)]
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sendall(request("PING"))
+                client.shutdown(socket.SHUT_WR)
+        assert {read_all(client) for client in clients} == {b"", b"+PONG\r\n"}
+        resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
+        for client in clients:
+            client.close()
+        wait_until(lambda: shown(proxy)["client_connections"] == 0, "their end")
+        wait_until(lambda: "accept failed" in proxy.output, "the log")
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(proxy.port)) for _ in range(10)]
+            for client in clients:
+                assert client("PING") == b"PONG"
+            assert sorted(shares(proxy)) == [5, 5]
 
 
 def test_ids_of_clients_are_unique(redis):
