@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import platform
 import random
-import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from time import monotonic, time_ns
 
 import hiredis
 
 from nutproxy.builtin.interface import Client, Query
 from nutproxy.builtin.resp import verbatim
+from nutproxy.builtin.usage import usage
 from nutproxy.plain import printable
 from nutproxy.proto.commands import INFO_FIELDS
 
@@ -131,11 +130,8 @@ def _clients(client: Client, replies: Replies) -> Fields:
 
 
 def _memory(client: Client, replies: Replies) -> Fields:
-    """The memory of the process as counted by the kernel; there are no allocator statistics."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    used = pages * resource.getpagesize()
-    # The kernel's peak is not always up to date.
-    peak = max(used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    """The memory of all processes as counted by the kernel; there are no allocator statistics."""
+    used, peak, _, _ = usage(client.frontend.pids)
     memory = {"used_memory": used, "used_memory_rss": used, "used_memory_peak": peak}
     fields: Fields = {}
     for name, size in memory.items():
@@ -175,15 +171,17 @@ def _run_id(client: Client) -> str:
 
 
 def _cpu(client: Client, replies: Replies) -> Fields:
+    """`_main_thread`: the workers, which handle the requests."""
+    process, *workers = client.frontend.pids
     fields: Fields = {}
-    for suffix, who in (
-        ("", resource.RUSAGE_SELF),
-        ("_children", resource.RUSAGE_CHILDREN),
-        ("_main_thread", resource.RUSAGE_THREAD),
+    for suffix, pids in (
+        ("", [process, *workers]),
+        ("_children", []),
+        ("_main_thread", workers or [process]),
     ):
-        usage = resource.getrusage(who)
-        fields[f"used_cpu_sys{suffix}"] = f"{usage.ru_stime:.6f}"
-        fields[f"used_cpu_user{suffix}"] = f"{usage.ru_utime:.6f}"
+        used = usage(pids)
+        fields[f"used_cpu_sys{suffix}"] = f"{used.system:.6f}"
+        fields[f"used_cpu_user{suffix}"] = f"{used.user:.6f}"
     return fields
 
 

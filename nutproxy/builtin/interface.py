@@ -90,6 +90,7 @@ class Frontend(Protocol):
     port: int  # the listening port; 0 for a unix socket
     clients: Mapping[int | None, Client]  # by id, oldest first
     process: Process
+    pids: Sequence[int]  # of nutproxy's processes: first the one of `process`
     total_connections: int
     curr_connections: int
     blocked_clients: int

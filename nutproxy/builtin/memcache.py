@@ -13,13 +13,13 @@ reply.
 from __future__ import annotations
 
 import re
-import resource
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
 
 from nutproxy import __version__
 from nutproxy.builtin.interface import Client, Query
+from nutproxy.builtin.usage import usage
 from nutproxy.proto.errors import cause, memcache_error
 
 Handler = Callable[[Client, list[bytes]], bytes | Query]
@@ -152,15 +152,15 @@ def _lines(figures: Iterable[tuple[str, object]]) -> bytes:
 
 def _own(client: Client) -> dict[str, object]:
     pool, frontend = client.pool, client.frontend
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage(frontend.pids)
     return {
         "pid": frontend.process.pid,
         "uptime": int(time.monotonic() - frontend.process.started),
         "time": int(time.time()),
         "version": _version(client),
         "pointer_size": 8 * struct.calcsize("P"),
-        "rusage_user": f"{usage.ru_utime:.6f}",
-        "rusage_system": f"{usage.ru_stime:.6f}",
+        "rusage_user": f"{used.user:.6f}",
+        "rusage_system": f"{used.system:.6f}",
         "curr_connections": frontend.curr_connections,
         "total_connections": frontend.total_connections,
         "rejected_connections": frontend.rejected_connections,

@@ -165,6 +165,16 @@ class Frontend:
         self.stats[POOL_CLIENT_CONNECTIONS] = len(self.clients)
 
     @property
+    def pids(self) -> list:
+        """The process that is started, and the workers."""
+        found: list = [self.process.pid]
+        for worker in range(self.board.workers):
+            pid = self.board.pid(worker)
+            if pid:
+                found.append(pid)
+        return found
+
+    @property
     def alone(self) -> bool:
         """nutproxy has no other worker."""
         return self.board.workers == 1

@@ -196,6 +196,7 @@ class Workers:
     def start(self, place: Place) -> None:
         place.start_at = None
         handle = place.handle = Handle(place.number)
+        self.board.set_pid(place.number, handle.pid)
         if self.ready is not None:
             # The first one that serves shares out the clients who wait already.
             self.board.set_ready(place.number, True)

@@ -1,9 +1,9 @@
 # nutproxy/stats/board.py: what the workers know of each other
 """Shared memory that all workers map: how many clients each has, and whether it serves.
 
-    [ ids ] [ total of pool 0, 1, … ]                    client_connections is a limit of the total
-    [ ready ] [ clients of pool 0, 1, … ]  worker 0      who accepts a client gives it to the worker
-    [ ready ] [ clients of pool 0, 1, … ]  worker 1      with the fewest of that pool
+    [ ids ] [ total of pool 0, 1, … ]              client_connections is a limit of the total
+    [ ready ] [ pid ] [ clients of pool 0, 1, … ]  worker 0, 1, …: who accepts a client gives it
+                                                   to the one with the fewest of that pool
 
 A client is counted before it is handed over, so that those who accept at the same moment choose
 different workers. Choosing needs no lock, since every addition is atomic.
@@ -31,6 +31,8 @@ from cython.cimports.nutproxy.csys import (
 
 # Room for pools: some may be added while nutproxy runs.
 PLACES_MIN = 64
+# In a worker's row, before them: whether it serves, and its pid.
+CLIENTS = cython.declare(cython.int, 2)
 LINE = 64 // cython.sizeof(cython.ulonglong)
 # Ids that a worker takes at once. They are consecutive, because server connections are shared out
 # by them.
@@ -39,7 +41,7 @@ IDS = cython.declare(cython.ulonglong, 256)
 
 def width_of(pools: int) -> int:
     """The cells of a worker's row, in whole cache lines."""
-    return -(-(1 + pools) // LINE) * LINE
+    return -(-(CLIENTS + pools) // LINE) * LINE
 
 
 def size_of(pools: int, workers: int) -> int:
@@ -93,9 +95,9 @@ class Board:
         worker: cython.int
         count: cython.ulonglong
         found: cython.int = self.own
-        fewest: cython.ulonglong = count_of(self.row(self.own) + 1 + pool)
+        fewest: cython.ulonglong = count_of(self.row(self.own) + CLIENTS + pool)
         for worker in range(self.workers):
-            count = count_of(self.row(worker) + 1 + pool)
+            count = count_of(self.row(worker) + CLIENTS + pool)
             if count < fewest and atomic_load(self.row(worker)):
                 found = worker
                 fewest = count
@@ -103,16 +105,16 @@ class Board:
 
     def epoch(self, pool):
         """The epoch of this worker's clients."""
-        return atomic_load(self.row(self.own) + 1 + pool) >> COUNT_BITS
+        return atomic_load(self.row(self.own) + CLIENTS + pool) >> COUNT_BITS
 
     def come(self, worker, pool):
         """Count one more client. Returns the epoch, for `leave`."""
         atomic_add(self.cells + BOARD_TOTALS + pool, 1)
-        return atomic_add(self.row(worker) + 1 + pool, 1) >> COUNT_BITS
+        return atomic_add(self.row(worker) + CLIENTS + pool, 1) >> COUNT_BITS
 
     def leave(self, worker, pool, epoch):
         """Count one client less, unless the row was reset since it came."""
-        cell: cython.pointer(uint64_t) = self.row(worker) + 1 + pool
+        cell: cython.pointer(uint64_t) = self.row(worker) + CLIENTS + pool
         found: cython.ulonglong = atomic_load(cell)
         while found >> COUNT_BITS == epoch:
             if atomic_replace(cell, found, found - 1):
@@ -125,11 +127,19 @@ class Board:
 
     def count(self, worker: cython.int, pool: cython.int) -> int:
         """The clients of a pool that a worker has."""
-        return count_of(self.row(worker) + 1 + pool)
+        return count_of(self.row(worker) + CLIENTS + pool)
 
     def set_ready(self, worker: cython.int, ready: bool) -> None:
         """Whether others hand over clients to a worker."""
         atomic_swap(self.row(worker), 1 if ready else 0)
+
+    def set_pid(self, worker: cython.int, pid: cython.int) -> None:
+        """A process has been started for a worker."""
+        atomic_swap(self.row(worker) + 1, pid)
+
+    def pid(self, worker: cython.int) -> int:
+        """The process of a worker; 0 if there is none."""
+        return atomic_load(self.row(worker) + 1)
 
     def reset(self, worker: cython.int) -> None:
         """The worker has ended, and its clients with it."""
@@ -138,8 +148,9 @@ class Board:
         epoch: cython.ulonglong
         found: cython.ulonglong
         self.set_ready(worker, False)
+        self.set_pid(worker, 0)
         for pool in range(self.pools):
-            cell = self.row(worker) + 1 + pool
+            cell = self.row(worker) + CLIENTS + pool
             epoch = (atomic_load(cell) >> COUNT_BITS) + 1
             found = atomic_swap(cell, epoch << COUNT_BITS)
             atomic_add(self.cells + BOARD_TOTALS + pool, cython.cast(uint64_t, -count_in(found)))

@@ -258,6 +258,38 @@ def test_info_has_the_figures_of_all_workers(redis):
         commands = [int(re.search(r"total_commands_processed:(\d+)", text)[1]) for text in found]
         assert commands == sorted(commands)
         assert commands[0] >= 8
+        rss = sum(rss_of(pid) for pid in (proxy.pid, *proxy.worker_pids))
+        assert used_memory(clients[0]) == pytest.approx(rss, rel=0.1)
+        assert used_memory(clients[1]) == pytest.approx(rss, rel=0.1)
+
+
+def rss_of(pid):
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def used_memory(client):
+    return int(re.search(r"used_memory_rss:(\d+)", client("INFO", "memory").decode())[1])
+
+
+def test_processor_times_are_those_of_all_processes(redis):
+    with proxy_of(redis, 2) as proxy, contextlib.ExitStack() as stack:
+        clients = clients_of_both(proxy, stack)
+        # Enough for a few of the kernel's ticks.
+        clients[0].pipeline(*[("GET", "k")] * 100000)
+        for _ in range(100000):
+            clients[0].reply()
+        pids = (proxy.pid, *proxy.worker_pids)
+        used = sum(cpu_seconds(pid) for pid in pids)
+        for client in clients:
+            text = client("INFO", "cpu").decode()
+            told = sum(float(re.search(rf"used_cpu_{of}:(.*)", text)[1]) for of in ("user", "sys"))
+            assert used > 0.1
+            assert told == pytest.approx(used, rel=0.2)
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_worker_that_hangs_is_left_out_of_client_list(redis):

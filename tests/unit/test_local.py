@@ -2,6 +2,7 @@
 """Handlers run with a plain client object. Replies that are the same in Redis are compared with a
 real server."""
 
+import os
 import re
 import time
 from dataclasses import dataclass, field
@@ -73,6 +74,7 @@ class FakeFrontend:
     tracking: FakeTracking = field(default_factory=FakeTracking)
     tracking_clients: int = 0
     alone: bool = True
+    pids: tuple = (os.getpid(),)
 
     def unpause(self):
         pass
