@@ -6,9 +6,9 @@ import argparse
 import re
 from fractions import Fraction
 
-from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE, VERBOSE_MAX
+from nutproxy.config.model import MBUF_MAX_SIZE, MBUF_MIN_SIZE
 from nutproxy.config.values import MAX_PORT, host
-from nutproxy.plain import MAX_INT
+from nutproxy.plain import MAX_INT, VERBOSE_MAX
 
 
 def digits(text: str) -> int:
