@@ -8,7 +8,14 @@ middle of one.
 import logging
 
 import cython
-from cython.cimports.nutproxy.io.reactor import Pollable, Reactor, close_t, recv_t, send_t
+from cython.cimports.nutproxy.io.reactor import (
+    Pollable,
+    Reactor,
+    close_t,
+    recv_next_t,
+    recv_t,
+    send_t,
+)
 
 log = logging.getLogger("nutproxy")
 
@@ -24,6 +31,14 @@ def inbox_recv(conn: Inbox) -> cython.int:
         log.exception("internal error while handling a message")
         conn.mark_ready()
     return 0
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def inbox_recv_next(conn: Inbox) -> cython.bint:
+    """Always: an error of the socket says that the other process has ended with something unread,
+    and `read` must see that end."""
+    return True
 
 
 @cython.cfunc
@@ -55,6 +70,7 @@ class Inbox(Pollable):
         self.write = write
         self.flush_list = cython.address(reactor.flush_clients)
         self.recv = cython.cast(recv_t, inbox_recv)
+        self.recv_next = cython.cast(recv_next_t, inbox_recv_next)
         self.send = cython.cast(send_t, inbox_send)
         self.close = cython.cast(close_t, inbox_close)
         # Not added to reactor.conns: it must not be counted as a connection.

@@ -425,6 +425,20 @@ def test_a_worker_whose_master_has_died_ends(redis):
         wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "end of the workers")
 
 
+def test_workers_end_when_the_master_has_died_with_messages_unread(redis):
+    with proxy_of(redis, 2, "-v", "11") as proxy, Client(proxy.port) as client:
+        pids = proxy.worker_pids
+        os.kill(proxy.pid, signal.SIGSTOP)
+        # Lines of the log.
+        for _ in range(4):
+            with Client(proxy.port) as other:
+                assert other("PING") == b"PONG"
+        proxy.process.kill()
+        proxy.process.wait()
+        assert client.socket.recv(100) == b""
+        wait_until(lambda: all(state_of(pid) in ("", "Z") for pid in pids), "end of the workers")
+
+
 def test_signals_to_a_worker_do_nothing(redis):
     with proxy_of(redis, 1) as proxy, Client(proxy.port) as client:
         pid = proxy.worker_pid
