@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="of load (default 120)")
     parser.add_argument("--protocol", choices=(*PROTOCOLS, "both"), default="both")
     parser.add_argument("-m", "--mbuf-size", metavar="N", help="passed to nutproxy as -m")
+    parser.add_argument("--workers", type=int, default=1, help="of nutproxy (default 1)")
     parser.add_argument("--seed", type=int, default=1, help="of all random choices (default 1)")
     args = parser.parse_args()
     soak = Soak(
@@ -21,6 +22,7 @@ def main() -> int:
         protocols=PROTOCOLS if args.protocol == "both" else (args.protocol,),
         arguments=("-m", args.mbuf_size) if args.mbuf_size else (),
         seed=args.seed,
+        workers=args.workers,
         measures=not sanitize.ACTIVE,
     )
     try:

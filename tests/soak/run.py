@@ -127,6 +127,7 @@ class Soak:
     seconds: float
     protocols: tuple[str, ...]
     arguments: tuple[str, ...] = ()
+    workers: int = 1
     seed: int = 1
     measures: bool = True  # whether the resident size is checked; sanitizers increase it
     report: Report = field(default_factory=Report)
@@ -151,6 +152,7 @@ class Soak:
                 configs.append(pool("items", keeping, timeout=1000))
                 events = killed, killed_while_stopped, stopped, slowed
                 troubles.append(Chaos(keeping, f"{self.seed} items", events))
+            configs.insert(0, f"global:\n  workers: {self.workers}\n")
             proxy = stack.enter_context(NutproxyServer("".join(configs), *self.arguments))
             crowds = stack.enter_context(self.crowds(proxy, keeping))
             gaps = stack.enter_context(Gaps(proxy)) if redis else None
@@ -278,7 +280,8 @@ class Soak:
         events = ", ".join(f"{name} {count}" for name, count in self.events.most_common())
         sizes = " -> ".join(f"{size / (1 << 20):.1f}" for size in self.sizes) or "-"
         return (
-            f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}: "
+            f"soak {'+'.join(self.protocols)} {' '.join(self.arguments) or '(default -m)'}"
+            f", workers: {self.workers}: "
             f"{self.seconds:.0f} s, {report.requests} requests, {report.checked} replies checked, "
             f"{report.vanished} clients vanished; {report.messages} messages, "
             f"{len(report.holes)} times some were lost; {report.items or 'no items'}; "
@@ -346,14 +349,16 @@ def left_over(proxy: NutproxyServer) -> bool:
 
 def leaked(proxy: NutproxyServer, servers: list[RedisServer]) -> bool:
     """Whether a server has more connections of the proxy than those that clients share: for each
-    protocol version and database as many as `server_connections`. Or another number than the
-    statistics say."""
+    worker, protocol version and database as many as `server_connections`. Or another number than
+    the statistics say."""
     stats = proxy.stats()
+    workers = len(proxy.worker_pids)
     for number, server in enumerate(servers, start=1):
         count = 0
         for name, options in OPTIONS.items():
             open_now = stats[f"redis-{name}"][f"s{number}"]["server_connections"]
-            if open_now > 2 * DATABASES * int(options.get("server_connections", 1)):
+            most = workers * 2 * DATABASES * int(options.get("server_connections", 1))
+            if open_now > most:
                 return True
             count += open_now
         if count != len(proxy_connections(server)):
@@ -395,8 +400,12 @@ def size_at_rest(proxy: NutproxyServer) -> int:
 
 
 def resident(proxy: NutproxyServer) -> int:
-    """In bytes."""
-    for line in Path(f"/proc/{proxy.worker_pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
+    """Of all workers, in bytes."""
+    found = 0
+    for pid in proxy.worker_pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                found += int(line.split()[1]) * 1024
+    if not found:
+        raise Failed(f"nutproxy has died:\n{proxy.output[-5000:]}")
+    return found
