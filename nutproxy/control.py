@@ -34,7 +34,7 @@ MESSAGES = {
     "start": Message(
         "master",
         "Everything that a worker needs: its number, the configuration as plain values (see"
-        " config/plain.py), how many clients fit in its descriptors, the level of the log, and"
+        " plain.py), how many clients fit in its descriptors, the level of the log, and"
         " facts about the process. Descriptors: the two memories of its counters (stats/slab.py);"
         " that of the board; with several workers the counters of the others, its inbox and the"
         " inboxes of all; and the log file, if there is one.",

@@ -394,9 +394,10 @@ def leave(client: ClientConn) -> cython.void:
     index: cython.uint
     if session.waiting is not cython.NULL:
         client.end_wait()
+    # It refers to the client.
+    session.settling = None
     if session.postponed is not None:
         client.frontend.postponed -= 1
-        session.settling = None
     if session.link is not None or session.links is not None:
         while client.omsg_q.head is not cython.NULL:
             msg = client.dequeue_outq(client)

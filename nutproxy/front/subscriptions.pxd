@@ -48,7 +48,7 @@ cdef class Subscriptions(Audience):
     cdef readonly dict subscribers     # by Server
     cdef dict touched                  # those that have something to send: Subscriber: None
     cdef set askings                   # those that wait
-    cdef dict settlings                # a list of Settling for each Asked that they wait for
+    cdef dict settlings                # a list of Counting for each Asked that they wait for
     cdef unsigned int version          # the pool's, when the topics were on the right servers
     cdef Moving moving                 # moves them, or None
     cdef int64_t turn                  # the turn that `spent` is about
@@ -86,7 +86,7 @@ cdef class Subscriptions(Audience):
     cdef int deliver_later(self, Subscriber subscriber, Topic topic, Msg* holder) except -1
 
 # A request for a number of receivers that waits until subscriptions are confirmed, or their ends.
-cdef class Settling(Job):
+cdef class Counting(Job):
     cdef ClientConn client
     cdef set missing                   # Asked
     cdef Timer timer                   # after which it waits no longer, or None

@@ -21,7 +21,7 @@ bounded by what the server holds back.
 
 **The number of receivers.** A server counts its link as one receiver. Whether it does so while a
 SUBSCRIBE or UNSUBSCRIBE is on its way is not known here, so a PUBLISH to such a name waits for the
-server's confirmation, and PUBSUB does in any case (Settling).
+server's confirmation, and PUBSUB does in any case (Counting).
 
 **Slow clients.** The link is shared, so it is read even if a client does not read. A client with
 more than `client_max_pending` unread bytes of messages is closed, as by Redis'
@@ -124,7 +124,7 @@ class Asking(Job):
 
 @cython.final
 @cython.cclass
-class Settling(Job):
+class Counting(Job):
     """Described in subscriptions.pxd."""
 
     def __init__(self, client: ClientConn, missing: set):
@@ -442,7 +442,7 @@ class Subscriptions(Audience):
         return 0
 
     def settled(self, asked):
-        settling: Settling
+        settling: Counting
         if not self.settlings:
             return 0
         for settling in self.settlings.pop(asked, ()):
@@ -646,7 +646,7 @@ class Subscriptions(Audience):
 
     def is_unsettled(self, client, kind, name, group):
         subscriber: Subscriber
-        settling: Settling
+        settling: Counting
         session: Session = client.session
         missing: set = set()
         if client.draining or (session is not None and session.settled):
@@ -657,7 +657,7 @@ class Subscriptions(Audience):
         if not missing:
             return False
         session = client.need_session()
-        settling = session.settling = Settling(client, missing)
+        settling = session.settling = Counting(client, missing)
         for asked in missing:
             self.settlings.setdefault(asked, []).append(settling)
         if self.pool.timeout:
